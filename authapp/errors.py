@@ -1,0 +1,69 @@
+"""What can go wrong, as types. Each carries what a caller needs; the web turns them into HTTP in one place."""
+
+from collections.abc import Mapping
+
+
+class AuthappError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class SettingError(AuthappError):
+    """A setting is missing, weak or unknown. The message is one line that names the remedy."""
+
+
+class InvalidCredentials(AuthappError):
+    """Unknown email, wrong password or inactive user: the caller can't tell which."""
+
+
+class InvalidField(AuthappError):
+    """Input that can't be accepted.
+
+    Attributes:
+        errors: field name → reason, written for the person who typed it.
+    """
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{field}: {reason}" for field, reason in errors.items()))
+        self.errors = dict(errors)
+
+
+class EmailTaken(AuthappError):
+    """Somebody has signed up with this email, in this or an equivalent spelling."""
+
+
+class UnknownRole(AuthappError):
+    """The named role does not exist. The message lists those that do."""
+
+
+class UnknownUser(AuthappError):
+    """No user has this email or id."""
+
+
+class LastAdmin(AuthappError):
+    """The change would leave the product without an active administrator."""
+
+
+class TooManyAttempts(AuthappError):
+    """A limit is used up.
+
+    Attributes:
+        retry_after: whole seconds until another attempt is taken, at least 1.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many attempts; try again in {retry_after} s")
+        self.retry_after = max(1, retry_after)
+
+
+class StoreUnavailable(AuthappError):
+    """A store could not be asked. It says nothing about the user.
+
+    Attributes:
+        store: `postgres` or `redis`.
+        retry_after: seconds a client should wait before it asks again.
+    """
+
+    def __init__(self, store: str, retry_after: int = 2) -> None:
+        super().__init__(f"{store} could not be asked")
+        self.store = store
+        self.retry_after = retry_after

@@ -1,0 +1,120 @@
+"""Copies in Redis that are never stale after a change was acknowledged: acquire, fill, fence."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Literal
+
+import redis
+from redis.exceptions import ResponseError
+
+from authapp.errors import StoreUnavailable
+from authapp.sealing import Sealer
+
+_LIBRARY = (files("authapp") / "versioned_cache.lua").read_text(encoding="utf-8")
+
+# A lease outlives the longest read that may end in a fill; a fence outlives the longest
+# transaction that may still commit what was fenced (statement time-outs are far below both).
+LEASE_MS = 30_000
+FENCE_MS = 600_000
+
+FillOutcome = Literal["filled", "boot", "lease", "fence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to fill one key once, as long as nothing happens to it."""
+
+    token: bytes
+    boot: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """What a reader got.
+
+    Attributes:
+        value: the copy, None on a miss.
+        lease: present on a miss, and on a hit when the reader asked to renew.
+    """
+
+    value: bytes | None
+    lease: Lease | None
+
+
+class VersionedCache:
+    """One hash a key, three operations, each one round trip.
+
+    Args:
+        client: redis-py client that returns bytes. It may retry: every operation can be repeated.
+        sealer: encrypts values; one that does not open is a miss.
+    Raises:
+        StoreUnavailable: from every operation, when Redis did not answer or refused.
+    """
+
+    def __init__(self, client: "redis.Redis", sealer: Sealer) -> None:
+        self._client = client
+        self._sealer = sealer
+
+    def acquire(self, key: str, *, renew: bool = False) -> Acquired:
+        """The copy under `key`, or a lease to fill it; with `renew`, both."""
+        token = os.urandom(9)
+        reply = self._run(
+            lambda: self._client.fcall(
+                "authapp_acquire_1", 1, key, token, LEASE_MS, "1" if renew else "0"
+            )
+        )
+        value = self._sealer.open(key, reply[0]) if reply[0] is not None else None
+        if len(reply) > 1:
+            return Acquired(value, Lease(token, reply[1]))
+        if value is None:  # planted, moved, or sealed by a key that was retired: get the lease too
+            return self.acquire(key, renew=True)
+        return Acquired(value, None)
+
+    def fill(self, key: str, lease: Lease, version: int, value: bytes, ttl: float) -> FillOutcome:
+        """Stores `value`, read from Postgres at `version`, unless anything happened since the lease.
+
+        Args:
+            ttl: seconds to keep it.
+        """
+        reply: bytes = self._run(
+            lambda: self._client.fcall(
+                "authapp_fill_1",
+                1,
+                key,
+                lease.token,
+                lease.boot,
+                version,
+                self._sealer.seal(key, value),
+                max(1, int(ttl * 1000)),
+            )
+        )
+        outcome: FillOutcome = reply.decode()  # type: ignore[assignment]
+        return outcome
+
+    def fence(self, versions: Mapping[str, int]) -> None:
+        """Drops the copies of these keys and refuses fills below the versions given.
+
+        One round trip however many keys. Safe to repeat.
+        """
+        if versions:
+            self._run(lambda: self._fence_all(versions))
+
+    def _fence_all(self, versions: Mapping[str, int]) -> None:
+        with self._client.pipeline(transaction=False) as pipe:
+            for key, version in versions.items():
+                pipe.fcall("authapp_fence_1", 1, key, version, FENCE_MS)
+            pipe.execute()
+
+    def _run(self, command: Callable[[], object]) -> "object":
+        try:
+            try:
+                return command()
+            except ResponseError as error:
+                if "Function not found" not in str(error):
+                    raise
+                self._client.function_load(_LIBRARY, replace=True)
+                return command()
+        except redis.RedisError as error:
+            raise StoreUnavailable("redis") from error
