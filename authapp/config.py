@@ -1,0 +1,208 @@
+"""Every setting, its default and its check, at one glance. Values come from the environment or from `app.config`."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from limits import parse_many
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from authapp.errors import SettingError
+
+_DAY = 86_400
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _switch(value: str) -> bool:
+    known = {"1": True, "true": True, "on": True, "yes": True}
+    known |= {"0": False, "false": False, "off": False, "no": False}
+    try:
+        return known[value.strip().lower()]
+    except KeyError:
+        raise ValueError("set it to 1 or 0") from None
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(f"set it to a whole number from {low} to {high}") from None
+        if not low <= number <= high:
+            raise ValueError(f"set it to a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _secrets(value: str) -> tuple[str, ...]:
+    secrets = tuple(part.strip() for part in value.split(","))
+    if any(len(secret.encode()) < 32 for secret in secrets):
+        raise ValueError(
+            "each secret needs at least 32 bytes; make one with "
+            "`python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
+        )
+    return secrets
+
+
+def _hosts(value: str) -> tuple[str, ...]:
+    hosts = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    if any("/" in host or "*" in host or host.count("@") for host in hosts):
+        raise ValueError("set it to host names separated by commas, like `app.example.org`")
+    return hosts
+
+
+def _rate(value: str) -> str:
+    try:
+        parse_many(value)
+    except ValueError:
+        raise ValueError("set it to a limit like `20 per minute`") from None
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError("set it to " + " or ".join(choices))
+        return value
+
+    return parse
+
+
+def _postgres_url(value: str) -> str:
+    try:
+        url = make_url(value)
+    except ArgumentError:
+        raise ValueError("set it to postgresql://user:password@host/database") from None
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ValueError("set it to postgresql://user:password@host/database")
+    return value
+
+
+def _redis_url(value: str) -> str:
+    if value.startswith(("redis+sentinel://", "redis+cluster://")):
+        raise ValueError("Sentinel and Cluster are not supported yet; name one server for now")
+    if not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("set it to redis://, rediss:// or unix://")
+    return value
+
+
+def _setting(parse: Callable[[str], Any], default: Any = MISSING, *, secret: bool = False) -> Any:
+    """A setting: how its text is read, and its default. Without a default it must be given."""
+    return field(default=default, repr=not secret, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of one application, checked. Times are whole seconds."""
+
+    # where the facts and the copies live
+    DATABASE_URL: str = _setting(_postgres_url, secret=True)
+    REDIS_URL: str = _setting(_redis_url, secret=True)
+
+    # the first signs and hashes, all verify: prepend a new one to rotate
+    SECRET_KEY: tuple[str, ...] = _setting(_secrets, secret=True)
+    PASSWORD_PEPPER: tuple[str, ...] = _setting(_secrets, secret=True)
+
+    # the cookie
+    SESSION_COOKIE_NAME: str = _setting(_text, "SESSION-TOKEN")
+    SESSION_COOKIE_DOMAIN: str = _setting(_text, "")
+    SESSION_COOKIE_SECURE: bool = _setting(_switch, default=True)
+
+    # how long a session lasts, and how many one person may have
+    SESSION_IDLE_SECONDS: int = _setting(_whole(60, 30 * _DAY), 1_800)
+    SESSION_ABSOLUTE_SECONDS: int = _setting(_whole(60, 30 * _DAY), 43_200)
+    REMEMBER_ME_SECONDS: int = _setting(_whole(60, 365 * _DAY), 2_592_000)
+    SESSION_MAX_PER_USER: int = _setting(_whole(1, 1_000), 20)
+
+    # how old a copy may get before Postgres is asked again
+    REVALIDATE_SECONDS: int = _setting(_whole(1, 3_600), 60)
+    CREDENTIAL_CACHE_SECONDS: int = _setting(_whole(1, _DAY), 300)
+    USER_CACHE_SECONDS: int = _setting(_whole(1, _DAY), 300)
+    CREDENTIAL_CACHE_WRITE: str = _setting(_one_of("background", "blocking"), "background")
+
+    # log-in
+    ACCESS_TOKEN_SECONDS: int = _setting(_whole(60, _DAY), 3_600)
+    LOGIN_TIMEOUT_SECONDS: int = _setting(_whole(1, 60), 5)
+    LOGIN_LIMIT_PER_ADDRESS: str = _setting(_rate, "20 per minute")
+    LOGIN_FAILURES_PER_ACCOUNT: str = _setting(_rate, "10 per 15 minutes")
+    BCRYPT_ROUNDS: int = _setting(_whole(4, 15), 12)
+
+    # where it is reached
+    TRUSTED_PROXY_HOPS: int = _setting(_whole(0, 10), 0)
+    ALLOWED_REDIRECT_HOSTS: tuple[str, ...] = _setting(_hosts, ())
+    HOST: str = _setting(_text, "127.0.0.1")
+    PORT: int = _setting(_whole(0, 65_535), 8_000)
+    WEB_CONCURRENCY: int = _setting(_whole(1, 512), os.cpu_count() or 1)
+    DATA_DIR: str = _setting(_text, "var")
+
+    def __post_init__(self) -> None:
+        """Checks what two settings say together.
+
+        Raises:
+            SettingError: the browser would refuse the cookie (RFC 6265bis, 4.1.3: name prefixes).
+        """
+        name = self.SESSION_COOKIE_NAME
+        if not name or not all(c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in name):
+            raise SettingError("SESSION_COOKIE_NAME: use letters, digits, - and _ only")
+        if name.startswith(("__Host-", "__Secure-")) and not self.SESSION_COOKIE_SECURE:
+            raise SettingError(f"SESSION_COOKIE_SECURE: set it to 1, {name} is refused without it")
+        if name.startswith("__Host-") and self.SESSION_COOKIE_DOMAIN:
+            raise SettingError(f"SESSION_COOKIE_DOMAIN: leave it empty, {name} is refused with it")
+
+    @classmethod
+    def from_env(cls) -> "Config":
+        """Settings from the environment.
+
+        Raises:
+            SettingError: one is missing, weak or unknown; one line that names the remedy.
+        """
+        return cls.from_mapping(os.environ)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "Config":
+        """Settings from text or ready values, by name; names it does not know are left alone.
+
+        Raises:
+            SettingError: as `from_env`.
+        """
+        found: dict[str, Any] = {}
+        for setting in fields(cls):
+            value = values.get(setting.name)
+            if value is None or value == "":
+                if setting.default is MISSING:
+                    raise SettingError(_missing(setting.name))
+                continue
+            try:
+                found[setting.name] = setting.metadata["parse"](_as_text(value))
+            except ValueError as error:
+                raise SettingError(f"{setting.name}: {error}") from None
+        return cls(**found)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(part) for part in value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "strict")
+    return str(value)
+
+
+def _missing(name: str) -> str:
+    remedy = {
+        "DATABASE_URL": "set it to postgresql://user:password@host/database",
+        "REDIS_URL": "set it to redis://host:6379/0",
+    }.get(
+        name,
+        "set it to at least 32 random bytes; make them with "
+        "`python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`",
+    )
+    return (
+        f"{name} is missing: {remedy} "
+        "(`make run` sets everything; while it runs, `. var/env` does so for other commands)"
+    )

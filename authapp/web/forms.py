@@ -1,0 +1,113 @@
+"""What people type into the pages: labels, hints and shape. What a value means is judged by the use cases."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from flask_wtf import FlaskForm
+from wtforms import (
+    BooleanField,
+    EmailField,
+    Field,
+    Form,
+    HiddenField,
+    PasswordField,
+    StringField,
+    URLField,
+    ValidationError,
+)
+from wtforms.validators import InputRequired, Length
+
+NAME_MAX = 100
+IMAGE_MAX = 2048
+
+
+def _strip(value: str | None) -> str | None:
+    """Drop the blanks that pasting brings along. Never used on a password: there a blank counts."""
+    return value.strip() if value else value
+
+
+class PageForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no type information
+    """Base of every form on the pages."""
+
+    class Meta:
+        # csrf.py accepts an unsafe request only from our own origin (Sec-Fetch-Site, Origin), so no
+        # token is needed here, and a visitor who only looks at a form gets no session from it.
+        csrf = False
+
+
+class SignupForm(PageForm):
+    email = EmailField(
+        "Email",
+        filters=[_strip],
+        validators=[InputRequired("Enter your email, like name@example.org.")],
+    )
+    name = StringField(
+        "Name (optional)",
+        description="Shown to you, and to the apps you use with this account.",
+        filters=[_strip],
+        validators=[Length(max=NAME_MAX, message=f"Use at most {NAME_MAX} characters.")],
+    )
+    password = PasswordField(
+        "Password",
+        description="At least 15 characters. Four or five unrelated words work well; pasting is fine.",
+        validators=[InputRequired("Choose a password.")],
+    )
+
+
+class LoginForm(PageForm):
+    email = EmailField(
+        "Email",
+        filters=[_strip],
+        validators=[InputRequired("Enter the email you signed up with.")],
+    )
+    password = PasswordField("Password", validators=[InputRequired("Enter your password.")])
+    remember = BooleanField("Keep me signed in on this device")
+    next = HiddenField()
+
+
+class ProfileForm(PageForm):
+    name = StringField(
+        "Name",
+        filters=[_strip],
+        validators=[Length(max=NAME_MAX, message=f"Use at most {NAME_MAX} characters.")],
+    )
+    image = URLField(
+        "Picture address (optional)",
+        description="A link to a picture that starts with https://. Leave it empty for none.",
+        filters=[_strip],
+        validators=[Length(max=IMAGE_MAX, message=f"Use at most {IMAGE_MAX} characters.")],
+    )
+
+    def validate_image(self, field: Field) -> None:
+        if field.data and not _is_https_url(field.data):
+            raise ValidationError("Enter a whole link, like https://example.org/me.jpg.")
+
+
+class PasswordForm(PageForm):
+    current_password = PasswordField(
+        "Current password", validators=[InputRequired("Enter your current password.")]
+    )
+    new_password = PasswordField(
+        "New password",
+        description="At least 15 characters. Four or five unrelated words work well; pasting is fine.",
+        validators=[InputRequired("Choose a new password.")],
+    )
+
+
+def show_errors(form: Form, errors: Mapping[str, str]) -> None:
+    """Put each reason beside its field; what the page has no visible field for is said above the form."""
+    for name, reason in errors.items():
+        field = form._fields.get(name)
+        if field is None or isinstance(field, HiddenField):
+            form.form_errors.append(reason)
+        else:
+            field.errors = [*field.errors, reason]
+
+
+def _is_https_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port  # reading the port checks it
+    except ValueError:
+        return False
+    return parts.scheme == "https" and bool(host) and not any(c.isspace() for c in text)
