@@ -1,4 +1,4 @@
-"""What people type into the pages: labels, hints and shape. What a value means is judged by the use cases."""
+"""What people type into the pages: labels, hints and shape; use cases judge what a value means."""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -15,10 +15,11 @@ from wtforms import (
     URLField,
     ValidationError,
 )
-from wtforms.validators import InputRequired, Length
+from wtforms.validators import DataRequired, InputRequired, Length
 
 NAME_MAX = 100
 IMAGE_MAX = 2048
+CHOOSING_HINT = "At least 15 characters. A few unrelated words work well; pasting is fine."
 
 
 def _strip(value: str | None) -> str | None:
@@ -39,7 +40,7 @@ class SignupForm(PageForm):
     email = EmailField(
         "Email",
         filters=[_strip],
-        validators=[InputRequired("Enter your email, like name@example.org.")],
+        validators=[DataRequired("Enter your email, like name@example.org.")],
     )
     name = StringField(
         "Name (optional)",
@@ -49,7 +50,7 @@ class SignupForm(PageForm):
     )
     password = PasswordField(
         "Password",
-        description="At least 15 characters. Four or five unrelated words work well; pasting is fine.",
+        description=CHOOSING_HINT,
         validators=[InputRequired("Choose a password.")],
     )
 
@@ -58,7 +59,7 @@ class LoginForm(PageForm):
     email = EmailField(
         "Email",
         filters=[_strip],
-        validators=[InputRequired("Enter the email you signed up with.")],
+        validators=[DataRequired("Enter the email you signed up with.")],
     )
     password = PasswordField("Password", validators=[InputRequired("Enter your password.")])
     remember = BooleanField("Keep me signed in on this device")
@@ -89,13 +90,13 @@ class PasswordForm(PageForm):
     )
     new_password = PasswordField(
         "New password",
-        description="At least 15 characters. Four or five unrelated words work well; pasting is fine.",
+        description=CHOOSING_HINT,
         validators=[InputRequired("Choose a new password.")],
     )
 
 
 def show_errors(form: Form, errors: Mapping[str, str]) -> None:
-    """Put each reason beside its field; what the page has no visible field for is said above the form."""
+    """Put each reason beside its field, and above the form if no visible field has that name."""
     for name, reason in errors.items():
         field = form._fields.get(name)
         if field is None or isinstance(field, HiddenField):
