@@ -1,0 +1,90 @@
+"""Engines of our own for every test process, on private sockets, gone at the end."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from authapp import embedded
+
+PASSWORD = "tests-only"
+
+# A developer's own settings, real servers above all, are nothing to the tests.
+for name in (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SECRET_KEY",
+    "PASSWORD_PEPPER",
+    "DATA_DIR",
+    "HOST",
+    "PORT",
+):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def engine_dir() -> Iterator[Path]:
+    """Room for data of servers; not under pytest's directory, which it closes to other accounts."""
+    with tempfile.TemporaryDirectory(prefix="authapp-tests-", ignore_cleanup_errors=True) as path:
+        os.chmod(path, 0o711)  # as root the servers run as another account
+        yield Path(path)
+
+
+@pytest.fixture(scope="session")
+def postgres(engine_dir: Path) -> Iterator[embedded.PostgreSQL]:
+    with (
+        embedded.private_socket_dir() as sockets,
+        embedded.PostgreSQL.start(
+            engine_dir / "postgres", sockets, PASSWORD, durable=False
+        ) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(engine_dir: Path) -> Iterator[embedded.Valkey]:
+    with (
+        embedded.private_socket_dir() as sockets,
+        embedded.Valkey.start(engine_dir / "valkey", sockets, PASSWORD, durable=False) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres: embedded.PostgreSQL) -> str:
+    """A migrated database, shared by the tests of one process."""
+    from authapp import schema  # noqa: PLC0415 - the tests of the engines do without it
+
+    schema.upgrade(postgres.url)
+    return postgres.url
+
+
+@pytest.fixture
+def redis_client(valkey: embedded.Valkey) -> Iterator[redis.Redis]:
+    """A client that speaks bytes, on an empty server."""
+    with redis.Redis.from_url(valkey.url) as client:
+        client.flushall()  # ours: the fixture above started it
+        yield client
+
+
+# In CI everything a test needs is installed, so a skip there hides a test that no longer runs.
+
+
+def _skipped(config: pytest.Config) -> int:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return len(reporter.stats.get("skipped", [])) if reporter and os.environ.get("CI") else 0
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _skipped(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if count := _skipped(terminalreporter.config):
+        terminalreporter.write_line(
+            f"CI is set, where a skip is a failure: {count} skipped", red=True
+        )
