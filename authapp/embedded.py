@@ -25,13 +25,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 from urllib.parse import quote
 
 START_SECONDS = (
     60.0  # longest wait for a server to answer; recovery after a power cut takes a few seconds
 )
-LOCK_SECONDS = 15.0  # longest wait for the previous server on the same data to end
+LOCK_SECONDS = 10.0  # longest wait for the previous server on the same data to end
 POLL_SECONDS = 0.01
 LOG_TAIL_LINES = 15
 SOCKET_PATH_BYTES = 103  # what every system accepts; Linux takes 107
@@ -73,7 +73,7 @@ class Server:
 
     def stop(self) -> None:
         """End the server and wait for it: politely first, at last by force. Safe to call again."""
-        _end(self._process, self._stop_with)
+        end_child(self._process, self._stop_with)
 
     def __enter__(self) -> Self:
         return self
@@ -236,6 +236,67 @@ def private_socket_dir() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+# Children that never outlive us
+
+
+@contextmanager
+def signals_held() -> Iterator[set[signal.Signals]]:
+    """No signal handler runs between a child's start and the note of its pid. Gives the mask."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    mask = {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, held)}
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def start_child(
+    arguments: Sequence[str],
+    mask: set[signal.Signals],
+    death_signal: signal.Signals = signal.SIGTERM,
+    **options: Any,
+) -> subprocess.Popen[bytes]:
+    """Start a program, inside `signals_held`, whose signal mask to restore it gives.
+
+    Ctrl-C in the terminal does not reach it, for it has a session of its own. `death_signal` does,
+    when the thread that called this ends (on Linux): so call it from the main thread. `options`
+    are those of subprocess.Popen.
+    """
+    parent = os.getpid()
+
+    def in_child() -> None:
+        stop_with_parent(death_signal)  # here, for the change of account before it would clear it
+        if os.getppid() != parent:
+            os._exit(1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    return subprocess.Popen(  # noqa: S603 - programs of ours
+        arguments,
+        start_new_session=True,
+        preexec_fn=in_child,  # noqa: PLW1509 - a few system calls, no lock taken
+        **options,
+    )
+
+
+def stop_with_parent(death_signal: signal.Signals) -> None:
+    """Have the kernel send us `death_signal` when our parent ends, however it ends. Linux only."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+
+
+def end_child(process: subprocess.Popen[bytes], stop_with: Stops) -> None:
+    """Send the signals in turn until the process has ended; SIGKILL goes to its whole group."""
+    for number, seconds in stop_with:
+        if process.poll() is not None:
+            return
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
 
 
 # Who runs the servers, and where
@@ -407,14 +468,14 @@ def _launch(
         with tempfile.TemporaryFile() as stdin:
             stdin.write(config)
             stdin.seek(0)
-            with _signals_held() as mask:
+            with signals_held() as mask:
                 process = _popen(home, arguments, stdin, mask, death_signal=stop_with[0][0])
         os.ftruncate(home.lock, 0)
         os.write(home.lock, f"{process.pid}\n".encode())
         _await_ready(home, process, is_ready)
     except BaseException:  # a signal may arrive at any line
         if process is not None:
-            _end(process, stop_with)
+            end_child(process, stop_with)
         raise
     return process
 
@@ -435,61 +496,30 @@ def _await_ready(
 def _popen(
     home: _Home,
     arguments: list[str],
-    stdin: IO[bytes] | int,
+    stdin: IO[bytes],
     mask: set[signal.Signals],
-    death_signal: int,
+    death_signal: signal.Signals,
 ) -> subprocess.Popen[bytes]:
-    parent = os.getpid()
-
-    def in_child() -> None:
-        # After the change of account, which would clear it. It fires when the thread that starts
-        # the server ends: start servers from a thread that lives as long as they should.
-        if _libc is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, death_signal)
-            if os.getppid() != parent:
-                os._exit(1)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
     account = home.account
     try:
-        return subprocess.Popen(  # noqa: S603 - programs of ours
+        return start_child(
             arguments,
+            mask,
+            death_signal,
             stdin=stdin,
             stdout=home.log,
             stderr=home.log,
             cwd="/",
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},  # no PG* of the caller
             pass_fds=(home.lock,),
-            start_new_session=True,  # Ctrl-C in the terminal is for us; servers stop last
             user=account.uid if account else None,
             group=account.gid if account else None,
             extra_groups=() if account else None,
             umask=0o077,
-            preexec_fn=in_child,  # noqa: PLW1509 - two system calls, no lock taken
         )
     except (OSError, subprocess.SubprocessError) as error:
         who = f" as {account.name}" if account else ""
         raise EmbeddedError(f"{home.title} cannot be run{who}: {error}") from error
-
-
-@contextmanager
-def _signals_held() -> Iterator[set[signal.Signals]]:
-    """No signal handler runs between a process' start and the note of its pid. Gives the mask."""
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    mask = {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, held)}
-    try:
-        yield mask
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _end(process: subprocess.Popen[bytes], stop_with: Stops) -> None:
-    for number, seconds in stop_with:
-        if process.poll() is not None:
-            return
-        process.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
 
 
 def _failed(home: _Home, what: str) -> EmbeddedError:
@@ -519,7 +549,7 @@ def _make_cluster(
         password_file.touch(mode=0o600, exist_ok=False)
         password_file.write_text(password + "\n")
         home.own(password_file)
-        _run_to_end(
+        _run_toend_child(
             home,
             [
                 str(programs / "initdb"),
@@ -535,7 +565,7 @@ def _make_cluster(
         )
     finally:
         password_file.unlink(missing_ok=True)
-    _run_to_end(
+    _run_toend_child(
         home,
         [str(programs / "postgres"), "--single", "-D", str(draft), "template1"],
         b"CREATE DATABASE authapp\n",
@@ -543,13 +573,13 @@ def _make_cluster(
     draft.rename(cluster)
 
 
-def _run_to_end(home: _Home, arguments: list[str], stdin_text: bytes = b"") -> None:
+def _run_toend_child(home: _Home, arguments: list[str], stdin_text: bytes = b"") -> None:
     process: subprocess.Popen[bytes] | None = None
     try:
         with tempfile.TemporaryFile() as stdin:
             stdin.write(stdin_text)
             stdin.seek(0)
-            with _signals_held() as mask:
+            with signals_held() as mask:
                 process = _popen(home, arguments, stdin, mask, death_signal=signal.SIGTERM)
         process.wait(START_SECONDS)
     except subprocess.TimeoutExpired:
@@ -558,7 +588,7 @@ def _run_to_end(home: _Home, arguments: list[str], stdin_text: bytes = b"") -> N
         ) from None
     finally:
         if process is not None:
-            _end(process, ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)))
+            end_child(process, ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)))
     if process.returncode != 0:
         raise _failed(home, f"{Path(arguments[0]).name} ended with status {process.returncode}")
 
