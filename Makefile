@@ -1,0 +1,52 @@
+# `make help` shows what there is. It needs python3 (3.11 or newer), make and git.
+
+PYTHON3 ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint format bench clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+
+install: $(INSTALLED) ## .venv with everything the rest needs
+
+run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Valkey under var/; Ctrl-C stops all
+	@exec $(PYTHON) -m authapp.launcher --stop-with-parent
+
+test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest
+	@$(PYTHON) -m pytest -n 2 $(ARGS)
+
+lint: $(INSTALLED) ## ruff, mypy --strict and import-linter
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(INSTALLED) ## lay the code out, sort imports
+	$(VENV)/bin/ruff check --select I --fix
+	$(VENV)/bin/ruff format
+
+bench: $(INSTALLED) ## the benchmarks
+	@$(PYTHON) -m benchmarks
+
+clean: ## remove what make made; accounts and sessions in var/ stay, unless you say DATA=1
+	rm -rf $(VENV) build dist test-artifacts *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+ifeq ($(origin DATA) $(DATA),command line 1)
+	rm -rf var
+endif
+
+# As root the servers run as another account, which must be able to read what is installed.
+$(INSTALLED): requirements.txt requirements-dev.txt
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "python3 must be 3.11 or newer: make PYTHON3=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "python3 cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing into $(VENV) (once, about a minute)"
+	@umask 022; $(PYTHON3) -m venv $(VENV) && $(PIP) install -r requirements-dev.txt
+	@touch $@
