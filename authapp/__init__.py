@@ -1,0 +1,164 @@
+"""authapp keeps people signed in: either store can die and nobody is logged out, and nobody who was
+logged out gets back in.
+
+Read this file top to bottom to know how the product is put together:
+
+    values          errors, config, identity, emails, passwords, tokens, sealing, devices
+    stores          models, database, versioned_cache, changes, users, roles, sessions, limits,
+                    audit
+    use cases       authentication
+    assembly        services, schema, observability
+    edges           web/, cli, embedded, launcher
+
+A request flows guard → `SessionStore.find` → `Identity` → view. A log-in flows page or API →
+`Authentication.log_in` → stores → the one place that starts a session → cookie. Imports point
+down only; `docs/architecture.md` says why.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, request, url_for
+from flask_bootstrap import Bootstrap5
+from flask_limiter import Limiter
+from limits.strategies import RateLimiter
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from authapp.cli import register_commands
+from authapp.config import Config
+from authapp.limits import network_of
+from authapp.observability import configure_logging
+from authapp.services import REDIS_TIMEOUT, Services, build_services
+from authapp.sessions import Live
+from authapp.web.admin import admin
+from authapp.web.api import api
+from authapp.web.csrf import check_origin
+from authapp.web.error_handlers import register_domain_errors, register_error_answers
+from authapp.web.guards import auth_session, client, current_user, login_required, roles_required
+from authapp.web.headers import register_security_headers
+from authapp.web.health import health
+from authapp.web.pages import pages
+from authapp.web.request_log import register_request_log
+from authapp.web.session_interface import SessionInterface
+
+__all__ = ["Auth", "Config", "create_app", "current_user", "login_required", "roles_required"]
+
+
+class Auth:
+    """Flask extension: `flask.session` becomes the server-side session, `current_user` the person.
+
+    Settings come from `app.config`, under the names in `authapp/config.py`, or from `config`.
+    """
+
+    services: Services
+
+    def __init__(self, app: Flask | None = None, config: Config | None = None) -> None:
+        if app is not None:
+            self.init_app(app, config)
+
+    def init_app(self, app: Flask, config: Config | None = None) -> None:
+        """
+        Raises:
+            SettingError: a setting is missing, weak or unknown.
+        """
+        config = config or Config.from_mapping(_without_flask_defaults(app))
+        _tell_flask(app, config)
+        self.services = build_services(config, self._limiter(app, config))
+        app.extensions["authapp"] = self
+        app.session_interface = SessionInterface(
+            app, self.services.sessions, self.services.tokens, client
+        )
+        if config.TRUSTED_PROXY_HOPS:
+            hops = config.TRUSTED_PROXY_HOPS
+            app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+                app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
+            )
+        app.before_request(lambda: check_origin(request, config.SESSION_COOKIE_NAME))
+        app.context_processor(lambda: {"current_user": current_user})
+        register_domain_errors(app, lambda: _login_url(app))
+
+    def log_in(self, email: str, password: str, *, remember: bool = False) -> Live:
+        """Logs the visitor in; the cookie goes out with the answer.
+
+        Raises:
+            InvalidField, InvalidCredentials, TooManyAttempts, StoreUnavailable: unless the view
+                catches them they become HTTP errors.
+        """
+        visitor = auth_session()
+        live = self.services.authentication.log_in(
+            email, password, client(), remember=remember, replaces=visitor.presented
+        )
+        visitor.begin(live)
+        return live
+
+    def log_out(self) -> None:
+        """Ends the visitor's session, if there is one, and clears the cookie.
+
+        Raises:
+            StoreUnavailable: nothing was changed.
+        """
+        visitor = auth_session()
+        if visitor.presented:
+            self.services.authentication.log_out(visitor.presented, client())
+            visitor.forget()
+
+    def _limiter(self, app: Flask, config: Config) -> Callable[[], RateLimiter]:
+        options: dict[str, Any] = {
+            "key_prefix": "rate",
+            "socket_timeout": REDIS_TIMEOUT,
+            "socket_connect_timeout": REDIS_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),  # a repeated count would count twice
+        }
+        limiter = Limiter(
+            key_func=lambda: network_of(request.remote_addr or ""),
+            app=app,
+            storage_uri=config.REDIS_URL.replace("unix://", "redis+unix://", 1),
+            storage_options=options,
+            strategy="moving-window",
+            in_memory_fallback_enabled=True,
+        )
+        return lambda: limiter.limiter
+
+
+def create_app(config: Config) -> Flask:
+    """The whole product: the extension, the pages, the API, health and the command line."""
+    configure_logging()
+    app = Flask(__name__)
+    app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
+    app.config["BOOTSTRAP_SERVE_LOCAL"] = True
+    register_request_log(app)
+    services = Auth(app, config).services
+    Bootstrap5(app)
+    app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
+
+    for blueprint in (pages, admin, api, health):
+        app.register_blueprint(blueprint)
+    register_error_answers(app)
+    register_security_headers(
+        app, config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE
+    )
+    register_commands(app, config.DATABASE_URL, services)
+    return app
+
+
+def _without_flask_defaults(app: Flask) -> dict[str, Any]:
+    # Flask fills in defaults of its own for some of our names; only what the app chose counts.
+    return {name: v for name, v in app.config.items() if v != Flask.default_config.get(name)}
+
+
+def _tell_flask(app: Flask, config: Config) -> None:
+    app.config.update(
+        SECRET_KEY=config.SECRET_KEY[0],
+        SECRET_KEY_FALLBACKS=list(config.SECRET_KEY[1:]),
+        SESSION_COOKIE_NAME=config.SESSION_COOKIE_NAME,
+        SESSION_COOKIE_DOMAIN=config.SESSION_COOKIE_DOMAIN or None,
+        SESSION_COOKIE_SECURE=config.SESSION_COOKIE_SECURE,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_PATH="/",
+    )
+
+
+def _login_url(app: Flask) -> str | None:
+    return url_for("pages.login") if "pages.login" in app.view_functions else None

@@ -1,4 +1,4 @@
-"""Audit events: who did what to which account, from where. Written in the transaction they tell of."""
+"""Audit events: who did what to which account, from where. Part of the transaction they tell of."""
 
 from datetime import datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every setting, its default and its check, at one glance. Values come from the environment or from `app.config`."""
+"""Every setting, its default and its check, at one glance."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -148,7 +148,9 @@ class Config:
             SettingError: the browser would refuse the cookie (RFC 6265bis, 4.1.3: name prefixes).
         """
         name = self.SESSION_COOKIE_NAME
-        if not name or not all(c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in name):
+        if not name or not all(
+            c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in name
+        ):
             raise SettingError("SESSION_COOKIE_NAME: use letters, digits, - and _ only")
         if name.startswith(("__Host-", "__Secure-")) and not self.SESSION_COOKIE_SECURE:
             raise SettingError(f"SESSION_COOKIE_SECURE: set it to 1, {name} is refused without it")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidRequestError, OperationalError
@@ -34,6 +35,7 @@ def connect(database_url: str, pool_size: int) -> Engine:
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         pool_pre_ping=True,
+        json_serializer=lambda value: msgspec.json.encode(value).decode(),
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": "authapp",

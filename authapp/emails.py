@@ -31,7 +31,7 @@ def parse_email(text: str) -> Email:
         InvalidField: for `email`, when it is not an address mail could go to.
     """
     try:
-        # test_environment admits the reserved .test domain (RFC 6761), which intranets and trials use
+        # test_environment admits the reserved domain .test (RFC 6761), which trials use
         valid = validate_email(text.strip(), check_deliverability=False, test_environment=True)
     except EmailNotValidError:
         raise InvalidField({"email": _ADVICE}) from None
@@ -42,7 +42,7 @@ def parse_email(text: str) -> Email:
 
 
 def _fold(local: str) -> str:
-    # Unicode 3.13, D146: NFKC and case folding until nothing moves; full-width letters meet plain ones.
+    # Unicode 3.13, D146: NFKC and case folding until nothing moves; full-width letters meet plain
     folded = unicodedata.normalize("NFKC", local)
     while (again := unicodedata.normalize("NFKC", folded.casefold())) != folded:
         folded = again

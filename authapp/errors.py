@@ -1,4 +1,4 @@
-"""What can go wrong, as types. Each carries what a caller needs; the web turns them into HTTP in one place."""
+"""What can go wrong, as types; each carries what a caller needs to tell the person."""
 
 from collections.abc import Mapping
 
@@ -67,3 +67,27 @@ class StoreUnavailable(AuthappError):
         super().__init__(f"{store} could not be asked")
         self.store = store
         self.retry_after = retry_after
+
+
+class InvalidJson(AuthappError):
+    """The body is not a JSON object. The message says what it is instead."""
+
+
+class NotAuthenticated(AuthappError):
+    """The request needs a person and has none.
+
+    Attributes:
+        presented: whether it brought a session, which is no longer live or never was.
+    """
+
+    def __init__(self, *, presented: bool) -> None:
+        super().__init__("the session is not valid" if presented else "there is no session")
+        self.presented = presented
+
+
+class Forbidden(AuthappError):
+    """The person is known and may not do this."""
+
+
+class CrossOrigin(AuthappError):
+    """An unsafe request that does not come from our own pages."""

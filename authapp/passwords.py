@@ -79,8 +79,8 @@ def why_refused(password: str, context: Sequence[str] = ()) -> str | None:
     """The reason a new password can't be taken, written for the person; None when it can.
 
     Length counts code points after NFC; no composition rules (NIST SP 800-63B-4, 3.1.1.2). The
-    block list is compared with the whole password, and holds common ones, those repeated to fill the
-    length, runs of the keyboard, and words of the context (OWASP ASVS 5.0, 6.2.4 and 6.2.11).
+    block list is compared with the whole password; it holds common ones, those repeated to fill
+    the length, runs of the keyboard, and words of the context (OWASP ASVS 5.0, 6.2.4 and 6.2.11).
 
     Args:
         context: words an attacker tries first: the person's email and name.
@@ -122,6 +122,6 @@ def _context_words(context: Sequence[str]) -> set[str]:
 
 
 def _prepare(key: bytes, password: str) -> bytes:
-    # surrogatepass: text that is no valid Unicode can't match, and must cost as much as text that is
+    # surrogatepass: text that is no valid Unicode can't match, and must cost as much as other text
     text = unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
     return base64.b64encode(hmac.digest(key, text, "sha256"))

@@ -15,7 +15,7 @@ _NONCE_BYTES = 12
 
 @lru_cache(maxsize=64)
 def derive_key(secret: str, purpose: str) -> bytes:
-    """32-byte key for one purpose (HKDF-SHA-256, RFC 5869), so that no key is used for two things."""
+    """32-byte key for one purpose (HKDF-SHA-256, RFC 5869): no key is used for two things."""
     return HKDF(SHA256(), length=32, salt=None, info=b"authapp/" + purpose.encode()).derive(
         secret.encode()
     )

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal, cast
 
 import redis
 from redis.exceptions import ResponseError
@@ -73,7 +73,7 @@ class VersionedCache:
         return Acquired(value, None)
 
     def fill(self, key: str, lease: Lease, version: int, value: bytes, ttl: float) -> FillOutcome:
-        """Stores `value`, read from Postgres at `version`, unless anything happened since the lease.
+        """Stores `value`, read from Postgres at `version`, unless anything happened meanwhile.
 
         Args:
             ttl: seconds to keep it.
@@ -90,8 +90,7 @@ class VersionedCache:
                 max(1, int(ttl * 1000)),
             )
         )
-        outcome: FillOutcome = reply.decode()  # type: ignore[assignment]
-        return outcome
+        return cast(FillOutcome, reply.decode())
 
     def fence(self, versions: Mapping[str, int]) -> None:
         """Drops the copies of these keys and refuses fills below the versions given.
@@ -107,7 +106,7 @@ class VersionedCache:
                 pipe.fcall("authapp_fence_1", 1, key, version, FENCE_MS)
             pipe.execute()
 
-    def _run(self, command: Callable[[], object]) -> "object":
+    def _run(self, command: Callable[[], Any]) -> Any:
         try:
             try:
                 return command()

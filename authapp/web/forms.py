@@ -112,3 +112,8 @@ def _is_https_url(text: str) -> bool:
     except ValueError:
         return False
     return parts.scheme == "https" and bool(host) and not any(c.isspace() for c in text)
+
+
+def text(field: Field) -> str:
+    """What was typed into a text field; empty where nothing was sent."""
+    return field.data or ""

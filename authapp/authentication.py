@@ -1,0 +1,170 @@
+"""What people do with their account: sign up, log in, log out, change the password."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from authapp import audit
+from authapp.changes import Changes
+from authapp.emails import Email, parse_email
+from authapp.errors import InvalidCredentials, InvalidField, UnknownUser
+from authapp.identity import USER, Identity
+from authapp.limits import LoginLimits
+from authapp.passwords import PasswordHasher, Verdict, why_refused
+from authapp.sessions import Client, EndReason, Live, SessionStore
+from authapp.tokens import SessionToken
+from authapp.users import UserStore
+
+MAX_NAME = 100  # characters
+
+
+class Authentication:
+    """
+    Raises:
+        StoreUnavailable: from every method; then nothing was changed.
+    """
+
+    def __init__(
+        self,
+        users: UserStore,
+        sessions: SessionStore,
+        changes: Changes,
+        hasher: PasswordHasher,
+        limits: LoginLimits,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._users = users
+        self._sessions = sessions
+        self._changes = changes
+        self._hasher = hasher
+        self._limits = limits
+        self._clock = clock
+
+    def sign_up(
+        self, email: str, password: str, name: str = "", roles: tuple[str, ...] = (USER,)
+    ) -> Identity:
+        """Adds a person who can log in.
+
+        Raises:
+            InvalidField: all that is wrong with the input, by field.
+            EmailTaken, UnknownRole
+        """
+        errors: dict[str, str] = {}
+        address: Email | None = None
+        try:
+            address = parse_email(email)
+        except InvalidField as invalid:
+            errors |= invalid.errors
+        name = " ".join(name.split())
+        if reason := why_refused(password, (email, name)):
+            errors["password"] = reason
+        if reason := why_name_refused(name):
+            errors["name"] = reason
+        if errors or address is None:
+            raise InvalidField(errors)
+        return self._users.create(address, name, self._hasher.hash(password), roles)
+
+    def log_in(
+        self,
+        email: str,
+        password: str,
+        client: Client,
+        *,
+        remember: bool = False,
+        replaces: SessionToken | None = None,
+    ) -> Live:
+        """Starts a session for who knows the password.
+
+        Args:
+            replaces: the session the browser had so far; it ends.
+        Raises:
+            InvalidField: `email` is none.
+            TooManyAttempts: before anything was hashed.
+            InvalidCredentials: unknown email, wrong password or inactive user, in equal time.
+        """
+        address = parse_email(email)
+        self._limits.take_address(client.address)
+        self._limits.take_account(address.canonical)
+        found = self._users.credentials(address.canonical)
+        if found is None or not found.active:
+            self._hasher.verify_dummy(password)
+            raise InvalidCredentials
+        verdict = self._hasher.verify(password, found.password_hash)
+        if verdict is Verdict.MISMATCH:
+            raise InvalidCredentials
+        self._limits.clear_account(address.canonical)
+        if verdict is Verdict.MATCH_REHASH:
+            self._users.rehash(found.user_id, found.epoch, self._hasher.hash(password))
+        return self._sessions.begin(
+            found.user_id, found.epoch, client, remember=remember, replaces=replaces
+        )
+
+    def log_out(self, token: SessionToken, client: Client) -> None:
+        """Ends the session of this token on every instance, before it returns."""
+        self._sessions.end(token, EndReason.LOGOUT, client)
+
+    def change_password(self, live: Live, current: str, new: str, client: Client) -> Live:
+        """Sets a new password; every other session of the person ends, this one gets a new token
+        (OWASP ASVS 5.0, 6.2.3 and 7.4.3).
+
+        Raises:
+            InvalidField: `current_password` or `new_password`, with the reason.
+            TooManyAttempts: too many wrong current passwords.
+        """
+        user = live.record.user
+        canonical = parse_email(user.email).canonical
+        self._limits.take_account(canonical)
+        found = self._users.credentials(canonical)
+        if found is None or not found.active:
+            raise InvalidCredentials
+        if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
+            raise InvalidField({"current_password": "this is not your current password"})
+        self._limits.clear_account(canonical)
+        if reason := why_refused(new, (user.email, user.name)):
+            raise InvalidField({"new_password": reason})
+        new_hash = self._hasher.hash(new)
+        with self._changes.begin() as change:
+            try:
+                self._users.set_password_hash(change, found.user_id, found.epoch, new_hash)
+            except UnknownUser:
+                raise InvalidCredentials from None  # changed or gone since it was verified
+            self._sessions.end_all(change, found.user_id, EndReason.PASSWORD_CHANGED)
+            fresh = self._sessions.renew(change, live, client)
+            audit.record(
+                change.db,
+                "password.changed",
+                self._clock(),
+                user_id=found.user_id,
+                actor_id=found.user_id,
+                address=client.address,
+            )
+        return fresh
+
+    def set_password(self, email: str, password: str) -> UUID:
+        """Sets a password for somebody (operators only); all their sessions end.
+
+        Raises:
+            InvalidField: `email` or `password`.
+            UnknownUser
+        """
+        canonical = parse_email(email).canonical
+        found = self._users.credentials(canonical)
+        if found is None:
+            raise UnknownUser(f"there is no user {email}")
+        if reason := why_refused(password, (email,)):
+            raise InvalidField({"password": reason})
+        new_hash = self._hasher.hash(password)
+        with self._changes.begin() as change:
+            self._users.set_password_hash(change, found.user_id, found.epoch, new_hash)
+            self._sessions.end_all(change, found.user_id, EndReason.PASSWORD_CHANGED)
+            audit.record(change.db, "password.set", self._clock(), user_id=found.user_id)
+        return found.user_id
+
+
+def why_name_refused(name: str) -> str | None:
+    """The reason a name can't be taken, written for the person; None when it can."""
+    if len(name) > MAX_NAME:
+        return f"use at most {MAX_NAME} characters"
+    if not name.isprintable():
+        return "use letters that can be shown"
+    return None

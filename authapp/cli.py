@@ -1,0 +1,143 @@
+"""Operations: `flask --app wsgi db …` and `flask --app wsgi users …`."""
+
+import secrets
+import sys
+from typing import Any
+
+import click
+from flask import Flask
+
+from authapp import schema
+from authapp.emails import parse_email
+from authapp.errors import AuthappError, UnknownUser
+from authapp.identity import ADMIN, USER, Identity
+from authapp.services import Services
+
+FIRST_ADMIN = "admin@authapp.internal"
+
+
+class _Group(click.Group):
+    """A group whose commands tell our errors in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AuthappError as error:
+            raise click.ClickException(str(error)) from None
+
+
+def register_commands(app: Flask, database_url: str, services: Services) -> None:
+    app.cli.add_command(_database_commands(database_url))
+    app.cli.add_command(_user_commands(services))
+
+
+def _database_commands(database_url: str) -> click.Group:
+    @click.group("db", cls=_Group)
+    def db() -> None:
+        """The database's schema."""
+
+    @db.command()
+    def upgrade() -> None:
+        """Bring the schema to what this version needs."""
+        schema.upgrade(database_url)
+        click.echo("The database is up to date.")
+
+    @db.command()
+    @click.argument("revision")
+    def downgrade(revision: str) -> None:
+        """Take the schema back to REVISION, with the data it does not hold (`base`: all)."""
+        schema.downgrade(database_url, revision)
+        click.echo(f"The database is at {revision}.")
+
+    return db
+
+
+def _user_commands(services: Services) -> click.Group:
+    users, authentication = services.users, services.authentication
+
+    @click.group("users", cls=_Group)
+    def group() -> None:
+        """People who can log in."""
+
+    @group.command()
+    @click.argument("email")
+    @click.option("--name", default="", help="What the person is called.")
+    @click.option("--role", "roles", multiple=True, help="May be repeated; `user` if left out.")
+    @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+    def create(email: str, name: str, roles: tuple[str, ...], password_stdin: bool) -> None:
+        """Add a user; without --password-stdin a password is made up and printed once."""
+        password, generated = _password(password_stdin)
+        authentication.sign_up(email, password, name, roles or (USER,))
+        click.echo(f"Created {email}.")
+        _tell(password, generated)
+
+    @group.command("list")
+    def list_() -> None:
+        """Show all users, newest first."""
+        cursor = None
+        while True:
+            page = users.page(cursor, limit=200)
+            for user in page.users:
+                click.echo(_line(user))
+            if (cursor := page.next_cursor) is None:
+                return
+
+    @group.command()
+    @click.argument("email")
+    def show(email: str) -> None:
+        """Show one user."""
+        user = users.find(parse_email(email).canonical)
+        if user is None:
+            raise UnknownUser(f"there is no user {email}")
+        click.echo(_line(user))
+
+    @group.command()
+    @click.argument("email")
+    @click.argument("role")
+    def grant(email: str, role: str) -> None:
+        """Give EMAIL a ROLE."""
+        click.echo(_line(users.grant(parse_email(email).canonical, role)))
+
+    @group.command()
+    @click.argument("email")
+    @click.argument("role")
+    def revoke(email: str, role: str) -> None:
+        """Take a ROLE from EMAIL."""
+        click.echo(_line(users.revoke(parse_email(email).canonical, role)))
+
+    @group.command("set-password")
+    @click.argument("email")
+    @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+    def set_password(email: str, password_stdin: bool) -> None:
+        """Set EMAIL's password; all their sessions end."""
+        password, generated = _password(password_stdin)
+        authentication.set_password(email, password)
+        click.echo(f"Set the password of {email}; all their sessions have ended.")
+        _tell(password, generated)
+
+    @group.command("first-admin", hidden=True)
+    def first_admin() -> None:
+        """Add an administrator if there is none (`make run` does this)."""
+        if users.any_admin():
+            return
+        password, _ = _password(from_stdin=False)
+        authentication.sign_up(FIRST_ADMIN, password, "Administrator", (ADMIN, USER))
+        click.echo(f"First administrator: {FIRST_ADMIN}\nPassword, shown only now: {password}")
+
+    return group
+
+
+def _password(from_stdin: bool) -> tuple[str, bool]:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n"), False
+    return secrets.token_urlsafe(15), True
+
+
+def _tell(password: str, generated: bool) -> None:
+    if generated:
+        click.echo(f"Password, shown only now: {password}")
+
+
+def _line(user: Identity) -> str:
+    state = "active" if user.active else "inactive"
+    return f"{user.id}  {user.email}  {user.name or '-'}  {','.join(user.roles) or '-'}  {state}"

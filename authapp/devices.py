@@ -1,0 +1,16 @@
+"""What a User-Agent tells a person about a device: "Firefox on Windows"."""
+
+from functools import lru_cache
+
+
+@lru_cache(maxsize=1024)
+def device_name(user_agent: str) -> str:
+    """A short name, "Unknown device" where the text says nothing."""
+    from ua_parser import parse  # noqa: PLC0415 — reading its tables takes a while, and few need it
+
+    found = parse(user_agent)
+    browser = found.user_agent.family if found.user_agent else ""
+    system = found.os.family if found.os else ""
+    if browser and system:
+        return f"{browser} on {system}"
+    return browser or system or "Unknown device"

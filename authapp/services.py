@@ -1,0 +1,123 @@
+"""Builds everything from the settings: engines, pools, time-outs → one frozen `Services`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import redis
+from limits.strategies import RateLimiter
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+from sqlalchemy import text
+
+from authapp.authentication import Authentication
+from authapp.changes import Changes
+from authapp.config import Config
+from authapp.database import Database, connect
+from authapp.errors import StoreUnavailable
+from authapp.limits import LoginLimits
+from authapp.passwords import PasswordHasher
+from authapp.sealing import Sealer, derive_key
+from authapp.sessions import Limits, SessionStore
+from authapp.tokens import SessionTokens
+from authapp.users import UserStore
+from authapp.versioned_cache import VersionedCache
+
+REDIS_TIMEOUT = 0.25  # seconds, to connect and to answer; the library's own default is never
+POOL_SIZE = 8  # Postgres connections a worker: one for each of its request threads
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the edges use. Holds no request and no person.
+
+    Attributes:
+        redirect_hosts: other hosts that log-in may lead to.
+    """
+
+    database: Database
+    cache: VersionedCache
+    redis: "redis.Redis"
+    users: UserStore
+    sessions: SessionStore
+    authentication: Authentication
+    tokens: SessionTokens
+    redirect_hosts: tuple[str, ...]
+
+    def store_states(self) -> dict[str, bool]:
+        """Whether each store answers now, asked within the usual time-outs."""
+        return {"postgres": self._postgres_answers(), "redis": self._redis_answers()}
+
+    def _postgres_answers(self) -> bool:
+        try:
+            with self.database.transaction() as db:
+                db.execute(text("SELECT 1"))
+        except StoreUnavailable:
+            return False
+        return True
+
+    def _redis_answers(self) -> bool:
+        try:
+            self.redis.ping()
+        except redis.RedisError:
+            return False
+        return True
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def build_services(
+    config: Config, limiter: Callable[[], RateLimiter], clock: Callable[[], datetime] = utc_now
+) -> Services:
+    """Wires the stores and use cases. Opens no connection.
+
+    Args:
+        limiter: gives the strategy that counts in Redis.
+    """
+    client = redis.Redis.from_url(
+        config.REDIS_URL,
+        socket_timeout=REDIS_TIMEOUT,
+        socket_connect_timeout=REDIS_TIMEOUT,
+        # every command sent through this client can be repeated
+        retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), 1),
+        client_name="authapp",
+    )
+    database = Database(connect(config.DATABASE_URL, POOL_SIZE))
+    cache = VersionedCache(client, Sealer(config.SECRET_KEY))
+    tokens = SessionTokens(config.SECRET_KEY)
+    changes = Changes(database, cache)
+    users = UserStore(database, changes, clock)
+    sessions = SessionStore(
+        database,
+        changes,
+        cache,
+        tokens,
+        Limits(
+            idle=timedelta(seconds=config.SESSION_IDLE_SECONDS),
+            absolute=timedelta(seconds=config.SESSION_ABSOLUTE_SECONDS),
+            remember=timedelta(seconds=config.REMEMBER_ME_SECONDS),
+            revalidate=timedelta(seconds=config.REVALIDATE_SECONDS),
+            max_per_user=config.SESSION_MAX_PER_USER,
+        ),
+        clock,
+    )
+    login_limits = LoginLimits(
+        limiter,
+        config.LOGIN_LIMIT_PER_ADDRESS,
+        config.LOGIN_FAILURES_PER_ACCOUNT,
+        derive_key(config.SECRET_KEY[0], "limit names"),
+        config.WEB_CONCURRENCY,
+    )
+    hasher = PasswordHasher(config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS)
+    return Services(
+        database=database,
+        cache=cache,
+        redis=client,
+        users=users,
+        sessions=sessions,
+        authentication=Authentication(users, sessions, changes, hasher, login_limits, clock),
+        tokens=tokens,
+        redirect_hosts=config.ALLOWED_REDIRECT_HOSTS,
+    )

@@ -1,0 +1,270 @@
+"""Users: queries and commands, one transaction each. "Not found" is None, not an exception."""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from authapp import audit
+from authapp.changes import Change, Changes
+from authapp.database import Database
+from authapp.emails import Email
+from authapp.errors import EmailTaken, InvalidField, LastAdmin, UnknownUser
+from authapp.identity import ADMIN, USER, Identity
+from authapp.models import Role, User, UserRole
+from authapp.roles import roles_named
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What log-in needs to know of a user."""
+
+    user_id: UUID
+    password_hash: str
+    active: bool
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserPage:
+    """A part of the list of users.
+
+    Attributes:
+        next_cursor: ask again with it for the rest; None at the end.
+    """
+
+    users: list[Identity]
+    next_cursor: str | None
+
+
+def identity_of(user: User) -> Identity:
+    return Identity(
+        id=user.id,
+        email=user.email,
+        name=user.name,
+        image=user.image,
+        roles=tuple(role.name for role in user.roles),
+        active=user.active,
+        created_at=user.created_at,
+    )
+
+
+class UserStore:
+    """Users in Postgres.
+
+    Raises:
+        StoreUnavailable: from every method; then nothing was changed.
+    """
+
+    def __init__(self, database: Database, changes: Changes, clock: Clock) -> None:
+        self._database = database
+        self._changes = changes
+        self._clock = clock
+
+    def create(
+        self, email: Email, name: str, password_hash: str, roles: Iterable[str] = (USER,)
+    ) -> Identity:
+        """Adds a user.
+
+        Raises:
+            EmailTaken: in this or an equivalent spelling.
+            UnknownRole: nothing was added.
+        """
+        now = self._clock()
+        with self._database.transaction() as db:
+            granted = roles_named(db, roles)
+            user_id = db.scalar(
+                insert(User)
+                .values(
+                    email=email.stored,
+                    email_canonical=email.canonical,
+                    name=name,
+                    password_hash=password_hash,
+                    created_at=now,
+                    updated_at=now,
+                )
+                .on_conflict_do_nothing(index_elements=["email_canonical"])
+                .returning(User.id)
+            )
+            if user_id is None:
+                raise EmailTaken(f"{email.stored} is taken")
+            user = db.get_one(User, user_id)
+            user.roles = granted
+            audit.record(db, "user.created", now, user_id=user_id, roles=[r.name for r in granted])
+            db.flush()
+            return identity_of(user)
+
+    def credentials(self, canonical_email: str) -> Credentials | None:
+        with self._database.transaction() as db:
+            row = db.execute(
+                select(User.id, User.password_hash, User.active, User.epoch).where(
+                    User.email_canonical == canonical_email
+                )
+            ).one_or_none()
+        return None if row is None else Credentials(*row)
+
+    def get(self, user_id: UUID) -> Identity | None:
+        with self._database.transaction() as db:
+            user = db.get(User, user_id)
+            return None if user is None else identity_of(user)
+
+    def find(self, canonical_email: str) -> Identity | None:
+        with self._database.transaction() as db:
+            user = db.scalar(select(User).where(User.email_canonical == canonical_email))
+            return None if user is None else identity_of(user)
+
+    def any_admin(self) -> bool:
+        """Whether there is an active administrator."""
+        with self._database.transaction() as db:
+            return bool(db.scalar(select(_active_admins().exists())))
+
+    def page(self, cursor: str | None = None, limit: int = 50, search: str = "") -> UserPage:
+        """Users, newest first, whose email or name contains `search` in any case.
+
+        Args:
+            cursor: `next_cursor` of the part before.
+        Raises:
+            InvalidField: `cursor` is not one we gave.
+        """
+        query = select(User).order_by(User.created_at.desc(), User.id.desc()).limit(limit + 1)
+        if search:
+            query = query.where(
+                or_(
+                    User.email.icontains(search, autoescape=True),
+                    User.name.icontains(search, autoescape=True),
+                )
+            )
+        if cursor:
+            query = query.where(tuple_(User.created_at, User.id) < _read_cursor(cursor))
+        with self._database.transaction() as db:
+            found: Sequence[User] = db.scalars(query).all()
+            users = [identity_of(user) for user in found[:limit]]
+        more = len(found) > limit
+        return UserPage(users, _write_cursor(users[-1]) if more else None)
+
+    def update_profile(self, user_id: UUID, name: str, image: str) -> Identity:
+        """Sets what people may change of themselves.
+
+        Raises:
+            UnknownUser
+        """
+        with self._changes.begin() as change:
+            user = self._locked(change.db, User.id == user_id)
+            user.name, user.image = name, image
+            self._changed(change, user)
+            return identity_of(user)
+
+    def rehash(self, user_id: UUID, epoch: int, password_hash: str) -> None:
+        """Replaces the hash of an unchanged password, unless the password changed meanwhile."""
+        with self._database.transaction() as db:
+            user = db.scalar(
+                select(User)
+                .where(User.id == user_id, User.epoch == epoch)
+                .with_for_update(key_share=True)
+            )
+            if user is not None:
+                user.password_hash = password_hash
+                user.ver += 1
+
+    def grant(self, canonical_email: str, role: str) -> Identity:
+        """Gives a role; nothing happens when the user has it.
+
+        Raises:
+            UnknownUser, UnknownRole
+        """
+        with self._changes.begin() as change:
+            user = self._locked(change.db, User.email_canonical == canonical_email)
+            (granted,) = roles_named(change.db, [role])
+            if granted not in user.roles:
+                user.roles = sorted([*user.roles, granted], key=lambda r: r.name)
+                self._changed(change, user)
+                self._record(change, "role.granted", user, role=role)
+            return identity_of(user)
+
+    def revoke(self, canonical_email: str, role: str) -> Identity:
+        """Takes a role away; nothing happens when the user does not have it.
+
+        Raises:
+            UnknownUser, UnknownRole
+            LastAdmin: no active administrator would be left.
+        """
+        with self._changes.begin() as change:
+            user = self._locked(change.db, User.email_canonical == canonical_email)
+            (revoked,) = roles_named(change.db, [role])
+            if revoked in user.roles:
+                if role == ADMIN:
+                    self._keep_an_admin(change.db, without=user)
+                user.roles = [r for r in user.roles if r is not revoked]
+                self._changed(change, user)
+                self._record(change, "role.revoked", user, role=role)
+            return identity_of(user)
+
+    def set_password_hash(self, change: Change, user_id: UUID, epoch: int, new_hash: str) -> int:
+        """Sets the hash within a change the caller completes.
+
+        Args:
+            epoch: of the credentials that were verified.
+        Returns:
+            the new epoch.
+        Raises:
+            UnknownUser: gone, or its password changed since.
+        """
+        user = self._locked(change.db, (User.id == user_id) & (User.epoch == epoch))
+        user.password_hash = new_hash
+        user.epoch += 1
+        self._changed(change, user)
+        return user.epoch
+
+    def _locked(self, db: Session, which: ColumnElement[bool]) -> User:
+        user = db.scalar(select(User).where(which).with_for_update(key_share=True))
+        if user is None:
+            raise UnknownUser("there is no such user")
+        return user
+
+    def _changed(self, change: Change, user: User) -> None:
+        user.ver += 1
+        user.updated_at = self._clock()
+        change.db.flush()
+        change.of_user(user.id)
+
+    def _record(self, change: Change, event: str, user: User, role: str) -> None:
+        audit.record(change.db, event, self._clock(), user_id=user.id, role=role)
+
+    def _keep_an_admin(self, db: Session, without: User) -> None:
+        # Locks all their grants, so that two administrators can't remove each other at once.
+        others = db.scalars(
+            _active_admins().with_for_update(of=UserRole).order_by(UserRole.user_id)
+        ).all()
+        if not [user_id for user_id in others if user_id != without.id]:
+            raise LastAdmin("the last active administrator can't be removed")
+
+
+def _active_admins() -> Select[UUID]:
+    return (
+        select(UserRole.user_id)
+        .join(User, User.id == UserRole.user_id)
+        .join(Role, Role.id == UserRole.role_id)
+        .where(Role.name == ADMIN, User.active)
+    )
+
+
+def _write_cursor(last: Identity) -> str:
+    text = f"{last.created_at.isoformat()} {last.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        at, _, user_id = text.partition(" ")
+        return datetime.fromisoformat(at), UUID(user_id)
+    except (binascii.Error, ValueError):
+        raise InvalidField({"cursor": "leave it out to start from the beginning"}) from None

@@ -1,0 +1,46 @@
+"""Reads JSON bodies into typed records; what is wrong is told by field."""
+
+from typing import TypeVar
+
+import msgspec
+from flask import Request
+from werkzeug.exceptions import UnsupportedMediaType
+
+from authapp.errors import InvalidField, InvalidJson
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def read_body(request: Request, kind: type[T]) -> T:
+    """The body as a `kind`.
+
+    Raises:
+        UnsupportedMediaType: it does not call itself JSON.
+        InvalidJson: it is no JSON object.
+        InvalidField: unknown, missing or ill-typed fields, each with its reason.
+    """
+    if not request.is_json:
+        raise UnsupportedMediaType("send the body as application/json")
+    try:
+        body = msgspec.json.decode(request.get_data(cache=False))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise InvalidJson("the body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise InvalidJson("the body is not a JSON object")
+    known = {field.name: field for field in msgspec.structs.fields(kind)}
+    found: dict[str, object] = {}
+    errors: dict[str, str] = {}
+    for name, value in body.items():
+        if name not in known:
+            errors[name[:50]] = f"unknown field; known are: {', '.join(known)}"
+            continue
+        try:
+            found[name] = msgspec.convert(value, known[name].type)
+        except msgspec.ValidationError as error:
+            errors[name] = str(error)
+    for name, field in known.items():
+        if field.required and name not in body:
+            errors[name] = "this field is required"
+    if errors:
+        raise InvalidField(errors)
+    return kind(**found)

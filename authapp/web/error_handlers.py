@@ -1,0 +1,168 @@
+"""Where errors become HTTP: a table of ours, and answers as pages or as problem+json (RFC 9457)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import structlog
+from flask import Flask, Response, redirect, render_template, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from authapp import errors
+from authapp.web.guards import auth_session
+from authapp.web.request_log import request_id
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    code: str
+    detail: str | None = None  # None: what the error itself says
+
+
+_ANSWERS: dict[type[errors.AuthappError], _Answer] = {
+    errors.InvalidJson: _Answer(400, "invalid_json"),
+    errors.InvalidField: _Answer(400, "invalid_field", "Correct the fields named in `errors`."),
+    errors.UnknownRole: _Answer(400, "unknown_role"),
+    errors.InvalidCredentials: _Answer(
+        401, "invalid_credentials", "Email or password is not right."
+    ),
+    errors.Forbidden: _Answer(403, "forbidden", "You may not see or do this."),
+    errors.CrossOrigin: _Answer(403, "cross_origin"),
+    errors.UnknownUser: _Answer(404, "not_found", "There is no such user."),
+    errors.EmailTaken: _Answer(
+        409, "email_taken", "Somebody has signed up with this email. Log in instead."
+    ),
+    errors.LastAdmin: _Answer(409, "last_admin"),
+    errors.TooManyAttempts: _Answer(429, "too_many_attempts"),
+    errors.StoreUnavailable: _Answer(
+        503, "unavailable", "We can't answer right now. Nothing was changed; try again in a moment."
+    ),
+}
+
+
+class Problem(HTTPException):
+    """An HTTP answer that says which of our errors it is.
+
+    Attributes:
+        slug: the `code` programs switch on.
+        fields: field name → reason.
+        retry_after: seconds, or None.
+    """
+
+    def __init__(self, error: errors.AuthappError, status: int, slug: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = status
+        self.slug = slug
+        self.fields: dict[str, str] = getattr(error, "errors", {})
+        self.retry_after: int | None = getattr(error, "retry_after", None)
+
+    @property
+    def name(self) -> str:
+        return HTTPStatus(self.code or 500).phrase
+
+    def get_headers(self, *args: Any, **kwargs: Any) -> list[tuple[str, str]]:
+        headers = super().get_headers(*args, **kwargs)
+        if self.retry_after is not None:
+            headers.append(("Retry-After", str(self.retry_after)))
+        return headers
+
+
+def problem_of(error: errors.AuthappError) -> Problem:
+    """The HTTP answer of an error."""
+    if isinstance(error, errors.NotAuthenticated):
+        if error.presented:
+            return Problem(error, 401, "session_invalid", "The session has ended. Log in again.")
+        return Problem(error, 401, "session_missing", "Log in first.")
+    answer = _ANSWERS.get(type(error), _Answer(500, "internal_error", "Something broke."))
+    return Problem(error, answer.status, answer.code, answer.detail or str(error))
+
+
+def wants_json() -> bool:
+    """Whether the client is a program rather than a person's browser."""
+    if request.path.startswith("/api/"):
+        return True
+    accepted = request.accept_mimetypes
+    return accepted["application/json"] > accepted["text/html"]
+
+
+def register_domain_errors(app: Flask, login_url: Callable[[], str | None]) -> None:
+    """Turns our errors into HTTP errors, for which an app may have pages of its own.
+
+    Args:
+        login_url: where people without a session are sent; None: they get 401.
+    """
+
+    def handle(error: errors.AuthappError) -> ResponseReturnValue:
+        if isinstance(error, errors.StoreUnavailable):
+            _log.warning("store_unavailable", store=error.store)
+        if isinstance(error, errors.NotAuthenticated) and not wants_json():
+            target = login_url()
+            if target is not None:
+                return redirect(_with_next(target))
+        answer: ResponseReturnValue = app.handle_user_exception(problem_of(error))
+        return answer
+
+    app.register_error_handler(errors.AuthappError, handle)
+
+
+def register_error_answers(app: Flask) -> None:
+    """Answers every HTTP error as a page, or as problem+json for programs."""
+    app.register_error_handler(HTTPException, answer_error)
+
+
+def answer_error(error: HTTPException) -> ResponseReturnValue:
+    if isinstance(error, InternalServerError):
+        original = error.original_exception
+        if isinstance(original, errors.AuthappError):  # raised while the answer was being finished
+            error = problem_of(original)
+    if error.response is not None or (error.code or 500) < 400:
+        return error
+    response = _as_json(error) if wants_json() else _as_page(error)
+    response.status_code = error.code or 500
+    for name, value in error.get_headers():
+        if name.lower() != "content-type":
+            response.headers.add(name, value)
+    return response
+
+
+def _as_json(error: HTTPException) -> Response:
+    slug = getattr(error, "slug", None) or error.name.lower().replace(" ", "_")
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": error.name,
+        "status": error.code,
+        "detail": error.description,
+        "code": slug,
+        "request_id": request_id(),
+    }
+    if isinstance(error, Problem) and error.fields:
+        body["errors"] = error.fields
+    return Response(msgspec.json.encode(body), mimetype="application/problem+json")
+
+
+def _as_page(error: HTTPException) -> Response:
+    page = render_template(
+        "error.html",
+        status=error.code,
+        title=error.name,
+        detail=error.description,
+        request_id=request_id(),
+        retry_after=getattr(error, "retry_after", None),
+        # an error page asks no store; it shows who the visitor is only if that is known already
+        identity_known=auth_session().is_known,
+    )
+    return Response(page, mimetype="text/html")
+
+
+def _with_next(login_url: str) -> str:
+    if request.method not in {"GET", "HEAD"}:
+        return login_url
+    path = request.full_path.removesuffix("?")
+    return f"{login_url}?next={quote(path, safe='/')}"

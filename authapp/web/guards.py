@@ -1,0 +1,90 @@
+"""Who is asking, and what they must be: `current_user`, `login_required`, `roles_required`."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
+
+from flask import current_app, request, session
+from werkzeug.local import LocalProxy
+
+from authapp.errors import Forbidden, NotAuthenticated
+from authapp.identity import Identity
+from authapp.services import Services
+from authapp.sessions import Client, Live
+from authapp.web.session_interface import AuthSession
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def auth_session() -> AuthSession:
+    """`flask.session` by its type."""
+    return cast(AuthSession, session)
+
+
+# The person asking, or an anonymous one (`is_authenticated` is False).
+# Reading it raises StoreUnavailable when nobody could say.
+current_user: Any = LocalProxy(lambda: auth_session().identity)
+
+
+def services() -> Services:
+    """The stores and use cases of the current application."""
+    return cast(Services, current_app.extensions["authapp"].services)
+
+
+def client() -> Client:
+    """Where the current request came from."""
+    return Client(request.remote_addr or "", request.user_agent.string)
+
+
+def require_live() -> Live:
+    """The live session of the visitor.
+
+    Raises:
+        NotAuthenticated: there is none.
+    """
+    visitor = auth_session()
+    live = visitor.live
+    if live is None:
+        raise NotAuthenticated(presented=visitor.brought_token)
+    return live
+
+
+def require_roles(*names: str) -> Identity:
+    """The person asking, who has any of these roles.
+
+    Raises:
+        NotAuthenticated: nobody is asking.
+        Forbidden: they have none of the roles.
+    """
+    person = require_live().record.user
+    if not person.has_role(*names):
+        raise Forbidden(f"this needs the role {' or '.join(names)}")
+    return person
+
+
+def login_required(view: Callable[P, R]) -> Callable[P, R]:
+    """Lets only signed-in people reach a view; others go to log-in, programs get 401."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        require_live()
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def roles_required(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Lets only people with any of these roles reach a view; others get 403."""
+    if not names:
+        raise ValueError("roles_required needs at least one role")
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            require_roles(*names)
+            return view(*args, **kwargs)
+
+        return guarded
+
+    return decorate

@@ -1,0 +1,37 @@
+"""What people are told: why they were signed out, what was done, what went wrong."""
+
+from authapp.sessions import EndReason
+
+SIGNED_OUT = {
+    EndReason.IDLE: "You were signed out because you had not been here for a while.",
+    EndReason.ABSOLUTE: "You were signed out because some time has passed since you logged in.",
+    EndReason.PASSWORD_CHANGED: "You were signed out because your password was changed.",
+    EndReason.REVOKED_BY_USER: "You were signed out because you ended this session elsewhere.",
+    EndReason.REVOKED_BY_ADMIN: "You were signed out because an administrator ended this session.",
+    EndReason.DEACTIVATED: "You were signed out because this account was deactivated.",
+    EndReason.EVICTED_BY_CAP: (
+        "You were signed out because you logged in on too many devices; the oldest ends."
+    ),
+}
+
+# what the page before did, by the name in ?done=
+DONE = {
+    "signed-up": "Your account is ready. Log in to start.",
+    "logged-out": "You are logged out.",
+    "profile": "Your profile was saved.",
+    "password": "Your password was changed, and your other devices were signed out.",
+    "session-ended": "The session was ended.",
+    "sessions-ended": "All other sessions were ended.",
+}
+
+WRONG_CREDENTIALS = "Email or password is not right."
+
+
+def too_many_attempts(retry_after: int) -> str:
+    """
+    Args:
+        retry_after: seconds.
+    """
+    if retry_after < 120:
+        return f"Too many attempts. Try again in {retry_after} seconds."
+    return f"Too many attempts. Try again in {-(-retry_after // 60)} minutes."

@@ -1,0 +1,182 @@
+"""The pages people use: home, sign-up, log-in, log-out, account, password, sessions."""
+
+from uuid import UUID
+
+from flask import Blueprint, abort, make_response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
+from authapp.sessions import Ended, EndReason
+from authapp.web.forms import LoginForm, PasswordForm, ProfileForm, SignupForm, show_errors, text
+from authapp.web.guards import auth_session, client, login_required, require_live, services
+from authapp.web.messages import DONE, SIGNED_OUT, WRONG_CREDENTIALS, too_many_attempts
+from authapp.web.redirects import safe_next
+from authapp.web.representations import SessionView
+
+MAX_BODY = 64 * 1024  # bytes
+
+
+pages = Blueprint("pages", __name__)
+
+
+@pages.before_request
+def bound_body() -> None:
+    request.max_content_length = MAX_BODY
+
+
+@pages.app_context_processor
+def notice() -> dict[str, str | None]:
+    return {"notice": DONE.get(request.args.get("done", ""))}
+
+
+def next_url(target: str | None) -> str:
+    return safe_next(target, services().redirect_hosts, request.host)
+
+
+@pages.get("/")
+def home() -> ResponseReturnValue:
+    return render_template("home.html")
+
+
+@pages.get("/signup")
+def signup() -> ResponseReturnValue:
+    return render_template("signup.html", form=SignupForm())
+
+
+@pages.post("/signup")
+def signup_submit() -> ResponseReturnValue:
+    form = SignupForm()
+    if not form.validate():
+        return render_template("signup.html", form=form), 400
+    try:
+        services().authentication.sign_up(text(form.email), text(form.password), text(form.name))
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("signup.html", form=form), 400
+    except EmailTaken:
+        show_errors(form, {"email": "somebody has signed up with this email; log in instead"})
+        return render_template("signup.html", form=form), 409
+    onward = request.args.get("next")
+    return redirect(url_for("pages.login", done="signed-up", next=onward), 303)
+
+
+@pages.get("/login")
+def login() -> ResponseReturnValue:
+    onward = next_url(request.args.get("next"))
+    found = auth_session().found
+    if auth_session().live:
+        return redirect(onward)
+    reason = SIGNED_OUT.get(found.why) if isinstance(found, Ended) else None
+    form = LoginForm(data={"next": onward})
+    return render_template("login.html", form=form, reason=reason)
+
+
+@pages.post("/login")
+def login_submit() -> ResponseReturnValue:
+    form = LoginForm()
+    if not form.validate():
+        return render_template("login.html", form=form), 400
+    try:
+        live = services().authentication.log_in(
+            text(form.email),
+            text(form.password),
+            client(),
+            remember=form.remember.data,
+            replaces=auth_session().presented,
+        )
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("login.html", form=form), 400
+    except InvalidCredentials:
+        return render_template("login.html", form=form, problem=WRONG_CREDENTIALS), 401
+    except TooManyAttempts as error:
+        problem = too_many_attempts(error.retry_after)
+        page = make_response(render_template("login.html", form=form, problem=problem), 429)
+        page.headers["Retry-After"] = str(error.retry_after)
+        return page
+    auth_session().begin(live)
+    return redirect(next_url(form.next.data or request.args.get("next")), 303)
+
+
+@pages.post("/logout")
+def logout() -> ResponseReturnValue:
+    visitor = auth_session()
+    if visitor.presented:
+        services().authentication.log_out(visitor.presented, client())
+        visitor.forget()
+    response = make_response(redirect(url_for("pages.home", done="logged-out"), 303))
+    # what the browser kept of private pages goes too (OWASP ASVS 5.0, 14.3.1)
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
+    return response
+
+
+@pages.get("/account")
+@login_required
+def account() -> ResponseReturnValue:
+    user = require_live().record.user
+    form = ProfileForm(data={"name": user.name, "image": user.image})
+    return render_template("account.html", form=form, user=user)
+
+
+@pages.post("/account")
+@login_required
+def account_submit() -> ResponseReturnValue:
+    user = require_live().record.user
+    form = ProfileForm()
+    if not form.validate():
+        return render_template("account.html", form=form, user=user), 400
+    services().users.update_profile(user.id, text(form.name), text(form.image))
+    return redirect(url_for("pages.account", done="profile"), 303)
+
+
+@pages.get("/account/password")
+@login_required
+def password() -> ResponseReturnValue:
+    return render_template("password.html", form=PasswordForm())
+
+
+@pages.post("/account/password")
+@login_required
+def password_submit() -> ResponseReturnValue:
+    form = PasswordForm()
+    if not form.validate():
+        return render_template("password.html", form=form), 400
+    try:
+        fresh = services().authentication.change_password(
+            require_live(), text(form.current_password), text(form.new_password), client()
+        )
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("password.html", form=form), 400
+    auth_session().begin(fresh)
+    return redirect(url_for("pages.account", done="password"), 303)
+
+
+@pages.get("/account/sessions")
+@login_required
+def sessions() -> ResponseReturnValue:
+    record = require_live().record
+    found = [
+        SessionView.of(s, current=record.id) for s in services().sessions.of_user(record.user.id)
+    ]
+    return render_template("sessions.html", sessions=found)
+
+
+@pages.post("/account/sessions/<uuid:session_id>/end")
+@login_required
+def end_session(session_id: UUID) -> ResponseReturnValue:
+    record = require_live().record
+    why = EndReason.LOGOUT if session_id == record.id else EndReason.REVOKED_BY_USER
+    if not services().sessions.end_one(record.user.id, session_id, why, client()):
+        abort(404)
+    if session_id == record.id:
+        auth_session().forget()
+        return redirect(url_for("pages.home", done="logged-out"), 303)
+    return redirect(url_for("pages.sessions", done="session-ended"), 303)
+
+
+@pages.post("/account/sessions/end-others")
+@login_required
+def end_other_sessions() -> ResponseReturnValue:
+    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
+    return redirect(url_for("pages.sessions", done="sessions-ended"), 303)

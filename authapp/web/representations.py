@@ -1,0 +1,50 @@
+"""How people and sessions look in JSON."""
+
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+import msgspec
+from flask import Response
+
+from authapp.devices import device_name
+from authapp.identity import Identity
+from authapp.sessions import SessionSummary
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as its user sees it. Times are aware and in UTC; `device` is for people."""
+
+    id: UUID
+    kind: str
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    current: bool
+    address: str
+    user_agent: str
+    device: str
+
+    @classmethod
+    def of(cls, summary: SessionSummary, current: UUID) -> Self:
+        return cls(
+            id=summary.id,
+            kind=summary.kind,
+            created_at=summary.created_at,
+            last_seen_at=summary.last_seen_at,
+            expires_at=summary.expires_at,
+            current=summary.id == current,
+            address=summary.address,
+            user_agent=summary.user_agent,
+            device=device_name(summary.user_agent),
+        )
+
+
+class LoginAnswer(msgspec.Struct, frozen=True):
+    user: Identity
+    session: SessionView
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """`value` as JSON; times become RFC 3339 in UTC."""
+    return Response(msgspec.json.encode(value), status, mimetype="application/json")

@@ -1,0 +1,222 @@
+"""`flask.session` and its cookie: a Flask-Session backend that reads nothing before it is used."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import wraps
+from typing import Any
+
+from flask import Flask, Request, Response
+from flask_session.base import ServerSideSession, ServerSideSessionInterface
+
+from authapp.identity import ANONYMOUS, Anonymous, Identity
+from authapp.sessions import Client, Found, Live, SessionStore
+from authapp.tokens import SessionToken, SessionTokens
+from authapp.web.cookies import read_cookie
+
+
+class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
+    """The visitor's session. Who they are and their data are read together, at the first use.
+
+    Keys can be set only once somebody is logged in: a visitor without a session leaves nothing
+    behind. Those set before are dropped at the end of the request.
+
+    Attributes:
+        presented: the token the browser sent, if we minted it; its session may have ended.
+        brought_token: whether the browser sent anything under the cookie's name.
+    """
+
+    presented: SessionToken | None
+    brought_token: bool
+
+    def __init__(
+        self, find: Callable[[], Found], presented: SessionToken | None, *, brought_token: bool
+    ) -> None:
+        super().__init__()
+        self.presented = presented
+        self.brought_token = brought_token
+        self._find: Callable[[], Found] = find
+        self._found: Found = None
+        self._has_found = False
+        self._has_data = False
+        self.issued: Live | None = None
+        self.forgotten = False
+
+    # -- who -----------------------------------------------------------------------------------
+
+    @property
+    def found(self) -> Found:
+        """What the store says of the visitor's token, asked once a request.
+
+        Raises:
+            StoreUnavailable: nobody could say.
+        """
+        self.accessed = True
+        if not self._has_found:
+            self._found = self._find()
+            self._has_found = True
+        return self._found
+
+    @property
+    def live(self) -> Live | None:
+        found = self.found
+        return found if isinstance(found, Live) else None
+
+    @property
+    def identity(self) -> Identity | Anonymous:
+        live = self.live
+        return live.record.user if live else ANONYMOUS
+
+    @property
+    def is_known(self) -> bool:
+        """Whether who the visitor is has been asked already, so that asking again costs nothing."""
+        return self._has_found or self.presented is None
+
+    @property
+    def sid(self) -> str | None:
+        """The session's public id (it is no token); None without a live session."""
+        live = self.live
+        return str(live.record.id) if live else None
+
+    @sid.setter
+    def sid(self, value: str | None) -> None:
+        """Ignored: Flask-Session assigns ids of its own making, ours come from the store."""
+
+    # -- begin and end -------------------------------------------------------------------------
+
+    def begin(self, live: Live) -> None:
+        """The visitor has this session from now on; its cookie goes out with the answer."""
+        self._become(live)
+        self.issued, self.forgotten = live, False
+
+    def forget(self) -> None:
+        """The visitor has no session any more; the cookie is cleared with the answer."""
+        self._become(None)
+        self.issued, self.forgotten = None, True
+
+    def _become(self, found: Found) -> None:
+        self._found, self._has_found, self._has_data = found, True, False
+        dict.clear(self)
+        self.modified = False
+
+    # -- data ----------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Reads the data, once; every method of the mapping does this first."""
+        if self._has_data:
+            return
+        self._has_data = True
+        if live := self.live:
+            dict.update(self, deepcopy(live.record.data))
+
+    def patch(self) -> tuple[dict[str, Any], list[str]]:
+        """What changed: keys with their new values, and removed keys."""
+        before = self.live.record.data if self.live else {}
+        changed = {k: v for k, v in self.items() if k not in before or before[k] != v}
+        return changed, [key for key in before if key not in self]
+
+
+def _reads_first(name: str) -> Callable[..., Any]:
+    method = getattr(ServerSideSession, name)
+
+    @wraps(method)
+    def reading(self: AuthSession, *args: Any, **kwargs: Any) -> Any:
+        self.load()
+        return method(self, *args, **kwargs)
+
+    return reading
+
+
+for _name in (
+    *("__getitem__", "__setitem__", "__delitem__", "__contains__", "__iter__", "__len__"),
+    *("__bool__", "__eq__", "__or__", "__ior__", "__reversed__", "__repr__"),
+    *("get", "setdefault", "pop", "popitem", "update", "clear", "keys", "values", "items", "copy"),
+):
+    setattr(AuthSession, _name, _reads_first(_name))
+
+
+class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as above
+    """Opens and saves `flask.session`.
+
+    Args:
+        client: tells where the current request came from.
+    """
+
+    session_class = AuthSession
+
+    def __init__(
+        self,
+        app: Flask,
+        store: SessionStore,
+        tokens: SessionTokens,
+        client: Callable[[], Client],
+    ) -> None:
+        super().__init__(app, serialization_format="json")
+        self._store = store
+        self._tokens = tokens
+        self._client = client
+
+    def open_session(self, app: Flask, request: Request) -> AuthSession:
+        text = read_cookie(request.headers.get("Cookie", ""), self.get_cookie_name(app))
+        token = self._tokens.check(text) if text else None
+        return AuthSession(
+            lambda: self._store.find(token) if token else None,
+            token,
+            brought_token=bool(text),
+        )
+
+    def save_session(self, app: Flask, session: AuthSession, response: Response) -> None:
+        """Saves what changed, key by key, and sets or clears the cookie where a view asked for it.
+
+        A session that ended while the request ran stays ended. The cookie is never touched because
+        a store could not be asked.
+        """
+        if session.modified and session.live:
+            changed, removed = session.patch()
+            if changed or removed:
+                self._store.patch(session.live, changed, removed)
+        if session.issued:
+            self._set_cookie(app, session.issued, response)
+        elif session.forgotten:
+            response.delete_cookie(self.get_cookie_name(app), **self._cookie_attributes(app))
+        if session.accessed or session.issued or session.forgotten:
+            response.vary.add("Cookie")
+
+    def regenerate(self, session: AuthSession) -> None:
+        """A new token for the same session; the old one is dead at once."""
+        if live := session.live:
+            fresh = self._store.regenerate(live, self._client())
+            if fresh:
+                session.begin(fresh)
+            else:
+                session.forget()
+
+    def _set_cookie(self, app: Flask, live: Live, response: Response) -> None:
+        remembered = self._store.is_remembered(live.record)
+        # Not what ends the session (NIST SP 800-63B-4, 5.1.1): the store does that.
+        max_age = live.record.idle_seconds if remembered else None
+        response.set_cookie(
+            self.get_cookie_name(app),
+            live.token.text,
+            max_age=max_age,
+            **self._cookie_attributes(app),
+        )
+
+    def _cookie_attributes(self, app: Flask) -> dict[str, Any]:
+        return {
+            "domain": self.get_cookie_domain(app),
+            "path": self.get_cookie_path(app),
+            "secure": self.get_cookie_secure(app),
+            "httponly": True,
+            "samesite": self.get_cookie_samesite(app) or "Lax",
+        }
+
+    # Flask-Session's storage hooks: it never calls them, as opening and saving are done above.
+
+    def _retrieve_session_data(self, store_id: str) -> dict[str, Any] | None:
+        raise NotImplementedError(store_id)
+
+    def _delete_session(self, store_id: str) -> None:
+        raise NotImplementedError(store_id)
+
+    def _upsert_session(self, session_lifetime: Any, session: Any, store_id: str) -> None:
+        raise NotImplementedError(store_id)
