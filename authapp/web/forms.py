@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from flask import request
 from flask_wtf import FlaskForm
 from wtforms import (
     BooleanField,
@@ -34,6 +35,11 @@ class PageForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no type info
         # csrf.py accepts an unsafe request only from our own origin (Sec-Fetch-Site, Origin), so no
         # token is needed here, and a visitor who only looks at a form gets no session from it.
         csrf = False
+
+    def __init__(self, **kwargs: object) -> None:
+        # By itself Flask-WTF would read a JSON body or an upload too, whose values are not text.
+        typed = request.form if request.method == "POST" else None
+        super().__init__(formdata=typed, **kwargs)
 
 
 class SignupForm(PageForm):
@@ -97,12 +103,19 @@ class PasswordForm(PageForm):
 
 def show_errors(form: Form, errors: Mapping[str, str]) -> None:
     """Put each reason beside its field, and above the form if no visible field has that name."""
-    for name, reason in errors.items():
+    for name, told in errors.items():
+        reason = _sentence(told)
         field = form._fields.get(name)
         if field is None or isinstance(field, HiddenField):
             form.form_errors.append(reason)
         else:
             field.errors = [*field.errors, reason]
+
+
+def _sentence(reason: str) -> str:
+    """A reason as the API words it, made a sentence to stand alone on a page."""
+    ending = "" if reason.endswith((".", "!", "?")) else "."
+    return f"{reason[:1].upper()}{reason[1:]}{ending}"
 
 
 def _is_https_url(text: str) -> bool:
