@@ -22,15 +22,13 @@ from flask import Flask, request, url_for
 from flask_bootstrap import Bootstrap5
 from flask_limiter import Limiter
 from limits.strategies import RateLimiter
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from authapp.cli import register_commands
 from authapp.config import Config
 from authapp.limits import network_of
 from authapp.observability import configure_logging
-from authapp.services import REDIS_TIMEOUT, Services, build_services
+from authapp.services import Services, build_services, limiter_storage_options
 from authapp.sessions import Live
 from authapp.web.admin import admin
 from authapp.web.api import api
@@ -105,17 +103,11 @@ class Auth:
             visitor.forget()
 
     def _limiter(self, app: Flask, config: Config) -> Callable[[], RateLimiter]:
-        options: dict[str, Any] = {
-            "key_prefix": "rate",
-            "socket_timeout": REDIS_TIMEOUT,
-            "socket_connect_timeout": REDIS_TIMEOUT,
-            "retry": Retry(NoBackoff(), 0),  # a repeated count would count twice
-        }
         limiter = Limiter(
             key_func=lambda: network_of(request.remote_addr or ""),
             app=app,
             storage_uri=config.REDIS_URL.replace("unix://", "redis+unix://", 1),
-            storage_options=options,
+            storage_options=limiter_storage_options(),
             strategy="moving-window",
             in_memory_fallback_enabled=True,
         )

@@ -6,8 +6,6 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from limits import parse_many
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from authapp.errors import SettingError
 
@@ -75,11 +73,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _postgres_url(value: str) -> str:
-    try:
-        url = make_url(value)
-    except ArgumentError:
-        raise ValueError("set it to postgresql://user:password@host/database") from None
-    if url.get_backend_name() not in {"postgresql", "postgres"}:
+    if not value.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
         raise ValueError("set it to postgresql://user:password@host/database")
     return value
 

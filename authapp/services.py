@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import redis
 from limits.strategies import RateLimiter
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 from sqlalchemy import text
 
@@ -62,6 +63,16 @@ class Services:
         except redis.RedisError:
             return False
         return True
+
+
+def limiter_storage_options() -> dict[str, Any]:
+    """How Flask-Limiter reaches Redis: briefly, and once: a repeated count counts twice."""
+    return {
+        "key_prefix": "rate",
+        "socket_timeout": REDIS_TIMEOUT,
+        "socket_connect_timeout": REDIS_TIMEOUT,
+        "retry": Retry(NoBackoff(), 0),
+    }
 
 
 def utc_now() -> datetime:

@@ -1,0 +1,44 @@
+"""The structure holds: imports point down, and every module says what lives in it."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(
+    path
+    for path in (ROOT / "authapp").rglob("*.py")
+    if "migrations/versions" not in path.as_posix()
+)
+
+
+def test_imports_point_down() -> None:
+    linted = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert linted.returncode == 0, (
+        "an import points up, or a new module is in no layer; move the code to the layer that may "
+        f"know it, or add the module to its layer in pyproject.toml:\n{linted.stdout}"
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_opens_with_what_lives_in_it(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring, f"{path.name} needs a first line that says what lives in it"
+
+
+def test_the_tour_names_every_module() -> None:
+    tour = ast.get_docstring(ast.parse((ROOT / "authapp/__init__.py").read_text("utf-8"))) or ""
+    named = set(re.findall(r"\w+", tour))
+    there = {path.stem for path in (ROOT / "authapp").glob("*.py")} - {"__init__"}
+    assert there <= named, f"name them in authapp/__init__.py: {sorted(there - named)}"
