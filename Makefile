@@ -36,7 +36,7 @@ bench: $(INSTALLED) ## the benchmarks
 clean: ## remove what make made; accounts and sessions in var/ stay, unless you say DATA=1
 	rm -rf $(VENV) build dist test-artifacts *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./var -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 ifeq ($(origin DATA) $(DATA),command line 1)
 	rm -rf var
 endif
