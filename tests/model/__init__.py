@@ -1,0 +1,1 @@
+"""The change protocol, tried in every order of its steps."""

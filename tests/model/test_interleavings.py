@@ -1,0 +1,362 @@
+"""The promise in every order of steps, and controls that lack a guard and must break it."""
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import redis
+
+from authapp import embedded
+from authapp.sealing import Sealer
+from authapp.versioned_cache import Lease, VersionedCache
+
+from .explorer import (
+    TTL,
+    Actor,
+    Cache,
+    Tally,
+    World,
+    arrive_again,
+    crash,
+    every_order,
+    evict,
+    expire,
+    lose,
+    old_snapshot,
+    reader,
+    restart,
+    second,
+    some_orders,
+    table,
+    writer,
+)
+from .stage import Stage
+
+LONG = bool(os.environ.get("EXPLORE_LONG"))  # minutes instead of seconds
+SEED = int(os.environ.get("EXPLORE_SEED", "20240229"))
+SAMPLES = 200_000 if LONG else 2_000
+CLAIMED = 400_000 if LONG else 15_000  # schedules; the README says so
+
+if LONG:
+    pytestmark = pytest.mark.timeout(0)
+
+
+@pytest.fixture(scope="module")
+def stage(engine_dir: Path) -> Iterator[Stage]:
+    """Three servers: a schedule changes to another up to twice."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                embedded.Valkey.start(
+                    engine_dir / f"model-{number}",
+                    stack.enter_context(embedded.private_socket_dir()),
+                    "tests-only",
+                    durable=False,
+                )
+            )
+            for number in range(3)
+        ]
+        stage = Stage([server.url for server in servers])
+        stack.callback(stage.close)
+        yield stage
+
+
+# -- caches ----------------------------------------------------------------------------------------
+
+
+class Shipped:
+    """What the application uses, as it uses it."""
+
+    def __init__(self, stage: Stage) -> None:
+        sealer = Sealer(["model"])
+        self._stage = stage
+        self._caches = [VersionedCache(client, sealer) for client in stage.clients]
+
+    @property
+    def _cache(self) -> VersionedCache:
+        return self._caches[self._stage.primary]
+
+    def acquire(self, key: str, renew: bool) -> tuple[bytes | None, Lease | None]:
+        acquired = self._cache.acquire(key, renew=renew)
+        return acquired.value, acquired.lease
+
+    def fill(self, key: str, lease: Lease | None, version: int, value: bytes) -> None:
+        assert lease is not None, "a miss comes with a lease"
+        self._cache.fill(key, lease, version, value, TTL)
+
+    def before_commit(self, key: str, version: int) -> None:
+        self._cache.fence({key: version})
+
+    def after_commit(self, key: str, version: int) -> None:
+        self._cache.fence({key: version})
+
+
+class WithoutFirstFence(Shipped):
+    def before_commit(self, key: str, version: int) -> None:
+        pass
+
+
+class WithoutSecondFence(Shipped):
+    def after_commit(self, key: str, version: int) -> None:
+        pass
+
+
+class DeleteAfterCommit:
+    """What most applications do: GET, SET and DEL."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    @property
+    def _client(self) -> redis.Redis:
+        return self._stage.clients[self._stage.primary]
+
+    def acquire(self, key: str, _renew: bool) -> tuple[bytes | None, Lease | None]:
+        value = self._client.get(key)
+        assert value is None or isinstance(value, bytes)
+        return value, None
+
+    def fill(self, key: str, _lease: Lease | None, _version: int, value: bytes) -> None:
+        self._client.set(key, value, ex=int(TTL))
+
+    def before_commit(self, key: str, _version: int) -> None:
+        pass
+
+    def after_commit(self, key: str, _version: int) -> None:
+        self._client.delete(key)
+
+
+class DoubleDelete(DeleteAfterCommit):
+    def before_commit(self, key: str, _version: int) -> None:
+        self._client.delete(key)
+
+
+# -- families --------------------------------------------------------------------------------------
+
+Actors = Callable[[World], dict[str, Actor]]
+
+# Everything that can go wrong once, beside a writer and a reader.
+DISTURBANCES: dict[str, Actors] = {
+    "nothing else": lambda _: {},
+    "second reader": lambda w: {"reader 2": second(w, "reader", reader(w, "reader 2"))},
+    "renewing reader": lambda w: {"renewing": reader(w, "renewing", renew=True)},
+    "second writer": lambda w: {"writer 2": second(w, "writer", writer(w, "writer 2"))},
+    "rolled-back writer": lambda w: {"writer 2": writer(w, "writer 2", roll_back=True)},
+    "writer crashes": lambda w: {"crash": crash(w, "writer")},
+    "reader crashes": lambda w: {"crash": crash(w, "reader")},
+    "eviction": lambda w: {"eviction": evict(w)},
+    "expiry": lambda w: {"expiry": expire(w)},
+    "restart, empty": lambda w: {"restart": restart(w, keeps=False)},
+    "restart, data kept": lambda w: {"restart": restart(w, keeps=True)},
+    "old snapshot restored": lambda w: {"snapshot": old_snapshot(w)},
+    "command lost": lambda w: {"network": lose(w, "command", "command")},
+    "reply lost": lambda w: {"network": lose(w, "reply", "command")},
+    "reply lost, retried": lambda w: {"network": lose(w, "reply")},
+    "late duplicate of acquire": lambda w: {"late": arrive_again(w, "authapp_acquire")},
+    "late duplicate of fill": lambda w: {"late": arrive_again(w, "authapp_fill")},
+    "late duplicate of fence": lambda w: {"late": arrive_again(w, "authapp_fence")},
+}
+
+
+LENGTHY = {"nothing else", "second reader", "renewing reader", "second writer", "expiry"}
+
+# What a caller must not do.
+MISUSES: dict[str, Actors] = {
+    "row read before acquire": lambda w: {"reader": reader(w, "reader", hasty=True)},
+}
+
+
+def make_world(
+    stage: Stage, cache: Cache, names: Sequence[str], *, warm: bool, careless: bool = False
+) -> World:
+    """A writer, a reader and the disturbances named, before anything happened."""
+    world = World(stage, cache)
+    if warm:  # the copy is there, left by an earlier change and read
+        cache.after_commit(world.key, 1)
+        for _ in reader(world, "warm-up"):
+            pass
+        world.trace = ["warm"]
+        stage.sent.clear()
+    world.add("writer", writer(world, "writer", careless=careless))
+    world.add("reader", reader(world, "reader"))
+    for number, name in enumerate(names):
+        for actor_name, actor in (DISTURBANCES | MISUSES)[name](world).items():
+            world.add(f"{actor_name} ({number})" if number else actor_name, actor)
+    return world
+
+
+def exhaust(stage: Stage, cache: Cache, *names: str, careless: bool = False) -> Tally:
+    """All orders of one family, from no copy and from a copy."""
+    tally = Tally(" + ".join(names))
+    for warm in (False, True):
+        tally.count(
+            every_order(
+                lambda warm=warm: make_world(stage, cache, names, warm=warm, careless=careless)  # type: ignore[misc]
+            )
+        )
+    return tally
+
+
+def sample_pairs(stage: Stage, cache: Cache, count: int) -> Tally:
+    """Orders drawn at random of a writer, two readers and two disturbances."""
+    kinds = sorted(set(DISTURBANCES) - {"nothing else"})
+
+    def make(draw: random.Random) -> World:
+        names = [*draw.choices(kinds, k=2), "second reader"]
+        return make_world(stage, cache, names, warm=draw.random() < 0.5)
+
+    return Tally(f"two of these, seed {SEED}").count(some_orders(make, count, SEED))
+
+
+# -- the promise -----------------------------------------------------------------------------------
+
+
+def test_promise_holds_in_every_order(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    tallies = [exhaust(stage, Shipped(stage), name) for name in DISTURBANCES]
+    tallies.append(sample_pairs(stage, Shipped(stage), SAMPLES))
+    if LONG:
+        short = sorted(set(DISTURBANCES) - LENGTHY)
+        pairs = combinations_with_replacement(short, 2)
+        tallies += [exhaust(stage, Shipped(stage), *pair) for pair in pairs]
+    show(capsys, table("shipped", tallies))
+    assert not any(tally.broken for tally in tallies), [tally.examples for tally in tallies]
+    assert sum(tally.schedules for tally in tallies) >= CLAIMED
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The cache with a part taken out, and families that must show why the part is there."""
+
+    name: str
+    families: Sequence[Sequence[str]]
+    cache: Callable[[Stage], Cache] = Shipped
+    mutation: tuple[str, str] | None = None  # of versioned_cache.lua
+    careless: bool = False
+    breaks: Literal["acknowledged", "committed"] = "acknowledged"
+    at_least: float = 0.001  # share of the schedules
+
+
+COMMON = [["nothing else"], ["second writer"], ["eviction"], ["old snapshot restored"]]
+
+CONTROLS = [
+    Control("delete after commit", COMMON, DeleteAfterCommit, at_least=0.12),
+    Control("delete before and after commit", COMMON, DoubleDelete, at_least=0.12),
+    Control("no first fence", [["writer crashes"]], WithoutFirstFence, breaks="committed"),
+    Control("no second fence", [["eviction"]], WithoutSecondFence),
+    Control("success although second fence failed", [["eviction", "command lost"]], careless=True),
+    Control("row read before acquire", [["row read before acquire", "eviction"]]),
+    Control(
+        "acquire ignores run_id",
+        [["old snapshot restored"]],
+        mutation=("found[2] == run_id() and found[1]", "found[1]"),
+    ),
+    Control(
+        "fill ignores run_id",
+        [["old snapshot restored"]],
+        mutation=("args[2] ~= run_id()", "false"),
+    ),
+    Control("fill ignores the lease", [["eviction"]], mutation=("found[1] ~= args[1]", "false")),
+    Control(
+        "fill ignores the fence",
+        [["writer crashes"]],
+        mutation=("found[2] and tonumber(found[2]) > tonumber(args[3])", "false"),
+        breaks="committed",
+    ),
+    Control(
+        "fence leaves the copy",
+        [["nothing else"]],
+        mutation=("'HDEL', key, 'v', 'b', 'lt'", "'HDEL', key, 'lt'"),
+    ),
+]
+
+
+@pytest.fixture
+def library(stage: Stage) -> Iterator[Callable[[str], None]]:
+    """Loads another library than the shipped one, for one test."""
+
+    def load(code: str) -> None:
+        for admin in stage.admins:
+            admin.function_load(code, replace=True)
+
+    yield load
+    for admin in stage.admins:
+        admin.function_flush()  # the shipped one is loaded when it is missed
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+def test_control_breaks_the_promise(
+    stage: Stage,
+    library: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    control: Control,
+) -> None:
+    if control.mutation is not None:
+        shipped = (files("authapp") / "versioned_cache.lua").read_text(encoding="utf-8")
+        assert control.mutation[0] in shipped, "versioned_cache.lua changed: adapt the mutation"
+        library(shipped.replace(*control.mutation))
+    cache = control.cache(stage)
+    tallies = [exhaust(stage, cache, *f, careless=control.careless) for f in control.families]
+    schedules = sum(tally.schedules for tally in tallies)
+    broken = sum(getattr(tally, f"stale_{control.breaks}") for tally in tallies)
+    show(
+        capsys, f"control: {control.name:<40}{broken:>6} of {schedules} ({broken / schedules:.1%})"
+    )
+    assert broken >= max(1, control.at_least * schedules), "the explorer no longer sees this fault"
+
+
+# -- the explorer's servers change places by DUMP and RESTORE; these really restart --------
+
+
+def test_restarted_with_an_older_snapshot(engine_dir: Path) -> None:
+    with embedded.private_socket_dir() as sockets:
+        start = partial(
+            embedded.Valkey.start, engine_dir / "snapshot", sockets, "tests-only", durable=False
+        )
+        with start() as server, redis.Redis.from_url(server.url) as client:
+            cache = VersionedCache(client, Sealer(["model"]))
+            lease = cache.acquire("key").lease
+            assert lease is not None
+            assert cache.fill("key", lease, 1, b"old", TTL) == "filled"
+            held = cache.acquire("key", renew=True).lease
+            assert held is not None
+            client.save()
+            cache.fence({"key": 2})  # the change of which the snapshot does not know
+            os.kill(server.pid, signal.SIGKILL)
+        with start() as server, redis.Redis.from_url(server.url) as client:
+            cache = VersionedCache(client, Sealer(["model"]))
+            assert client.hexists("key", "v"), "the snapshot was not loaded"
+            assert cache.fill("key", held, 1, b"old", TTL) == "boot"
+            assert cache.acquire("key").value is None
+
+
+def test_restarted_with_its_data(engine_dir: Path) -> None:
+    with embedded.private_socket_dir() as sockets:
+        start = partial(
+            embedded.Valkey.start, engine_dir / "kept", sockets, "tests-only", durable=True
+        )
+        with start() as server, redis.Redis.from_url(server.url) as client:
+            cache = VersionedCache(client, Sealer(["model"]))
+            cache.fence({"key": 5})
+        with start() as server, redis.Redis.from_url(server.url) as client:
+            cache = VersionedCache(client, Sealer(["model"]))
+            lease = cache.acquire("key").lease
+            assert lease is not None
+            assert cache.fill("key", lease, 4, b"old", TTL) == "fence"
+            assert cache.fill("key", lease, 5, b"new", TTL) == "filled"
+            assert cache.acquire("key").value == b"new"
+
+
+def show(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """The counts are the result, so they are shown when all went well, too."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n{text}\n")
