@@ -85,6 +85,10 @@ class ProfileForm(PageForm):
         validators=[Length(max=IMAGE_MAX, message=f"Use at most {IMAGE_MAX} characters.")],
     )
 
+    def validate_name(self, field: Field) -> None:
+        if field.data and not field.data.isprintable():
+            raise ValidationError("Use letters that can be shown.")
+
     def validate_image(self, field: Field) -> None:
         if field.data and not _is_https_url(field.data):
             raise ValidationError("Enter a whole link, like https://example.org/me.jpg.")
@@ -124,7 +128,9 @@ def _is_https_url(text: str) -> bool:
         host, _ = parts.hostname, parts.port  # reading the port checks it
     except ValueError:
         return False
-    return parts.scheme == "https" and bool(host) and not any(c.isspace() for c in text)
+    shown = text.isprintable() and " " not in text
+    # a name or password before the host would be shown to everyone who loads the picture
+    return parts.scheme == "https" and bool(host) and "@" not in parts.netloc and shown
 
 
 def text(field: Field) -> str:
