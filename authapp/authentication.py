@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from authapp import audit
@@ -16,6 +17,7 @@ from authapp.tokens import SessionToken
 from authapp.users import UserStore
 
 MAX_NAME = 100  # characters
+MAX_IMAGE = 2048  # characters
 
 
 class Authentication:
@@ -140,6 +142,20 @@ class Authentication:
             )
         return fresh
 
+    def update_profile(self, user: Identity, name: str, image: str) -> Identity:
+        """Sets what people may change of themselves.
+
+        Args:
+            image: an https URL, or empty.
+        Raises:
+            InvalidField: all that is wrong with the input, by field.
+        """
+        name = " ".join(name.split())
+        errors = {"name": why_name_refused(name), "image": why_image_refused(image)}
+        if refused := {field: reason for field, reason in errors.items() if reason}:
+            raise InvalidField(refused)
+        return self._users.update_profile(user.id, name, image)
+
     def set_password(self, email: str, password: str) -> UUID:
         """Sets a password for somebody (operators only); all their sessions end.
 
@@ -167,4 +183,22 @@ def why_name_refused(name: str) -> str | None:
         return f"use at most {MAX_NAME} characters"
     if not name.isprintable():
         return "use letters that can be shown"
+    return None
+
+
+def why_image_refused(image: str) -> str | None:
+    """The reason an image's address can't be taken, written for the person; None when it can."""
+    if not image:
+        return None
+    if len(image) > MAX_IMAGE:
+        return f"use at most {MAX_IMAGE} characters"
+    try:
+        parts = urlsplit(image)
+        # a name or password in it would be shown to everyone who loads the picture
+        whole = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc
+        whole = whole and parts.port != 0
+    except ValueError:  # a port that is none
+        whole = False
+    if not whole or not image.isprintable() or " " in image:
+        return "enter a whole link, like https://example.org/me.jpg"
     return None

@@ -51,7 +51,7 @@ class TooManyAttempts(AuthappError):
     """
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"too many attempts; try again in {retry_after} s")
+        super().__init__(f"Too many attempts; try again in {retry_after} s.")
         self.retry_after = max(1, retry_after)
 
 

@@ -20,13 +20,13 @@ def read_body(request: Request, kind: type[T]) -> T:
         InvalidField: unknown, missing or ill-typed fields, each with its reason.
     """
     if not request.is_json:
-        raise UnsupportedMediaType("send the body as application/json")
+        raise UnsupportedMediaType("Send the body as application/json.")
     try:
         body = msgspec.json.decode(request.get_data(cache=False))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise InvalidJson("the body is not valid JSON") from None
+        raise InvalidJson("The body is not valid JSON.") from None
     if not isinstance(body, dict):
-        raise InvalidJson("the body is not a JSON object")
+        raise InvalidJson("The body is not a JSON object.")
     known = {field.name: field for field in msgspec.structs.fields(kind)}
     found: dict[str, object] = {}
     errors: dict[str, str] = {}

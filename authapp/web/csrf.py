@@ -5,7 +5,7 @@ from flask import Request
 from authapp.errors import CrossOrigin
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
-_ADVICE = "this request came from another site; start from our own page and try again"
+_ADVICE = "This request came from another site; start from our own page and try again."
 
 
 def check_origin(request: Request, cookie_name: str) -> None:
@@ -35,6 +35,6 @@ def check_origin(request: Request, cookie_name: str) -> None:
         "X-Requested-With"
     ):
         raise CrossOrigin(
-            "this request does not say where it comes from; "
-            "a program that sends the cookie adds the header X-Requested-With"
+            "This request does not say where it comes from; "
+            "a program that sends the cookie adds the header X-Requested-With."
         )

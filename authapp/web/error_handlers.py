@@ -47,6 +47,19 @@ _ANSWERS: dict[type[errors.AuthappError], _Answer] = {
 }
 
 
+# what people read instead of the phrase of the standard
+_PAGES = {
+    400: ("We can't read this request", "Go back, reload the page and try again."),
+    403: ("You can't see this page", "Your account may not see or do this."),
+    404: ("There is no such page", "The address may be mistyped, or what was there is gone."),
+    405: ("This can't be opened like that", "Go back and use the button on the page."),
+    413: ("That was too much", "Shorten what you typed and try again."),
+    429: ("Too many attempts", "Wait a moment, then try again."),
+    500: ("Something broke", "It is not your fault, and we have a note of it."),
+    503: ("We can't answer right now", "Nothing was changed, and you are still signed in."),
+}
+
+
 class Problem(HTTPException):
     """An HTTP answer that says which of our errors it is.
 
@@ -148,11 +161,14 @@ def _as_json(error: HTTPException) -> Response:
 
 
 def _as_page(error: HTTPException) -> Response:
+    title, detail = _PAGES.get(error.code or 500, (error.name, error.description))
+    if isinstance(error, Problem) and error.slug == "cross_origin":
+        detail = error.description  # says what to do
     page = render_template(
         "error.html",
         status=error.code,
-        title=error.name,
-        detail=error.description,
+        title=title,
+        detail=detail,
         request_id=request_id(),
         retry_after=getattr(error, "retry_after", None),
         # an error page asks no store; it shows who the visitor is only if that is known already

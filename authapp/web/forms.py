@@ -1,7 +1,6 @@
 """What people type into the pages: labels, hints and shape; use cases judge what a value means."""
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from flask import request
 from flask_wtf import FlaskForm
@@ -89,10 +88,6 @@ class ProfileForm(PageForm):
         if field.data and not field.data.isprintable():
             raise ValidationError("Use letters that can be shown.")
 
-    def validate_image(self, field: Field) -> None:
-        if field.data and not _is_https_url(field.data):
-            raise ValidationError("Enter a whole link, like https://example.org/me.jpg.")
-
 
 class PasswordForm(PageForm):
     current_password = PasswordField(
@@ -120,17 +115,6 @@ def _sentence(reason: str) -> str:
     """A reason as the API words it, made a sentence to stand alone on a page."""
     ending = "" if reason.endswith((".", "!", "?")) else "."
     return f"{reason[:1].upper()}{reason[1:]}{ending}"
-
-
-def _is_https_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port  # reading the port checks it
-    except ValueError:
-        return False
-    shown = text.isprintable() and " " not in text
-    # a name or password before the host would be shown to everyone who loads the picture
-    return parts.scheme == "https" and bool(host) and "@" not in parts.netloc and shown
 
 
 def text(field: Field) -> str:

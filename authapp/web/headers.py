@@ -9,9 +9,10 @@ def register_security_headers(app: Flask, form_targets: Collection[str], *, secu
     """
     Args:
         form_targets: hosts a form may lead to; browsers hold the redirect after log-in to this too.
+            Named without a scheme, they may be reached by ours or by https.
         secure: whether we are reached by https only.
     """
-    targets = " ".join(["'self'", *(f"https://{host}" for host in form_targets)])
+    targets = " ".join(["'self'", *form_targets])
     fixed = {
         "Content-Security-Policy": (
             "default-src 'none'; style-src 'self'; img-src 'self' data: https:; "

@@ -125,7 +125,16 @@ def account_submit() -> ResponseReturnValue:
     form = ProfileForm()
     if not form.validate():
         return render_template("account.html", form=form, user=user), 400
-    services().users.update_profile(user.id, text(form.name), text(form.image))
+    try:
+        services().authentication.update_profile(
+            user,
+            # a field that was not sent is left as it is
+            text(form.name) if "name" in request.form else user.name,
+            text(form.image) if "image" in request.form else user.image,
+        )
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("account.html", form=form, user=user), 400
     return redirect(url_for("pages.account", done="profile"), 303)
 
 
