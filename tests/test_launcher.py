@@ -54,34 +54,44 @@ class Launched:
         self.folder = folder
         self.data_dir = folder / "var"
         self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
-        clean = {
-            name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ
-        }
+        return self.run(["-c", STAND_INS], self.folder, environment)
+
+    def start_for_real(self) -> subprocess.Popen[str]:
+        return self.run(["-m", "authapp.launcher"], ROOT, {"DATA_DIR": str(self.data_dir)})
+
+    def run(
+        self, arguments: list[str], cwd: Path, environment: dict[str, str]
+    ) -> subprocess.Popen[str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", STAND_INS],
-            cwd=self.folder,
-            env={**clean, "PYTHONPATH": str(ROOT), "PORT": str(self.port), **environment},
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env={**kept, "PYTHONPATH": str(ROOT), "PORT": str(self.port), **environment},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         return self.process
 
     def served(self) -> dict[str, str]:
-        """The environment of the server, once it answers."""
+        """The environment of the server, which the stand-in answers with."""
+        found: dict[str, str] = json.loads(self.get("/"))
+        return found
+
+    def get(self, path: str) -> bytes:
+        """What is served there, once something is."""
         assert self.process is not None
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while True:
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline
-            with (
-                suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}") as answer,
-            ):
-                found: dict[str, str] = json.load(answer)
-                return found
+            with suppress(OSError), urllib.request.urlopen(self.url + path) as answer:
+                body: bytes = answer.read()
+                return body
             time.sleep(0.05)
 
     def until_step(self, step: str) -> None:
@@ -298,3 +308,22 @@ def test_only_the_missing_server_is_started(launched: Launched) -> None:
     assert environment["REDIS_URL"] == "redis://r.example.org"
     assert environment["DATABASE_URL"].startswith("postgresql://authapp:")
     assert not (launched.data_dir / "valkey").exists()
+
+
+def test_the_real_thing_serves_and_shows_the_first_administrator_once(launched: Launched) -> None:
+    process = launched.start_for_real()
+    assert b"<html" in launched.get("/login")
+    started = descendants(process.pid)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert alive(started) == []
+    assert said.count("First administrator: ") == 1
+    assert said.count("Password, shown only now: ") == 1
+
+    process = launched.start_for_real()
+    assert json.loads(launched.get("/readyz"))["stores"] == {"postgres": "ok", "redis": "ok"}
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "administrator" not in said.lower()
