@@ -5,10 +5,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
+import psycopg2
 import pytest
 import redis
 
 from authapp import embedded
+from authapp.config import Config
+from authapp.services import Services
+
+from .helpers import Clock, make_config, open_services
 
 PASSWORD = "tests-only"
 
@@ -23,6 +29,10 @@ for name in (
     "PORT",
 ):
     os.environ.pop(name, None)
+
+
+# The same examples every time, and no deadline for slow machines; "default" draws anew.
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +78,29 @@ def redis_client(valkey: embedded.Valkey) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(valkey.url) as client:
         client.flushall()  # ours: the fixture above started it
         yield client
+
+
+@pytest.fixture
+def config(database_url: str, valkey: embedded.Valkey, redis_client: redis.Redis) -> Config:
+    """Settings for the engines above, both of them empty."""
+    connection = psycopg2.connect(database_url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("DELETE FROM audit_events; DELETE FROM users")
+    finally:
+        connection.close()
+    return make_config(database_url, valkey.url)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def services(config: Config, clock: Clock) -> Iterator[Services]:
+    with open_services(config, clock) as services:
+        yield services
 
 
 # In CI everything a test needs is installed, so a skip there hides a test that no longer runs.

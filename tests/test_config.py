@@ -1,0 +1,159 @@
+"""Settings: defaults as promised, and one line with the remedy for each that can't be used."""
+
+import os
+from typing import Any
+
+import pytest
+
+from authapp.config import Config
+from authapp.errors import SettingError
+
+GIVEN = {
+    "DATABASE_URL": "postgresql://authapp:hush-database@db.example.org/authapp",
+    "REDIS_URL": "redis://:hush-redis@cache.example.org:6379/0",
+    "SECRET_KEY": "hush-secret-key-" * 3,
+    "PASSWORD_PEPPER": "hush-pepper-" * 3,
+}
+
+
+def refusal(**values: Any) -> str:
+    with pytest.raises(SettingError) as caught:
+        Config.from_mapping(GIVEN | values)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "hush" not in message
+    return message
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    config = Config.from_mapping(GIVEN)
+    assert {name: getattr(config, name) for name in config.__dataclass_fields__} == {
+        "DATABASE_URL": GIVEN["DATABASE_URL"],
+        "REDIS_URL": GIVEN["REDIS_URL"],
+        "SECRET_KEY": (GIVEN["SECRET_KEY"],),
+        "PASSWORD_PEPPER": (GIVEN["PASSWORD_PEPPER"],),
+        "SESSION_COOKIE_NAME": "SESSION-TOKEN",
+        "SESSION_COOKIE_DOMAIN": "",
+        "SESSION_COOKIE_SECURE": True,
+        "SESSION_IDLE_SECONDS": 1_800,
+        "SESSION_ABSOLUTE_SECONDS": 43_200,
+        "REMEMBER_ME_SECONDS": 2_592_000,
+        "SESSION_MAX_PER_USER": 20,
+        "REVALIDATE_SECONDS": 60,
+        "CREDENTIAL_CACHE_SECONDS": 300,
+        "USER_CACHE_SECONDS": 300,
+        "CREDENTIAL_CACHE_WRITE": "background",
+        "ACCESS_TOKEN_SECONDS": 3_600,
+        "LOGIN_TIMEOUT_SECONDS": 5,
+        "LOGIN_LIMIT_PER_ADDRESS": "20 per minute",
+        "LOGIN_FAILURES_PER_ACCOUNT": "10 per 15 minutes",
+        "BCRYPT_ROUNDS": 12,
+        "TRUSTED_PROXY_HOPS": 0,
+        "ALLOWED_REDIRECT_HOSTS": (),
+        "HOST": "127.0.0.1",
+        "PORT": 8_000,
+        "WEB_CONCURRENCY": os.cpu_count(),
+        "DATA_DIR": "var",
+    }
+
+
+@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_setting_is_named_with_its_remedy(name: str, value: str | None) -> None:
+    message = refusal(**{name: value})
+    assert message.startswith(f"{name} is missing: set it to ")
+    assert "make run" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("DATABASE_URL", "mysql://hush@db/authapp", "postgresql://user:password@host/database"),
+        ("DATABASE_URL", "authapp", "postgresql://user:password@host/database"),
+        ("REDIS_URL", "memcached://hush", "redis://, rediss:// or unix://"),
+        ("REDIS_URL", "redis+sentinel://hush", "not supported yet"),
+        ("REDIS_URL", "redis+cluster://hush", "not supported yet"),
+        ("SECRET_KEY", "hush, too short", "at least 32 bytes"),
+        ("SECRET_KEY", "x" * 31, "token_urlsafe"),
+        ("SECRET_KEY", "x" * 32 + ",hush", "at least 32 bytes"),
+        ("SECRET_KEY", "x" * 32 + ",", "at least 32 bytes"),
+        ("PASSWORD_PEPPER", "hush", "at least 32 bytes"),
+        ("SESSION_COOKIE_NAME", "two words", "letters, digits"),
+        ("SESSION_COOKIE_NAME", "a;b", "letters, digits"),
+        ("SESSION_COOKIE_NAME", "größe", "letters, digits"),
+        ("SESSION_COOKIE_NAME", "a=b", "letters, digits"),
+        ("SESSION_COOKIE_SECURE", "perhaps", "1 or 0"),
+        ("SESSION_IDLE_SECONDS", "half an hour", "a whole number from 60 to"),
+        ("SESSION_IDLE_SECONDS", "59", "a whole number from 60 to"),
+        ("SESSION_IDLE_SECONDS", "1800.5", "a whole number from 60 to"),
+        ("SESSION_MAX_PER_USER", "0", "from 1 to 1000"),
+        ("REVALIDATE_SECONDS", "-1", "from 1 to"),
+        ("CREDENTIAL_CACHE_WRITE", "sometimes", "background or blocking"),
+        ("LOGIN_LIMIT_PER_ADDRESS", "a few", "20 per minute"),
+        ("LOGIN_FAILURES_PER_ACCOUNT", "10 per fortnight", "20 per minute"),
+        ("BCRYPT_ROUNDS", "3", "from 4 to 15"),
+        ("BCRYPT_ROUNDS", "16", "from 4 to 15"),
+        ("TRUSTED_PROXY_HOPS", "all", "from 0 to"),
+        ("ALLOWED_REDIRECT_HOSTS", "https://a.example", "host names"),
+        ("ALLOWED_REDIRECT_HOSTS", "*.example", "host names"),
+        ("ALLOWED_REDIRECT_HOSTS", "a@b.example", "host names"),
+        ("PORT", "http", "from 0 to 65535"),
+        ("PORT", "65536", "from 0 to 65535"),
+    ],
+)
+def test_an_unusable_setting_is_named_with_its_remedy(name: str, value: str, remedy: str) -> None:
+    message = refusal(**{name: value})
+    assert message.startswith(f"{name}: ")
+    assert remedy in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meaning"),
+    [
+        ("DATABASE_URL", "postgres://db/authapp", "postgres://db/authapp"),
+        ("REDIS_URL", "rediss://cache/0", "rediss://cache/0"),
+        ("REDIS_URL", "unix:///run/valkey.sock", "unix:///run/valkey.sock"),
+        ("SECRET_KEY", "a" * 32 + ", " + "b" * 32, ("a" * 32, "b" * 32)),
+        ("SECRET_KEY", ["a" * 32, "b" * 32], ("a" * 32, "b" * 32)),
+        ("SECRET_KEY", b"c" * 32, ("c" * 32,)),
+        ("PASSWORD_PEPPER", "é" * 16, ("é" * 16,)),
+        ("SESSION_COOKIE_SECURE", "off", False),
+        ("SESSION_COOKIE_SECURE", False, False),
+        ("SESSION_COOKIE_SECURE", "TRUE", True),
+        ("SESSION_COOKIE_NAME", "__Host-SESSION-TOKEN", "__Host-SESSION-TOKEN"),
+        ("SESSION_COOKIE_NAME", "__Secure-SESSION-TOKEN", "__Secure-SESSION-TOKEN"),
+        ("SESSION_MAX_PER_USER", 1, 1),
+        ("ALLOWED_REDIRECT_HOSTS", "A.example, b.example,", ("a.example", "b.example")),
+        ("BCRYPT_ROUNDS", "15", 15),
+    ],
+)
+def test_a_setting_is_read(name: str, value: object, meaning: object) -> None:
+    assert getattr(Config.from_mapping(GIVEN | {name: value}), name) == meaning
+
+
+@pytest.mark.parametrize("prefix", ["__Host-", "__Secure-"])
+def test_a_prefixed_cookie_must_be_secure(prefix: str) -> None:
+    message = refusal(SESSION_COOKIE_NAME=f"{prefix}S", SESSION_COOKIE_SECURE="0")
+    assert message.startswith("SESSION_COOKIE_SECURE: set it to 1")
+
+
+def test_a_host_cookie_has_no_domain() -> None:
+    message = refusal(SESSION_COOKIE_NAME="__Host-S", SESSION_COOKIE_DOMAIN="example.org")
+    assert message.startswith("SESSION_COOKIE_DOMAIN: leave it empty")
+    Config.from_mapping(
+        GIVEN | {"SESSION_COOKIE_NAME": "__Secure-S", "SESSION_COOKIE_DOMAIN": "example.org"}
+    )
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "hush" not in repr(Config.from_mapping(GIVEN))
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (GIVEN | {"PORT": "8123"}).items():
+        monkeypatch.setenv(name, value)
+    assert Config.from_env() == Config.from_mapping(GIVEN | {"PORT": 8_123})
+
+
+def test_other_names_are_left_alone() -> None:
+    assert Config.from_mapping(GIVEN | {"TEMPLATES_AUTO_RELOAD": "x"}) == Config.from_mapping(GIVEN)

@@ -1,0 +1,116 @@
+"""One canonical form for all spellings of an address."""
+
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from authapp.emails import parse_email
+from authapp.errors import InvalidField
+
+
+def canonical(text: str) -> str:
+    return parse_email(text).canonical
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Ada@Example.ORG", "ada@example.org"),
+        ("  ada@example.org\n", "ada@example.org"),
+        ("ａｄａ@example.org", "ada@example.org"),  # full-width
+        ("ada@ｅｘａｍｐｌｅ.org", "ada@example.org"),
+        ("İnfo@example.org", "i\u0307nfo@example.org"),  # Postgres' lower says otherwise
+        ("STRASSE@example.org", "straße@example.org"),
+        ("ﬁona@example.org", "fiona@example.org"),  # ligature
+        ("jose\u0301@example.org", "jos\u00e9@example.org"),  # NFD and NFC
+        ("ΣΊΣΥΦΟΣ@example.org", "σίσυφος@example.org"),
+        ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+        ("ada@BÜCHER.example", "ada@bu\u0308cher.example"),
+    ],
+)
+def test_spellings_of_one_address_meet(one: str, other: str) -> None:
+    assert canonical(one) == canonical(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ada@example.org", "ada@example.com"),
+        ("ada+news@example.org", "ada@example.org"),  # whose mailbox that is we can't know
+        ("a.da@example.org", "ada@example.org"),
+        ("jose@example.org", "jos\u00e9@example.org"),
+        ("info@example.org", "ınfo@example.org"),  # dotless
+    ],
+)
+def test_different_addresses_stay_different(one: str, other: str) -> None:
+    assert canonical(one) != canonical(other)
+
+
+def test_mail_goes_to_what_was_written() -> None:
+    email = parse_email("Ada.Lovelace@BÜCHER.example")
+    assert email.stored == "Ada.Lovelace@bücher.example"
+    assert email.canonical == "ada.lovelace@xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "ada",
+        "ada@",
+        "@example.org",
+        "ada@example",
+        "ada@example..org",
+        "a da@example.org",
+        "ada@exa mple.org",
+        "ada@b@example.org",
+        "ada＠b@example.org",  # a full-width @ that would become one
+        '"a@b"@example.org',
+        "ada@[127.0.0.1]",
+        "Ada <ada@example.org>",
+        "ada\0@example.org",
+        "ada\r\nBcc: all@example.org",
+        "ada\u200b@example.org",
+        "ada\u202egro.elpmaxe@example.org",
+        "ada\u00ad@example.org",
+        "\ud800@example.org",
+        "ada@xn--a.example",
+        "a" * 243 + "@example.org",
+        "ada@" + "a" * 64 + ".org",
+        "ada@" + "a.b" * 100 + ".org",
+    ],
+)
+def test_what_is_no_address_is_refused_with_advice(text: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse_email(text)
+    assert caught.value.errors == {"email": "enter an email address like name@example.org"}
+
+
+locals_ = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs"]), min_size=1, max_size=12)
+domains = st.sampled_from(
+    ["example.org", "BÜCHER.example", "ｅｘａｍｐｌｅ.org", "xn--bcher-kva.example"]
+)
+
+
+@given(locals_, domains)
+@example("İ", "example.org")
+@example("ﬀ", "example.org")
+def test_the_canonical_form_is_stable(local: str, domain: str) -> None:
+    try:
+        email = parse_email(f"{local}@{domain}")
+    except InvalidField:
+        return
+    # what is stored is parsed again when its password changes
+    assert parse_email(email.stored) == email
+    assert email.canonical.isprintable()
+    assert email.canonical.count("@") == 1
+    decomposed = unicodedata.normalize("NFD", f"{local}@{domain}")
+    for spelling in (email.canonical, decomposed, f"{local.casefold()}@{domain.upper()}"):
+        try:
+            again = canonical(spelling)
+        except InvalidField:
+            continue  # a spelling that is no address can't be somebody else's either
+        assert again == email.canonical

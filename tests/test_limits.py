@@ -1,0 +1,136 @@
+"""Log-in limits: by network and account, in Redis and without it."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+from limits.storage import storage_from_string
+from limits.strategies import MovingWindowRateLimiter, RateLimiter
+
+from authapp import embedded
+from authapp.errors import TooManyAttempts
+from authapp.limits import LoginLimits, network_of
+from authapp.services import limiter_storage_options
+
+EMAIL = "ada@example.org"
+
+
+def make(shared: RateLimiter, workers: int = 2, per_account: str = "4 per minute") -> LoginLimits:
+    return LoginLimits(lambda: shared, "6 per minute", per_account, b"k" * 32, workers)
+
+
+def strategy(url: str) -> RateLimiter:
+    storage = storage_from_string(
+        url.replace("unix://", "redis+unix://", 1), **limiter_storage_options()
+    )
+    return MovingWindowRateLimiter(storage)
+
+
+@pytest.fixture
+def shared(valkey: embedded.Valkey, redis_client: redis.Redis) -> RateLimiter:
+    return strategy(valkey.url)
+
+
+@pytest.fixture
+def limits(shared: RateLimiter) -> LoginLimits:
+    return make(shared)
+
+
+@pytest.fixture
+def without_redis() -> LoginLimits:
+    return make(strategy("unix:///nonexistent/valkey.sock"))
+
+
+def taken(take: Callable[[str], None], who: str, most: int = 50) -> int:
+    """How many attempts pass before one is refused."""
+    for count in range(most):
+        if refused := refusal(take, who):
+            assert 1 <= refused.retry_after <= 61
+            return count
+    return most
+
+
+def refusal(take: Callable[[str], None], who: str) -> TooManyAttempts | None:
+    try:
+        take(who)
+    except TooManyAttempts as refused:
+        return refused
+    return None
+
+
+def test_an_address_has_its_limit(limits: LoginLimits) -> None:
+    assert taken(limits.take_address, "192.0.2.7") == 6
+    assert taken(limits.take_address, "192.0.2.8") == 6
+
+
+def test_an_account_has_its_limit(limits: LoginLimits) -> None:
+    assert taken(limits.take_account, EMAIL) == 4
+    assert taken(limits.take_account, "bob@example.org") == 4
+    assert taken(limits.take_address, "192.0.2.7") == 6
+
+
+def test_a_success_clears_the_account_and_not_the_address(limits: LoginLimits) -> None:
+    assert taken(limits.take_account, EMAIL) == 4
+    assert taken(limits.take_address, "192.0.2.7") == 6
+    limits.clear_account(EMAIL)
+    assert taken(limits.take_account, EMAIL) == 4
+    assert taken(limits.take_address, "192.0.2.7") == 0
+
+
+def test_workers_share_the_windows(shared: RateLimiter) -> None:
+    one, other = make(shared), make(shared)
+    assert taken(one.take_account, EMAIL) == 4
+    assert taken(other.take_account, EMAIL) == 0
+
+
+def test_the_window_moves(shared: RateLimiter) -> None:
+    limits = make(shared, per_account="2 per second")
+    assert taken(limits.take_account, EMAIL) == 2
+    time.sleep(1.05)
+    assert taken(limits.take_account, EMAIL) == 2
+
+
+def test_redis_learns_no_email_and_keeps_no_key_for_ever(
+    limits: LoginLimits, redis_client: redis.Redis
+) -> None:
+    limits.take_account(EMAIL)
+    limits.take_address("192.0.2.7")
+    keys = list(redis_client.scan_iter())
+    assert len(keys) == 2
+    for key in keys:
+        assert key.startswith(b"rate:")
+        assert b"ada" not in key.lower()
+        assert redis_client.pttl(key) not in {-1, -2}
+
+
+def test_without_redis_each_worker_takes_its_part(without_redis: LoginLimits) -> None:
+    assert taken(without_redis.take_account, EMAIL) == 2
+    assert taken(without_redis.take_address, "192.0.2.7") == 3
+    without_redis.clear_account(EMAIL)
+    assert taken(without_redis.take_account, EMAIL) == 2
+
+
+def test_without_redis_many_workers_still_let_one_attempt_pass() -> None:
+    limits = make(strategy("unix:///nonexistent/valkey.sock"), workers=100)
+    assert taken(limits.take_account, EMAIL) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2:0:0:0:9", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("", "unknown"),
+        ("unix:", "unknown"),
+        ("192.0.2.7, 10.0.0.1", "unknown"),
+    ],
+)
+def test_a_customer_is_one_network(address: str, network: str) -> None:
+    assert network_of(address) == network
