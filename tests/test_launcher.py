@@ -23,9 +23,16 @@ STAND_INS = """if True:
     import sys
     from authapp import launcher
     launcher.FLASK = (sys.executable, "-S", "-c", '''if True:
-        import os, sys, time
-        with open("steps", "a") as steps:
-            print(*sys.argv[1:], file=steps)
+        import os, signal, sys, time
+        def note(*words):
+            with open("steps", "a") as steps:
+                print(*words, file=steps)
+        def stop(*_):
+            time.sleep(1)
+            note("ends", "before" if os.path.lexists("var/run") else "after", "the engines")
+            sys.exit(1)
+        signal.signal(signal.SIGTERM, stop)
+        note(*sys.argv[1:])
         if os.environ.get("FAIL") == sys.argv[-1]:
             sys.exit(7)
         if os.environ.get("HANG") == sys.argv[-1]:
@@ -239,6 +246,7 @@ def test_a_signal_during_a_step_stops_all(launched: Launched) -> None:
     assert set(launched.engines()) < set(started)
     process.terminate()
     assert launched.ended() == (0, "authapp: stopped\n")
+    assert launched.steps() == ["db upgrade", "ends before the engines"]
     assert alive(started) == []
 
 
