@@ -5,6 +5,11 @@ them with a comma) and on blanks around names, and a neighbouring site can use t
 session. So anything but one clean pair counts as no session.
 """
 
+import re
+from functools import cache
+
+_BLANKS = " \t\r\n\v\f"
+
 
 def read_cookie(header: str, name: str) -> str | None:
     """The value of the only cookie called `name`, or None.
@@ -12,16 +17,20 @@ def read_cookie(header: str, name: str) -> str | None:
     Args:
         header: the Cookie header as received.
     """
-    if name not in header:
+    if name not in header or _after_comma(name).search(header):
         return None
     found: str | None = None
     for part in header.split(";"):
         key, separator, value = part.removeprefix(" ").partition("=")
-        # case, blanks, commas and quotes count: what another parser could take for ours spoils it
-        if key.strip(' \t,"').rpartition(",")[2].strip().lower() == name.lower():
-            if key != name or not separator or found is not None:
-                return None
-            found = value
-        elif name.lower() in value.lower():
-            return None  # a second Cookie header, joined with a comma
+        if key.strip(_BLANKS) != name:
+            continue
+        if key != name or not separator or found is not None:
+            return None
+        found = value
     return found
+
+
+@cache
+def _after_comma(name: str) -> re.Pattern[str]:
+    """A second Cookie header, as gunicorn joins it to the first."""
+    return re.compile(rf",\s*{re.escape(name)}\s*=")
