@@ -7,7 +7,6 @@ from typing import Any
 import click
 from flask import Flask
 
-from authapp import schema
 from authapp.emails import parse_email
 from authapp.errors import AuthappError, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
@@ -39,6 +38,8 @@ def _database_commands(database_url: str) -> click.Group:
     @db.command()
     def upgrade() -> None:
         """Bring the schema to what this version needs."""
+        from authapp import schema  # noqa: PLC0415 — brings Alembic, which no worker needs
+
         schema.upgrade(database_url)
         click.echo("The database is up to date.")
 
@@ -46,6 +47,8 @@ def _database_commands(database_url: str) -> click.Group:
     @click.argument("revision")
     def downgrade(revision: str) -> None:
         """Take the schema back to REVISION, with the data it does not hold (`base`: all)."""
+        from authapp import schema  # noqa: PLC0415 — as above
+
         schema.downgrade(database_url, revision)
         click.echo(f"The database is at {revision}.")
 

@@ -549,7 +549,7 @@ def _make_cluster(
         password_file.touch(mode=0o600, exist_ok=False)
         password_file.write_text(password + "\n")
         home.own(password_file)
-        _run_toend_child(
+        _run_to_end(
             home,
             [
                 str(programs / "initdb"),
@@ -565,7 +565,7 @@ def _make_cluster(
         )
     finally:
         password_file.unlink(missing_ok=True)
-    _run_toend_child(
+    _run_to_end(
         home,
         [str(programs / "postgres"), "--single", "-D", str(draft), "template1"],
         b"CREATE DATABASE authapp\n",
@@ -573,7 +573,7 @@ def _make_cluster(
     draft.rename(cluster)
 
 
-def _run_toend_child(home: _Home, arguments: list[str], stdin_text: bytes = b"") -> None:
+def _run_to_end(home: _Home, arguments: list[str], stdin_text: bytes = b"") -> None:
     process: subprocess.Popen[bytes] | None = None
     try:
         with tempfile.TemporaryFile() as stdin:

@@ -8,7 +8,6 @@ from enum import Enum
 from functools import cache
 
 import bcrypt
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from authapp.sealing import derive_key
 
@@ -111,6 +110,8 @@ def _unit(text: str) -> str:
 
 @cache
 def _common() -> frozenset[str]:
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415 — large, and rarely needed
+
     return frozenset(FREQUENCY_LISTS["passwords"])
 
 
