@@ -24,6 +24,7 @@ from authapp.sessions import Client, Live
 PASSWORD = "correct horse battery staple"
 OTHER_PASSWORD = "quite another long passphrase"
 EMAIL = "ada@example.org"
+PEPPER = "tests-only pepper of 32 bytes or more"
 CLIENT = Client(
     "192.0.2.7", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 )
@@ -50,7 +51,7 @@ def make_config(database_url: str, redis_url: str, **overrides: Any) -> Config:
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "SECRET_KEY": "tests-only secret key of 32 bytes or more",
-        "PASSWORD_PEPPER": "tests-only pepper of 32 bytes or more",
+        "PASSWORD_PEPPER": PEPPER,
         "BCRYPT_ROUNDS": "4",
     }
     return Config.from_mapping(values | overrides)

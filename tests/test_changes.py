@@ -1,0 +1,239 @@
+"""Changes: no copy is stale once one was acknowledged, and none is half done."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+
+from authapp.changes import Change, Changes, session_key
+from authapp.errors import StoreUnavailable
+from authapp.services import Services
+from authapp.sessions import Ended, EndReason, Found, Live
+from authapp.versioned_cache import Acquired
+
+from .helpers import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up, sql
+
+Act = Callable[[Services, Live], Any]
+
+ACTS: dict[str, Act] = {
+    "log out": lambda s, live: s.authentication.log_out(live.token, CLIENT),
+    "log in again": lambda s, live: log_in(s, replaces=live.token),
+    "change the password": lambda s, live: s.authentication.change_password(
+        live, PASSWORD, OTHER_PASSWORD, CLIENT
+    ),
+    "set a password": lambda s, _live: s.authentication.set_password(EMAIL, OTHER_PASSWORD),
+    "save data": lambda s, live: s.sessions.patch(live, {"cart": 1}, []),
+    "regenerate": lambda s, live: s.sessions.regenerate(live, CLIENT),
+    "end one": lambda s, live: s.sessions.end_one(
+        live.record.user.id, live.record.id, EndReason.REVOKED_BY_USER, CLIENT
+    ),
+    "end others": lambda s, live: s.sessions.end_others(live, EndReason.REVOKED_BY_USER, CLIENT),
+    "grant": lambda s, _live: s.users.grant(EMAIL, "admin"),
+    "revoke": lambda s, _live: s.users.revoke(EMAIL, "user"),
+    "rename": lambda s, live: s.users.update_profile(live.record.user.id, "Countess", ""),
+}
+every_act = pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+
+
+@pytest.fixture
+def live(services: Services) -> Live:
+    """A session among others, all of them copied."""
+    sign_up(services)
+    live, other = log_in(services), log_in(services)
+    services.sessions.find(live.token)
+    services.sessions.find(other.token)
+    return live
+
+
+def facts(services: Services) -> list[str]:
+    tables = ("users", "user_roles", "sessions", "audit_events")
+    return [
+        row for t in tables for (row,) in sql(services, f"SELECT t::text FROM {t} t ORDER BY 1")
+    ]
+
+
+class Fences:
+    """Looks on each fence; fails those it is told to."""
+
+    def __init__(self, services: Services, failing: int | None = None) -> None:
+        self._fence = services.cache.fence
+        self._services = services
+        self._failing = failing
+        self.committed: list[bool] = []
+        self.keys: list[set[str]] = []
+        self.before = facts(services)
+
+    def __call__(self, versions: Mapping[str, int]) -> None:
+        self.committed.append(facts(self._services) != self.before)
+        self.keys.append(set(versions))
+        if len(self.committed) == self._failing:
+            raise StoreUnavailable("redis")
+        self._fence(versions)
+
+
+def watch(services: Services, patch: pytest.MonkeyPatch, failing: int | None = None) -> Fences:
+    fences = Fences(services, failing)
+    patch.setattr(services.cache, "fence", fences)
+    return fences
+
+
+@every_act
+def test_copies_are_fenced_before_the_commit_and_after_it(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, act: Act
+) -> None:
+    fences = watch(services, monkeypatch)
+    act(services, live)
+    assert fences.committed == [False, True]
+    assert fences.keys[0] == fences.keys[1]
+    assert fences.keys[0] <= {k.decode() for k in services.redis.scan_iter("sess:*")}
+    assert fences.keys[0]
+
+
+@every_act
+def test_where_the_fence_fails_nothing_was_changed(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, act: Act
+) -> None:
+    before = facts(services)
+    watch(services, monkeypatch, failing=1)
+    with pytest.raises(StoreUnavailable):
+        act(services, live)
+    assert facts(services) == before
+    assert isinstance(services.sessions.find(live.token), Live)
+
+
+@every_act
+def test_where_only_the_second_fence_fails_the_change_stands(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, act: Act
+) -> None:
+    before = facts(services)
+    watch(services, monkeypatch, failing=2)
+    act(services, live)
+    assert facts(services) != before
+
+
+@every_act
+def test_no_copy_from_before_the_change_is_left(services: Services, live: Live, act: Act) -> None:
+    """Each session is found as the facts are now, though all had fresh copies."""
+    act(services, live)
+    for (digest,) in sql(services, "SELECT digest FROM sessions"):
+        token = type(live.token)("", bytes(digest))
+        found = services.sessions.find(token)
+        services.redis.flushall()
+        assert found == services.sessions.find(token)
+
+
+def test_a_copy_read_before_the_commit_is_not_kept(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader comes between the first fence and the commit, and sees the old facts."""
+    fence = services.cache.fence
+    seen: list[Found] = []
+
+    def fence_then_read(versions: Mapping[str, int]) -> None:
+        fence(versions)
+        if not seen:
+            seen.append(services.sessions.find(live.token))
+
+    monkeypatch.setattr(services.cache, "fence", fence_then_read)
+    services.authentication.log_out(live.token, CLIENT)
+    assert isinstance(seen[0], Live)
+    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+
+
+def test_a_copy_read_before_the_commit_is_refused_by_the_first_fence_alone(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence, calls = services.cache.fence, []
+
+    def fence_once_then_read(versions: Mapping[str, int]) -> None:
+        calls.append(versions)
+        if len(calls) == 1:
+            fence(versions)
+            services.sessions.find(live.token)
+
+    monkeypatch.setattr(services.cache, "fence", fence_once_then_read)
+    services.authentication.log_out(live.token, CLIENT)
+    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+
+
+def test_the_second_fence_drops_what_was_filled_where_the_first_was_lost(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence, calls = services.cache.fence, []
+
+    def fence_then_lose(versions: Mapping[str, int]) -> None:
+        calls.append(versions)
+        fence(versions)
+        if len(calls) == 1:
+            services.redis.flushall()  # evicted, say
+            services.sessions.find(live.token)
+
+    monkeypatch.setattr(services.cache, "fence", fence_then_lose)
+    services.authentication.log_out(live.token, CLIENT)
+    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+
+
+def test_a_change_that_fails_fences_nothing(services: Services, live: Live) -> None:
+    before = facts(services)
+    with pytest.raises(KeyError):
+        end_all_and_fail(services, live)
+    assert facts(services) == before
+    assert services.cache.acquire(session_key(live.token.digest)).value is not None
+
+
+def end_all_and_fail(services: Services, live: Live) -> None:
+    with Changes(services.database, services.cache).begin() as change:
+        services.sessions.end_all(change, live.record.user.id, EndReason.LOGOUT)
+        raise KeyError
+
+
+def test_a_change_of_nothing_asks_redis_nothing(services: Services) -> None:
+    with Changes(services.database, services.cache).begin() as change:
+        assert change.fences == {}
+
+
+def test_only_live_sessions_of_the_user_are_touched(services: Services, live: Live) -> None:
+    sign_up(services, "bob@example.org")
+    theirs, gone = log_in(services, "bob@example.org"), log_in(services)
+    services.authentication.log_out(gone.token, CLIENT)
+    with Changes(services.database, services.cache).begin() as change:
+        change.of_user(live.record.user.id)
+        touched = dict(change.fences)
+    assert len(touched) == 2
+    assert touched[session_key(live.token.digest)] == live.record.ver + 1
+    assert not {session_key(theirs.token.digest), session_key(gone.token.digest)} & set(touched)
+
+
+# Controls: the tests above see what they are for.
+
+
+@pytest.mark.parametrize("guard", ["of_session", "of_user"])
+def test_without_fences_a_copy_would_be_stale(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, guard: str
+) -> None:
+    monkeypatch.setattr(Change, guard, lambda *_args: None)
+    if guard == "of_session":
+        services.authentication.log_out(live.token, CLIENT)
+    else:
+        services.users.grant(EMAIL, "admin")
+    found = services.sessions.find(live.token)
+    assert isinstance(found, Live)
+    assert not found.record.user.has_role("admin")
+
+
+def test_without_a_lease_a_late_reader_would_log_in_again_who_logged_out(
+    services: Services, live: Live
+) -> None:
+    """What the lease holds back, done by hand: the old copy, put back after the log-out."""
+    key = session_key(live.token.digest)
+    copied: Acquired = services.cache.acquire(key, renew=True)
+    assert copied.value is not None
+    assert copied.lease is not None
+    services.authentication.log_out(live.token, CLIENT)
+    put_back = partial(services.cache.fill, key, version=live.record.ver, value=copied.value, ttl=9)
+    assert put_back(lease=copied.lease) == "lease"
+    late = services.cache.acquire(key, renew=True).lease
+    assert late is not None
+    assert put_back(lease=late) == "fence"
+    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
