@@ -1,38 +1,45 @@
-#!lua name=authapp_cache_1
+#!lua name=authapp_cache_VERSION
 -- One hash for each cached object:
 --   v    the copy; absent = miss
---   b    run_id of the server that was filled: a copy that came back from a snapshot or another primary is a miss
---   lt   lease: only the reader that saw the miss may fill, and only if nothing happened since
+--   b    life of the server that was filled: a copy that came back from a snapshot or another primary is a miss
+--   lt   lease: only readers that saw the miss may fill, one of them, and only if nothing happened since
 --   min  fence: the lowest version that may be filled
 -- Each function touches one key, so it works on a cluster. See docs/architecture.md for why all four fields are needed.
 
-local boot -- asked once a process: INFO costs as much as the rest of a call
-local function run_id()
-  if not boot then
-    boot = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+-- run_id is new at every start, master_replid at every promotion: a primary that was demoted and promoted again
+-- keeps its run_id, and with it alone would trust the copies of its first reign. The latter changes under us.
+local run_id
+local function life()
+  if not run_id then
+    run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
   end
-  return boot
+  return run_id .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 end
 
--- acquire key, lease, lease_ms, renew  →  {copy} on a hit; {copy or nil, run_id} when a lease was granted
+-- acquire key, nonce, lease_ms, renew  →  {copy} on a hit; {copy or nil, life, lease} when a lease was granted
 local function acquire(keys, args)
   local key = keys[1]
-  local found = redis.call('HMGET', key, 'v', 'b')
-  local copy = found[2] == run_id() and found[1]
+  local alive = life()
+  local found = redis.call('HMGET', key, 'v', 'b', 'lt')
+  local copy = found[2] == alive and found[1]
   if copy and args[3] ~= '1' then
     return {copy}
   end
-  redis.call('HSET', key, 'lt', args[1])
-  if redis.call('PTTL', key) < tonumber(args[2]) then -- never shortens the life of a fence
-    redis.call('PEXPIRE', key, args[2])
+  local lease = found[3]
+  if not lease then -- else shared: if each reader took it from the one before, a busy key would never be filled
+    local now = redis.call('TIME') -- this call arriving once more, late, must not grant the same lease again
+    lease = args[1] .. now[1] .. '.' .. now[2]
+    redis.call('HSET', key, 'lt', lease)
+    redis.call('PEXPIRE', key, args[2], 'NX') -- neither shortens the life of a fence nor prolongs that of a copy
   end
-  return {copy, run_id()}
+  return {copy, alive, lease}
 end
 
--- fill key, lease, run_id, version, copy, ttl_ms  →  'filled', or why not: 'boot', 'lease', 'fence'
+-- fill key, lease, life, version, copy, ttl_ms  →  'filled', or why not: 'boot', 'lease', 'fence'
 local function fill(keys, args)
   local key = keys[1]
-  if args[2] ~= run_id() then
+  local alive = life()
+  if args[2] ~= alive then
     return 'boot'
   end
   local found = redis.call('HMGET', key, 'lt', 'min')
@@ -42,7 +49,7 @@ local function fill(keys, args)
   if found[2] and tonumber(found[2]) > tonumber(args[3]) then
     return 'fence'
   end
-  redis.call('HSET', key, 'v', args[4], 'b', run_id())
+  redis.call('HSET', key, 'v', args[4], 'b', alive)
   redis.call('HDEL', key, 'lt')
   redis.call('PEXPIRE', key, args[5])
   return 'filled'
@@ -59,6 +66,6 @@ local function fence(keys, args)
 end
 
 -- allow-oom: a server that is full must still answer from its copies and must still take a fence
-redis.register_function{function_name='authapp_acquire_1', callback=acquire, flags={'allow-oom'}}
-redis.register_function{function_name='authapp_fill_1', callback=fill}
-redis.register_function{function_name='authapp_fence_1', callback=fence, flags={'allow-oom'}}
+redis.register_function{function_name='authapp_acquire_VERSION', callback=acquire, flags={'allow-oom'}}
+redis.register_function{function_name='authapp_fill_VERSION', callback=fill}
+redis.register_function{function_name='authapp_fence_VERSION', callback=fence, flags={'allow-oom'}}

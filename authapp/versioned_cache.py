@@ -1,5 +1,6 @@
 """Copies in Redis that are never stale after a change was acknowledged: acquire, fill, fence."""
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,19 +13,22 @@ from redis.exceptions import ResponseError
 from authapp.errors import StoreUnavailable
 from authapp.sealing import Sealer
 
-_LIBRARY = (files("authapp") / "versioned_cache.lua").read_text(encoding="utf-8")
+# Named by their content, so that versions of us that differ can share a server.
+_SOURCE = (files("authapp") / "versioned_cache.lua").read_text(encoding="utf-8")
+_VERSION = hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
+LIBRARY = _SOURCE.replace("VERSION", _VERSION)
 
 # A lease outlives the longest read that may end in a fill; a fence outlives the longest
 # transaction that may still commit what was fenced (statement time-outs are far below both).
-LEASE_MS = 30_000
-FENCE_MS = 600_000
+LEASE_MS = 10_000
+FENCE_MS = 60_000
 
 FillOutcome = Literal["filled", "boot", "lease", "fence"]
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to fill one key once, as long as nothing happens to it."""
+    """The right to fill one key once, if nothing happens to it; all who saw the miss share it."""
 
     token: bytes
     boot: bytes
@@ -59,15 +63,15 @@ class VersionedCache:
 
     def acquire(self, key: str, *, renew: bool = False) -> Acquired:
         """The copy under `key`, or a lease to fill it; with `renew`, both."""
-        token = os.urandom(9)
+        nonce = os.urandom(9)
         reply = self._run(
             lambda: self._client.fcall(
-                "authapp_acquire_1", 1, key, token, LEASE_MS, "1" if renew else "0"
+                f"authapp_acquire_{_VERSION}", 1, key, nonce, LEASE_MS, "1" if renew else "0"
             )
         )
         value = self._sealer.open(key, reply[0]) if reply[0] is not None else None
         if len(reply) > 1:
-            return Acquired(value, Lease(token, reply[1]))
+            return Acquired(value, Lease(reply[2], reply[1]))
         if value is None:  # planted, moved, or sealed by a key that was retired: get the lease too
             return self.acquire(key, renew=True)
         return Acquired(value, None)
@@ -80,7 +84,7 @@ class VersionedCache:
         """
         reply: bytes = self._run(
             lambda: self._client.fcall(
-                "authapp_fill_1",
+                f"authapp_fill_{_VERSION}",
                 1,
                 key,
                 lease.token,
@@ -103,7 +107,7 @@ class VersionedCache:
     def _fence_all(self, versions: Mapping[str, int]) -> None:
         with self._client.pipeline(transaction=False) as pipe:
             for key, version in versions.items():
-                pipe.fcall("authapp_fence_1", 1, key, version, FENCE_MS)
+                pipe.fcall(f"authapp_fence_{_VERSION}", 1, key, version, FENCE_MS)
             pipe.execute()
 
     def _run(self, command: Callable[[], Any]) -> Any:
@@ -113,7 +117,7 @@ class VersionedCache:
             except ResponseError as error:
                 if "Function not found" not in str(error):
                     raise
-                self._client.function_load(_LIBRARY, replace=True)
+                self._client.function_load(LIBRARY, replace=True)
                 return command()
         except redis.RedisError as error:
             raise StoreUnavailable("redis") from error

@@ -88,6 +88,7 @@ Happening = Callable[[VersionedCache, redis.Redis], object]
         pytest.param(lambda _, r: r.delete(KEY), id="evicted"),
         pytest.param(lambda _, r: r.flushall(), id="flushed"),
         pytest.param(lambda c, r: (r.delete(KEY), miss(c)), id="evicted, acquired by another"),
+        pytest.param(lambda c, _: (c.fence({KEY: 0}), miss(c)), id="fenced, acquired by another"),
         pytest.param(lambda c, r: (r.delete(KEY), c.fence({KEY: 1})), id="evicted, fenced"),
     ],
 )
@@ -98,6 +99,14 @@ def test_a_lease_is_void_after_anything_happened(
     happening(cache, redis_client)
     assert cache.fill(KEY, lease, 1, b"old", 60) == "lease"
     assert cache.acquire(KEY).value is None
+
+
+def test_readers_at_once_share_a_lease(cache: VersionedCache) -> None:
+    """If each took it from the one before, a busy key would never be filled."""
+    first, second = miss(cache), miss(cache)
+    assert cache.fill(KEY, first, 1, b"first", 60) == "filled"
+    assert cache.fill(KEY, second, 1, b"second", 60) == "lease"
+    assert cache.acquire(KEY).value == b"first"
 
 
 def test_a_lease_of_another_key_fills_nothing(cache: VersionedCache) -> None:
@@ -271,6 +280,24 @@ def test_acquiring_does_not_shorten_the_life_of_a_fence(
     miss(cache)
     cache.acquire(KEY, renew=True)
     assert remaining(redis_client) > versioned_cache.FENCE_MS - 10_000
+
+
+def test_acquiring_does_not_prolong_the_life_of_a_fence(
+    cache: VersionedCache, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was rolled back would keep a busy key from ever being filled again."""
+    monkeypatch.setattr(versioned_cache, "FENCE_MS", 1_000)
+    cache.fence({KEY: 2})
+    miss(cache)
+    assert remaining(redis_client) <= 1_000
+
+
+def test_renewing_does_not_prolong_the_life_of_a_copy(
+    cache: VersionedCache, redis_client: redis.Redis
+) -> None:
+    put(cache, ttl=1)
+    cache.acquire(KEY, renew=True)
+    assert remaining(redis_client) <= 1_000
 
 
 def test_what_was_planted_without_an_end_gets_one(

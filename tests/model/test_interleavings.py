@@ -4,19 +4,19 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import redis
 
-from authapp import embedded
+from authapp import embedded, versioned_cache
 from authapp.sealing import Sealer
 from authapp.versioned_cache import Lease, VersionedCache
 
@@ -224,6 +224,7 @@ def sample_pairs(stage: Stage, cache: Cache, count: int) -> Tally:
 def test_promise_holds_in_every_order(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     tallies = [exhaust(stage, Shipped(stage), name) for name in DISTURBANCES]
     tallies.append(sample_pairs(stage, Shipped(stage), SAMPLES))
+    tallies.append(exhaust(stage, Shipped(stage), "late duplicate of acquire", "eviction"))
     if LONG:
         short = sorted(set(DISTURBANCES) - LENGTHY)
         pairs = combinations_with_replacement(short, 2)
@@ -256,14 +257,14 @@ CONTROLS = [
     Control("success although second fence failed", [["eviction", "command lost"]], careless=True),
     Control("row read before acquire", [["row read before acquire", "eviction"]]),
     Control(
-        "acquire ignores run_id",
+        "acquire ignores the server's life",
         [["old snapshot restored"]],
-        mutation=("found[2] == run_id() and found[1]", "found[1]"),
+        mutation=("found[2] == alive and found[1]", "found[1]"),
     ),
     Control(
-        "fill ignores run_id",
+        "fill ignores the server's life",
         [["old snapshot restored"]],
-        mutation=("args[2] ~= run_id()", "false"),
+        mutation=("args[2] ~= alive", "false"),
     ),
     Control("fill ignores the lease", [["eviction"]], mutation=("found[1] ~= args[1]", "false")),
     Control(
@@ -271,6 +272,11 @@ CONTROLS = [
         [["writer crashes"]],
         mutation=("found[2] and tonumber(found[2]) > tonumber(args[3])", "false"),
         breaks="committed",
+    ),
+    Control(
+        "a late duplicate grants the same lease",
+        [["late duplicate of acquire", "eviction"]],
+        mutation=("args[1] .. now[1] .. '.' .. now[2]", "args[1]"),
     ),
     Control(
         "fence leaves the copy",
@@ -301,7 +307,7 @@ def test_control_breaks_the_promise(
     control: Control,
 ) -> None:
     if control.mutation is not None:
-        shipped = (files("authapp") / "versioned_cache.lua").read_text(encoding="utf-8")
+        shipped = versioned_cache.LIBRARY
         assert control.mutation[0] in shipped, "versioned_cache.lua changed: adapt the mutation"
         library(shipped.replace(*control.mutation))
     cache = control.cache(stage)
@@ -346,14 +352,67 @@ def test_restarted_with_its_data(engine_dir: Path) -> None:
         )
         with start() as server, redis.Redis.from_url(server.url) as client:
             cache = VersionedCache(client, Sealer(["model"]))
-            cache.fence({"key": 5})
+            cache.fence({"key": 5, "other": 1})
+            lease = cache.acquire("other").lease
+            assert lease is not None
+            assert cache.fill("other", lease, 1, b"copy", TTL) == "filled"
         with start() as server, redis.Redis.from_url(server.url) as client:
             cache = VersionedCache(client, Sealer(["model"]))
+            assert client.hexists("other", "v")
+            assert cache.acquire("other").value is None, "what it lost, if anything, we can't know"
             lease = cache.acquire("key").lease
             assert lease is not None
             assert cache.fill("key", lease, 4, b"old", TTL) == "fence"
             assert cache.fill("key", lease, 5, b"new", TTL) == "filled"
             assert cache.acquire("key").value == b"new"
+
+
+def test_demoted_and_promoted_again(engine_dir: Path) -> None:
+    """The first primary keeps its process, and gets back the copy that it had dropped."""
+    with ExitStack() as stack:
+        first, second_ = (
+            stack.enter_context(
+                embedded.Valkey.start(
+                    engine_dir / name,
+                    stack.enter_context(embedded.private_socket_dir()),
+                    "tests-only",
+                    durable=False,
+                    tcp=True,
+                )
+            )
+            for name in ("first", "second")
+        )
+        a, b = (
+            stack.enter_context(redis.Redis.from_url(server.url)) for server in (first, second_)
+        )
+        for client in (a, b):
+            client.config_set("masterauth", "tests-only")
+            client.config_set("repl-diskless-sync-delay", "0")
+        port = {client: client.connection_pool.connection_kwargs["port"] for client in (a, b)}
+        old, new = (VersionedCache(client, Sealer(["model"])) for client in (a, b))
+
+        b.replicaof("127.0.0.1", port[a])
+        wait_for_sync(b)
+        lease = old.acquire("key").lease
+        assert lease is not None
+        old.fill("key", lease, 1, b"old", TTL)
+        a.wait(1, 5_000)
+        b.replicaof("NO", "ONE")  # cut off, then promoted
+        old.fence({"key": 2})  # acknowledged; never reached the other
+        a.replicaof("127.0.0.1", port[b])
+        wait_for_sync(a)
+        assert new.acquire("key").value is None
+        a.replicaof("NO", "ONE")
+        assert a.hexists("key", "v"), "the copy did not come back, so this shows nothing"
+        assert old.acquire("key").value is None
+
+
+def wait_for_sync(client: redis.Redis) -> None:
+    while True:
+        answer: Any = client.info("replication")
+        if answer["master_link_status"] == "up":
+            return
+        time.sleep(0.02)
 
 
 def show(capsys: pytest.CaptureFixture[str], text: str) -> None:
