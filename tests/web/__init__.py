@@ -1,0 +1,1 @@
+"""The web edge, asked as browsers and programs ask it, on real engines."""

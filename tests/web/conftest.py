@@ -1,0 +1,105 @@
+"""The application on engines of the test process, empty before each test."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, make_url
+
+from authapp import Config, create_app, embedded, schema
+
+from .support import Stores, browser, log_in, sign_up
+
+Settings = dict[str, Any]
+
+
+class MakeApp(Protocol):
+    def __call__(self, **settings: object) -> Flask: ...
+
+
+@pytest.fixture(scope="session")
+def web_database_url(postgres: embedded.PostgreSQL) -> str:
+    """A migrated database that only the tests of the web use: they count its rows."""
+    server = Stores(postgres.url, "redis://unused")
+    server.sql("CREATE DATABASE web")
+    server.close()
+    url = make_url(postgres.url).set(database="web").render_as_string(hide_password=False)
+    schema.upgrade(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def settings(web_database_url: str, valkey: embedded.Valkey) -> Settings:
+    return {
+        "DATABASE_URL": web_database_url,
+        "REDIS_URL": valkey.url,
+        "SECRET_KEY": "k" * 32,
+        "PASSWORD_PEPPER": "p" * 32,
+        "BCRYPT_ROUNDS": 4,
+        "WEB_CONCURRENCY": 1,
+    }
+
+
+@pytest.fixture(scope="session")
+def shared_stores(settings: Settings) -> Iterator[Stores]:
+    stores = Stores(settings["DATABASE_URL"], settings["REDIS_URL"])
+    yield stores
+    stores.close()
+
+
+@pytest.fixture
+def stores(shared_stores: Stores) -> Stores:
+    """The engines, without users, sessions and keys."""
+    shared_stores.clear()
+    return shared_stores
+
+
+@pytest.fixture(scope="session")
+def shared_app(settings: Settings) -> Flask:
+    return create_app(Config.from_mapping(settings))
+
+
+@pytest.fixture
+def app(shared_app: Flask, stores: Stores) -> Flask:
+    """The application with the default settings; it serves many tests, so leave it as it is."""
+    return shared_app
+
+
+@pytest.fixture
+def make_app(settings: Settings, stores: Stores) -> Iterator[MakeApp]:
+    """Makes applications with other settings, or to add views to."""
+    engines: set[Engine] = set()
+
+    def note(connection: Connection) -> None:
+        engines.add(connection.engine)
+
+    def make(**others: object) -> Flask:
+        return create_app(Config.from_mapping({**settings, **others}))
+
+    event.listen(Engine, "engine_connect", note)
+    yield make
+    event.remove(Engine, "engine_connect", note)
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A browser that nobody has logged in with."""
+    return browser(app)
+
+
+@pytest.fixture
+def person(app: Flask) -> str:
+    """The id of a person with EMAIL and PASSWORD."""
+    return sign_up(app)
+
+
+@pytest.fixture
+def signed_in(client: FlaskClient, person: str) -> FlaskClient:
+    """The person's browser, logged in."""
+    assert log_in(client).status_code == 303
+    return client

@@ -1,0 +1,183 @@
+"""What the tests of the web share: browsers and programs, cookies, and counters of I/O."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from typing import Any
+
+import psycopg2
+import redis
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+from werkzeug.test import TestResponse
+
+from authapp.services import Services
+
+from ..helpers import traffic
+
+COOKIE = "SESSION-TOKEN"
+EMAIL = "ada.lovelace@example.org"
+PASSWORD = "seven quiet rivers meet"
+OTHER_PASSWORD = "nine loud kettles sing"
+
+
+# -- who asks --------------------------------------------------------------------------------------
+
+
+def browser(app: Flask) -> FlaskClient:
+    """Sends what a browser sends from our own pages."""
+    client = app.test_client()
+    client.environ_base["HTTP_SEC_FETCH_SITE"] = "same-origin"
+    client.environ_base["HTTP_ACCEPT"] = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"
+    return client
+
+
+def program(app: Flask) -> FlaskClient:
+    """Sends nothing by itself and keeps no cookies."""
+    return app.test_client(use_cookies=False)
+
+
+def services_of(app: Flask) -> Services:
+    services: Services = app.extensions["authapp"].services
+    return services
+
+
+def sign_up(app: Flask, email: str = EMAIL, *, name: str = "Ada", roles: Any = ("user",)) -> str:
+    """Adds a person with PASSWORD; returns their id."""
+    user = services_of(app).authentication.sign_up(email, PASSWORD, name, roles)
+    return str(user.id)
+
+
+def log_in(
+    client: FlaskClient, email: str = EMAIL, password: str = PASSWORD, **fields: str
+) -> TestResponse:
+    """Logs in by the page."""
+    return client.post("/login", data={"email": email, "password": password, **fields})
+
+
+def token_of(client: FlaskClient, name: str = COOKIE) -> str:
+    cookie = client.get_cookie(name)
+    assert cookie is not None, "there is no session cookie"
+    return cookie.value
+
+
+def bearing(token: str, **more: str) -> dict[str, str]:
+    """Headers of a program that sends this token as the cookie."""
+    return {"Cookie": f"{COOKIE}={token}", "X-Requested-With": "tests", **more}
+
+
+# -- cookies ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SetCookie:
+    """A Set-Cookie header: attributes in lower case, those without a value with an empty one."""
+
+    name: str
+    value: str
+    attributes: Mapping[str, str]
+
+
+def cookies_of(response: TestResponse) -> list[SetCookie]:
+    found = []
+    for header in response.headers.getlist("Set-Cookie"):
+        pair, *rest = header.split("; ")
+        name, _, value = pair.partition("=")
+        attributes = {k.lower(): v for k, _, v in (part.partition("=") for part in rest)}
+        found.append(SetCookie(name, value, attributes))
+    return found
+
+
+# -- what it cost, and what it left ----------------------------------------------------------------
+
+
+@dataclass
+class Cost:
+    """Attributes:
+    sql: statements, and connections taken from a pool.
+    redis: round trips, those of connecting among them.
+    """
+
+    sql: list[str] = field(default_factory=list)
+    redis: int = 0
+
+
+class Stores:
+    """The engines, seen from beside the application."""
+
+    def __init__(self, database_url: str, redis_url: str) -> None:
+        self._connection = psycopg2.connect(database_url)
+        self._connection.autocommit = True
+        self.redis: redis.Redis = redis.Redis.from_url(redis_url)
+
+    def close(self) -> None:
+        self._connection.close()
+        self.redis.close()
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def rows(self) -> dict[str, int]:
+        """How many rows each table has."""
+        tables = self.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return {t: self.sql(f'SELECT count(*) FROM "{t}"')[0][0] for (t,) in sorted(tables)}
+
+    def all_keys(self) -> set[bytes]:
+        """Redis keys, limiter windows aside."""
+        found: Any = self.redis.keys("*")
+        return {key for key in found if not key.lower().startswith(b"rate:")}
+
+    def clear(self) -> None:
+        self.sql("DELETE FROM users")
+        self.sql("DELETE FROM audit_events")
+        self.redis.flushall()
+
+    @contextmanager
+    def counted(self) -> Iterator[Cost]:
+        """Counts what the block costs; the cost is complete at its end."""
+        cost = Cost()
+
+        def checkout(*_args: object) -> None:
+            cost.sql.append("(connection)")
+
+        event.listen(Pool, "checkout", checkout)
+        try:
+            with traffic() as seen:
+                yield cost
+        finally:
+            cost.sql += seen.sql
+            cost.redis = len(seen.redis)
+            event.remove(Pool, "checkout", checkout)
+
+
+# -- pages -----------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """A page's elements with their attributes, and its text."""
+
+    def __init__(self, response: TestResponse) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        assert response.mimetype == "text/html", response.mimetype
+        self.feed(response.get_data(as_text=True))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def by_id(self, name: str) -> dict[str, str]:
+        found = [a for _, a in self.elements if a.get("id") == name]
+        assert len(found) == 1, f"{len(found)} elements have the id {name}"
+        return found[0]

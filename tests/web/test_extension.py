@@ -1,0 +1,381 @@
+"""`Auth(app)` in an application of somebody else's: sessions, guards, and its own error pages."""
+
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import flask
+import pytest
+from flask import Flask, request, session
+from flask.testing import FlaskClient
+from flask.typing import ResponseReturnValue
+from flask_session.base import ServerSideSession, ServerSideSessionInterface
+
+from authapp import Auth, Config, current_user, login_required, roles_required
+from authapp.errors import InvalidCredentials, SettingError, StoreUnavailable
+from authapp.sessions import SessionStore
+from authapp.web.guards import auth_session
+
+from .conftest import Settings
+from .support import (
+    COOKIE,
+    EMAIL,
+    PASSWORD,
+    Stores,
+    browser,
+    cookies_of,
+    program,
+    services_of,
+    sign_up,
+    token_of,
+)
+
+View = Callable[[], ResponseReturnValue]
+
+
+@pytest.fixture
+def notes(settings: Settings, stores: Stores) -> Iterator[Flask]:
+    """An application that embeds ours, in the way its documentation shows."""
+    app = Flask("notes")
+    app.config.update(settings)
+    auth = Auth(app)
+
+    @app.post("/log-in")
+    def log_in() -> ResponseReturnValue:
+        live = auth.log_in(
+            request.form["email"], request.form["password"], remember="remember" in request.form
+        )
+        return str(live.record.id)
+
+    @app.post("/log-out")
+    def log_out() -> ResponseReturnValue:
+        auth.log_out()
+        return "", 204
+
+    @app.post("/session")
+    def change() -> ResponseReturnValue:
+        for key in request.json.get("remove", []):
+            session.pop(key, None)
+        session.update(request.json.get("set", {}))
+        return dict(session)
+
+    @app.get("/session")
+    def read() -> ResponseReturnValue:
+        return dict(session)
+
+    @app.post("/nested")
+    def nested() -> ResponseReturnValue:
+        session["list"].append("more")
+        session.modified = True
+        return dict(session)
+
+    @app.get("/sid")
+    def sid() -> ResponseReturnValue:
+        assert isinstance(session, ServerSideSession)
+        return {"sid": session.sid}
+
+    @app.post("/regenerate")
+    def regenerate() -> ResponseReturnValue:
+        interface: Any = app.session_interface
+        interface.regenerate(flask.globals.session)
+        return dict(session)
+
+    @app.get("/who")
+    def who() -> ResponseReturnValue:
+        return {"in": current_user.is_authenticated, "email": current_user.email}
+
+    @app.get("/notes")
+    @login_required
+    def read_notes() -> ResponseReturnValue:
+        return "notes"
+
+    @app.get("/reports")
+    @roles_required("admin", "auditor")
+    def reports() -> ResponseReturnValue:
+        return "reports"
+
+    yield app
+    services_of(app).database._session.kw["bind"].dispose()
+
+
+@pytest.fixture
+def visitor(notes: Flask) -> FlaskClient:
+    return browser(notes)
+
+
+@pytest.fixture
+def ada(notes: Flask, visitor: FlaskClient) -> FlaskClient:
+    """Ada's browser, logged in."""
+    sign_up(notes)
+    assert log_in(visitor).status_code == 200
+    return visitor
+
+
+def log_in(client: FlaskClient, password: str = PASSWORD, **more: str) -> Any:
+    return client.post("/log-in", data={"email": EMAIL, "password": password, **more})
+
+
+def put(client: FlaskClient, **values: object) -> Any:
+    return client.post("/session", json={"set": values}).get_json()
+
+
+# -- flask.session ---------------------------------------------------------------------------------
+
+
+def test_it_is_a_flask_session_backend(notes: Flask) -> None:
+    assert isinstance(notes.session_interface, ServerSideSessionInterface)
+    with notes.test_request_context():
+        assert isinstance(auth_session(), ServerSideSession)
+
+
+def test_what_a_visitor_puts_in_is_gone_with_the_request(
+    visitor: FlaskClient, stores: Stores
+) -> None:
+    before = stores.rows()
+    answer = visitor.post("/session", json={"set": {"x": 1}})
+    assert answer.get_json() == {"x": 1}
+    assert not cookies_of(answer)
+    assert visitor.get("/session").get_json() == {}
+    assert (stores.rows(), stores.all_keys()) == (before, set())
+
+
+def test_what_a_signed_in_person_puts_in_stays(ada: FlaskClient, stores: Stores) -> None:
+    put(ada, x=1, y={"deep": [1, "ü", None]})
+    assert ada.get("/session").get_json() == {"x": 1, "y": {"deep": [1, "ü", None]}}
+    put(ada, x=2)
+    ada.post("/session", json={"remove": ["y", "never there"]})
+    assert ada.get("/session").get_json() == {"x": 2}
+    stores.redis.flushall()
+    assert ada.get("/session").get_json() == {"x": 2}
+
+
+def test_a_nested_change_is_saved_once_it_is_marked(ada: FlaskClient) -> None:
+    put(ada, list=["one"])
+    ada.post("/nested")
+    assert ada.get("/session").get_json() == {"list": ["one", "more"]}
+
+
+def test_data_belongs_to_one_session(ada: FlaskClient, notes: Flask) -> None:
+    put(ada, x=1)
+    other = browser(notes)
+    log_in(other)
+    assert other.get("/session").get_json() == {}
+    log_in(ada)
+    assert ada.get("/session").get_json() == {}, "a new log-in starts anew"
+
+
+def test_reading_writes_nothing(ada: FlaskClient, stores: Stores) -> None:
+    put(ada, x=1)
+    ada.get("/session")
+    with stores.counted() as cost:
+        ada.get("/session")
+        ada.get("/who")
+    assert (cost.redis, cost.sql) == (2, [])
+
+
+def test_sid_is_the_public_id_and_no_token(ada: FlaskClient, stores: Stores, notes: Flask) -> None:
+    [(row_id,)] = stores.sql("SELECT id FROM sessions")
+    assert ada.get("/sid").get_json() == {"sid": str(row_id)}
+    assert token_of(ada) != str(row_id)
+    assert program(notes).get("/sid").get_json() == {"sid": None}
+
+
+def test_regenerate_brings_a_new_token_with_the_same_data(ada: FlaskClient, notes: Flask) -> None:
+    put(ada, x=1)
+    old = token_of(ada)
+    assert ada.post("/regenerate").get_json() == {"x": 1}
+    assert token_of(ada) != old
+    assert ada.get("/session").get_json() == {"x": 1}
+    gone = program(notes).get("/notes", headers={"Cookie": f"{COOKIE}={old}"})
+    assert gone.status_code == 401
+
+
+def test_regenerate_without_a_session_is_nothing(visitor: FlaskClient) -> None:
+    answer = visitor.post("/regenerate")
+    assert answer.status_code == 200
+    assert not cookies_of(answer)
+
+
+class Planted:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_planted_in_redis_is_never_run(
+    ada: FlaskClient, stores: Stores, tmp_path: Path
+) -> None:
+    put(ada, x=1)
+    ada.get("/session")
+    bomb = pickle.dumps(Planted(tmp_path / "ran"))
+    copies = [key for key in stores.all_keys() if key.startswith(b"sess:")]
+    assert copies
+    for key in copies:
+        stores.redis.hset(key.decode(), "v", cast(str, bomb))
+    for prefix in ("session:", "sess:", ""):  # where Flask-Session itself would look
+        stores.redis.set(f"{prefix}{token_of(ada)}", bomb)
+    assert ada.get("/session").get_json() == {"x": 1}
+    assert not (tmp_path / "ran").exists()
+
+    pickle.loads(bomb)
+    assert (tmp_path / "ran").exists(), "the control: it does run where pickle is read"
+
+
+# -- who -------------------------------------------------------------------------------------------
+
+
+def test_current_user_is_the_person_or_nobody(ada: FlaskClient, notes: Flask) -> None:
+    assert ada.get("/who").get_json() == {"in": True, "email": EMAIL}
+    assert program(notes).get("/who").get_json() == {"in": False, "email": ""}
+
+
+def test_log_out_ends_it(ada: FlaskClient, notes: Flask) -> None:
+    token = token_of(ada)
+    [cleared] = cookies_of(ada.post("/log-out"))
+    assert cleared.value == ""
+    assert "secure" in cleared.attributes
+    gone = program(notes).get("/notes", headers={"Cookie": f"{COOKIE}={token}"})
+    assert gone.status_code == 401
+    assert not cookies_of(program(notes).post("/log-out")), "nothing to end, nothing to clear"
+
+
+def test_login_required(ada: FlaskClient, notes: Flask) -> None:
+    assert ada.get("/notes").status_code == 200
+    assert program(notes).get("/notes").status_code == 401, "it has no log-in page to lead to"
+
+
+@pytest.mark.parametrize(
+    ("roles", "status"), [(["user"], 403), ([], 403), (["admin"], 200), (["admin", "user"], 200)]
+)
+def test_roles_required_asks_for_any_of_them(
+    notes: Flask, visitor: FlaskClient, roles: list[str], status: int
+) -> None:
+    sign_up(notes, roles=roles)
+    assert visitor.get("/reports").status_code == 401
+    log_in(visitor)
+    assert visitor.get("/reports").status_code == status
+
+
+def test_a_role_granted_or_taken_counts_at_the_next_request(ada: FlaskClient, notes: Flask) -> None:
+    sign_up(notes, "root@example.org", roles=["admin"])  # the last administrator can't go
+    users = services_of(notes).users
+    assert ada.get("/reports").status_code == 403
+    users.grant(EMAIL, "admin")
+    assert ada.get("/reports").status_code == 200
+    users.revoke(EMAIL, "admin")
+    assert ada.get("/reports").status_code == 403
+
+
+def test_roles_required_without_a_role_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="at least one role"):
+        roles_required()
+
+
+def test_remember_sets_how_long_the_browser_keeps_it(notes: Flask, visitor: FlaskClient) -> None:
+    sign_up(notes)
+    [plain] = cookies_of(log_in(visitor))
+    [kept] = cookies_of(log_in(visitor, remember="y"))
+    assert "max-age" not in plain.attributes
+    assert kept.attributes["max-age"] == "2592000"
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+def test_without_pages_of_its_own_errors_are_plain_answers(notes: Flask) -> None:
+    sign_up(notes)
+    visitor = browser(notes)
+    assert log_in(visitor, "not the password").status_code == 401
+    assert visitor.post("/log-in", data={"email": "no email", "password": "x"}).status_code == 400
+    for _ in range(10):
+        last = log_in(visitor, "not the password")
+    assert last.status_code == 429
+    assert int(last.headers["Retry-After"]) > 0
+    foreign = {"Sec-Fetch-Site": "cross-site"}
+    assert visitor.post("/log-out", headers=foreign).status_code == 403
+
+
+def test_it_may_handle_our_errors_by_type(notes: Flask, visitor: FlaskClient) -> None:
+    notes.register_error_handler(InvalidCredentials, lambda _error: ("who are you?", 418))
+    assert log_in(visitor).status_code == 418
+
+
+def test_a_store_that_can_not_be_asked_is_503(
+    ada: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_args: object) -> None:
+        raise StoreUnavailable("postgres")
+
+    monkeypatch.setattr(SessionStore, "find", away)
+    for path in ("/notes", "/reports", "/session", "/who", "/sid"):
+        answer = ada.get(path)
+        assert answer.status_code == 503, path
+        assert answer.headers["Retry-After"] == "2"
+        assert not cookies_of(answer)
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "SECRET_KEY", "PASSWORD_PEPPER"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_setting_is_named_with_its_remedy(
+    settings: Settings, name: str, value: object
+) -> None:
+    app = Flask("notes")
+    app.config.update({**settings, name: value})
+    with pytest.raises(SettingError, match=f"^{name} is missing: set it to [^\n]+$"):
+        Auth(app)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", "short"),
+        ("SECRET_KEY", "k" * 32 + ",short"),
+        ("PASSWORD_PEPPER", "short"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("REDIS_URL", "http://localhost"),
+        ("BCRYPT_ROUNDS", 3),
+        ("BCRYPT_ROUNDS", "many"),
+        ("SESSION_COOKIE_SECURE", "perhaps"),
+        ("LOGIN_LIMIT_PER_ADDRESS", "a lot"),
+        ("ALLOWED_REDIRECT_HOSTS", "https://a.example/"),
+    ],
+)
+def test_a_weak_or_unknown_value_is_refused_in_one_line(
+    settings: Settings, name: str, value: object
+) -> None:
+    app = Flask("notes")
+    app.config.update({**settings, name: value})
+    with pytest.raises(SettingError, match=f"^{name}: [^\n]+$"):
+        Auth(app)
+
+
+def test_settings_may_be_ready_values(settings: Settings, stores: Stores) -> None:
+    app = Flask("notes")
+    app.config.update(settings)
+    app.config.update(
+        SECRET_KEY=["n" * 32, settings["SECRET_KEY"]],
+        ALLOWED_REDIRECT_HOSTS=("a.example", "b.example"),
+        SESSION_IDLE_SECONDS=60,
+        SESSION_COOKIE_NAME=f"__Host-{COOKIE}",
+    )
+    auth = Auth()
+    auth.init_app(app)
+    assert auth.services.redirect_hosts == ("a.example", "b.example")
+    assert app.config["SECRET_KEY"] == "n" * 32
+    assert app.config["SESSION_COOKIE_NAME"] == f"__Host-{COOKIE}"
+    assert app.config["SESSION_COOKIE_SECURE"] is True
+
+
+def test_settings_may_come_beside_the_app(settings: Settings, stores: Stores) -> None:
+    app = Flask("notes")
+    auth = Auth(app, Config.from_mapping({**settings, "SESSION_COOKIE_SECURE": "off"}))
+    assert app.extensions["authapp"] is auth
+    assert app.config["SESSION_COOKIE_SECURE"] is False

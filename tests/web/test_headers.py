@@ -1,0 +1,209 @@
+"""Security headers on every kind of answer, and pages that need no inline anything."""
+
+import re
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from flask.typing import ResponseReturnValue
+from werkzeug.test import TestResponse
+
+from .conftest import MakeApp
+from .support import Page, browser, log_in, program, sign_up
+
+FIXED = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Strict-Transport-Security": "max-age=31536000",
+}
+
+
+def policy_of(answer: TestResponse) -> dict[str, set[str]]:
+    text = answer.headers["Content-Security-Policy"]
+    directives = (part.split() for part in text.split(";"))
+    return {name: set(values) for name, *values in directives}
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    app = make_app(ALLOWED_REDIRECT_HOSTS="app.example.org")
+
+    def boom() -> ResponseReturnValue:
+        raise RuntimeError("secret inside")
+
+    app.add_url_rule("/boom", view_func=boom)
+    app.add_url_rule("/api/v1/boom", "api_boom", boom)
+    return app
+
+
+EVERY_KIND: dict[str, tuple[str, str, int]] = {
+    "page": ("GET", "/", 200),
+    "form": ("GET", "/login", 200),
+    "form error": ("POST", "/login", 400),
+    "redirect": ("GET", "/account", 302),
+    "health": ("GET", "/healthz", 200),
+    "readiness": ("GET", "/readyz", 200),
+    "api error": ("GET", "/api/v1/me", 401),
+    "api 404": ("GET", "/api/v1/nothing", 404),
+    "api 405": ("GET", "/api/v1/login", 405),
+    "api 415": ("POST", "/api/v1/login", 415),
+    "api 204": ("POST", "/api/v1/logout", 204),
+    "api 500": ("GET", "/api/v1/boom", 500),
+    "not found": ("GET", "/nothing", 404),
+    "method": ("GET", "/logout", 405),
+    "options": ("OPTIONS", "/login", 200),
+    "head": ("HEAD", "/login", 200),
+    "slashes": ("GET", "//login", 308),
+    "failing view": ("GET", "/boom", 500),
+    "static": ("GET", "/static/authapp.css", 200),
+    "bootstrap": ("GET", "/bootstrap/static/css/bootstrap.min.css", 200),
+    "static 404": ("GET", "/static/nothing", 404),
+}
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_every_kind_of_answer_has_them(app: Flask, kind: str) -> None:
+    method, path, status = EVERY_KIND[kind]
+    answer = browser(app).open(path, method=method)
+    assert answer.status_code == status
+    for name, value in FIXED.items():
+        assert answer.headers.getlist(name) == [value]
+    policy = policy_of(answer)
+    assert policy["default-src"] == {"'none'"}
+    assert policy["style-src"] == {"'self'"}
+    assert policy["form-action"] == {"'self'", "app.example.org"}
+    assert policy["base-uri"] == policy["frame-ancestors"] == {"'none'"}
+    assert "script-src" not in policy
+    assert "unsafe" not in str(policy)
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+    assert "Werkzeug" not in answer.headers.get("Server", "")
+
+
+def test_private_answers_are_not_stored_and_static_files_may_be(app: Flask) -> None:
+    for kind, (method, path, _) in EVERY_KIND.items():
+        answer = browser(app).open(path, method=method)
+        stored = answer.headers.get("Cache-Control") != "no-store"
+        assert stored is (kind in {"static", "bootstrap", "static 404"}), kind
+
+
+def test_private_pages_too(app: Flask) -> None:
+    sign_up(app)
+    client = browser(app)
+    assert log_in(client).headers["Cache-Control"] == "no-store"
+    for path in ("/", "/account", "/account/password", "/account/sessions", "/api/v1/me"):
+        assert client.get(path).headers["Cache-Control"] == "no-store", path
+
+
+def test_hsts_only_where_https_is_certain(make_app: MakeApp) -> None:
+    app = make_app(SESSION_COOKIE_SECURE=False)
+    for path in ("/", "/api/v1/me", "/static/authapp.css"):
+        assert "Strict-Transport-Security" not in browser(app).get(path).headers
+
+
+def test_logging_out_clears_what_the_browser_kept(signed_in: FlaskClient) -> None:
+    assert signed_in.post("/logout").headers["Clear-Site-Data"] == '"cache", "storage"'
+
+
+def test_each_answer_has_an_id_of_its_own_and_tells_it(app: Flask) -> None:
+    client = browser(app)
+    page, other = client.get("/nothing"), client.get("/nothing")
+    assert page.headers["X-Request-ID"] != other.headers["X-Request-ID"]
+    assert page.headers["X-Request-ID"] in page.get_data(as_text=True)
+    problem = client.get("/api/v1/me")
+    assert problem.get_json()["request_id"] == problem.headers["X-Request-ID"]
+    chosen = client.get("/healthz", headers={"X-Request-ID": "chosen\tby the visitor"})
+    assert "chosen" not in chosen.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("path", ["/boom", "/api/v1/boom"])
+def test_a_failing_view_tells_nothing(app: Flask, path: str) -> None:
+    text = browser(app).get(path).get_data(as_text=True)
+    for inside in ("secret inside", "RuntimeError", "Traceback", "/authapp/"):
+        assert inside not in text
+
+
+# -- what a strict policy would break --------------------------------------------------------------
+
+
+def rendered(app: Flask) -> dict[str, TestResponse]:
+    """Every page there is, in every state a test can bring it to."""
+    sign_up(app, name="<b>\"Ada\" & 'co'</b>", roles=("admin", "user"))
+    nobody, admin, plain = browser(app), browser(app), browser(app)
+    log_in(admin)
+    log_in(browser(app))  # a second session to list
+    sign_up(app, "plain@example.org", name="")
+    log_in(plain, "plain@example.org")
+    admin.post("/account", data={"name": "<i>Ada", "image": "https://example.org/a.png?'\"><b>"})
+    for _ in range(11):
+        limited = log_in(nobody, "limited@example.org", "wrong")
+    paths = [
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if "GET" in (rule.methods or ()) and not rule.arguments
+    ]
+    found = {
+        f"{who} {path}": client.get(path)
+        for who, client in (("nobody", nobody), ("admin", admin), ("plain", plain))
+        for path in paths
+    }
+    wrong = {"email": "<x>", "password": "x", "name": "n" * 101, "image": "javascript:x"}
+    for path in ("/login", "/signup", "/account", "/account/password"):
+        client = admin if path.startswith("/account") else nobody
+        found[f"wrong {path}"] = client.post(path, data=wrong)
+        found[f"empty {path}"] = client.post(path)
+    found |= {
+        "wrong password": log_in(nobody, password="not the password"),
+        "taken": nobody.post(
+            "/signup", data={"email": "plain@example.org", "password": "long enough to be taken"}
+        ),
+        "limited": limited,
+        "origin": nobody.post("/login", headers={"Sec-Fetch-Site": "cross-site"}),
+        "too large": nobody.post("/login", data={"email": "x" * 100_000}),
+        "search": admin.get("/admin/users", query_string={"q": '"><script>x</script>'}),
+        "bad cursor": admin.get("/admin/users?cursor=%C3%A9"),
+        "next": nobody.get("/login", query_string={"next": "/?\"><script>'"}),
+        "sign-up next": nobody.get("/signup", query_string={"next": "/?\"><script>'"}),
+        "done": nobody.get("/?done=logged-out"),
+        "nothing": nobody.get("/nothing/<script>"),
+    }
+    return found
+
+
+def test_no_page_needs_anything_inline(app: Flask) -> None:
+    pages = {n: a for n, a in rendered(app).items() if a.mimetype == "text/html"}
+    statuses = {answer.status_code for answer in pages.values()}
+    assert statuses >= {200, 302, 400, 401, 403, 404, 409, 413, 429, 500}
+    for name, answer in pages.items():
+        if answer.status_code in {302, 303, 308}:
+            continue
+        page = Page(answer)
+        assert not {"script", "style", "iframe", "object", "b", "i"} & {
+            tag for tag, _ in page.elements
+        }, name
+        ids = [a["id"] for _, a in page.elements if "id" in a]
+        assert len(ids) == len(set(ids)), name
+        for tag, attributes in page.elements:
+            inline = [a for a in attributes if a == "style" or a.startswith("on")]
+            assert not inline, (name, tag, inline)
+            for link in ("href", "src", "action"):
+                assert not attributes.get(link, "").lower().startswith(("javascript:", "data:"))
+                if (
+                    tag in {"link", "img"}
+                    and link in attributes
+                    and "avatar" not in str(attributes)
+                ):
+                    assert attributes[link].startswith(("/static/", "/bootstrap/")), name
+        assert page.all("html") == [{"lang": "en"}], name
+        assert len(page.all("title")) == len(page.all("main")) == len(page.all("h1")) == 1, name
+
+
+def test_every_file_a_page_names_is_served(app: Flask) -> None:
+    page = Page(browser(app).get("/"))
+    named = {a["href"] for a in page.all("link")} | {a["src"] for a in page.all("img")}
+    assert len(named) >= 3
+    for path in named:
+        assert program(app).get(path).status_code == 200, path

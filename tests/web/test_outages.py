@@ -1,0 +1,152 @@
+"""When stores are away nobody is logged out: 503 where nobody can say, and no cookie is touched."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from authapp import Config, create_app, embedded, schema
+
+from .support import EMAIL, OTHER_PASSWORD, PASSWORD, browser, log_in, sign_up, token_of
+
+SECRET = "tests-only"
+CHANGES = {
+    "/logout": {},
+    "/account": {"name": "Other"},
+    "/account/password": {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
+    "/account/sessions/end-others": {},
+}
+
+
+class Engines:
+    """Engines that come and go, with their data."""
+
+    def __init__(self, folder: Path, sockets: Path) -> None:
+        self._folder, self._sockets = folder, sockets
+        self.start_postgres()
+        self.start_valkey()
+
+    def start_postgres(self) -> None:
+        self.postgres = embedded.PostgreSQL.start(
+            self._folder / "away-postgres", self._sockets, SECRET, durable=False
+        )
+
+    def start_valkey(self) -> None:
+        self.valkey = embedded.Valkey.start(
+            self._folder / "away-valkey", self._sockets, SECRET, durable=False
+        )
+
+
+@pytest.fixture(scope="module")
+def engines(engine_dir: Path) -> Iterator[Engines]:
+    with embedded.private_socket_dir() as sockets:
+        engines = Engines(engine_dir, sockets)
+        yield engines
+        engines.valkey.stop()
+        engines.postgres.stop()
+
+
+@pytest.fixture(scope="module")
+def app(engines: Engines) -> Flask:
+    schema.upgrade(engines.postgres.url)
+    app = create_app(
+        Config.from_mapping(
+            {
+                "DATABASE_URL": engines.postgres.url,
+                "REDIS_URL": engines.valkey.url,
+                "SECRET_KEY": "k" * 32,
+                "PASSWORD_PEPPER": "p" * 32,
+                "BCRYPT_ROUNDS": 4,
+            }
+        )
+    )
+    sign_up(app)
+    return app
+
+
+@pytest.fixture
+def ada(app: Flask, engines: Engines) -> Iterator[FlaskClient]:
+    """Ada's browser, logged in while all is well; all is well again at the end."""
+    client = browser(app)
+    assert log_in(client).status_code == 303
+    assert client.get("/account").status_code == 200
+    token = token_of(client)
+    yield client
+    if not engines.postgres.running:
+        engines.start_postgres()
+    if not engines.valkey.running:
+        engines.start_valkey()
+    assert client.get("/account").status_code == 200, "she is still logged in"
+    assert token_of(client) == token
+
+
+def assert_unknown(client: FlaskClient, path: str, data: dict[str, str] | None = None) -> None:
+    """The answer is "nobody can say": no log-in page, no cleared cookie."""
+    answer = client.get(path) if data is None else client.post(path, data=data)
+    assert answer.status_code == 503, path
+    assert int(answer.headers["Retry-After"]) > 0, path
+    assert "Set-Cookie" not in answer.headers, path
+    assert "Clear-Site-Data" not in answer.headers, path
+    if path.startswith("/api/"):
+        assert answer.get_json()["code"] == "unavailable"
+    else:
+        assert "Error 503" in answer.get_data(as_text=True)
+
+
+def stores_are(client: FlaskClient, **states: str) -> int:
+    answer = client.get("/readyz")
+    assert answer.get_json()["stores"] == states
+    return answer.status_code
+
+
+def test_without_redis_people_stay_and_log_in(
+    ada: FlaskClient, app: Flask, engines: Engines
+) -> None:
+    engines.valkey.stop()
+    assert stores_are(ada, postgres="ok", redis="unavailable") == 200
+    for path in ("/", "/account", "/account/sessions", "/api/v1/me"):
+        answer = ada.get(path)
+        assert (answer.status_code, "Set-Cookie" in answer.headers) == (200, False), path
+    late = browser(app)
+    assert log_in(late, password="not the password").status_code == 401
+    assert log_in(late).status_code == 303
+    assert late.get("/account").status_code == 200
+
+
+def test_without_postgres_people_stay(ada: FlaskClient, engines: Engines) -> None:
+    engines.postgres.stop()
+    assert stores_are(ada, postgres="unavailable", redis="ok") == 200
+    for path in ("/", "/account", "/api/v1/me"):
+        answer = ada.get(path)
+        assert (answer.status_code, "Set-Cookie" in answer.headers) == (200, False), path
+    for path, data in CHANGES.items():
+        assert_unknown(ada, path, data)
+    assert_unknown(ada, "/signup", {"email": "new@example.org", "password": PASSWORD})
+
+
+def test_without_both_nobody_can_say(ada: FlaskClient, app: Flask, engines: Engines) -> None:
+    engines.valkey.stop()
+    engines.postgres.stop()
+    assert stores_are(ada, postgres="unavailable", redis="unavailable") == 503
+    for path in ("/", "/account", "/account/sessions", "/admin/users", "/login", "/api/v1/me"):
+        assert_unknown(ada, path)
+    for path, data in CHANGES.items():
+        assert_unknown(ada, path, data)
+    assert_unknown(ada, "/api/v1/logout", {})
+    credentials = {"email": EMAIL, "password": PASSWORD}
+    assert_unknown(ada, "/login", credentials)
+    assert_unknown(browser(app), "/login", credentials)
+    for path in ("/api/v1/login", "/api/v1/signup"):
+        answer = ada.post(path, json=credentials)
+        assert (answer.status_code, answer.get_json()["code"]) == (503, "unavailable")
+        assert answer.headers["Retry-After"]
+        assert "Set-Cookie" not in answer.headers
+
+    # what needs no store goes on, for visitors without a session too
+    for path in ("/healthz", "/static/authapp.css"):
+        assert ada.get(path).status_code == 200
+    for path in ("/", "/login", "/signup"):
+        assert browser(app).get(path).status_code == 200
+    assert ada.get("/nothing").status_code == 404

@@ -1,0 +1,91 @@
+"""Logs: one JSON object a line, with the id of its request, and nothing that is secret."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from flask import Flask
+
+from .conftest import MakeApp
+from .support import EMAIL, OTHER_PASSWORD, PASSWORD, browser, log_in, token_of
+
+
+@pytest.fixture
+def log(shared_app: Flask) -> Iterator[io.StringIO]:
+    """What the application logs while the test runs."""
+    (handler,) = [
+        h
+        for h in logging.getLogger().handlers
+        if isinstance(h, logging.StreamHandler)
+        and isinstance(h.formatter, structlog.stdlib.ProcessorFormatter)
+    ]
+    stream = io.StringIO()
+    before = handler.setStream(stream)
+    yield stream
+    handler.setStream(before)
+
+
+def lines(log: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+def assert_clean(log: io.StringIO, *secrets: str) -> None:
+    text = log.getvalue()
+    for secret in (PASSWORD, OTHER_PASSWORD, EMAIL, "lovelace", *secrets):
+        assert secret.lower() not in text.lower(), secret
+
+
+def test_what_people_do_is_logged_without_what_they_keep_secret(
+    app: Flask, log: io.StringIO
+) -> None:
+    client = browser(app)
+    secrets = ["a wrong password", "typo-in@example.net"]
+    ids = []
+    for answer in (
+        client.post("/signup", data={"email": EMAIL, "password": PASSWORD}),
+        client.post("/signup", data={"email": EMAIL, "password": PASSWORD}),
+        client.post("/signup", data={"email": EMAIL, "password": "lovelace"}),
+        log_in(client, password="a wrong password"),
+        log_in(client, "typo-in@example.net"),
+        log_in(client),
+    ):
+        ids.append(answer.headers["X-Request-ID"])
+    secrets.append(token_of(client))
+    change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+    for answer in (
+        client.get("/account?email=" + EMAIL),
+        client.get("/" + EMAIL),
+        client.post("/account/password", data=change),
+        client.post("/api/v1/login", json={"email": EMAIL, "password": OTHER_PASSWORD, "x": 1}),
+        client.post("/api/v1/login", json={"email": EMAIL, "password": OTHER_PASSWORD}),
+        client.post("/logout"),
+        client.get("/account", headers={"Cookie": f"SESSION-TOKEN={secrets[-1]}"}),
+    ):
+        ids.append(answer.headers["X-Request-ID"])
+
+    logged = lines(log)
+    assert [line["request_id"] for line in logged if line["event"] == "request"] == ids
+    assert all(line.get("request_id") in ids for line in logged)
+    first = next(line for line in logged if line["event"] == "request")
+    assert (first["method"], first["route"], first["status"]) == ("POST", "/signup", 303)
+    assert_clean(log, *secrets)
+
+
+def test_a_failing_view_is_one_line_too(make_app: MakeApp, log: io.StringIO) -> None:
+    app = make_app()
+
+    def boom() -> str:
+        raise RuntimeError("two\nlines")
+
+    app.add_url_rule("/boom", view_func=boom)
+    (handler,) = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
+    handler.setStream(log)  # `make_app` set logging up anew
+    answer = browser(app).get("/boom")
+    failed = [line for line in lines(log) if line["level"] == "error"]
+    assert len(failed) == 1
+    assert "RuntimeError" in failed[0]["exception"]
+    assert failed[0]["request_id"] == answer.headers["X-Request-ID"]
