@@ -202,6 +202,7 @@ def test_cookie_headers_as_they_come_on_the_wire(running: Instance, ada: None) -
         "a wrong one last": [clean, b"Cookie: SESSION-TOKEN=x"],
         "another cookie's header first": [b"Cookie: a=1", clean],
         "another cookie's header last": [clean, b"Cookie: a=1"],
+        "one among others in each": [clean + b"; a=1", b"Cookie: SESSION-TOKEN=x; b=2"],
         "a tab before the name": [b"Cookie: a=1;\tSESSION-TOKEN=" + token],
         "a blank behind the name": [b"Cookie: SESSION-TOKEN =" + token],
         "quoted": [b'Cookie: SESSION-TOKEN="' + token + b'"'],

@@ -379,3 +379,11 @@ def test_settings_may_come_beside_the_app(settings: Settings, stores: Stores) ->
     auth = Auth(app, Config.from_mapping({**settings, "SESSION_COOKIE_SECURE": "off"}))
     assert app.extensions["authapp"] is auth
     assert app.config["SESSION_COOKIE_SECURE"] is False
+
+
+def test_plain_http_is_chosen_in_app_config_by_text(settings: Settings, stores: Stores) -> None:
+    """False is what Flask itself fills in, so it can't count as chosen."""
+    app = Flask("notes")
+    app.config.update(settings, SESSION_COOKIE_SECURE="off")
+    Auth(app)
+    assert app.config["SESSION_COOKIE_SECURE"] is False

@@ -66,6 +66,8 @@ GOES_HOME = [
     "http://localhost@e.example/",
     "http://localhost:80@e.example/",
     f"https://{ALLOWED}@e.example/",
+    f"https://user@{ALLOWED}/",
+    f"https://user:secret@{ALLOWED}/",
     f"https://e.example#@{ALLOWED}/",
     f"https://e.example?@{ALLOWED}/",
     f"https://e.example\\@{ALLOWED}/",
