@@ -1,0 +1,151 @@
+"""Every page is clean for a screen reader, readable in light and dark, and fits its window."""
+
+from dataclasses import replace
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from .acts import change_password, fill_log_in, sees_heading
+from .conftest import Device, NewVisitor
+from .site import Person, Site, a_person
+
+FAILURES_PER_ACCOUNT = 10  # the default of LOGIN_FAILURES_PER_ACCOUNT
+NARROWEST = 320  # px; WCAG 2.2, 1.4.10: no scrolling sideways from here on
+LONG_HOST = f"{'hausen-' * 5}bergerdorff.example.org"
+ALL = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+CONTRAST = {"resultTypes": ["violations"], "runOnly": ["color-contrast"]}
+
+
+@pytest.fixture
+def scripts() -> bool:
+    return True  # axe is one
+
+
+class Auditor:
+    """Looks at pages as they are, and notes what is wrong with each."""
+
+    def __init__(self, device: Device) -> None:
+        self.faults: list[str] = []
+        self._device = device
+        self._axe = Axe()
+
+    def audit(self, page: Page, state: str, heading: str) -> None:
+        """
+        Args:
+            state: how the report calls the page as it is now.
+            heading: what it must show, so that no other page is audited in its place.
+        """
+        sees_heading(page, heading)
+        self._note(state, self._axe.run(page, options=ALL).response["violations"])
+        if not self._device.is_phone:  # colours are the same, and there is more room
+            return
+        page.emulate_media(color_scheme="dark")
+        dark = page.evaluate("options => axe.run(options)", CONTRAST)
+        self._note(f"{state}, dark", dark["violations"])
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size({"width": NARROWEST, "height": self._device.height})
+        needed = page.evaluate("document.documentElement.scrollWidth")
+        if needed > NARROWEST:
+            self.faults.append(f"{state}: needs {needed} px where there are {NARROWEST}")
+        page.set_viewport_size({"width": self._device.width, "height": self._device.height})
+
+    def _note(self, state: str, violations: list[dict[str, object]]) -> None:
+        for violation in violations:
+            nodes = violation["nodes"]
+            assert isinstance(nodes, list)
+            where = [node["target"] for node in nodes]
+            self.faults.append(f"{state}: {violation['id']}: {violation['help']} at {where}")
+
+
+@pytest.fixture
+def auditor(device: Device) -> Auditor:
+    return Auditor(device)
+
+
+def test_pages_of_visitors(page: Page, site: Site, someone: Person, auditor: Auditor) -> None:
+    def submit(name: str) -> None:
+        page.get_by_role("button", name=name).click()
+
+    def wrong_log_in() -> None:
+        page.goto("/login")
+        fill_log_in(page, someone, password="not the right one")
+        expect(page.get_by_role("alert")).to_be_visible()
+
+    page.goto("/")
+    auditor.audit(page, "home", "One account, and you stay signed in")
+    page.goto("/?done=logged-out")
+    auditor.audit(page, "home after log-out", "One account, and you stay signed in")
+    page.goto("/signup")
+    auditor.audit(page, "sign-up", "Create your account")
+    submit("Create account")
+    auditor.audit(page, "sign-up with errors", "Create your account")
+    page.goto("/login")
+    auditor.audit(page, "log-in", "Log in")
+    submit("Log in")
+    auditor.audit(page, "log-in with errors", "Log in")
+    wrong_log_in()
+    auditor.audit(page, "log-in refused", "Log in")
+    for _ in range(FAILURES_PER_ACCOUNT):
+        site.post("/api/v1/login", {"email": someone.email, "password": "not the right one"})
+    wrong_log_in()
+    expect(page.get_by_role("alert")).to_contain_text("Too many attempts")
+    auditor.audit(page, "log-in limited", "Log in")
+    page.goto("/nowhere")
+    auditor.audit(page, "404", "There is no such page")
+    assert auditor.faults == []
+
+
+def test_pages_of_people(
+    new_visitor: NewVisitor, site: Site, someone: Person, auditor: Auditor
+) -> None:
+    page, other = new_visitor(someone), new_visitor(someone)
+    page.goto("/")
+    auditor.audit(page, "home, signed in", f"Hello, {someone.name}")
+    page.goto("/account?done=profile")
+    auditor.audit(page, "account", "Your account")
+    page.get_by_label("Picture address").fill("not a link")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    auditor.audit(page, "account with errors", "Your account")
+    page.goto("/account/password")
+    auditor.audit(page, "password", "Change password")
+    change_password(page, "not the right one", "too short")
+    expect(page.get_by_role("alert")).to_be_visible()
+    auditor.audit(page, "password with errors", "Change password")
+    page.goto("/account/sessions")
+    auditor.audit(page, "sessions", "Where you are signed in")
+    page.get_by_role("button", name="End all others (1)").click()
+    expect(page.get_by_role("status")).to_be_visible()
+    auditor.audit(page, "the only session", "Where you are signed in")
+    page.goto("/admin/users")
+    auditor.audit(page, "403", "You can't see this page")
+    other.goto("/account")
+    expect(other.get_by_role("status")).to_be_visible()
+    auditor.audit(other, "log-in with the reason why", "Log in")
+    assert auditor.faults == []
+
+
+def test_pages_of_administrators(
+    new_visitor: NewVisitor, site: Site, admin: Person, auditor: Auditor
+) -> None:
+    page = new_visitor(admin)
+    page.goto("/admin/users")
+    auditor.audit(page, "users", "Users")
+    page.goto("/admin/users?q=nobody+is+called+that")
+    auditor.audit(page, "no users found", "Users")
+    assert auditor.faults == []
+
+
+def test_long_names_and_addresses_fit(
+    new_visitor: NewVisitor, device: Device, site: Site, admin: Person, auditor: Auditor
+) -> None:
+    long = a_person("Wolfe" + "schlegel" * 11)
+    long = site.add(replace(long, email=f"{'w' * 40}.{device.name}@{LONG_HOST}"))
+    page = new_visitor(long)
+    page.goto("/account")
+    auditor.audit(page, "account of a long name", "Your account")
+    page = new_visitor(admin)
+    page.goto("/admin/users")
+    auditor.audit(page, "users with long names", "Users")
+    assert auditor.faults == []
