@@ -1,11 +1,11 @@
 """What tests share: settings, a clock moved by hand, services on real engines, and counters."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from threading import Barrier
+from threading import Barrier, Thread
 from typing import Any, TypeVar
 
 import bcrypt
@@ -93,16 +93,24 @@ def sql(services: Services, statement: str, **values: Any) -> list[tuple[Any, ..
 def at_once(*works: Callable[[], T]) -> list[T | Exception]:
     """Runs all in threads that start together; what each returned or raised."""
     start = Barrier(len(works))
+    outcomes: dict[int, T | Exception] = {}
 
-    def run(work: Callable[[], T]) -> T | Exception:
+    def run(number: int, work: Callable[[], T]) -> None:
         start.wait()
         try:
-            return work()
+            outcomes[number] = work()
         except Exception as error:  # noqa: BLE001 - the test judges it
-            return error
+            outcomes[number] = error
 
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(run, works))
+    # daemons: one that hangs must fail its test, not keep the process from ending
+    threads = [Thread(target=run, args=one, daemon=True) for one in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 30
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+        assert not thread.is_alive(), "some wait for each other"
+    return [outcomes[number] for number in range(len(works))]
 
 
 @dataclass

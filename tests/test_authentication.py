@@ -346,6 +346,7 @@ def test_a_new_password_ends_all_sessions_and_begins_a_new_one(
     for ended in (live, *others):
         assert ending(services, ended) is EndReason.PASSWORD_CHANGED
     assert is_live(services, fresh)
+    assert [s.id for s in services.sessions.of_user(live.record.user.id)] == [fresh.record.id]
     assert fresh.record.data == {"cart": 1}
     assert can_log_in(services, OTHER_PASSWORD)
     assert not can_log_in(services, PASSWORD)
@@ -415,6 +416,7 @@ def test_an_operator_sets_a_password(services: Services, live: Live) -> None:
     services.sessions.find(live.token)
     services.authentication.set_password("ADA@example.org", OTHER_PASSWORD)
     assert ending(services, live) is EndReason.PASSWORD_CHANGED
+    assert services.sessions.of_user(live.record.user.id) == []
     assert can_log_in(services, OTHER_PASSWORD)
     assert not can_log_in(services, PASSWORD)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from sqlalchemy import text
 
 from authapp import embedded, schema
 from authapp.changes import session_key
@@ -187,6 +189,22 @@ def test_changes_of_one_person_at_once_all_go_through(services: Services, other:
     assert outcomes == [None] * 6
 
 
+def test_who_ends_several_sessions_waits_for_who_changes_the_person(
+    services: Services, other: Services
+) -> None:
+    """Both touch all of a person's sessions, and would each hold some that the other needs."""
+    ada = sign_up(services)
+    live, ended = log_in(services), log_in(services)
+    with services.database.transaction() as db, ThreadPoolExecutor(1) as pool:
+        db.execute(text("SELECT id FROM users WHERE id = :id FOR NO KEY UPDATE"), {"id": ada.id})
+        end = pool.submit(other.sessions.end_others, live, EndReason.REVOKED_BY_USER, CLIENT)
+        time.sleep(0.3)
+        assert not end.done()
+        db.commit()
+        assert end.result(timeout=5) == 1
+    assert ending(services, ended) is EndReason.REVOKED_BY_USER
+
+
 # -- nothing that can be replayed --------------------------------------------------------------
 
 
@@ -204,7 +222,7 @@ def everything_in_postgres(services: Services) -> str:
     tables = sql(services, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     rows = [sql(services, f'SELECT t::text FROM "{name}" t') for (name,) in tables]
     assert len(rows) >= 6
-    return "\n".join(text for table in rows for (text,) in table)
+    return "\n".join(row for table in rows for (row,) in table)
 
 
 def test_neither_store_holds_what_could_be_replayed(

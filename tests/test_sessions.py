@@ -288,7 +288,7 @@ def test_who_is_idle_too_long_is_logged_out(services: Services, live: Live, cloc
 def test_who_keeps_coming_stays_until_the_absolute_limit(
     config: Config, clock: Clock, pause: int
 ) -> None:
-    short = make_config(config.DATABASE_URL, config.REDIS_URL, SESSION_ABSOLUTE_SECONDS=7_200)
+    short = make_config(config.DATABASE_URL, config.REDIS_URL, SESSION_ABSOLUTE_SECONDS=3_700)
     with open_services(short, clock) as services:
         live = begin(services, sign_up(services))
         while clock.now + timedelta(seconds=pause) < live.record.expires_at:
