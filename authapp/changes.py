@@ -1,24 +1,24 @@
 """A change of facts after which no copy is stale: fence, commit, fence."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from uuid import UUID
+
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import bindparam, delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
+from authapp.copy_keys import CredentialKeys, session_key, user_key
 from authapp.database import Database
 from authapp.errors import StoreUnavailable
-from authapp.models import SessionRow
+from authapp.models import PendingFence, SessionRow, User
 from authapp.versioned_cache import VersionedCache
 
 _log = structlog.get_logger(__name__)
+_REPLAY_BATCH = 500
 
-
-def session_key(digest: bytes) -> str:
-    """Where the copy of a session is kept. The digest is no usable token."""
-    return f"sess:{digest.hex()}"
+# tells the triggers, which write fences for changes made by hand, that this one has its own
+_FENCED = text("SELECT set_config('authapp.fenced', 'on', true)")
 
 
 class Change:
@@ -28,54 +28,148 @@ class Change:
         db: run statements here.
     """
 
-    def __init__(self, db: Session) -> None:
+    def __init__(self, db: Session, credential_keys: CredentialKeys) -> None:
         self.db = db
         self.fences: dict[str, int] = {}
+        self._credential_keys = credential_keys
 
     def of_session(self, digest: bytes, version: int) -> None:
         """The row of this session now has this version."""
         self.fences[session_key(digest)] = version
 
-    def of_user(self, user_id: UUID) -> None:
-        """The user, whose row the caller has updated and so locked, changed.
+    def of_user(self, user: User) -> None:
+        """The user, whose row the caller has locked, changed and given a new version.
 
         Copies of sessions carry a snapshot of the user, so each live session gets a new version.
         """
+        self.db.flush()
+        self.fences[user_key(user.id)] = user.ver
+        for key in self._credential_keys.all(user.email_canonical):
+            self.fences[key] = user.ver
         touched = self.db.execute(
             update(SessionRow)
-            .where(SessionRow.user_id == user_id, SessionRow.ended_at.is_(None))
+            .where(SessionRow.user_id == user.id, SessionRow.ended_at.is_(None))
             .values(ver=SessionRow.ver + 1)
             .returning(SessionRow.digest, SessionRow.ver)
+            .execution_options(synchronize_session=False)
         )
         for digest, version in touched:
             self.of_session(digest, version)
 
 
 class Changes:
-    """Opens changes.
+    """Opens changes, and makes good for fences that could not be set.
 
     The copies are fenced before the commit, so that no reader can fill one from the old facts, and
-    again after it, for copies that lost their fence in between (evicted, server replaced).
+    again after it, for copies that lost their fence in between (evicted, server replaced). Fences
+    that Redis does not take are written down in Postgres, with the change if it is not committed
+    yet; whoever reaches Redis next sets them before it trusts a copy.
+
+    Args:
+        on_pending: called, in the thread of the change, when it takes effect on other instances
+            only as their copies are read anew (`REVALIDATE_SECONDS`).
     """
 
-    def __init__(self, database: Database, cache: VersionedCache) -> None:
+    def __init__(
+        self,
+        database: Database,
+        cache: VersionedCache,
+        credential_keys: CredentialKeys,
+        on_pending: Callable[[], None] = lambda: None,
+    ) -> None:
         self._database = database
         self._cache = cache
+        self._credential_keys = credential_keys
+        self._on_pending = on_pending
+        cache.breaker.recover = self._recover
 
     @contextmanager
     def begin(self) -> Iterator[Change]:
         """
         Raises:
-            StoreUnavailable: nothing was changed; either store could not be asked.
+            StoreUnavailable: Postgres could not be asked; nothing was changed.
         """
         with self._database.transaction() as db:
-            change = Change(db)
+            db.execute(_FENCED)
+            change = Change(db, self._credential_keys)
             yield change
             db.flush()
-            self._cache.fence(change.fences)
+            pending = not self._fenced(change.fences)
+            if pending:
+                _write_down(db, change.fences)
+        if not pending and not self._fenced(change.fences):
+            # The first fence holds unless it was lost since; then nobody may trust the copies.
+            pending = True
+            with self._database.transaction() as db:
+                _write_down(db, change.fences)
+        if pending:
+            _log.warning("fences_pending", copies=len(change.fences))
+            self._on_pending()
+
+    def replay(self) -> int:
+        """Sets the fences that were written down; returns how many.
+
+        Raises:
+            StoreUnavailable: some remain.
+        """
+        done = 0
+        while batch := self._replay_batch():
+            done += batch
+        return done
+
+    def pending(self) -> int:
+        """How many fences are written down."""
+        with self._database.transaction() as db:
+            return db.scalar(select(func.count()).select_from(PendingFence)) or 0
+
+    def _fenced(self, fences: dict[str, int]) -> bool:
         try:
-            self._cache.fence(change.fences)
+            self._cache.fence(fences)
         except StoreUnavailable:
-            # The first fence holds unless that server lost it as well as itself; then its copies
-            # are void anyway, by run_id.
-            _log.warning("second_fence_failed", copies=len(change.fences))
+            return False
+        return True
+
+    def _recover(self) -> None:
+        self._cache.ping()
+        self.replay()
+
+    def _replay_batch(self) -> int:
+        with self._database.transaction() as db:
+            # Waits for who is at it already: it may not have set them yet.
+            rows = db.scalars(
+                select(PendingFence)
+                .order_by(PendingFence.id)
+                .limit(_REPLAY_BATCH)
+                .with_for_update()
+            ).all()
+            fences: dict[str, int] = {}
+            for row in rows:
+                for key in self._keys_of(db, row):
+                    fences[key] = max(row.ver, fences.get(key, 0))
+            self._cache.fence_before_trust(fences)
+            db.execute(delete(PendingFence).where(PendingFence.id.in_([row.id for row in rows])))
+            return len(rows)
+
+    def _keys_of(self, db: Session, row: PendingFence) -> list[str]:
+        if row.key is not None:
+            return [row.key]
+        # written by a trigger, which can't know the keyed hash of an email
+        assert row.user_id is not None  # noqa: S101 — a check constraint holds it
+        email = db.scalar(select(User.email_canonical).where(User.id == row.user_id))
+        credential_keys = self._credential_keys.all(email) if email else []
+        return [user_key(row.user_id), *credential_keys]
+
+
+def _write_down(db: Session, fences: dict[str, int]) -> None:
+    if fences:
+        db.execute(
+            insert(PendingFence).values(key=bindparam("key"), ver=bindparam("ver")),
+            [{"key": key, "ver": version} for key, version in fences.items()],
+        )
+
+
+def any_pending() -> "object":
+    """A column: whether fences are written down. Asked along with facts that are read anyway."""
+    return select(PendingFence.id).exists()
+
+

@@ -126,3 +126,17 @@ class AuditEvent(Base):
     actor_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     address: Mapped[str] = mapped_column(server_default="")
     details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+
+
+class PendingFence(Base):
+    """A fence that Redis has yet to take: of a key, or of all copies of a user but sessions."""
+
+    __tablename__ = "pending_fences"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    key: Mapped[str | None]
+    user_id: Mapped[UUID | None]
+    ver: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+
+    __table_args__ = (CheckConstraint("(key IS NULL) <> (user_id IS NULL)", name="of_one"),)

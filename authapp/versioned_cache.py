@@ -11,6 +11,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from authapp.errors import StoreUnavailable
+from authapp.resilience import Breaker
 from authapp.sealing import Sealer
 
 # Named by their content, so that versions of us that differ can share a server.
@@ -53,13 +54,17 @@ class VersionedCache:
     Args:
         client: redis-py client that returns bytes. It may retry: every operation can be repeated.
         sealer: encrypts values; one that does not open is a miss.
+        breaker: decides whether Redis is asked at all.
     Raises:
         StoreUnavailable: from every operation, when Redis did not answer or refused.
     """
 
-    def __init__(self, client: "redis.Redis", sealer: Sealer) -> None:
+    def __init__(
+        self, client: "redis.Redis", sealer: Sealer, breaker: Breaker | None = None
+    ) -> None:
         self._client = client
         self._sealer = sealer
+        self.breaker = breaker or Breaker("redis")
 
     def acquire(self, key: str, *, renew: bool = False) -> Acquired:
         """The copy under `key`, or a lease to fill it; with `renew`, both."""
@@ -99,10 +104,24 @@ class VersionedCache:
     def fence(self, versions: Mapping[str, int]) -> None:
         """Drops the copies of these keys and refuses fills below the versions given.
 
-        One round trip however many keys. Safe to repeat.
+        One round trip however many keys. Safe to repeat. One that fails opens the breaker: this
+        process does not trust the copies again before what it could not fence was fenced.
         """
         if versions:
-            self._run(lambda: self._fence_all(versions))
+            try:
+                self._run(lambda: self._fence_all(versions))
+            except StoreUnavailable:
+                self.breaker.open()
+                raise
+
+    def fence_before_trust(self, versions: Mapping[str, int]) -> None:
+        """As `fence`, while the breaker is open: for those that failed before."""
+        if versions:
+            self.breaker.attempt(lambda: self._asked(lambda: self._fence_all(versions)))
+
+    def ping(self) -> None:
+        """Returns if Redis answers, whatever the breaker thinks."""
+        self._asked(self._client.ping)
 
     def _fence_all(self, versions: Mapping[str, int]) -> None:
         with self._client.pipeline(transaction=False) as pipe:
@@ -111,6 +130,9 @@ class VersionedCache:
             pipe.execute()
 
     def _run(self, command: Callable[[], Any]) -> Any:
+        return self.breaker.call(lambda: self._asked(command))
+
+    def _asked(self, command: Callable[[], Any]) -> Any:
         try:
             try:
                 return command()
