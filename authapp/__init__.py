@@ -3,9 +3,10 @@ logged out gets back in.
 
 Read this file top to bottom to know how the product is put together:
 
-    values          errors, config, identity, emails, passwords, tokens, sealing, devices
-    stores          models, database, versioned_cache, changes, users, roles, sessions, limits,
-                    audit
+    values          errors, config, identity, emails, passwords, tokens, sealing, copy_keys,
+                    devices, resilience, background
+    stores          models, database, versioned_cache, changes, users, credentials, roles,
+                    sessions, limits, audit
     use cases       authentication
     assembly        services, schema, observability
     edges           web/, cli, embedded, launcher
@@ -33,6 +34,7 @@ from authapp.sessions import Live
 from authapp.web.admin import admin
 from authapp.web.api import api
 from authapp.web.csrf import check_origin
+from authapp.web.effects import note_pending, register_pending_answers
 from authapp.web.error_handlers import register_domain_errors, register_error_answers
 from authapp.web.guards import auth_session, client, current_user, login_required, roles_required
 from authapp.web.headers import register_security_headers
@@ -63,7 +65,7 @@ class Auth:
         """
         config = config or Config.from_mapping(_without_flask_defaults(app))
         _tell_flask(app, config)
-        self.services = build_services(config, self._limiter(app, config))
+        self.services = build_services(config, self._limiter(app, config), on_pending=note_pending)
         app.extensions["authapp"] = self
         app.session_interface = SessionInterface(
             app, self.services.sessions, self.services.tokens, client
@@ -75,6 +77,7 @@ class Auth:
             )
         app.before_request(lambda: check_origin(request, config.SESSION_COOKIE_NAME))
         app.context_processor(lambda: {"current_user": current_user})
+        register_pending_answers(app, config.REVALIDATE_SECONDS)
         register_domain_errors(app, lambda: _login_url(app))
 
     def log_in(self, email: str, password: str, *, remember: bool = False) -> Live:

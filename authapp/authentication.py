@@ -7,6 +7,7 @@ from uuid import UUID
 
 from authapp import audit
 from authapp.changes import Changes
+from authapp.credentials import CredentialStore
 from authapp.emails import Email, parse_email
 from authapp.errors import InvalidCredentials, InvalidField, UnknownUser
 from authapp.identity import USER, Identity
@@ -29,6 +30,7 @@ class Authentication:
     def __init__(
         self,
         users: UserStore,
+        credentials: CredentialStore,
         sessions: SessionStore,
         changes: Changes,
         hasher: PasswordHasher,
@@ -36,6 +38,7 @@ class Authentication:
         clock: Callable[[], datetime],
     ) -> None:
         self._users = users
+        self._credentials = credentials
         self._sessions = sessions
         self._changes = changes
         self._hasher = hasher
@@ -64,7 +67,9 @@ class Authentication:
             errors["name"] = reason
         if errors or address is None:
             raise InvalidField(errors)
-        return self._users.create(address, name, self._hasher.hash(password), roles)
+        user = self._users.create(address, name, self._hasher.hash(password), roles)
+        self._credentials.prime(address.canonical)
+        return user
 
     def log_in(
         self,
@@ -87,7 +92,7 @@ class Authentication:
         address = parse_email(email)
         self._limits.take_address(client.address)
         self._limits.take_account(address.canonical)
-        found = self._users.credentials(address.canonical)
+        found = self._credentials.find(address.canonical)
         if found is None or not found.active:
             self._hasher.verify_dummy(password)
             raise InvalidCredentials
@@ -116,7 +121,7 @@ class Authentication:
         user = live.record.user
         canonical = parse_email(user.email).canonical
         self._limits.take_account(canonical)
-        found = self._users.credentials(canonical)
+        found = self._credentials.read(canonical)
         if found is None or not found.active:
             raise InvalidCredentials
         if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
@@ -164,7 +169,7 @@ class Authentication:
             UnknownUser
         """
         canonical = parse_email(email).canonical
-        found = self._users.credentials(canonical)
+        found = self._credentials.read(canonical)
         if found is None:
             raise UnknownUser(f"there is no user {email}")
         if reason := why_refused(password, (email,)):

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-
 import structlog
-from sqlalchemy import bindparam, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from authapp.copy_keys import CredentialKeys, session_key, user_key
@@ -117,6 +116,15 @@ class Changes:
             done += batch
         return done
 
+    def catch_up(self) -> None:
+        """Replays what others wrote down, unless Redis is away: then it is done on its return."""
+        if self._cache.breaker.is_open:
+            return
+        try:
+            self.replay()
+        except StoreUnavailable:
+            _log.warning("fences_not_replayed")
+
     def pending(self) -> int:
         """How many fences are written down."""
         with self._database.transaction() as db:
@@ -168,8 +176,6 @@ def _write_down(db: Session, fences: dict[str, int]) -> None:
         )
 
 
-def any_pending() -> "object":
+def any_pending() -> ColumnElement[bool]:
     """A column: whether fences are written down. Asked along with facts that are read anyway."""
     return select(PendingFence.id).exists()
-
-

@@ -12,12 +12,16 @@ from redis.retry import Retry
 from sqlalchemy import text
 
 from authapp.authentication import Authentication
+from authapp.background import Background
 from authapp.changes import Changes
 from authapp.config import Config
+from authapp.copy_keys import CredentialKeys
+from authapp.credentials import CredentialStore
 from authapp.database import Database, connect
 from authapp.errors import StoreUnavailable
 from authapp.limits import LoginLimits
 from authapp.passwords import PasswordHasher
+from authapp.resilience import Breaker
 from authapp.sealing import Sealer, derive_key
 from authapp.sessions import Limits, SessionStore
 from authapp.tokens import SessionTokens
@@ -43,6 +47,9 @@ class Services:
     sessions: SessionStore
     authentication: Authentication
     tokens: SessionTokens
+    changes: Changes
+    background: Background
+    revalidate_seconds: int
     redirect_hosts: tuple[str, ...]
 
     def store_states(self) -> dict[str, bool]:
@@ -65,6 +72,10 @@ class Services:
         return True
 
 
+def _at_once(task: Callable[[], None]) -> None:
+    task()
+
+
 def limiter_storage_options() -> dict[str, Any]:
     """How Flask-Limiter reaches Redis: briefly, and once: a repeated count counts twice."""
     return {
@@ -80,12 +91,16 @@ def utc_now() -> datetime:
 
 
 def build_services(
-    config: Config, limiter: Callable[[], RateLimiter], clock: Callable[[], datetime] = utc_now
+    config: Config,
+    limiter: Callable[[], RateLimiter],
+    clock: Callable[[], datetime] = utc_now,
+    on_pending: Callable[[], None] = lambda: None,
 ) -> Services:
     """Wires the stores and use cases. Opens no connection.
 
     Args:
         limiter: gives the strategy that counts in Redis.
+        on_pending: see `Changes`.
     """
     client = redis.Redis.from_url(
         config.REDIS_URL,
@@ -96,10 +111,19 @@ def build_services(
         client_name="authapp",
     )
     database = Database(connect(config.DATABASE_URL, POOL_SIZE))
-    cache = VersionedCache(client, Sealer(config.SECRET_KEY))
+    cache = VersionedCache(client, Sealer(config.SECRET_KEY), Breaker("redis"))
     tokens = SessionTokens(config.SECRET_KEY)
-    changes = Changes(database, cache)
-    users = UserStore(database, changes, clock)
+    credential_keys = CredentialKeys(config.SECRET_KEY)
+    changes = Changes(database, cache, credential_keys, on_pending)
+    users = UserStore(database, changes, cache, config.USER_CACHE_SECONDS, clock)
+    background = Background()
+    credentials = CredentialStore(
+        database,
+        cache,
+        credential_keys,
+        config.CREDENTIAL_CACHE_SECONDS,
+        background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
+    )
     sessions = SessionStore(
         database,
         changes,
@@ -128,7 +152,12 @@ def build_services(
         redis=client,
         users=users,
         sessions=sessions,
-        authentication=Authentication(users, sessions, changes, hasher, login_limits, clock),
+        authentication=Authentication(
+            users, credentials, sessions, changes, hasher, login_limits, clock
+        ),
+        changes=changes,
+        background=background,
+        revalidate_seconds=config.REVALIDATE_SECONDS,
         tokens=tokens,
         redirect_hosts=config.ALLOWED_REDIRECT_HOSTS,
     )

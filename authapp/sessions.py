@@ -8,24 +8,22 @@ from typing import Any, Literal, cast
 from uuid import UUID
 
 import msgspec
-import structlog
 from sqlalchemy import ARRAY, ColumnElement, Text, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from authapp import audit
-from authapp.changes import Change, Changes, session_key
+from authapp.changes import Change, Changes, any_pending
+from authapp.copy_keys import session_key
 from authapp.database import Database
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from authapp.identity import Identity
 from authapp.models import SessionRow, User
 from authapp.tokens import SessionToken, SessionTokens
 from authapp.users import identity_of
-from authapp.versioned_cache import Lease, VersionedCache
+from authapp.versioned_cache import Lease, VersionedCache, decode_copy
 
 Clock = Callable[[], datetime]
 Kind = Literal["browser", "api"]
-
-_log = structlog.get_logger(__name__)
 
 
 class EndReason(StrEnum):
@@ -240,7 +238,7 @@ class SessionStore:
         key = session_key(token.digest)
         try:
             acquired = self._cache.acquire(key)
-            copy = _decode(acquired.value)
+            copy = decode_copy(acquired.value, SessionRecord)
             if copy is not None and self._clock() - copy.checked_at < self._limits.revalidate:
                 return self._judge(token, copy)
             lease = acquired.lease or self._cache.acquire(key, renew=True).lease
@@ -293,13 +291,15 @@ class SessionStore:
         now = self._clock()
         with self._database.transaction() as db:
             found = db.execute(
-                select(SessionRow, User)
+                select(SessionRow, User, any_pending())
                 .join(User, User.id == SessionRow.user_id)
                 .where(SessionRow.digest == token.digest)
             ).one_or_none()
             if found is None:
                 return None
-            row, user = found
+            row, user, fences_pending = found
+            if fences_pending:
+                self._changes.catch_up()
             record = _record(row, user, now)
             if seen is not None and seen > record.last_seen_at:
                 record = msgspec.structs.replace(record, last_seen_at=seen)
@@ -319,12 +319,7 @@ class SessionStore:
     def _fill(self, key: str, lease: Lease, record: SessionRecord) -> None:
         remaining = (record.expires_at - self._clock()).total_seconds()
         ttl = min(max(remaining, 60.0), record.idle_seconds + 3_600.0)
-        try:
-            outcome = self._cache.fill(key, lease, record.ver, msgspec.json.encode(record), ttl)
-        except StoreUnavailable:
-            return  # the answer came from Postgres; it does not depend on the copy
-        if outcome != "filled":
-            _log.debug("fill_refused", outcome=outcome)
+        self._cache.fill_quietly(key, lease, record.ver, record, ttl)
 
     # -- patch ---------------------------------------------------------------------------------
 
@@ -489,12 +484,3 @@ def _record(row: SessionRow, user: User, now: datetime) -> SessionRecord:
         checked_at=now,
         ended_why=why,
     )
-
-
-def _decode(value: bytes | None) -> SessionRecord | None:
-    if value is None:
-        return None
-    try:
-        return msgspec.json.decode(value, type=SessionRecord)
-    except msgspec.DecodeError:  # sealed by us, but by a version with other fields: read anew
-        return None

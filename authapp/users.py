@@ -7,30 +7,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import ColumnElement, Select, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from authapp import audit
 from authapp.changes import Change, Changes
+from authapp.copy_keys import user_key
 from authapp.database import Database
 from authapp.emails import Email
 from authapp.errors import EmailTaken, InvalidField, LastAdmin, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
 from authapp.models import Role, User, UserRole
 from authapp.roles import roles_named
+from authapp.versioned_cache import VersionedCache
 
 Clock = Callable[[], datetime]
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What log-in needs to know of a user."""
+class UserCopy(msgspec.Struct, frozen=True):
+    """What `user:` holds: a user, and the version it was read at."""
 
-    user_id: UUID
-    password_hash: str
-    active: bool
-    epoch: int
+    user: Identity
+    ver: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,25 @@ def identity_of(user: User) -> Identity:
 
 
 class UserStore:
-    """Users in Postgres.
+    """Users: facts in Postgres, copies in Redis.
 
+    Args:
+        copy_ttl: seconds a copy is kept.
     Raises:
         StoreUnavailable: from every method; then nothing was changed.
     """
 
-    def __init__(self, database: Database, changes: Changes, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        changes: Changes,
+        cache: VersionedCache,
+        copy_ttl: float,
+        clock: Clock,
+    ) -> None:
         self._database = database
+        self._cache = cache
+        self._copy_ttl = copy_ttl
         self._changes = changes
         self._clock = clock
 
@@ -79,7 +90,8 @@ class UserStore:
             UnknownRole: nothing was added.
         """
         now = self._clock()
-        with self._database.transaction() as db:
+        with self._changes.begin() as change:
+            db = change.db
             granted = roles_named(db, roles)
             user_id = db.scalar(
                 insert(User)
@@ -102,19 +114,17 @@ class UserStore:
             db.flush()
             return identity_of(user)
 
-    def credentials(self, canonical_email: str) -> Credentials | None:
-        with self._database.transaction() as db:
-            row = db.execute(
-                select(User.id, User.password_hash, User.active, User.epoch).where(
-                    User.email_canonical == canonical_email
-                )
-            ).one_or_none()
-        return None if row is None else Credentials(*row)
+    def get(self, user_id: UUID) -> tuple[Identity | None, bool]:
+        """The user, and whether a copy told."""
+        found, hit = self._cache.read_through(
+            user_key(user_id), UserCopy, lambda: self._read(user_id), self._copy_ttl
+        )
+        return (found.user if found else None), hit
 
-    def get(self, user_id: UUID) -> Identity | None:
+    def _read(self, user_id: UUID) -> UserCopy | None:
         with self._database.transaction() as db:
             user = db.get(User, user_id)
-            return None if user is None else identity_of(user)
+            return None if user is None else UserCopy(identity_of(user), user.ver)
 
     def find(self, canonical_email: str) -> Identity | None:
         with self._database.transaction() as db:
@@ -164,15 +174,15 @@ class UserStore:
 
     def rehash(self, user_id: UUID, epoch: int, password_hash: str) -> None:
         """Replaces the hash of an unchanged password, unless the password changed meanwhile."""
-        with self._database.transaction() as db:
-            user = db.scalar(
+        with self._changes.begin() as change:
+            user = change.db.scalar(
                 select(User)
                 .where(User.id == user_id, User.epoch == epoch)
                 .with_for_update(key_share=True)
             )
             if user is not None:
                 user.password_hash = password_hash
-                user.ver += 1
+                self._changed(change, user)
 
     def grant(self, canonical_email: str, role: str) -> Identity:
         """Gives a role; nothing happens when the user has it.
@@ -232,8 +242,7 @@ class UserStore:
     def _changed(self, change: Change, user: User) -> None:
         user.ver += 1
         user.updated_at = self._clock()
-        change.db.flush()
-        change.of_user(user.id)
+        change.of_user(user)
 
     def _record(self, change: Change, event: str, user: User, role: str) -> None:
         audit.record(change.db, event, self._clock(), user_id=user.id, role=role)

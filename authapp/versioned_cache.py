@@ -5,9 +5,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
+import msgspec
 import redis
+import structlog
 from redis.exceptions import ResponseError
 
 from authapp.errors import StoreUnavailable
@@ -24,6 +26,17 @@ LIBRARY = _SOURCE.replace("VERSION", _VERSION)
 LEASE_MS = 10_000
 FENCE_MS = 60_000
 
+_log = structlog.get_logger(__name__)
+
+
+class Versioned(Protocol):
+    """A record that says which version of the facts it was read at."""
+
+    @property
+    def ver(self) -> int: ...
+
+
+V = TypeVar("V", bound=Versioned)
 FillOutcome = Literal["filled", "boot", "lease", "fence"]
 
 
@@ -80,6 +93,48 @@ class VersionedCache:
         if value is None:  # planted, moved, or sealed by a key that was retired: get the lease too
             return self.acquire(key, renew=True)
         return Acquired(value, None)
+
+    def read_through(
+        self,
+        key: str,
+        kind: type[V],
+        load: Callable[[], V | None],
+        ttl: float,
+        run_fill: Callable[[Callable[[], None]], None] = lambda fill: fill(),
+    ) -> tuple[V | None, bool]:
+        """The copy under `key`, else what `load` reads, which becomes the copy.
+
+        Args:
+            kind: a msgspec record with a `ver`.
+            ttl: seconds to keep the copy.
+            run_fill: runs the filling, now or later.
+        Returns:
+            the record, None where `load` finds none; and whether it is a copy.
+        Raises:
+            StoreUnavailable: from `load`; that Redis could not be asked only means a miss.
+        """
+        try:
+            acquired = self.acquire(key)
+            copy = decode_copy(acquired.value, kind)
+            if copy is not None:
+                return copy, True
+            lease = acquired.lease or self.acquire(key, renew=True).lease
+        except StoreUnavailable:
+            return load(), False
+        found = load()
+        if found is not None and lease is not None:
+            held = lease
+            run_fill(lambda: self.fill_quietly(key, held, found.ver, found, ttl))
+        return found, False
+
+    def fill_quietly(self, key: str, lease: Lease, version: int, record: V, ttl: float) -> None:
+        """As `fill`, for a record; the answer does not depend on it, so no error leaves."""
+        try:
+            outcome = self.fill(key, lease, version, msgspec.json.encode(record), ttl)
+        except StoreUnavailable:
+            return
+        if outcome != "filled":
+            _log.debug("fill_refused", outcome=outcome)
 
     def fill(self, key: str, lease: Lease, version: int, value: bytes, ttl: float) -> FillOutcome:
         """Stores `value`, read from Postgres at `version`, unless anything happened meanwhile.
@@ -143,3 +198,13 @@ class VersionedCache:
                 return command()
         except redis.RedisError as error:
             raise StoreUnavailable("redis") from error
+
+
+def decode_copy(value: bytes | None, kind: type[V]) -> V | None:
+    """The record in a copy; None when there is none, or another version of us wrote it."""
+    if value is None:
+        return None
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except msgspec.DecodeError:
+        return None

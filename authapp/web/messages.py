@@ -35,3 +35,8 @@ def too_many_attempts(retry_after: int) -> str:
     if retry_after < 120:
         return f"Too many attempts. Try again in {retry_after} seconds."
     return f"Too many attempts. Try again in {-(-retry_after // 60)} minutes."
+
+
+def within(seconds: int) -> str:
+    """What is added when a change reaches other instances late."""
+    return f"Your other devices may take up to {seconds} seconds to notice."

@@ -4,12 +4,14 @@ from uuid import UUID
 
 from flask import Blueprint, abort, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from werkzeug import Response
 
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.sessions import Ended, EndReason
+from authapp.web.effects import are_pending
 from authapp.web.forms import LoginForm, PasswordForm, ProfileForm, SignupForm, show_errors, text
 from authapp.web.guards import auth_session, client, login_required, require_live, services
-from authapp.web.messages import DONE, SIGNED_OUT, WRONG_CREDENTIALS, too_many_attempts
+from authapp.web.messages import DONE, SIGNED_OUT, WRONG_CREDENTIALS, too_many_attempts, within
 from authapp.web.redirects import safe_next
 from authapp.web.representations import SessionView
 
@@ -26,7 +28,16 @@ def bound_body() -> None:
 
 @pages.app_context_processor
 def notice() -> dict[str, str | None]:
-    return {"notice": DONE.get(request.args.get("done", ""))}
+    said = DONE.get(request.args.get("done", ""))
+    if said and request.args.get("within", "").isdecimal():
+        said = f"{said} {within(services().revalidate_seconds)}"
+    return {"notice": said}
+
+
+def _done(endpoint: str, what: str) -> Response:
+    """Leads to a page that says what was done, and how long other devices may take to notice."""
+    seconds = services().revalidate_seconds if are_pending() else None
+    return redirect(url_for(endpoint, done=what, within=seconds), 303)
 
 
 def next_url(target: str | None) -> str:
@@ -104,7 +115,7 @@ def logout() -> ResponseReturnValue:
     if visitor.presented:
         services().authentication.log_out(visitor.presented, client())
         visitor.forget()
-    response = make_response(redirect(url_for("pages.home", done="logged-out"), 303))
+    response = make_response(_done("pages.home", "logged-out"))
     # what the browser kept of private pages goes too (OWASP ASVS 5.0, 14.3.1)
     response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
@@ -135,7 +146,7 @@ def account_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("account.html", form=form, user=user), 400
-    return redirect(url_for("pages.account", done="profile"), 303)
+    return _done("pages.account", "profile")
 
 
 @pages.get("/account/password")
@@ -158,7 +169,7 @@ def password_submit() -> ResponseReturnValue:
         show_errors(form, invalid.errors)
         return render_template("password.html", form=form), 400
     auth_session().begin(fresh)
-    return redirect(url_for("pages.account", done="password"), 303)
+    return _done("pages.account", "password")
 
 
 @pages.get("/account/sessions")
@@ -180,12 +191,12 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
         abort(404)
     if session_id == record.id:
         auth_session().forget()
-        return redirect(url_for("pages.home", done="logged-out"), 303)
-    return redirect(url_for("pages.sessions", done="session-ended"), 303)
+        return _done("pages.home", "logged-out")
+    return _done("pages.sessions", "session-ended")
 
 
 @pages.post("/account/sessions/end-others")
 @login_required
 def end_other_sessions() -> ResponseReturnValue:
     services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
-    return redirect(url_for("pages.sessions", done="sessions-ended"), 303)
+    return _done("pages.sessions", "sessions-ended")

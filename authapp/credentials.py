@@ -1,0 +1,88 @@
+"""What log-in needs to know of a user: from Redis first, from Postgres on a miss."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import select
+
+from authapp.copy_keys import CredentialKeys
+from authapp.database import Database
+from authapp.errors import StoreUnavailable
+from authapp.models import User
+from authapp.versioned_cache import VersionedCache
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """The record a password is compared with.
+
+    Attributes:
+        epoch: raised by whatever ends trust in this record; a session starts only under it.
+    """
+
+    user_id: UUID
+    password_hash: str
+    active: bool
+    epoch: int
+    ver: int
+
+
+class CredentialStore:
+    """
+    Args:
+        fill: runs the filling of a copy, now or in the background; log-in never depends on it.
+        ttl: seconds a copy is kept.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cache: VersionedCache,
+        keys: CredentialKeys,
+        ttl: float,
+        fill: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._keys = keys
+        self._ttl = ttl
+        self._fill = fill
+
+    def find(self, canonical_email: str) -> Credentials | None:
+        """
+        Raises:
+            StoreUnavailable: there is no copy and Postgres could not be asked.
+        """
+        found, _ = self._cache.read_through(
+            self._keys.current(canonical_email),
+            Credentials,
+            lambda: self.read(canonical_email),
+            self._ttl,
+            self._fill,
+        )
+        return found
+
+    def read(self, canonical_email: str) -> Credentials | None:
+        """From Postgres.
+
+        Raises:
+            StoreUnavailable
+        """
+        with self._database.transaction() as db:
+            row = db.execute(
+                select(User.id, User.password_hash, User.active, User.epoch, User.ver).where(
+                    User.email_canonical == canonical_email
+                )
+            ).one_or_none()
+        return None if row is None else Credentials(*row)
+
+    def prime(self, canonical_email: str) -> None:
+        """Fills the copy of somebody who has just signed up, for the log-in that follows."""
+
+        def find() -> None:
+            try:
+                self.find(canonical_email)
+            except StoreUnavailable:
+                return  # the log-in will ask Postgres
+
+        self._fill(find)
