@@ -6,8 +6,8 @@ Read this file top to bottom to know how the product is put together:
     values          errors, config, identity, emails, passwords, tokens, sealing, copy_keys,
                     devices, resilience, background
     stores          models, database, versioned_cache, changes, users, credentials, roles,
-                    sessions, limits, audit
-    use cases       authentication
+                    sessions, limits, locks, audit
+    use cases       authentication, maintenance
     assembly        services, schema, observability
     edges           web/, cli, embedded, launcher
 

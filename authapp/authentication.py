@@ -161,6 +161,48 @@ class Authentication:
             raise InvalidField(refused)
         return self._users.update_profile(user.id, name, image)
 
+    def set_active(self, user_id: UUID, *, active: bool, actor: Identity | None) -> Identity:
+        """Activates or deactivates somebody; a deactivated person's sessions end at once
+        (OWASP ASVS 5.0, 7.4.2).
+
+        Args:
+            actor: who does it; None for the operator's command line.
+        Raises:
+            UnknownUser
+            LastAdmin: no active administrator would be left.
+        """
+        with self._changes.begin() as change:
+            user = self._users.set_active(change, user_id, active=active)
+            if not active:
+                self._sessions.end_all(change, user_id, EndReason.DEACTIVATED)
+            audit.record(
+                change.db,
+                "user.activated" if active else "user.deactivated",
+                self._clock(),
+                user_id=user_id,
+                actor_id=actor.id if actor else None,
+            )
+        return user
+
+    def end_sessions_of(self, user_id: UUID, actor: Identity | None) -> int:
+        """Ends all sessions of somebody (OWASP ASVS 5.0, 7.4.5); returns how many.
+
+        Raises:
+            UnknownUser
+        """
+        with self._changes.begin() as change:
+            self._users.hold(change, user_id)
+            ended = self._sessions.end_all(change, user_id, EndReason.REVOKED_BY_ADMIN)
+            audit.record(
+                change.db,
+                "sessions.ended",
+                self._clock(),
+                user_id=user_id,
+                actor_id=actor.id if actor else None,
+                sessions=ended,
+            )
+        return ended
+
     def set_password(self, email: str, password: str) -> UUID:
         """Sets a password for somebody (operators only); all their sessions end.
 

@@ -20,6 +20,8 @@ from authapp.credentials import CredentialStore
 from authapp.database import Database, connect
 from authapp.errors import StoreUnavailable
 from authapp.limits import LoginLimits
+from authapp.locks import Locks
+from authapp.maintenance import Maintenance
 from authapp.passwords import PasswordHasher
 from authapp.resilience import Breaker
 from authapp.sealing import Sealer, derive_key
@@ -47,6 +49,7 @@ class Services:
     sessions: SessionStore
     authentication: Authentication
     tokens: SessionTokens
+    maintenance: Maintenance
     changes: Changes
     background: Background
     revalidate_seconds: int
@@ -70,6 +73,16 @@ class Services:
         except redis.RedisError:
             return False
         return True
+
+
+def _redis_client(url: str, retries: int) -> "redis.Redis":
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=REDIS_TIMEOUT,
+        socket_connect_timeout=REDIS_TIMEOUT,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), retries),
+        client_name="authapp",
+    )
 
 
 def _at_once(task: Callable[[], None]) -> None:
@@ -102,14 +115,7 @@ def build_services(
         limiter: gives the strategy that counts in Redis.
         on_pending: see `Changes`.
     """
-    client = redis.Redis.from_url(
-        config.REDIS_URL,
-        socket_timeout=REDIS_TIMEOUT,
-        socket_connect_timeout=REDIS_TIMEOUT,
-        # every command sent through this client can be repeated
-        retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), 1),
-        client_name="authapp",
-    )
+    client = _redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
     database = Database(connect(config.DATABASE_URL, POOL_SIZE))
     cache = VersionedCache(client, Sealer(config.SECRET_KEY), Breaker("redis"))
     tokens = SessionTokens(config.SECRET_KEY)
@@ -154,6 +160,9 @@ def build_services(
         sessions=sessions,
         authentication=Authentication(
             users, credentials, sessions, changes, hasher, login_limits, clock
+        ),
+        maintenance=Maintenance(
+            sessions, changes, Locks(_redis_client(config.REDIS_URL, retries=0))
         ),
         changes=changes,
         background=background,

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ARRAY, ColumnElement, Text, literal, select, update
+from sqlalchemy import ARRAY, ColumnElement, Text, delete, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from authapp import audit
@@ -374,6 +374,45 @@ class SessionStore:
     def end_all(self, change: Change, user_id: UUID, why: EndReason) -> int:
         """Ends all sessions of a user within a change the caller completes; returns how many."""
         return self._end(change, why, SessionRow.user_id == user_id)
+
+    def end_expired(self, limit: int) -> int:
+        """Ends up to `limit` sessions that are past their limits; returns how many."""
+        now = self._clock()
+        idle_end = SessionRow.last_seen_at + SessionRow.idle_seconds * text("interval '1 second'")
+        with self._changes.begin() as change:
+            rows = change.db.execute(
+                select(SessionRow.id, SessionRow.expires_at <= now)
+                .where(
+                    SessionRow.ended_at.is_(None),
+                    (SessionRow.expires_at <= now) | (idle_end + self._limits.revalidate <= now),
+                )
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            ).all()
+            for why in (EndReason.ABSOLUTE, EndReason.IDLE):
+                ids = [row.id for row in rows if row[1] is (why is EndReason.ABSOLUTE)]
+                self._end(change, why, SessionRow.id.in_(ids))
+        return len(rows)
+
+    def prune(self, retention: timedelta, limit: int) -> int:
+        """Removes up to `limit` sessions that ended longer ago than `retention`; returns how many.
+
+        No copy is dropped: one that says "ended" stays true, and none that is live is left.
+        """
+        with self._changes.begin() as change:
+            old = (
+                select(SessionRow.id)
+                .where(SessionRow.ended_at < self._clock() - retention)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            )
+            removed = change.db.scalars(
+                delete(SessionRow)
+                .where(SessionRow.id.in_(old))
+                .returning(SessionRow.id)
+                .execution_options(synchronize_session=False)
+            ).all()
+        return len(removed)
 
     def _end(
         self,

@@ -184,6 +184,48 @@ class UserStore:
                 user.password_hash = password_hash
                 self._changed(change, user)
 
+    def set_active(self, change: Change, user_id: UUID, *, active: bool) -> Identity:
+        """Activates or deactivates within a change the caller completes.
+
+        Raises:
+            UnknownUser
+            LastAdmin: no active administrator would be left.
+        """
+        user = self._locked(change.db, User.id == user_id)
+        if user.active != active:
+            if not active and any(role.name == ADMIN for role in user.roles):
+                self._keep_an_admin(change.db, without=user)
+            user.active = active
+            user.epoch += 1  # what was verified before is void, also if it is activated again
+            self._changed(change, user)
+        return identity_of(user)
+
+    def set_roles(self, user_id: UUID, names: Iterable[str], actor_id: UUID) -> Identity:
+        """Gives a user exactly these roles.
+
+        Raises:
+            UnknownUser, UnknownRole
+            LastAdmin: no active administrator would be left.
+        """
+        with self._changes.begin() as change:
+            user = self._locked(change.db, User.id == user_id)
+            wanted = roles_named(change.db, names)
+            held = {role.name for role in user.roles}
+            if held != {role.name for role in wanted}:
+                if ADMIN in held and all(role.name != ADMIN for role in wanted):
+                    self._keep_an_admin(change.db, without=user)
+                user.roles = wanted
+                self._changed(change, user)
+                audit.record(
+                    change.db,
+                    "roles.set",
+                    self._clock(),
+                    user_id=user.id,
+                    actor_id=actor_id,
+                    roles=[role.name for role in wanted],
+                )
+            return identity_of(user)
+
     def grant(self, canonical_email: str, role: str) -> Identity:
         """Gives a role; nothing happens when the user has it.
 
@@ -232,6 +274,14 @@ class UserStore:
         user.epoch += 1
         self._changed(change, user)
         return user.epoch
+
+    def hold(self, change: Change, user_id: UUID) -> None:
+        """Makes other changes of this user wait for the caller's.
+
+        Raises:
+            UnknownUser
+        """
+        self._locked(change.db, User.id == user_id)
 
     def _locked(self, db: Session, which: ColumnElement[bool]) -> User:
         user = db.scalar(select(User).where(which).with_for_update(key_share=True))
