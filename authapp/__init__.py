@@ -36,14 +36,30 @@ from authapp.web.api import api
 from authapp.web.csrf import check_origin
 from authapp.web.effects import note_pending, register_pending_answers
 from authapp.web.error_handlers import register_domain_errors, register_error_answers
-from authapp.web.guards import auth_session, client, current_user, login_required, roles_required
+from authapp.web.guards import (
+    auth_session,
+    client,
+    current_user,
+    login_required,
+    permission_required,
+    roles_required,
+)
 from authapp.web.headers import register_security_headers
 from authapp.web.health import health
 from authapp.web.pages import pages
 from authapp.web.request_log import register_request_log
 from authapp.web.session_interface import SessionInterface
+from authapp.web.users_api import users_api
 
-__all__ = ["Auth", "Config", "create_app", "current_user", "login_required", "roles_required"]
+__all__ = [
+    "Auth",
+    "Config",
+    "create_app",
+    "current_user",
+    "login_required",
+    "permission_required",
+    "roles_required",
+]
 
 
 class Auth:
@@ -128,7 +144,7 @@ def create_app(config: Config) -> Flask:
     Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
 
-    for blueprint in (pages, admin, api, health):
+    for blueprint in (pages, admin, api, users_api, health):
         app.register_blueprint(blueprint)
     register_error_answers(app)
     register_security_headers(

@@ -2,15 +2,19 @@
 
 import secrets
 import sys
+from collections import Counter
 from typing import Any
+from uuid import UUID
 
 import click
 from flask import Flask
 
+from authapp.devices import device_name
 from authapp.emails import parse_email
 from authapp.errors import AuthappError, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
 from authapp.services import Services
+from authapp.sessions import Client, EndReason
 
 FIRST_ADMIN = "admin@authapp.internal"
 
@@ -28,6 +32,8 @@ class _Group(click.Group):
 def register_commands(app: Flask, database_url: str, services: Services) -> None:
     app.cli.add_command(_database_commands(database_url))
     app.cli.add_command(_user_commands(services))
+    app.cli.add_command(_session_commands(services))
+    app.cli.add_command(_maintenance_command(services))
 
 
 def _database_commands(database_url: str) -> click.Group:
@@ -89,10 +95,7 @@ def _user_commands(services: Services) -> click.Group:
     @click.argument("email")
     def show(email: str) -> None:
         """Show one user."""
-        user = users.find(parse_email(email).canonical)
-        if user is None:
-            raise UnknownUser(f"there is no user {email}")
-        click.echo(_line(user))
+        click.echo(_line(_existing(services, email)))
 
     @group.command()
     @click.argument("email")
@@ -107,6 +110,20 @@ def _user_commands(services: Services) -> click.Group:
     def revoke(email: str, role: str) -> None:
         """Take a ROLE from EMAIL."""
         click.echo(_line(users.revoke(parse_email(email).canonical, role)))
+
+    @group.command()
+    @click.argument("email")
+    def activate(email: str) -> None:
+        """Let EMAIL log in again."""
+        user = _existing(services, email)
+        click.echo(_line(authentication.set_active(user.id, active=True, actor=None)))
+
+    @group.command()
+    @click.argument("email")
+    def deactivate(email: str) -> None:
+        """Keep EMAIL from logging in; all their sessions end."""
+        user = _existing(services, email)
+        click.echo(_line(authentication.set_active(user.id, active=False, actor=None)))
 
     @group.command("set-password")
     @click.argument("email")
@@ -128,6 +145,63 @@ def _user_commands(services: Services) -> click.Group:
         click.echo(f"First administrator: {FIRST_ADMIN}\nPassword, shown only now: {password}")
 
     return group
+
+
+def _session_commands(services: Services) -> click.Group:
+    @click.group("sessions", cls=_Group)
+    def group() -> None:
+        """Who is signed in where."""
+
+    @group.command("list")
+    @click.argument("email")
+    def list_(email: str) -> None:
+        """Show the live sessions of EMAIL, the most recently seen first."""
+        for session in services.sessions.of_user(_existing(services, email).id):
+            click.echo(
+                f"{session.id}  {session.kind}  {device_name(session.user_agent)}  "
+                f"{session.address or '-'}  seen {session.last_seen_at:%Y-%m-%d %H:%M}Z"
+            )
+
+    @group.command()
+    @click.argument("email")
+    @click.argument("session_id", type=click.UUID, required=False)
+    def revoke(email: str, session_id: UUID | None) -> None:
+        """End one session of EMAIL, or all of them."""
+        user = _existing(services, email)
+        if session_id is None:
+            ended = services.authentication.end_sessions_of(user.id, None)
+        else:
+            why = EndReason.REVOKED_BY_ADMIN
+            ended = int(services.sessions.end_one(user.id, session_id, why, Client()))
+        click.echo(f"Ended {ended} session{'' if ended == 1 else 's'}.")
+
+    return group
+
+
+def _maintenance_command(services: Services) -> click.Command:
+    @click.command("maintenance")
+    def maintenance() -> None:
+        """End expired sessions, remove those that ended long ago. Safe to interrupt."""
+        try:
+            with services.maintenance.alone() as alone:
+                if not alone:
+                    raise click.ClickException("another instance is at it; try again later")
+                done: Counter[str] = Counter()
+                for progress in services.maintenance.run():
+                    done[progress.step] += progress.rows
+                    click.echo(f"{progress.step}: {done[progress.step]}")
+                click.echo("Nothing is left to do.")
+        except AuthappError as error:
+            raise click.ClickException(str(error)) from None
+
+    return maintenance
+
+
+def _existing(services: Services, email: str) -> Identity:
+    user = services.users.find(parse_email(email).canonical)
+    if user is None:
+        raise UnknownUser(f"there is no user {email}")
+    return user
 
 
 def _password(from_stdin: bool) -> tuple[str, bool]:

@@ -1,6 +1,7 @@
 """Who is asking: a person, or nobody known."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
@@ -10,11 +11,21 @@ ADMIN = "admin"
 USER = "user"
 
 
+class Permission(StrEnum):
+    """What a role may allow. `roles.permissions` says which role allows what."""
+
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
+    ROLES_GRANT = "roles:grant"
+    SESSIONS_END = "sessions:end"
+
+
 class Identity(msgspec.Struct, frozen=True):
     """A person as of the moment their session was last read.
 
     Attributes:
         roles: names, sorted.
+        permissions: what any of the roles allows, sorted.
         created_at: aware, UTC.
     """
 
@@ -25,6 +36,7 @@ class Identity(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     active: bool
     created_at: datetime
+    permissions: tuple[str, ...] = ()
 
     @property
     def is_authenticated(self) -> Literal[True]:
@@ -33,6 +45,10 @@ class Identity(msgspec.Struct, frozen=True):
     def has_role(self, *names: str) -> bool:
         """Whether the person has any of these roles."""
         return any(name in self.roles for name in names)
+
+    def can(self, permission: str) -> bool:
+        """Whether any of the person's roles allows this."""
+        return permission in self.permissions
 
 
 class Anonymous(msgspec.Struct, frozen=True):
@@ -50,6 +66,9 @@ class Anonymous(msgspec.Struct, frozen=True):
         return False
 
     def has_role(self, *names: str) -> bool:  # noqa: ARG002 — the same question as Identity's
+        return False
+
+    def can(self, permission: str) -> bool:  # noqa: ARG002 — as above
         return False
 
 

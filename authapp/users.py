@@ -20,7 +20,7 @@ from authapp.emails import Email
 from authapp.errors import EmailTaken, InvalidField, LastAdmin, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
 from authapp.models import Role, User, UserRole
-from authapp.roles import roles_named
+from authapp.roles import all_roles, roles_named
 from authapp.versioned_cache import VersionedCache
 
 Clock = Callable[[], datetime]
@@ -54,6 +54,7 @@ def identity_of(user: User) -> Identity:
         roles=tuple(role.name for role in user.roles),
         active=user.active,
         created_at=user.created_at,
+        permissions=tuple(sorted({p for role in user.roles for p in role.permissions})),
     )
 
 
@@ -130,6 +131,11 @@ class UserStore:
         with self._database.transaction() as db:
             user = db.scalar(select(User).where(User.email_canonical == canonical_email))
             return None if user is None else identity_of(user)
+
+    def roles(self) -> Sequence[Role]:
+        """The roles there are."""
+        with self._database.transaction() as db:
+            return all_roles(db)
 
     def any_admin(self) -> bool:
         """Whether there is an active administrator."""

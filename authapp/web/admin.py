@@ -1,19 +1,87 @@
-"""The pages administrators use: the list of users."""
+"""The pages administrators use: users, their roles, activation and sessions."""
 
-from flask import Blueprint, render_template, request
+from uuid import UUID
+
+from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from werkzeug import Response
 
-from authapp.identity import ADMIN
-from authapp.web.guards import roles_required, services
+from authapp.errors import LastAdmin, UnknownUser
+from authapp.identity import Identity, Permission
+from authapp.web.guards import permission_required, require_live, services
+from authapp.web.users_api import search_text
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
 
 
 @admin.get("/users")
-@roles_required(ADMIN)
+@permission_required(Permission.USERS_READ)
 def users() -> ResponseReturnValue:
-    search = "".join(c for c in request.args.get("q", "")[:200] if c.isprintable())
+    search = search_text(request)
     page = services().users.page(request.args.get("cursor"), search=search)
     return render_template(
         "admin/users.html", users=page.users, q=search, next_cursor=page.next_cursor
     )
+
+
+@admin.get("/users/<uuid:user_id>")
+@permission_required(Permission.USERS_READ)
+def user(user_id: UUID) -> ResponseReturnValue:
+    return _page(_existing(user_id))
+
+
+@admin.post("/users/<uuid:user_id>/roles")
+@permission_required(Permission.ROLES_GRANT)
+def set_roles(user_id: UUID) -> ResponseReturnValue:
+    actor = require_live().record.user
+    try:
+        services().users.set_roles(user_id, request.form.getlist("roles"), actor.id)
+    except LastAdmin as error:
+        return _page(_existing(user_id), str(error)), 409
+    return _done(user_id, "roles")
+
+
+@admin.post("/users/<uuid:user_id>/activate")
+@permission_required(Permission.USERS_WRITE)
+def activate(user_id: UUID) -> ResponseReturnValue:
+    services().authentication.set_active(user_id, active=True, actor=require_live().record.user)
+    return _done(user_id, "activated")
+
+
+@admin.post("/users/<uuid:user_id>/deactivate")
+@permission_required(Permission.USERS_WRITE)
+def deactivate(user_id: UUID) -> ResponseReturnValue:
+    actor = require_live().record.user
+    try:
+        services().authentication.set_active(user_id, active=False, actor=actor)
+    except LastAdmin as error:
+        return _page(_existing(user_id), str(error)), 409
+    return _done(user_id, "deactivated")
+
+
+@admin.post("/users/<uuid:user_id>/end-sessions")
+@permission_required(Permission.SESSIONS_END)
+def end_sessions(user_id: UUID) -> ResponseReturnValue:
+    services().authentication.end_sessions_of(user_id, require_live().record.user)
+    return _done(user_id, "sessions-of-user-ended")
+
+
+def _existing(user_id: UUID) -> Identity:
+    found, _ = services().users.get(user_id)
+    if found is None:
+        raise UnknownUser
+    return found
+
+
+def _page(person: Identity, problem: str | None = None) -> str:
+    return render_template(
+        "admin/user.html",
+        user=person,
+        roles=services().users.roles(),
+        sessions=len(services().sessions.of_user(person.id)),
+        problem=problem,
+    )
+
+
+def _done(user_id: UUID, what: str) -> Response:
+    return redirect(url_for("admin.user", user_id=user_id, done=what), 303)

@@ -1,13 +1,26 @@
 """The JSON API, `/api/v1`."""
 
+from uuid import UUID
+
 import msgspec
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import NotFound
 
-from authapp.identity import Identity
-from authapp.sessions import Live, SessionSummary
+from authapp.sessions import EndReason, Live, SessionSummary
 from authapp.web.bodies import read_body
-from authapp.web.guards import auth_session, client, require_live, services
-from authapp.web.representations import LoginAnswer, SessionView, json_response
+from authapp.web.guards import (
+    auth_session,
+    client,
+    require_live,
+    services,
+)
+from authapp.web.representations import (
+    LoginAnswer,
+    SessionList,
+    SessionView,
+    UserView,
+    json_response,
+)
 
 MAX_BODY = 64 * 1024  # bytes
 
@@ -24,6 +37,16 @@ class LoginBody(msgspec.Struct):
     remember: bool = False
 
 
+class ProfileBody(msgspec.Struct):
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    image: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class PasswordBody(msgspec.Struct):
+    current_password: str
+    new_password: str
+
+
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
@@ -36,7 +59,7 @@ def bound_body() -> None:
 def signup() -> Response:
     body = read_body(request, SignupBody)
     user = services().authentication.sign_up(body.email, body.password, body.name)
-    return json_response(user, 201)
+    return json_response(UserView.of(user), 201)
 
 
 @api.post("/login")
@@ -51,7 +74,7 @@ def login() -> Response:
         replaces=visitor.presented,
     )
     visitor.begin(live)
-    return json_response(LoginAnswer(live.record.user, _view(live)))
+    return json_response(LoginAnswer(UserView.of(live.record.user), _view(live)))
 
 
 @api.post("/logout")
@@ -65,8 +88,55 @@ def logout() -> tuple[str, int]:
 
 @api.get("/me")
 def me() -> Response:
-    user: Identity = require_live().record.user
-    return json_response(user)
+    return json_response(UserView.of(require_live().record.user))
+
+
+@api.patch("/me")
+def update_me() -> Response:
+    user = require_live().record.user
+    body = read_body(request, ProfileBody)
+    changed = services().authentication.update_profile(
+        user,
+        user.name if body.name is msgspec.UNSET else body.name,
+        user.image if body.image is msgspec.UNSET else body.image,
+    )
+    return json_response(UserView.of(changed))
+
+
+@api.post("/me/password")
+def change_password() -> tuple[str, int]:
+    live = require_live()
+    body = read_body(request, PasswordBody)
+    fresh = services().authentication.change_password(
+        live, body.current_password, body.new_password, client()
+    )
+    auth_session().begin(fresh)
+    return "", 204
+
+
+@api.get("/me/sessions")
+def my_sessions() -> Response:
+    record = require_live().record
+    found = services().sessions.of_user(record.user.id)
+    return json_response(SessionList([SessionView.of(s, current=record.id) for s in found]))
+
+
+@api.delete("/me/sessions/<uuid:session_id>")
+def end_my_session(session_id: UUID) -> tuple[str, int]:
+    record = require_live().record
+    own = session_id == record.id
+    why = EndReason.LOGOUT if own else EndReason.REVOKED_BY_USER
+    if not services().sessions.end_one(record.user.id, session_id, why, client()):
+        raise NotFound("There is no such session.")
+    if own:
+        auth_session().forget()
+    return "", 204
+
+
+@api.delete("/me/sessions")
+def end_my_other_sessions() -> tuple[str, int]:
+    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
+    return "", 204
 
 
 def _view(live: Live) -> SessionView:

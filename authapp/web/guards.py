@@ -63,6 +63,19 @@ def require_roles(*names: str) -> Identity:
     return person
 
 
+def require_permission(permission: str) -> Identity:
+    """The person asking, one of whose roles allows this.
+
+    Raises:
+        NotAuthenticated: nobody is asking.
+        Forbidden: none does.
+    """
+    person = require_live().record.user
+    if not person.can(permission):
+        raise Forbidden(f"this needs the permission {permission}")
+    return person
+
+
 def login_required(view: Callable[P, R]) -> Callable[P, R]:
     """Lets only signed-in people reach a view; others go to log-in, programs get 401."""
 
@@ -83,6 +96,20 @@ def roles_required(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             require_roles(*names)
+            return view(*args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
+def permission_required(permission: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Lets only people reach a view one of whose roles allows this; others get 403."""
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            require_permission(permission)
             return view(*args, **kwargs)
 
         return guarded

@@ -21,6 +21,10 @@ DONE = {
     "profile": "Your profile was saved.",
     "password": "Your password was changed, and your other devices were signed out.",
     "session-ended": "The session was ended.",
+    "roles": "The roles were saved.",
+    "activated": "The account is active.",
+    "deactivated": "The account is deactivated and signed out everywhere.",
+    "sessions-of-user-ended": "All sessions of this person were ended.",
     "sessions-ended": "All other sessions were ended.",
 }
 

@@ -12,6 +12,30 @@ from authapp.identity import Identity
 from authapp.sessions import SessionSummary
 
 
+class UserView(msgspec.Struct, frozen=True, kw_only=True):
+    """A user as the API shows one."""
+
+    id: UUID
+    email: str
+    name: str
+    image: str
+    roles: tuple[str, ...]
+    active: bool
+    created_at: datetime
+
+    @classmethod
+    def of(cls, user: Identity) -> Self:
+        return cls(
+            id=user.id,
+            email=user.email,
+            name=user.name,
+            image=user.image,
+            roles=user.roles,
+            active=user.active,
+            created_at=user.created_at,
+        )
+
+
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     """A session as its user sees it. Times are aware and in UTC; `device` is for people."""
 
@@ -41,8 +65,27 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoginAnswer(msgspec.Struct, frozen=True):
-    user: Identity
+    user: UserView
     session: SessionView
+
+
+class SessionList(msgspec.Struct, frozen=True):
+    sessions: list[SessionView]
+
+
+class UserList(msgspec.Struct, frozen=True):
+    users: list[UserView]
+    next_cursor: str | None
+
+
+class RoleView(msgspec.Struct, frozen=True):
+    name: str
+    description: str
+    permissions: list[str]
+
+
+class RoleList(msgspec.Struct, frozen=True):
+    roles: list[RoleView]
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -1,0 +1,101 @@
+"""The JSON API about users and roles, for administrators: `/api/v1/users`, `/api/v1/roles`."""
+
+from uuid import UUID
+
+import msgspec
+from flask import Blueprint, Request, Response, request
+
+from authapp.errors import InvalidField, UnknownUser
+from authapp.identity import Permission
+from authapp.web.api import ProfileBody, bound_body
+from authapp.web.bodies import read_body
+from authapp.web.guards import permission_required, require_live, require_permission, services
+from authapp.web.representations import RoleList, RoleView, UserList, UserView, json_response
+
+
+class UserBody(ProfileBody):
+    active: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class RolesBody(msgspec.Struct):
+    roles: list[str]
+
+
+users_api = Blueprint("users_api", __name__, url_prefix="/api/v1")
+users_api.before_request(bound_body)
+
+
+@users_api.get("/users/<uuid:user_id>")
+def user(user_id: UUID) -> Response:
+    person = require_live().record.user
+    if user_id != person.id:
+        require_permission(Permission.USERS_READ)
+    found, hit = services().users.get(user_id)
+    if found is None:
+        raise UnknownUser
+    response = json_response(UserView.of(found))
+    response.headers["X-Cache"] = "hit" if hit else "miss"
+    return response
+
+
+@users_api.get("/users")
+@permission_required(Permission.USERS_READ)
+def users() -> Response:
+    page = services().users.page(
+        request.args.get("cursor"), limit=_limit(), search=search_text(request)
+    )
+    return json_response(UserList([UserView.of(u) for u in page.users], page.next_cursor))
+
+
+@users_api.patch("/users/<uuid:user_id>")
+@permission_required(Permission.USERS_WRITE)
+def update_user(user_id: UUID) -> Response:
+    body = read_body(request, UserBody)
+    actor = require_live().record.user
+    authentication = services().authentication
+    found, _ = services().users.get(user_id)
+    if found is None:
+        raise UnknownUser
+    if body.name is not msgspec.UNSET or body.image is not msgspec.UNSET:
+        found = authentication.update_profile(
+            found,
+            found.name if body.name is msgspec.UNSET else body.name,
+            found.image if body.image is msgspec.UNSET else body.image,
+        )
+    if body.active is not msgspec.UNSET:
+        found = authentication.set_active(user_id, active=body.active, actor=actor)
+    return json_response(UserView.of(found))
+
+
+@users_api.put("/users/<uuid:user_id>/roles")
+@permission_required(Permission.ROLES_GRANT)
+def set_roles(user_id: UUID) -> Response:
+    body = read_body(request, RolesBody)
+    actor = require_live().record.user
+    return json_response(UserView.of(services().users.set_roles(user_id, body.roles, actor.id)))
+
+
+@users_api.delete("/users/<uuid:user_id>/sessions")
+@permission_required(Permission.SESSIONS_END)
+def end_sessions_of(user_id: UUID) -> tuple[str, int]:
+    services().authentication.end_sessions_of(user_id, require_live().record.user)
+    return "", 204
+
+
+@users_api.get("/roles")
+@permission_required(Permission.USERS_READ)
+def roles() -> Response:
+    found = services().users.roles()
+    return json_response(RoleList([RoleView(r.name, r.description, r.permissions) for r in found]))
+
+
+def search_text(request: Request) -> str:
+    """What is searched for: `q`, without what no name or email holds."""
+    return "".join(c for c in request.args.get("q", "")[:200] if c.isprintable())
+
+
+def _limit() -> int:
+    text = request.args.get("limit", "50")
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 200:
+        raise InvalidField({"limit": "use a whole number from 1 to 200"})
+    return int(text)
