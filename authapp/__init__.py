@@ -5,8 +5,8 @@ Read this file top to bottom to know how the product is put together:
 
     values          errors, config, identity, emails, passwords, tokens, sealing, copy_keys,
                     devices, resilience, background
-    stores          models, database, versioned_cache, changes, users, credentials, roles,
-                    sessions, limits, locks, audit
+    stores          models, database, redis_clients, versioned_cache, changes, users, roles,
+                    credentials, sessions, limits, locks, audit
     use cases       authentication, maintenance
     assembly        services, schema, observability
     edges           web/, cli, embedded, launcher
@@ -29,6 +29,7 @@ from authapp.cli import register_commands
 from authapp.config import Config
 from authapp.limits import network_of
 from authapp.observability import configure_logging
+from authapp.redis_clients import limiter_uri
 from authapp.services import Services, build_services, limiter_storage_options
 from authapp.sessions import Live
 from authapp.web.admin import admin
@@ -125,7 +126,7 @@ class Auth:
         limiter = Limiter(
             key_func=lambda: network_of(request.remote_addr or ""),
             app=app,
-            storage_uri=config.REDIS_URL.replace("unix://", "redis+unix://", 1),
+            storage_uri=limiter_uri(config.REDIS_URL),
             storage_options=limiter_storage_options(),
             strategy="moving-window",
             in_memory_fallback_enabled=True,

@@ -80,6 +80,7 @@ class Changes:
         self._cache = cache
         self._credential_keys = credential_keys
         self._on_pending = on_pending
+        self._owed: dict[str, int] = {}
         cache.breaker.recover = self._recover
 
     @contextmanager
@@ -99,8 +100,7 @@ class Changes:
         if not pending and not self._fenced(change.fences):
             # The first fence holds unless it was lost since; then nobody may trust the copies.
             pending = True
-            with self._database.transaction() as db:
-                _write_down(db, change.fences)
+            self._write_down_later(change.fences)
         if pending:
             _log.warning("fences_pending", copies=len(change.fences))
             self._on_pending()
@@ -137,8 +137,18 @@ class Changes:
             return False
         return True
 
+    def _write_down_later(self, fences: dict[str, int]) -> None:
+        """After the commit: the change is made, whether Postgres answers once more or not."""
+        try:
+            with self._database.transaction() as db:
+                _write_down(db, fences)
+        except StoreUnavailable:
+            self._owed |= fences  # at least this process trusts no copy before these are set
+
     def _recover(self) -> None:
         self._cache.ping()
+        self._cache.fence_before_trust(dict(self._owed))
+        self._owed.clear()
         self.replay()
 
     def _replay_batch(self) -> int:

@@ -1,6 +1,7 @@
 """Every setting, its default and its check, at one glance."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -79,11 +80,20 @@ def _postgres_url(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    if value.startswith(("redis+sentinel://", "redis+cluster://")):
-        raise ValueError("Sentinel and Cluster are not supported yet; name one server for now")
-    if not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("set it to redis://, rediss:// or unix://")
-    return value
+    if value.startswith(("redis://", "rediss://", "unix://")):
+        return value
+    scheme, _, rest = value.partition("://")
+    hosts = rest.rpartition("@")[2].partition("/")
+    listed = all(re.fullmatch(r"[^:]+|\[[^]]+\]:\d+|[^:]+:\d+", h) for h in hosts[0].split(","))
+    with_ports = all(re.search(r":\d+$", host) for host in hosts[0].split(","))
+    if scheme == "redis+cluster" and listed and with_ports:
+        return value
+    if scheme == "redis+sentinel" and listed and with_ports and hosts[2].strip("/"):
+        return value
+    raise ValueError(
+        "set it to redis://host:port/0, rediss://…, unix://…, "
+        "redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port"
+    )
 
 
 def _setting(parse: Callable[[str], Any], default: Any = MISSING, *, secret: bool = False) -> Any:

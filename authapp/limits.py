@@ -5,13 +5,13 @@ import ipaddress
 import time
 from collections.abc import Callable
 
-import redis
 import structlog
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
 from authapp.errors import TooManyAttempts
+from authapp.redis_clients import REDIS_ERRORS
 
 _log = structlog.get_logger(__name__)
 
@@ -65,21 +65,21 @@ class LoginLimits:
         self._own.clear(self._part(self._per_account), "login-account", name)
         try:
             self._shared().clear(self._per_account, "login-account", name)
-        except redis.RedisError:
+        except REDIS_ERRORS:
             _log.warning("limit_not_cleared")
 
     def _take(self, limit: RateLimitItem, *identifiers: str) -> None:
         strategy, item = self._shared(), limit
         try:
             taken = strategy.hit(item, *identifiers)
-        except redis.RedisError:
+        except REDIS_ERRORS:
             strategy, item = self._own, self._part(limit)
             taken = strategy.hit(item, *identifiers)
         if taken:
             return
         try:
             reset = strategy.get_window_stats(item, *identifiers).reset_time
-        except redis.RedisError:
+        except REDIS_ERRORS:
             reset = time.time() + 1
         raise TooManyAttempts(int(reset - time.time()) + 1)
 

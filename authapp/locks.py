@@ -5,6 +5,7 @@ import secrets
 import redis
 
 from authapp.errors import StoreUnavailable
+from authapp.redis_clients import REDIS_ERRORS
 
 # Only who took it may release it: the lock of somebody else may have begun since.
 _RELEASE = """
@@ -36,7 +37,7 @@ class Locks:
         token = secrets.token_hex(16)
         try:
             taken = self._client.set(f"lock:{name}", token, nx=True, px=int(seconds * 1000))
-        except redis.RedisError as error:
+        except REDIS_ERRORS as error:
             raise StoreUnavailable("redis") from error
         return token if taken else None
 
@@ -44,5 +45,5 @@ class Locks:
         """Gives the lock back; False when it had run out."""
         try:
             return bool(self._client.eval(_RELEASE, 1, f"lock:{name}", token))
-        except redis.RedisError as error:
+        except REDIS_ERRORS as error:
             raise StoreUnavailable("redis") from error

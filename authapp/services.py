@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 from limits.strategies import RateLimiter
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import text
 
@@ -23,6 +23,7 @@ from authapp.limits import LoginLimits
 from authapp.locks import Locks
 from authapp.maintenance import Maintenance
 from authapp.passwords import PasswordHasher
+from authapp.redis_clients import REDIS_ERRORS, TIMEOUT, redis_client
 from authapp.resilience import Breaker
 from authapp.sealing import Sealer, derive_key
 from authapp.sessions import Limits, SessionStore
@@ -30,7 +31,6 @@ from authapp.tokens import SessionTokens
 from authapp.users import UserStore
 from authapp.versioned_cache import VersionedCache
 
-REDIS_TIMEOUT = 0.25  # seconds, to connect and to answer; the library's own default is never
 POOL_SIZE = 8  # Postgres connections a worker: one for each of its request threads
 
 
@@ -70,19 +70,9 @@ class Services:
     def _redis_answers(self) -> bool:
         try:
             self.redis.ping()
-        except redis.RedisError:
+        except REDIS_ERRORS:
             return False
         return True
-
-
-def _redis_client(url: str, retries: int) -> "redis.Redis":
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=REDIS_TIMEOUT,
-        socket_connect_timeout=REDIS_TIMEOUT,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), retries),
-        client_name="authapp",
-    )
 
 
 def _at_once(task: Callable[[], None]) -> None:
@@ -93,8 +83,8 @@ def limiter_storage_options() -> dict[str, Any]:
     """How Flask-Limiter reaches Redis: briefly, and once: a repeated count counts twice."""
     return {
         "key_prefix": "rate",
-        "socket_timeout": REDIS_TIMEOUT,
-        "socket_connect_timeout": REDIS_TIMEOUT,
+        "socket_timeout": TIMEOUT,
+        "socket_connect_timeout": TIMEOUT,
         "retry": Retry(NoBackoff(), 0),
     }
 
@@ -115,7 +105,7 @@ def build_services(
         limiter: gives the strategy that counts in Redis.
         on_pending: see `Changes`.
     """
-    client = _redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
+    client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
     database = Database(connect(config.DATABASE_URL, POOL_SIZE))
     cache = VersionedCache(client, Sealer(config.SECRET_KEY), Breaker("redis"))
     tokens = SessionTokens(config.SECRET_KEY)
@@ -162,7 +152,7 @@ def build_services(
             users, credentials, sessions, changes, hasher, login_limits, clock
         ),
         maintenance=Maintenance(
-            sessions, changes, Locks(_redis_client(config.REDIS_URL, retries=0))
+            sessions, changes, Locks(redis_client(config.REDIS_URL, retries=0))
         ),
         changes=changes,
         background=background,

@@ -13,6 +13,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from authapp.errors import StoreUnavailable
+from authapp.redis_clients import REDIS_ERRORS
 from authapp.resilience import Breaker
 from authapp.sealing import Sealer
 
@@ -196,7 +197,7 @@ class VersionedCache:
                     raise
                 self._client.function_load(LIBRARY, replace=True)
                 return command()
-        except redis.RedisError as error:
+        except REDIS_ERRORS as error:
             raise StoreUnavailable("redis") from error
 
 
