@@ -34,13 +34,14 @@ def redis_client(url: str, retries: int) -> "redis.Redis":
     if url.startswith("redis+sentinel://"):
         account, hosts, path = _parts(url)
         service, _, database = path.partition("/")
-        sentinel = Sentinel(
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
             hosts, sentinel_kwargs=options, db=int(database or 0), **account, **options
         )
-        return cast("redis.Redis", sentinel.master_for(service))
+        master: redis.Redis = sentinel.master_for(service)  # type: ignore[no-untyped-call]
+        return master
     if url.startswith("redis+cluster://"):
         account, hosts, _ = _parts(url)
-        nodes = [ClusterNode(host, port) for host, port in hosts]
+        nodes = [ClusterNode(*place) for place in hosts]  # type: ignore[no-untyped-call]
         # asks the nodes for the layout when it is made, so it is made at the first command
         cluster = _Later(lambda: RedisCluster(startup_nodes=nodes, **account, **options))
         return cast("redis.Redis", cluster)
