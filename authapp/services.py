@@ -46,6 +46,7 @@ class Services:
     cache: VersionedCache
     redis: "redis.Redis"
     users: UserStore
+    credentials: CredentialStore
     sessions: SessionStore
     authentication: Authentication
     tokens: SessionTokens
@@ -147,6 +148,7 @@ def build_services(
         cache=cache,
         redis=client,
         users=users,
+        credentials=credentials,
         sessions=sessions,
         authentication=Authentication(
             users, credentials, sessions, changes, hasher, login_limits, clock

@@ -296,6 +296,8 @@ class SessionStore:
                 .where(SessionRow.digest == token.digest)
             ).one_or_none()
             if found is None:
+                if db.scalar(select(any_pending())):  # removed by hand, perhaps
+                    self._changes.catch_up()
                 return None
             row, user, fences_pending = found
             if fences_pending:

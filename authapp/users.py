@@ -115,8 +115,12 @@ class UserStore:
             db.flush()
             return identity_of(user)
 
-    def get(self, user_id: UUID) -> tuple[Identity | None, bool]:
-        """The user, and whether a copy told."""
+    def get(self, user_id: UUID) -> Identity | None:
+        found = self._read(user_id)
+        return found.user if found else None
+
+    def look_up(self, user_id: UUID) -> tuple[Identity | None, bool]:
+        """As `get`, from Redis first; and whether a copy told."""
         found, hit = self._cache.read_through(
             user_key(user_id), UserCopy, lambda: self._read(user_id), self._copy_ttl
         )

@@ -86,7 +86,11 @@ def config(database_url: str, valkey: embedded.Valkey, redis_client: redis.Redis
     connection = psycopg2.connect(database_url)
     try:
         with connection, connection.cursor() as cursor:
-            cursor.execute("DELETE FROM audit_events; DELETE FROM users")
+            cursor.execute(
+                "SET LOCAL authapp.fenced = 'on'; DELETE FROM audit_events; DELETE FROM users;"
+                "DELETE FROM pending_fences;"
+                "UPDATE roles SET permissions = '{}' WHERE name = 'user'"
+            )
     finally:
         connection.close()
     return make_config(database_url, valkey.url)
@@ -99,6 +103,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def services(config: Config, clock: Clock) -> Iterator[Services]:
+    with open_services(config, clock) as services:
+        yield services
+
+
+@pytest.fixture
+def two_instances(config: Config, clock: Clock) -> Iterator[Services]:
+    """Another instance beside `services`."""
     with open_services(config, clock) as services:
         yield services
 

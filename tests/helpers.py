@@ -53,6 +53,7 @@ def make_config(database_url: str, redis_url: str, **overrides: Any) -> Config:
         "SECRET_KEY": "tests-only secret key of 32 bytes or more",
         "PASSWORD_PEPPER": PEPPER,
         "BCRYPT_ROUNDS": "4",
+        "CREDENTIAL_CACHE_WRITE": "blocking",
     }
     return Config.from_mapping(values | overrides)
 

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from authapp.changes import Change, Changes, session_key
-from authapp.errors import StoreUnavailable
+from authapp.changes import Change
+from authapp.copy_keys import session_key
+from authapp.errors import InvalidCredentials, StoreUnavailable
+from authapp.models import User
 from authapp.services import Services
 from authapp.sessions import Ended, EndReason, Found, Live
 from authapp.versioned_cache import Acquired
 
-from .helpers import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up, sql
+from .helpers import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, Clock, log_in, sign_up, sql
 
 Act = Callable[[Services, Live], Any]
 
@@ -68,6 +70,7 @@ class Fences:
         self.committed.append(facts(self._services) != self.before)
         self.keys.append(set(versions))
         if len(self.committed) == self._failing:
+            self._services.cache.breaker.open()
             raise StoreUnavailable("redis")
         self._fence(versions)
 
@@ -86,30 +89,117 @@ def test_copies_are_fenced_before_the_commit_and_after_it(
     act(services, live)
     assert fences.committed == [False, True]
     assert fences.keys[0] == fences.keys[1]
-    assert fences.keys[0] <= {k.decode() for k in services.redis.scan_iter("sess:*")}
+    assert fences.keys[0] <= {k.decode() for k in services.redis.scan_iter()}
     assert fences.keys[0]
 
 
+@pytest.mark.parametrize("failing", [1, 2])
 @every_act
-def test_where_the_fence_fails_nothing_was_changed(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, act: Act
+def test_fences_that_redis_does_not_take_are_set_before_it_is_trusted(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, act: Act, failing: int
 ) -> None:
-    before = facts(services)
-    watch(services, monkeypatch, failing=1)
-    with pytest.raises(StoreUnavailable):
+    """The change stands at once, here; and where Redis is back, no copy from before it is left."""
+    with monkeypatch.context() as patch:
+        fences = watch(services, patch, failing=failing)
         act(services, live)
-    assert facts(services) == before
-    assert isinstance(services.sessions.find(live.token), Live)
+    assert facts(services) != fences.before
+    assert written_down(services) == fences.keys[0]
+
+    def found() -> list[Found]:
+        digests = [bytes(d) for (d,) in sql(services, "SELECT digest FROM sessions ORDER BY id")]
+        return [services.sessions.find(type(live.token)("", digest)) for digest in digests]
+
+    away = found()
+    assert services.cache.breaker.is_open
+    monkeypatch.setattr(services.cache.breaker, "_open_until", 0.0)
+    assert found() == away
+    assert written_down(services) == set()
 
 
-@every_act
-def test_where_only_the_second_fence_fails_the_change_stands(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, act: Act
+def test_an_instance_that_saw_no_failure_notices_within_a_revalidation(
+    services: Services,
+    two_instances: Services,
+    live: Live,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
-    before = facts(services)
-    watch(services, monkeypatch, failing=2)
-    act(services, live)
-    assert facts(services) != before
+    cut_off, other = services, two_instances
+    with monkeypatch.context() as patch:
+        watch(cut_off, patch, failing=1)
+        cut_off.authentication.log_out(live.token, CLIENT)
+    assert isinstance(other.sessions.find(live.token), Live), "the bound shows nothing"
+    clock.forward(60)
+    assert other.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+    assert written_down(other) == set()
+
+
+def test_who_makes_such_a_change_is_told(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[None] = []
+    monkeypatch.setattr(services.changes, "_on_pending", lambda: told.append(None))
+    services.authentication.log_out(log_in(services).token, CLIENT)
+    assert told == []
+    watch(services, monkeypatch, failing=1)
+    services.authentication.log_out(live.token, CLIENT)
+    assert told == [None]
+
+
+BY_HAND = {
+    "deactivate": "UPDATE users SET active = false WHERE email = 'ada@example.org'",
+    "password": "UPDATE users SET password_hash = 'x' WHERE email = 'ada@example.org'",
+    "end": "UPDATE sessions SET ended_at = now(), ended_why = 'revoked_by_admin'",
+    "delete sessions": "DELETE FROM sessions",
+    "delete the user": "DELETE FROM users",
+    "take the roles": "DELETE FROM user_roles",
+    "rename": "UPDATE users SET name = 'Countess'",
+    "permissions": "UPDATE roles SET permissions = ARRAY['users:read'] WHERE name = 'user'",
+}
+
+
+@pytest.mark.parametrize("statement", BY_HAND.values(), ids=BY_HAND)
+def test_a_change_made_by_hand_is_noticed_within_a_revalidation(
+    services: Services, two_instances: Services, live: Live, clock: Clock, statement: str
+) -> None:
+    """Somebody else's visit notices, on any instance."""
+    sign_up(services, "bob@example.org")
+    bob = log_in(services, "bob@example.org")
+    services.sessions.find(bob.token)
+    services.users.look_up(live.record.user.id)
+    sql(services, statement)
+    clock.forward(60)
+    two_instances.sessions.find(bob.token)
+    assert written_down(services) == set()
+    found, user = services.sessions.find(live.token), services.users.look_up(live.record.user.id)
+    services.redis.flushall()
+    assert found == services.sessions.find(live.token)
+    assert user[0] == services.users.get(live.record.user.id)
+    try:
+        services.authentication.log_in(EMAIL, PASSWORD, CLIENT)
+    except InvalidCredentials:
+        allowed = False
+    else:
+        allowed = True
+    assert allowed == (
+        statement not in {BY_HAND[k] for k in ("deactivate", "password", "delete the user")}
+    )
+
+
+def test_what_reading_and_the_product_itself_change_writes_no_fence(
+    services: Services, live: Live, clock: Clock
+) -> None:
+    clock.forward(60)
+    services.sessions.find(live.token)
+    for act in ACTS.values():
+        act(services, log_in(services))
+        services.authentication.set_password(EMAIL, PASSWORD)
+    assert written_down(services) == set()
+
+
+def written_down(services: Services) -> set[str]:
+    return {
+        key or str(user) for key, user in sql(services, "SELECT key, user_id FROM pending_fences")
+    }
 
 
 @every_act
@@ -183,13 +273,13 @@ def test_a_change_that_fails_fences_nothing(services: Services, live: Live) -> N
 
 
 def end_all_and_fail(services: Services, live: Live) -> None:
-    with Changes(services.database, services.cache).begin() as change:
+    with services.changes.begin() as change:
         services.sessions.end_all(change, live.record.user.id, EndReason.LOGOUT)
         raise KeyError
 
 
 def test_a_change_of_nothing_asks_redis_nothing(services: Services) -> None:
-    with Changes(services.database, services.cache).begin() as change:
+    with services.changes.begin() as change:
         assert change.fences == {}
 
 
@@ -197,9 +287,9 @@ def test_only_live_sessions_of_the_user_are_touched(services: Services, live: Li
     sign_up(services, "bob@example.org")
     theirs, gone = log_in(services, "bob@example.org"), log_in(services)
     services.authentication.log_out(gone.token, CLIENT)
-    with Changes(services.database, services.cache).begin() as change:
-        change.of_user(live.record.user.id)
-        touched = dict(change.fences)
+    with services.changes.begin() as change:
+        change.of_user(change.db.get_one(User, live.record.user.id))
+        touched = {key: ver for key, ver in change.fences.items() if key.startswith("sess:")}
     assert len(touched) == 2
     assert touched[session_key(live.token.digest)] == live.record.ver + 1
     assert not {session_key(theirs.token.digest), session_key(gone.token.digest)} & set(touched)

@@ -112,8 +112,8 @@ def test_what_belongs_to_a_user_goes_with_them_but_not_the_audit(db: Session, us
     db.add_all([a_session(user), event])
     db.flush()
     db.execute(delete(User).where(User.id == user.id))
-    assert not db.query(SessionRow).count()
-    assert not db.query(UserRole).count()
+    assert not db.query(SessionRow).filter_by(user_id=user.id).count()
+    assert not db.query(UserRole).filter_by(user_id=user.id).count()
     db.refresh(event)
     assert (event.user_id, event.actor_id) == (None, None)
 

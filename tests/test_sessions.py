@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 
-from authapp.changes import Changes, session_key
 from authapp.config import Config
+from authapp.copy_keys import session_key
 from authapp.errors import InvalidCredentials
 from authapp.identity import Identity
 from authapp.services import Services
@@ -431,7 +431,7 @@ def test_all_others_end(services: Services, ada: Identity, bob: Identity) -> Non
 
 def test_all_end(services: Services, ada: Identity, bob: Identity) -> None:
     lives, somebody = [begin(services, ada) for _ in range(3)], begin(services, bob)
-    with Changes(services.database, services.cache).begin() as change:
+    with services.changes.begin() as change:
         assert services.sessions.end_all(change, ada.id, EndReason.REVOKED_BY_ADMIN) == 3
     assert {find(services, live) for live in lives} == {Ended(EndReason.REVOKED_BY_ADMIN)}
     assert is_live(services, somebody)

@@ -67,7 +67,7 @@ def end_sessions(user_id: UUID) -> ResponseReturnValue:
 
 
 def _existing(user_id: UUID) -> Identity:
-    found, _ = services().users.get(user_id)
+    found = services().users.get(user_id)
     if found is None:
         raise UnknownUser
     return found

@@ -30,7 +30,7 @@ def user(user_id: UUID) -> Response:
     person = require_live().record.user
     if user_id != person.id:
         require_permission(Permission.USERS_READ)
-    found, hit = services().users.get(user_id)
+    found, hit = services().users.look_up(user_id)
     if found is None:
         raise UnknownUser
     response = json_response(UserView.of(found))
@@ -53,7 +53,7 @@ def update_user(user_id: UUID) -> Response:
     body = read_body(request, UserBody)
     actor = require_live().record.user
     authentication = services().authentication
-    found, _ = services().users.get(user_id)
+    found = services().users.get(user_id)
     if found is None:
         raise UnknownUser
     if body.name is not msgspec.UNSET or body.image is not msgspec.UNSET:
