@@ -1,3 +1,5 @@
-"""Settings from the environment: `Config.from_env()`. Defaults and checks are in `authapp/config.py`."""
+"""`Config.from_env()`: settings from the environment; see `authapp/config.py` for all of them."""
 
-from authapp.config import Config as Config
+from authapp.config import Config
+
+__all__ = ["Config"]

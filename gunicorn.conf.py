@@ -5,9 +5,11 @@ Refuses to start, in one line, on a wrong setting or a database that is not migr
 
 import os
 import sys
+from typing import Any
 
 from authapp import schema
 from authapp.errors import SettingError
+from authapp.observability import logging_config
 from config import Config
 
 try:
@@ -49,7 +51,13 @@ forwarder_headers = ""
 # the heartbeat file, where no disk can stall it
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 accesslog = None  # the app logs requests itself
+logconfig_dict = logging_config()
 control_socket_disable = True  # nothing here uses it
+
+
+def post_worker_init(worker: Any) -> None:
+    """In each worker, once it can answer."""
+    worker.app.callable.extensions["authapp"].services.maintenance.keep_running()
 
 
 def on_starting(_server: object) -> None:

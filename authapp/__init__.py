@@ -41,6 +41,7 @@ from authapp.web.guards import (
     auth_session,
     client,
     current_user,
+    leave,
     login_required,
     permission_required,
     roles_required,
@@ -117,10 +118,7 @@ class Auth:
         Raises:
             StoreUnavailable: nothing was changed.
         """
-        visitor = auth_session()
-        if visitor.presented:
-            self.services.authentication.log_out(visitor.presented, client())
-            visitor.forget()
+        leave()
 
     def _limiter(self, app: Flask, config: Config) -> Callable[[], RateLimiter]:
         limiter = Limiter(

@@ -9,7 +9,7 @@ from authapp import audit
 from authapp.changes import Changes
 from authapp.credentials import CredentialStore
 from authapp.emails import Email, parse_email
-from authapp.errors import InvalidCredentials, InvalidField, UnknownUser
+from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
 from authapp.identity import USER, Identity
 from authapp.limits import LoginLimits
 from authapp.passwords import PasswordHasher, Verdict, why_refused
@@ -117,6 +117,7 @@ class Authentication:
         Raises:
             InvalidField: `current_password` or `new_password`, with the reason.
             TooManyAttempts: too many wrong current passwords.
+            NotAuthenticated: the session ended meanwhile; nothing was changed.
         """
         user = live.record.user
         canonical = parse_email(user.email).canonical
@@ -135,8 +136,10 @@ class Authentication:
                 self._users.set_password_hash(change, found.user_id, found.epoch, new_hash)
             except UnknownUser:
                 raise InvalidCredentials from None  # changed or gone since it was verified
-            self._sessions.end_all(change, found.user_id, EndReason.PASSWORD_CHANGED)
-            fresh = self._sessions.renew(change, live, client)
+            why = EndReason.PASSWORD_CHANGED
+            fresh = self._sessions.renew_alone(change, live, why, client)
+            if fresh is None:  # logged out while this ran
+                raise NotAuthenticated(presented=True)
             audit.record(
                 change.db,
                 "password.changed",

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
+from urllib.parse import urlsplit
 
 from limits import parse_many
 
@@ -58,9 +59,11 @@ def _hosts(value: str) -> tuple[str, ...]:
 
 def _rate(value: str) -> str:
     try:
-        parse_many(value)
+        found = parse_many(value)
     except ValueError:
-        raise ValueError("set it to a limit like `20 per minute`") from None
+        found = []
+    if len(found) != 1 or found[0].amount < 1:
+        raise ValueError("set it to one limit like `20 per minute`")
     return value
 
 
@@ -74,13 +77,23 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _postgres_url(value: str) -> str:
-    if not value.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
+    schemes = ("postgresql://", "postgres://", "postgresql+psycopg2://")
+    if not value.startswith(schemes) or not _has_sound_port(value):
         raise ValueError("set it to postgresql://user:password@host/database")
     return value
 
 
+def _has_sound_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 def _redis_url(value: str) -> str:
-    if value.startswith(("redis://", "rediss://", "unix://")):
+    if value.startswith(("redis://", "rediss://")) and _has_sound_port(value):
+        return value
+    if value.startswith("unix://"):
         return value
     scheme, _, rest = value.partition("://")
     hosts = rest.rpartition("@")[2].partition("/")
@@ -195,7 +208,10 @@ def _as_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(str(part) for part in value)
     if isinstance(value, bytes):
-        return value.decode("utf-8", "strict")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise ValueError("give it as text, e.g. what secrets.token_urlsafe(48) makes") from None
     return str(value)
 
 

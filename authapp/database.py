@@ -35,6 +35,7 @@ def connect(database_url: str, pool_size: int) -> Engine:
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         pool_pre_ping=True,
+        hide_parameters=True,  # errors end up in logs
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT,

@@ -116,7 +116,8 @@ def _common() -> frozenset[str]:
 
 
 def _context_words(context: Sequence[str]) -> set[str]:
-    words = {word.casefold() for word in (*context, *_SERVICE_WORDS) if word}
+    given = (unicodedata.normalize("NFKC", word) for word in (*context, *_SERVICE_WORDS))
+    words = {word.casefold() for word in given if word}
     parts = {part for word in words for part in word.replace("@", " ").split()}
     joined = {word.replace(" ", "") for word in words}
     return words | parts | joined

@@ -239,7 +239,7 @@ class SessionStore:
         try:
             acquired = self._cache.acquire(key)
             copy = decode_copy(acquired.value, SessionRecord)
-            if copy is not None and self._clock() - copy.checked_at < self._limits.revalidate:
+            if copy is not None and self._is_fresh(copy):
                 return self._judge(token, copy)
             lease = acquired.lease or self._cache.acquire(key, renew=True).lease
         except StoreUnavailable:
@@ -253,6 +253,11 @@ class SessionStore:
         if record is not None and lease is not None:
             self._fill(key, lease, record)
         return self._judge(token, record)
+
+    def _is_fresh(self, copy: SessionRecord) -> bool:
+        """Whether Postgres need not be asked: the facts were, and the visit was noted, not long ago."""
+        oldest = min(copy.checked_at, copy.last_seen_at)
+        return self._clock() - oldest < self._limits.revalidate
 
     def _serve_stale(
         self, token: SessionToken, key: str, lease: Lease | None, copy: SessionRecord
@@ -330,7 +335,12 @@ class SessionStore:
 
         Returns:
             False when the session is no longer live: then nothing was saved, nor revived.
+        Raises:
+            ValueError: a value holds text that Postgres can't store.
         """
+        for name, value in changed.items():
+            if not _is_storable({name: value}):
+                raise ValueError(f"session[{name!r}] holds NUL or half a surrogate pair")
         with self._changes.begin() as change:
             # in SQL `-` binds closer than `||`
             kept = SessionRow.data.op("-")(literal(list(removed), ARRAY(Text)))
@@ -445,15 +455,32 @@ class SessionStore:
 
     # -- replace and list ----------------------------------------------------------------------
 
-    def renew(self, change: Change, live: Live, client: Client) -> Live:
-        """A new session with new limits and the data of this one, after the person proved who they
-        are again (NIST SP 800-63B-4, 2.1.3: re-authentication resets both limits).
+    def renew_alone(
+        self, change: Change, live: Live, why: EndReason, client: Client
+    ) -> Live | None:
+        """Ends all sessions of the user, and begins one with the data of this one and new limits
+        (NIST SP 800-63B-4, 2.1.3: re-authentication resets both).
 
-        The caller's change ends this one.
+        Within a change, completed by the caller, that holds the user's row.
+
+        Returns:
+            None when this session is no longer live: then none is ended nor begun.
         """
+        row = self._held(change, live)
+        if row is None:
+            return None
+        data = dict(row.data)
+        self.end_all(change, live.record.user.id, why)
         user = change.db.get_one(User, live.record.user.id)
         lifetime = self._lifetime(remember=self.is_remembered(live.record))
-        return self._insert(change, user, client, live.record.kind, lifetime, live.record.data)
+        return self._insert(change, user, client, live.record.kind, lifetime, data)
+
+    def _held(self, change: Change, live: Live) -> SessionRow | None:
+        return change.db.scalar(
+            select(SessionRow)
+            .where(SessionRow.digest == live.token.digest, SessionRow.ended_at.is_(None))
+            .with_for_update()
+        )
 
     def is_remembered(self, record: SessionRecord) -> bool:
         """Whether the person asked to stay signed in on this device."""
@@ -469,13 +496,13 @@ class SessionStore:
             user = change.db.scalars(
                 select(User).where(User.id == live.record.user.id).with_for_update(key_share=True)
             ).one()
-            if not self._end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest):
+            row = self._held(change, live)
+            if row is None or not user.active or row.epoch != user.epoch:
                 return None
-            row = change.db.scalars(
-                select(SessionRow).where(SessionRow.digest == live.token.digest)
-            ).one()
             lifetime = _Lifetime(timedelta(seconds=row.idle_seconds), row.expires_at)
-            return self._insert(change, user, client, live.record.kind, lifetime, row.data)
+            data = dict(row.data)
+            self._end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
+            return self._insert(change, user, client, live.record.kind, lifetime, data)
 
     def of_user(self, user_id: UUID) -> Sequence[SessionSummary]:
         """The user's live sessions, the most recently seen first."""
@@ -525,3 +552,10 @@ def _record(row: SessionRow, user: User, now: datetime) -> SessionRecord:
         checked_at=now,
         ended_why=why,
     )
+
+
+def _is_storable(value: object) -> bool:
+    try:
+        return b"\\u0000" not in msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return False

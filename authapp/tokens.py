@@ -55,7 +55,7 @@ class SessionTokens:
             raw = base64.b64decode(text, altchars=b"-_", validate=True)
         except binascii.Error:
             return None
-        if len(raw) != _RANDOM_BYTES + _MAC_BYTES:  # '=' inside the length
+        if base64.urlsafe_b64encode(raw).decode("ascii") != text:  # it also reads +, / and =
             return None
         random, mac = raw[:_RANDOM_BYTES], raw[_RANDOM_BYTES:]
         for mac_key, digest_key in self._keys:

@@ -46,7 +46,7 @@ def refusal(environment: dict[str, str]) -> list[str]:
     )
     assert ended.returncode == 1
     assert ended.stdout == ""
-    return [line for line in ended.stderr.splitlines() if "[INFO] Starting gunicorn" not in line]
+    return [line for line in ended.stderr.splitlines() if "Starting gunicorn" not in line]
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "SECRET_KEY", "PASSWORD_PEPPER"])

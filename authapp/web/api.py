@@ -11,6 +11,7 @@ from authapp.web.bodies import read_body
 from authapp.web.guards import (
     auth_session,
     client,
+    leave,
     require_live,
     services,
 )
@@ -79,10 +80,7 @@ def login() -> Response:
 
 @api.post("/logout")
 def logout() -> tuple[str, int]:
-    visitor = auth_session()
-    if visitor.presented:
-        services().authentication.log_out(visitor.presented, client())
-        visitor.forget()
+    leave()
     return "", 204
 
 

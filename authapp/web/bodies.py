@@ -9,6 +9,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from authapp.errors import InvalidField, InvalidJson
 
 T = TypeVar("T", bound=msgspec.Struct)
+_MAX_ERRORS = 10
 
 
 def read_body(request: Request, kind: type[T]) -> T:
@@ -22,7 +23,7 @@ def read_body(request: Request, kind: type[T]) -> T:
     if not request.is_json:
         raise UnsupportedMediaType("Send the body as application/json.")
     try:
-        body = msgspec.json.decode(request.get_data(cache=False))
+        body = msgspec.json.decode(_whole(request))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise InvalidJson("The body is not valid JSON.") from None
     if not isinstance(body, dict):
@@ -32,7 +33,8 @@ def read_body(request: Request, kind: type[T]) -> T:
     errors: dict[str, str] = {}
     for name, value in body.items():
         if name not in known:
-            errors[name[:50]] = f"unknown field; known are: {', '.join(known)}"
+            if len(errors) < _MAX_ERRORS:
+                errors[name[:50]] = f"unknown field; known are: {', '.join(known)}"
             continue
         try:
             found[name] = msgspec.convert(value, known[name].type)
@@ -44,3 +46,10 @@ def read_body(request: Request, kind: type[T]) -> T:
     if errors:
         raise InvalidField(errors)
     return kind(**found)
+
+
+def _whole(request: Request) -> bytes:
+    data = request.get_data(cache=False)
+    if request.content_length is None:
+        request.stream.read(1)  # a chunked body was cut at the limit; says so with 413
+    return data

@@ -30,6 +30,11 @@ def read_cookie(header: str, name: str) -> str | None:
     return found
 
 
+def all_values(header: str, name: str) -> list[str]:
+    """Every value that some parser could read as our cookie, for log-out, which must miss none."""
+    return re.findall(rf"(?:^|[;,\s]){re.escape(name)}\s*=\s*\"?([^;,\s\"]*)", header)
+
+
 @cache
 def _after_comma(name: str) -> re.Pattern[str]:
     """A second Cookie header, as gunicorn joins it to the first."""

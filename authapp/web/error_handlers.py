@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +11,7 @@ import msgspec
 import structlog
 from flask import Flask, Response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError, default_exceptions
 
 from authapp import errors
 from authapp.web.guards import auth_session
@@ -46,6 +47,9 @@ _ANSWERS: dict[type[errors.AuthappError], _Answer] = {
     ),
 }
 
+
+_SESSION_INVALID = _Answer(401, "session_invalid", "The session has ended. Log in again.")
+_SESSION_MISSING = _Answer(401, "session_missing", "Log in first.")
 
 # what people read instead of the phrase of the standard
 _PAGES = {
@@ -87,14 +91,19 @@ class Problem(HTTPException):
         return headers
 
 
+@cache
+def _kind_of(status: int) -> type[Problem]:
+    """Flask finds an app's own `errorhandler(401)` by the class of the error, not its `code`."""
+    return type(f"Problem{status}", (Problem, default_exceptions[status]), {"code": status})
+
+
 def problem_of(error: errors.AuthappError) -> Problem:
     """The HTTP answer of an error."""
-    if isinstance(error, errors.NotAuthenticated):
-        if error.presented:
-            return Problem(error, 401, "session_invalid", "The session has ended. Log in again.")
-        return Problem(error, 401, "session_missing", "Log in first.")
     answer = _ANSWERS.get(type(error), _Answer(500, "internal_error", "Something broke."))
-    return Problem(error, answer.status, answer.code, answer.detail or str(error))
+    if isinstance(error, errors.NotAuthenticated):
+        answer = _SESSION_INVALID if error.presented else _SESSION_MISSING
+    detail = answer.detail or str(error)
+    return _kind_of(answer.status)(error, answer.status, answer.code, detail)
 
 
 def wants_json() -> bool:
@@ -180,5 +189,5 @@ def _as_page(error: HTTPException) -> Response:
 def _with_next(login_url: str) -> str:
     if request.method not in {"GET", "HEAD"}:
         return login_url
-    path = request.full_path.removesuffix("?")
+    path = request.script_root + request.full_path.removesuffix("?")
     return f"{login_url}?next={quote(path, safe='/')}"

@@ -37,6 +37,19 @@ def client() -> Client:
     return Client(request.remote_addr or "", request.user_agent.string)
 
 
+def leave() -> None:
+    """Logs the visitor out: every session whose token was sent ends, and the cookie is cleared.
+
+    Raises:
+        StoreUnavailable: some may go on; the cookie is kept.
+    """
+    visitor = auth_session()
+    for token in visitor.all_presented():
+        services().authentication.log_out(token, client())
+    if visitor.brought_cookie:
+        visitor.forget()
+
+
 def require_live() -> Live:
     """The live session of the visitor.
 

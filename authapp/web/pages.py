@@ -10,7 +10,7 @@ from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooMany
 from authapp.sessions import Ended, EndReason
 from authapp.web.effects import are_pending
 from authapp.web.forms import LoginForm, PasswordForm, ProfileForm, SignupForm, show_errors, text
-from authapp.web.guards import auth_session, client, login_required, require_live, services
+from authapp.web.guards import auth_session, client, leave, login_required, require_live, services
 from authapp.web.messages import DONE, SIGNED_OUT, WRONG_CREDENTIALS, too_many_attempts, within
 from authapp.web.redirects import safe_next
 from authapp.web.representations import SessionView
@@ -111,10 +111,7 @@ def login_submit() -> ResponseReturnValue:
 
 @pages.post("/logout")
 def logout() -> ResponseReturnValue:
-    visitor = auth_session()
-    if visitor.presented:
-        services().authentication.log_out(visitor.presented, client())
-        visitor.forget()
+    leave()
     response = make_response(_done("pages.home", "logged-out"))
     # what the browser kept of private pages goes too (OWASP ASVS 5.0, 14.3.1)
     response.headers["Clear-Site-Data"] = '"cache", "storage"'

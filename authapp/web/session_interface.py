@@ -8,10 +8,11 @@ from typing import Any
 from flask import Flask, Request, Response
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 
+from authapp.errors import StoreUnavailable
 from authapp.identity import ANONYMOUS, Anonymous, Identity
 from authapp.sessions import Client, Found, Live, SessionStore
 from authapp.tokens import SessionToken, SessionTokens
-from authapp.web.cookies import read_cookie
+from authapp.web.cookies import all_values, read_cookie
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
@@ -22,16 +23,23 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
 
     Attributes:
         presented: the token the browser sent, if we minted it; its session may have ended.
-        brought_token: whether the browser sent anything under the cookie's name.
+        brought_token: whether the browser sent one value under the cookie's name.
+        all_presented: gives every token of ours among the cookies, for log-out to end them all.
+        brought_cookie: whether there is anything to clear.
     """
 
-    presented: SessionToken | None
-    brought_token: bool
-
     def __init__(
-        self, find: Callable[[], Found], presented: SessionToken | None, *, brought_token: bool
+        self,
+        find: Callable[[], Found],
+        presented: SessionToken | None,
+        *,
+        brought_token: bool,
+        all_presented: Callable[[], list[SessionToken]],
+        brought_cookie: bool,
     ) -> None:
         super().__init__()
+        self.all_presented = all_presented
+        self.brought_cookie = brought_cookie
         self.presented = presented
         self.brought_token = brought_token
         self._find: Callable[[], Found] = find
@@ -156,12 +164,17 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         self._client = client
 
     def open_session(self, app: Flask, request: Request) -> AuthSession:
-        text = read_cookie(request.headers.get("Cookie", ""), self.get_cookie_name(app))
+        name, header = self.get_cookie_name(app), request.headers.get("Cookie", "")
+        text = read_cookie(header, name)
         token = self._tokens.check(text) if text else None
         return AuthSession(
             lambda: self._store.find(token) if token else None,
             token,
             brought_token=bool(text),
+            all_presented=lambda: [
+                t for v in all_values(header, name) if (t := self._tokens.check(v))
+            ],
+            brought_cookie=name in header,
         )
 
     def save_session(self, app: Flask, session: AuthSession, response: Response) -> None:
@@ -170,16 +183,23 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         A session that ended while the request ran stays ended. The cookie is never touched because
         a store could not be asked.
         """
-        if session.modified and session.live:
-            changed, removed = session.patch()
-            if changed or removed:
-                self._store.patch(session.live, changed, removed)
         if session.issued:
             self._set_cookie(app, session.issued, response)
         elif session.forgotten:
             response.delete_cookie(self.get_cookie_name(app), **self._cookie_attributes(app))
         if session.accessed or session.issued or session.forgotten:
             response.vary.add("Cookie")
+        if session.modified:
+            try:
+                self._save_data(session)
+            except StoreUnavailable as error:
+                _become(response, app.make_response(app.handle_user_exception(error)))
+
+    def _save_data(self, session: AuthSession) -> None:
+        if live := session.live:
+            changed, removed = session.patch()
+            if changed or removed:
+                self._store.patch(live, changed, removed)
 
     def regenerate(self, session: AuthSession) -> None:
         """A new token for the same session; the old one is dead at once."""
@@ -220,3 +240,10 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
 
     def _upsert_session(self, session_lifetime: Any, session: Any, store_id: str) -> None:
         raise NotImplementedError(store_id)
+
+
+def _become(response: Response, answer: Response) -> None:
+    """Flask can't answer anew once a response is being finished; so it becomes the other one."""
+    response.status = answer.status
+    response.set_data(answer.get_data())
+    response.headers.update(answer.headers)
