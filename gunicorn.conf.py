@@ -57,7 +57,9 @@ control_socket_disable = True  # nothing here uses it
 
 def post_worker_init(worker: Any) -> None:
     """In each worker, once it can answer."""
-    worker.app.callable.extensions["authapp"].services.maintenance.keep_running()
+    extensions = getattr(worker.app.callable, "extensions", {})
+    if "authapp" in extensions:
+        extensions["authapp"].services.maintenance.keep_running()
 
 
 def on_starting(_server: object) -> None:

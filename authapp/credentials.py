@@ -53,12 +53,17 @@ class CredentialStore:
         Raises:
             StoreUnavailable: there is no copy and Postgres could not be asked.
         """
+        return self._find(canonical_email, self._fill)
+
+    def _find(
+        self, canonical_email: str, fill: Callable[[Callable[[], None]], None]
+    ) -> Credentials | None:
         found, _ = self._cache.read_through(
             self._keys.current(canonical_email),
             Credentials,
             lambda: self.read(canonical_email),
             self._ttl,
-            self._fill,
+            fill,
         )
         return found
 
@@ -81,7 +86,7 @@ class CredentialStore:
 
         def find() -> None:
             try:
-                self.find(canonical_email)
+                self._find(canonical_email, lambda fill: fill())
             except StoreUnavailable:
                 return  # the log-in will ask Postgres
 

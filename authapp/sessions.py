@@ -255,7 +255,7 @@ class SessionStore:
         return self._judge(token, record)
 
     def _is_fresh(self, copy: SessionRecord) -> bool:
-        """Whether Postgres need not be asked: the facts were, and the visit was noted, not long ago."""
+        """Whether the facts were read and the visit was noted not long ago."""
         oldest = min(copy.checked_at, copy.last_seen_at)
         return self._clock() - oldest < self._limits.revalidate
 
