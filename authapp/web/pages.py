@@ -118,6 +118,19 @@ def logout() -> ResponseReturnValue:
     return response
 
 
+@pages.get("/logged-out.css")
+def forget_pages() -> ResponseReturnValue:
+    """An empty style sheet of the page after log-out, which has the browser forget pages it froze.
+
+    The answer to log-out itself comes too early: a browser freezes the private page for its back
+    button only when the next page is there.
+    """
+    response = make_response("", 200)
+    response.mimetype = "text/css"
+    response.headers["Clear-Site-Data"] = '"cache"'
+    return response
+
+
 @pages.get("/account")
 @login_required
 def account() -> ResponseReturnValue:

@@ -95,7 +95,12 @@ def browser() -> Iterator[Browser]:
     if program is None:
         pytest.skip("NO BROWSER, so nothing shows that the pages work: apt-get install chromium")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=CHROMIUM_OPTIONS)
+        running = playwright.chromium.launch(
+            executable_path=program,
+            args=CHROMIUM_OPTIONS,
+            # so that the back button works as it does for people
+            ignore_default_args=["--disable-back-forward-cache"],
+        )
         yield running
         running.close()
 

@@ -143,6 +143,8 @@ def test_long_names_and_addresses_fit(
     long = a_person("Wolfe" + "schlegel" * 11)
     long = site.add(replace(long, email=f"{'w' * 40}.{device.name}@{LONG_HOST}"))
     page = new_visitor(long)
+    page.goto("/")
+    auditor.audit(page, "home of a long name", f"Hello, {long.name}")
     page.goto("/account")
     auditor.audit(page, "account of a long name", "Your account")
     page = new_visitor(admin)
