@@ -23,7 +23,7 @@ from authapp.limits import LoginLimits
 from authapp.locks import Locks
 from authapp.maintenance import Maintenance
 from authapp.passwords import PasswordHasher
-from authapp.redis_clients import REDIS_ERRORS, TIMEOUT, redis_client
+from authapp.redis_clients import TIMEOUT, redis_client
 from authapp.resilience import Breaker
 from authapp.sealing import Sealer, derive_key
 from authapp.sessions import Limits, SessionStore
@@ -57,7 +57,7 @@ class Services:
     redirect_hosts: tuple[str, ...]
 
     def store_states(self) -> dict[str, bool]:
-        """Whether each store answers now, asked within the usual time-outs."""
+        """Whether each store answers now, asked within the usual time-outs; Redis, also trusted."""
         return {"postgres": self._postgres_answers(), "redis": self._redis_answers()}
 
     def _postgres_answers(self) -> bool:
@@ -70,8 +70,8 @@ class Services:
 
     def _redis_answers(self) -> bool:
         try:
-            self.redis.ping()
-        except REDIS_ERRORS:
+            self.cache.check()
+        except StoreUnavailable:
             return False
         return True
 

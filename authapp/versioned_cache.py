@@ -179,6 +179,10 @@ class VersionedCache:
         """Returns if Redis answers, whatever the breaker thinks."""
         self._asked(self._client.ping)
 
+    def check(self) -> None:
+        """Returns if Redis answers and its copies are trusted."""
+        self._run(self._client.ping)
+
     def _fence_all(self, versions: Mapping[str, int]) -> None:
         with self._client.pipeline(transaction=False) as pipe:
             for key, version in versions.items():

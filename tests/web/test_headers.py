@@ -196,7 +196,9 @@ def test_no_page_needs_anything_inline(app: Flask) -> None:
                     and link in attributes
                     and "avatar" not in str(attributes)
                 ):
-                    assert attributes[link].startswith(("/static/", "/bootstrap/")), name
+                    assert attributes[link].startswith(
+                        ("/static/", "/bootstrap/", "/logged-out.css")
+                    ), name
         assert page.all("html") == [{"lang": "en"}], name
         assert len(page.all("title")) == len(page.all("main")) == len(page.all("h1")) == 1, name
 
