@@ -1,5 +1,6 @@
 """Sessions: begin, find, patch, end, list. Facts in Postgres, copies in Redis."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,9 @@ from authapp.models import SessionRow, User
 from authapp.tokens import SessionToken, SessionTokens
 from authapp.users import identity_of
 from authapp.versioned_cache import Lease, VersionedCache, decode_copy
+
+# in JSON; behind an escaped backslash it is only text that looks so
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 Clock = Callable[[], datetime]
 Kind = Literal["browser", "api"]
@@ -556,6 +560,6 @@ def _record(row: SessionRow, user: User, now: datetime) -> SessionRecord:
 
 def _is_storable(value: object) -> bool:
     try:
-        return b"\\u0000" not in msgspec.json.encode(value)
+        return _NUL.search(msgspec.json.encode(value)) is None
     except UnicodeEncodeError:
         return False

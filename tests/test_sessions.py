@@ -284,6 +284,17 @@ def test_who_is_idle_too_long_is_logged_out(services: Services, live: Live, cloc
     assert find(services, live) == Ended(EndReason.IDLE)
 
 
+def test_nobody_is_found_idle_early(services: Services, live: Live, clock: Clock) -> None:
+    """The copy was made anew shortly before the last visit, which it alone can't note."""
+    clock.forward(29)  # less than half a revalidation, so the facts don't note it
+    services.sessions.patch(live, {"a": 1}, [])  # drops the copy
+    assert is_live(services, live)
+    clock.forward(59)  # 88
+    assert is_live(services, live)
+    clock.forward(IDLE - 1)
+    assert is_live(services, live)
+
+
 @pytest.mark.parametrize("pause", [29, 59, 61, IDLE // 2, IDLE - 1, IDLE])
 def test_who_keeps_coming_stays_until_the_absolute_limit(
     config: Config, clock: Clock, pause: int
@@ -335,7 +346,22 @@ def test_keys_are_saved_and_removed_one_by_one(services: Services, live: Live) -
 
 @pytest.mark.parametrize(
     "value",
-    ["", "ünï \N{PILE OF POO}", "it's", "%s :x {y}", 0, -1, 1.5, 2**53, True, None, [], {}, [[{}]]],
+    [
+        "",
+        "ünï \N{PILE OF POO}",
+        "it's",
+        "%s :x {y}",
+        0,
+        -1,
+        1.5,
+        2**53,
+        True,
+        None,
+        [],
+        {},
+        [[{}]],
+        r"\u0000",
+    ],
 )
 def test_values_come_back_as_they_were(services: Services, live: Live, value: object) -> None:
     key = "a 'key' % :of \"any\" kind"
@@ -380,6 +406,26 @@ def test_a_patch_touches_only_its_session(services: Services, ada: Identity, liv
     other = begin(services, ada)
     services.sessions.patch(live, {"a": 1}, [])
     assert data_of(services, other) == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\0b", "\\\0", "\ud800", "b\udfff", ["\0"], {"k": ["\ud800"]}, {"\0": 1}, {"\ud800": 1}],
+    ids=ascii,
+)
+def test_text_that_can_not_be_stored_is_refused_by_its_key(
+    services: Services, live: Live, value: object
+) -> None:
+    with pytest.raises(ValueError, match=r"^session\['note'\] holds"):
+        services.sessions.patch(live, {"fine": 1, "note": value}, [])
+    assert data_of(services, live) == {}
+
+
+@pytest.mark.parametrize("key", ["\0", "\ud800"], ids=ascii)
+def test_a_key_that_can_not_be_stored_is_refused(services: Services, live: Live, key: str) -> None:
+    with pytest.raises(ValueError, match=r"^session\['\\(x00|ud800)'\] holds"):
+        services.sessions.patch(live, {key: 1}, [])
+    assert data_of(services, live) == {}
 
 
 # -- end ---------------------------------------------------------------------------------------
@@ -524,6 +570,14 @@ def test_an_ended_session_is_not_regenerated(services: Services, live: Live) -> 
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
     assert services.sessions.regenerate(live, CLIENT) is None
     assert sql(services, "SELECT count(*) FROM sessions") == [(1,)]
+
+
+def test_a_session_that_lost_its_trust_is_not_regenerated(services: Services, live: Live) -> None:
+    """As after a password changed by hand: the row is not ended, yet it is not live."""
+    sql(services, "UPDATE users SET epoch = epoch + 1")
+    assert services.sessions.regenerate(live, CLIENT) is None
+    assert sql(services, "SELECT count(*) FROM sessions") == [(1,)]
+    assert find(services, live) == Ended(EndReason.PASSWORD_CHANGED)
 
 
 def test_of_two_that_regenerate_at_once_one_wins(services: Services, live: Live) -> None:
