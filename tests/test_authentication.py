@@ -10,6 +10,7 @@ from authapp.errors import (
     EmailTaken,
     InvalidCredentials,
     InvalidField,
+    NotAuthenticated,
     TooManyAttempts,
     UnknownRole,
     UnknownUser,
@@ -350,6 +351,37 @@ def test_a_new_password_ends_all_sessions_and_begins_a_new_one(
     assert fresh.record.data == {"cart": 1}
     assert can_log_in(services, OTHER_PASSWORD)
     assert not can_log_in(services, PASSWORD)
+
+
+def test_what_a_parallel_request_saved_outlives_the_change(services: Services, live: Live) -> None:
+    services.sessions.patch(live, {"cart": 1}, [])  # not known to `live`
+    found = services.sessions.find(change(services, live).token)
+    assert isinstance(found, Live)
+    assert found.record.data == {"cart": 1}
+
+
+def test_a_change_in_flight_during_log_out_brings_no_session_back(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who logs out while it runs is out, and nothing was changed."""
+    other = log_in(services)
+    hash_ = PasswordHasher.hash
+
+    def log_out_then_hash(self: PasswordHasher, password: str) -> str:
+        services.authentication.log_out(live.token, CLIENT)
+        return hash_(self, password)
+
+    monkeypatch.setattr(PasswordHasher, "hash", log_out_then_hash)
+    with pytest.raises(NotAuthenticated) as caught:
+        change(services, live)
+    assert caught.value.presented
+    assert ending(services, live) is EndReason.LOGOUT
+    assert [s.id for s in services.sessions.of_user(live.record.user.id)] == [other.record.id]
+    assert is_live(services, other)
+    monkeypatch.undo()
+    assert can_log_in(services, PASSWORD)
+    assert not can_log_in(services, OTHER_PASSWORD)
+    assert sql(services, "SELECT 1 FROM audit_events WHERE event = 'password.changed'") == []
 
 
 def test_a_remembered_device_stays_remembered(services: Services) -> None:

@@ -90,6 +90,19 @@ def test_what_is_no_address_is_refused_with_advice(text: str) -> None:
     assert caught.value.errors == {"email": "enter an email address like name@example.org"}
 
 
+@pytest.mark.parametrize(
+    "invisible",
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b\u180e\u180f\u200b\u200d\u2060\u3164\ufe00\ufe0f\uffa0"
+    "\U000e0100\U000e01ef",
+    ids=ascii,
+)
+@pytest.mark.parametrize("place", ["{}ada", "a{}da", "ada{}"])
+def test_what_shows_nothing_is_refused(invisible: str, place: str) -> None:
+    """Two addresses that look the same would be two people."""
+    with pytest.raises(InvalidField):
+        parse_email(place.format(invisible) + "@example.org")
+
+
 locals_ = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs"]), min_size=1, max_size=12)
 domains = st.sampled_from(
     ["example.org", "BÜCHER.example", "ｅｘａｍｐｌｅ.org", "xn--bcher-kva.example"]

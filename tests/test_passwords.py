@@ -201,6 +201,12 @@ def test_a_bad_password_is_refused_with_the_reason(password: str, reason: str) -
     assert reason in (why_refused(password, CONTEXT) or "taken")
 
 
+@pytest.mark.parametrize("password", ["ａｄａlove@example.org", "adalove@example.org"])
+@pytest.mark.parametrize("email", ["ａｄａlove@example.org", "adalove@example.org"])
+def test_full_width_letters_hide_no_email(password: str, email: str) -> None:
+    assert "your email" in (why_refused(password, (email,)) or "taken")
+
+
 @given(st.text(max_size=200))
 def test_every_password_gets_an_answer(password: str) -> None:
     why_refused(password, CONTEXT)

@@ -84,3 +84,12 @@ def test_a_token_survives_rotation_until_its_key_is_retired() -> None:
     assert TOKENS.check(both.mint().text)
     assert TOKENS.check(old.text) is None
     assert SessionTokens([OTHER_KEY]).check(old.text) is None
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("-", "+"), ("_", "/")])
+def test_the_other_base64_alphabet_is_refused(ours: str, theirs: str) -> None:
+    """One spelling each, so that what is told apart by its text is told apart."""
+    minted = TOKENS.mint()
+    while ours not in minted.text:
+        minted = TOKENS.mint()
+    assert TOKENS.check(minted.text.replace(ours, theirs)) is None

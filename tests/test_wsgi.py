@@ -219,11 +219,16 @@ def test_cookie_headers_as_they_come_on_the_wire(running: Instance, ada: None) -
 
 
 def test_bodies_however_they_are_framed(running: Instance, ada: None) -> None:
+    body = json.dumps({"email": EMAIL, "password": "x" * 1_000_000}).encode()
     post = [b"POST /api/v1/login HTTP/1.1", HOST, b"Content-Type: application/json"]
-    large = json.dumps({"email": EMAIL, "password": "x" * 1_000_000}).encode()
-    status, answer = running.raw(*post, b"Content-Length: %d" % len(large), body=large)
-    assert status == 413
-    assert b"application/problem+json" in answer
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    for lines, sent in (
+        ([b"Content-Length: %d" % len(body)], body),
+        ([b"Transfer-Encoding: chunked"], chunked),
+    ):
+        status, answer = running.raw(*post, *lines, body=sent)
+        assert status == 413, (lines, answer)
+        assert b"application/problem+json" in answer
     small = json.dumps({"email": EMAIL, "password": PASSWORD}).encode()
     chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(small), small)
     assert running.raw(*post, b"Transfer-Encoding: chunked", body=chunked)[0] == 200
@@ -233,3 +238,10 @@ def test_the_server_does_not_say_what_it_is_made_of(running: Instance) -> None:
     _, answer = running.raw(b"GET / HTTP/1.1", HOST)
     for name in (b"Python", b"Werkzeug", b"Flask"):
         assert name not in answer.split(b"\r\n\r\n")[0]
+
+
+def test_every_line_of_the_log_is_json(running: Instance) -> None:
+    lines = running.log.read_text().splitlines()
+    assert len(lines) > 3, "the master and its workers say that they start"
+    for line in lines:
+        assert isinstance(json.loads(line), dict), line

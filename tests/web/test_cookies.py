@@ -133,6 +133,37 @@ def test_after_logout_the_token_is_dead_and_the_cookie_cleared_however_often(
         assert status_of(app, token) == 401
 
 
+@pytest.mark.parametrize("path", ["/logout", "/api/v1/logout"])
+def test_logging_out_ends_all_that_was_sent(signed_in: FlaskClient, app: Flask, path: str) -> None:
+    """Who is told "You are logged out" must be, though two cookies count as none elsewhere."""
+    token, other = token_of(signed_in), browser(app)
+    log_in(other)
+    for cookie, ended in (
+        (f"{COOKIE}={token}; {COOKIE}=planted", [token]),
+        (f"{COOKIE}=planted,{COOKIE}={token_of(other)}; {COOKIE} = {token}", [token_of(other)]),
+    ):
+        headers = {"Cookie": cookie, "X-Requested-With": "tests"}
+        [cleared] = cookies_of(program(app).post(path, headers=headers))
+        assert cleared.value == ""
+        assert {status_of(app, each) for each in ended} == {401}
+
+
+@pytest.mark.parametrize("path", ["/logout", "/api/v1/logout"])
+def test_logging_out_with_two_sessions_ends_both(
+    signed_in: FlaskClient, app: Flask, path: str
+) -> None:
+    second = browser(app)
+    log_in(second)
+    tokens = [token_of(signed_in), token_of(second)]
+    log_in(third := browser(app))
+    cookie = "; ".join(f"{COOKIE}={token}" for token in tokens)
+    headers = {"Cookie": cookie, "X-Requested-With": "tests"}
+    [cleared] = cookies_of(program(app).post(path, headers=headers))
+    assert cleared.value == ""
+    assert [status_of(app, token) for token in tokens] == [401, 401]
+    assert status_of(app, token_of(third)) == 200, "what was not sent goes on"
+
+
 def altered(token: str) -> list[str]:
     """Tokens of the right shape that we did not mint."""
     raw = base64.urlsafe_b64decode(token)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import flask
 import pytest
-from flask import Flask, request, session
+from flask import Flask, abort, request, session
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
@@ -305,12 +305,46 @@ def test_it_may_handle_our_errors_by_type(notes: Flask, visitor: FlaskClient) ->
     assert log_in(visitor).status_code == 418
 
 
+def test_its_own_error_pages_are_used(
+    notes: Flask, visitor: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for status in (401, 403, 404, 503):
+        notes.register_error_handler(status, lambda error: (f"ours {error.code}", error.code))
+    notes.add_url_rule("/abort", view_func=lambda: abort(403))
+    assert visitor.get("/notes").get_data(as_text=True) == "ours 401"
+    assert visitor.get("/abort").get_data(as_text=True) == "ours 403"
+    assert visitor.get("/nothing").get_data(as_text=True) == "ours 404"
+    sign_up(notes)
+    log_in(visitor)
+    assert visitor.get("/reports").get_data(as_text=True) == "ours 403"
+    acts: dict[str, Callable[[], Any]] = {
+        "patch": lambda: visitor.post("/session", json={"set": {"x": 1}}),
+        "find": lambda: visitor.get("/reports"),
+    }
+    for method, act in acts.items():
+        monkeypatch.setattr(SessionStore, method, away)
+        answer = act()
+        assert (answer.status_code, answer.get_data(as_text=True)) == (503, "ours 503")
+
+
+def test_a_change_that_can_not_be_saved_is_503(
+    ada: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionStore, "patch", away)
+    answer = ada.post("/session", json={"set": {"x": 1}})
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "2"
+    assert not cookies_of(answer)
+    assert ada.get("/session").get_json() == {}
+
+
+def away(*_args: object) -> None:
+    raise StoreUnavailable("postgres")
+
+
 def test_a_store_that_can_not_be_asked_is_503(
     ada: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_args: object) -> None:
-        raise StoreUnavailable("postgres")
-
     monkeypatch.setattr(SessionStore, "find", away)
     for path in ("/notes", "/reports", "/session", "/who", "/sid"):
         answer = ada.get(path)

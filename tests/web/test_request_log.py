@@ -11,7 +11,17 @@ import structlog
 from flask import Flask
 
 from .conftest import MakeApp
-from .support import EMAIL, OTHER_PASSWORD, PASSWORD, browser, log_in, token_of
+from .support import (
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    Stores,
+    browser,
+    log_in,
+    services_of,
+    sign_up,
+    token_of,
+)
 
 
 @pytest.fixture
@@ -89,3 +99,22 @@ def test_a_failing_view_is_one_line_too(make_app: MakeApp, log: io.StringIO) -> 
     assert len(failed) == 1
     assert "RuntimeError" in failed[0]["exception"]
     assert failed[0]["request_id"] == answer.headers["X-Request-ID"]
+
+
+def test_a_statement_that_fails_is_logged_without_its_values(
+    make_app: MakeApp, stores: Stores, log: io.StringIO
+) -> None:
+    app = make_app()
+    sign_up(app)
+    services_of(app).background.drain()
+    (handler,) = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
+    handler.setStream(log)
+    stores.sql("ALTER TABLE users RENAME COLUMN password_hash TO other")
+    try:
+        assert log_in(browser(app)).status_code == 500
+        sign_up_fields = {"email": "new.lovelace@example.org", "password": PASSWORD}
+        assert browser(app).post("/signup", data=sign_up_fields).status_code == 500
+    finally:
+        stores.sql("ALTER TABLE users RENAME COLUMN other TO password_hash")
+    assert len([line for line in lines(log) if line["level"] == "error"]) == 2
+    assert_clean(log)
