@@ -1,12 +1,15 @@
 """What the tests of the web share: browsers and programs, cookies, and counters of I/O."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
 import psycopg2
+import pytest
 import redis
 from flask import Flask
 from flask.testing import FlaskClient
@@ -14,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 from werkzeug.test import TestResponse
 
+from authapp.errors import StoreUnavailable
 from authapp.services import Services
 
 from ..helpers import traffic
@@ -58,6 +62,17 @@ def log_in(
     return client.post("/login", data={"email": email, "password": password, **fields})
 
 
+def lose_fences(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis takes no fence of this instance from now on, as when it can't be reached."""
+    cache = services_of(app).cache
+
+    def fails(_versions: Mapping[str, int]) -> None:
+        cache.breaker.open()
+        raise StoreUnavailable("redis")
+
+    monkeypatch.setattr(cache, "fence", fails)
+
+
 def token_of(client: FlaskClient, name: str = COOKIE) -> str:
     cookie = client.get_cookie(name)
     assert cookie is not None, "there is no session cookie"
@@ -67,6 +82,39 @@ def token_of(client: FlaskClient, name: str = COOKIE) -> str:
 def bearing(token: str, **more: str) -> dict[str, str]:
     """Headers of a program that sends this token as the cookie."""
     return {"Cookie": f"{COOKIE}={token}", "X-Requested-With": "tests", **more}
+
+
+def signed_in_as(app: Flask, email: str = EMAIL, password: str = PASSWORD) -> FlaskClient:
+    """A browser of this person, for pages and for the API."""
+    client = browser(app)
+    assert log_in(client, email, password).status_code == 303
+    return client
+
+
+# -- the API -------------------------------------------------------------------------------------
+
+
+def problem(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
+    """Asserts that the answer is this problem, in the form that is promised."""
+    assert answer.status_code == status, answer.get_data(as_text=True)
+    assert answer.mimetype == "application/problem+json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    body: dict[str, Any] = answer.get_json()
+    expected = {"type", "title", "status", "detail", "code", "request_id"}
+    assert set(body) - {"errors"} == expected
+    assert (body["type"], body["status"], body["code"]) == ("about:blank", status, code)
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["title"]
+    assert isinstance(body["detail"], str)
+    assert body["detail"]
+    return body
+
+
+def is_utc(text: str) -> bool:
+    """Whether it is RFC 3339 in UTC, of just now."""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", text), text
+    at = datetime.fromisoformat(text)
+    return abs(datetime.now(at.tzinfo) - at) < timedelta(minutes=1)
 
 
 # -- cookies ---------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The JSON API: what each call answers, and how it says no."""
 
 import json
-import re
 import unicodedata
 import uuid
 from datetime import datetime, timedelta
@@ -22,6 +21,8 @@ from .support import (
     Stores,
     bearing,
     cookies_of,
+    is_utc,
+    problem,
     program,
     sign_up,
 )
@@ -41,29 +42,6 @@ def post(api: FlaskClient, call: str, **body: Any) -> TestResponse:
 def token_in(answer: TestResponse) -> str:
     [cookie] = cookies_of(answer)
     return cookie.value
-
-
-def problem(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
-    """Asserts that the answer is this problem, in the form that is promised."""
-    assert answer.status_code == status, answer.get_data(as_text=True)
-    assert answer.mimetype == "application/problem+json"
-    assert answer.headers["Cache-Control"] == "no-store"
-    body: dict[str, Any] = answer.get_json()
-    expected = {"type", "title", "status", "detail", "code", "request_id"}
-    assert set(body) - {"errors"} == expected
-    assert (body["type"], body["status"], body["code"]) == ("about:blank", status, code)
-    assert body["request_id"] == answer.headers["X-Request-ID"]
-    assert body["title"]
-    assert isinstance(body["detail"], str)
-    assert body["detail"]
-    return body
-
-
-def is_utc(text: str) -> bool:
-    """Whether it is RFC 3339 in UTC, of just now."""
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", text), text
-    at = datetime.fromisoformat(text)
-    return abs(datetime.now(at.tzinfo) - at) < timedelta(minutes=1)
 
 
 # -- answers ---------------------------------------------------------------------------------------
