@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -331,9 +331,13 @@ def _write_cursor(last: Identity) -> str:
 
 
 def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
+    refused = InvalidField({"cursor": "leave it out to start from the beginning"})
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         at, _, user_id = text.partition(" ")
-        return datetime.fromisoformat(at), UUID(user_id)
+        created_at, last = datetime.fromisoformat(at), UUID(user_id)
     except (binascii.Error, ValueError):
-        raise InvalidField({"cursor": "leave it out to start from the beginning"}) from None
+        raise refused from None
+    if created_at.utcoffset() != timedelta(0):  # ours are UTC; Postgres can't read some others
+        raise refused
+    return created_at, last

@@ -96,6 +96,7 @@ def search_text(request: Request) -> str:
 
 def _limit() -> int:
     text = request.args.get("limit", "50")
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 200:
+    # short first: Python refuses to read thousands of digits, by a ValueError
+    if not text.isascii() or not text.isdecimal() or len(text) > 3 or not 1 <= int(text) <= 200:
         raise InvalidField({"limit": "use a whole number from 1 to 200"})
     return int(text)
