@@ -9,9 +9,11 @@ from werkzeug import Response
 from authapp.errors import LastAdmin, UnknownUser
 from authapp.identity import Identity, Permission
 from authapp.web.guards import permission_required, require_live, services
+from authapp.web.pages import bound_body
 from authapp.web.users_api import search_text
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
+admin.before_request(bound_body)
 
 
 @admin.get("/users")

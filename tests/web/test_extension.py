@@ -12,7 +12,14 @@ from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 
-from authapp import Auth, Config, current_user, login_required, roles_required
+from authapp import (
+    Auth,
+    Config,
+    current_user,
+    login_required,
+    permission_required,
+    roles_required,
+)
 from authapp.errors import InvalidCredentials, SettingError, StoreUnavailable
 from authapp.sessions import SessionStore
 from authapp.web.guards import auth_session
@@ -94,6 +101,11 @@ def notes(settings: Settings, stores: Stores) -> Iterator[Flask]:
     @roles_required("admin", "auditor")
     def reports() -> ResponseReturnValue:
         return "reports"
+
+    @app.get("/people")
+    @permission_required("users:read")
+    def people() -> ResponseReturnValue:
+        return "people"
 
     yield app
     services_of(app).database._session.kw["bind"].dispose()
@@ -259,6 +271,24 @@ def test_roles_required_asks_for_any_of_them(
     assert visitor.get("/reports").status_code == 401
     log_in(visitor)
     assert visitor.get("/reports").status_code == status
+
+
+@pytest.mark.parametrize(
+    ("roles", "status"), [(["user"], 403), ([], 403), (["admin"], 200), (["user", "admin"], 200)]
+)
+def test_permission_required_asks_what_the_roles_allow(
+    notes: Flask, visitor: FlaskClient, roles: list[str], status: int
+) -> None:
+    sign_up(notes, "root@example.org", roles=["admin"])
+    sign_up(notes, roles=roles)
+    assert visitor.get("/people").status_code == 401
+    log_in(visitor)
+    assert visitor.get("/people").status_code == status
+    users = services_of(notes).users
+    users.grant(EMAIL, "admin")
+    assert visitor.get("/people").status_code == 200
+    users.revoke(EMAIL, "admin")
+    assert visitor.get("/people").status_code == 403
 
 
 def test_a_role_granted_or_taken_counts_at_the_next_request(ada: FlaskClient, notes: Flask) -> None:
