@@ -1,0 +1,1 @@
+"""Real instances under load: races, and faults that come at random."""

@@ -1,0 +1,78 @@
+"""The product with a page or two of an app that embeds it, for `gunicorn tests.chaos.app:app`.
+
+CHAOS_SLOW_FILLS: milliseconds; fills come late by up to as much, so that more changes overtake
+them. CHAOS_CONTROL: `double-delete` puts in place of fences and leases what most applications do,
+and the tests must notice.
+"""
+
+import os
+import random
+import time
+from collections.abc import Mapping
+
+import redis
+from flask import Flask, Response, jsonify, request, session
+
+from authapp import create_app, login_required
+from authapp.redis_clients import redis_client
+from authapp.versioned_cache import FillOutcome, Lease, VersionedCache
+from config import Config
+
+
+def add_views(app: Flask) -> None:
+    @app.get("/data")
+    @login_required
+    def data() -> Response:
+        return jsonify(dict(session))
+
+    @app.put("/data/<key>")
+    @login_required
+    def put_data(key: str) -> tuple[str, int]:
+        session[key] = request.get_json()
+        return "", 204
+
+    @app.put("/slow-data/<key>")
+    @login_required
+    def put_data_slowly(key: str) -> tuple[str, int]:
+        """Knows the session before the pause and saves it after."""
+        session[key] = request.get_json()
+        time.sleep(float(request.args["seconds"]))
+        return "", 204
+
+
+def slow_fills(milliseconds: float) -> None:
+    fill = VersionedCache.fill
+
+    def late(
+        self: VersionedCache, key: str, lease: Lease, version: int, value: bytes, ttl: float
+    ) -> FillOutcome:
+        time.sleep(random.random() * milliseconds / 1000)
+        return fill(self, key, lease, version, value, ttl)
+
+    setattr(VersionedCache, "fill", late)  # noqa: B010 - mypy refuses to assign a method
+
+
+def double_delete(client: "redis.Redis") -> None:
+    """The control: delete before and after the commit, fill without asking."""
+
+    def fill(
+        self: VersionedCache, key: str, lease: Lease, _version: int, value: bytes, ttl: float
+    ) -> FillOutcome:
+        client.hset(key, mapping={"v": self._sealer.seal(key, value), "b": lease.boot})
+        client.expire(key, int(ttl))
+        return "filled"
+
+    def delete(_self: VersionedCache, versions: Mapping[str, int]) -> None:
+        if versions:
+            client.delete(*versions)
+
+    setattr(VersionedCache, "fill", fill)  # noqa: B010 - as above
+    setattr(VersionedCache, "fence", delete)  # noqa: B010 - as above
+
+
+config = Config.from_env()
+if os.environ.get("CHAOS_CONTROL") == "double-delete":
+    double_delete(redis_client(config.REDIS_URL, retries=1))
+slow_fills(float(os.environ.get("CHAOS_SLOW_FILLS", "0")))
+app = create_app(config)
+add_views(app)
