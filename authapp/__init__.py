@@ -29,8 +29,8 @@ from authapp.cli import register_commands
 from authapp.config import Config
 from authapp.limits import network_of
 from authapp.observability import configure_logging
-from authapp.redis_clients import limiter_uri
-from authapp.services import Services, build_services, limiter_storage_options
+from authapp.redis_clients import LimiterStorage
+from authapp.services import Services, build_services
 from authapp.sessions import Live
 from authapp.web.admin import admin
 from authapp.web.api import api
@@ -124,8 +124,8 @@ class Auth:
         limiter = Limiter(
             key_func=lambda: network_of(request.remote_addr or ""),
             app=app,
-            storage_uri=limiter_uri(config.REDIS_URL),
-            storage_options=limiter_storage_options(),
+            storage_uri=f"{LimiterStorage.STORAGE_SCHEME[0]}://",
+            storage_options={"redis_url": config.REDIS_URL},
             strategy="moving-window",
             in_memory_fallback_enabled=True,
         )

@@ -1,13 +1,15 @@
 """How Redis is reached: one server, Sentinel or Cluster; every wait bounded."""
 
 from collections.abc import Callable
-from functools import cached_property
+from copy import copy
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.cluster import ClusterNode, RedisCluster
+from limits.storage import RedisStorage
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.cluster import PRIMARY, ClusterNode, NodesManager, RedisCluster
+from redis.commands.core import Script
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -26,31 +28,40 @@ def redis_client(url: str, retries: int) -> "redis.Redis":
             redis+cluster://host:port,host:port.
         retries: 0 for commands that must not be repeated, as locks and counts.
     """
-    options: dict[str, Any] = {
-        "socket_timeout": TIMEOUT,
-        "socket_connect_timeout": TIMEOUT,
-        "retry": Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), retries),
-    }
+    waits: dict[str, Any] = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
+    retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), retries)
     if url.startswith("redis+sentinel://"):
         account, hosts, path = _parts(url)
         service, _, database = path.partition("/")
-        sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            hosts, sentinel_kwargs=options, db=int(database or 0), **account, **options
-        )
+        sentinel = _Sentinels(hosts, account, waits, db=int(database or 0), retry=retry)
         master: redis.Redis = sentinel.master_for(service)  # type: ignore[no-untyped-call]
         return master
     if url.startswith("redis+cluster://"):
         account, hosts, _ = _parts(url)
-        nodes = [ClusterNode(*place) for place in hosts]  # type: ignore[no-untyped-call]
-        # asks the nodes for the layout when it is made, so it is made at the first command
-        cluster = _Later(lambda: RedisCluster(startup_nodes=nodes, **account, **options))
+        cluster = _Later(lambda: _cluster(hosts, retry=retry, **account, **waits))
         return cast("redis.Redis", cluster)
-    return redis.Redis.from_url(url, client_name="authapp", **options)
+    return redis.Redis.from_url(url, client_name="authapp", retry=retry, **waits)
 
 
-def limiter_uri(url: str) -> str:
-    """The URL as Flask-Limiter's storages want it."""
-    return url.replace("unix://", "redis+unix://", 1) if url.startswith("unix://") else url
+class LimiterStorage(RedisStorage):
+    """Where Flask-Limiter counts: with the windows of `limits`, through a client of ours.
+
+    The storages that `limits` brings read URLs in a way of their own, and the one for Cluster can't
+    be made while the cluster is away: a worker would not start.
+
+    Args:
+        redis_url: as for `redis_client`. It does not retry: a repeated count counts twice.
+    """
+
+    STORAGE_SCHEME = ["authapp"]  # noqa: RUF012 - Flask-Limiter makes its storage by the scheme of a URL
+
+    def __init__(self, uri: str = "authapp://", *, redis_url: str) -> None:
+        super(RedisStorage, self).__init__(uri)
+        self.key_prefix = "rate"
+        self.target_server = "redis"
+        self.dependency = self.dependencies["redis"].module
+        self.storage = redis_client(redis_url, retries=0)
+        self.initialize_storage(uri)
 
 
 def _parts(url: str) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
@@ -66,15 +77,80 @@ def _parts(url: str) -> tuple[dict[str, Any], list[tuple[str, int]], str]:
     )
 
 
+class _Sentinels(Sentinel):
+    """Sentinels with the account of the servers, as `limits` has it, or, as is usual, with none."""
+
+    def __init__(
+        self,
+        hosts: list[tuple[str, int]],
+        account: dict[str, Any],
+        waits: dict[str, Any],
+        **options: Any,
+    ) -> None:
+        super().__init__([], **account, **waits, **options)  # type: ignore[no-untyped-call]
+        once = Retry(NoBackoff(), 0)  # the others are there to be asked instead
+        self.sentinels = [
+            redis.Redis(host, port, retry=once, **waits, **used)
+            for used in ([account, {}] if account else [{}])
+            for host, port in hosts
+        ]
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        # The library moves who answers to the front of its list, in place: of two threads at it
+        # one may overwrite a Sentinel with another, for good. So each works on a list of its own.
+        mine = copy(self)
+        mine.sentinels = list(self.sentinels)
+        found: tuple[str, int] = Sentinel.discover_master(mine, service_name)  # type: ignore[no-untyped-call]
+        self.sentinels = mine.sentinels
+        return found
+
+
+def _cluster(hosts: list[tuple[str, int]], **options: Any) -> RedisCluster:
+    nodes = [ClusterNode(*place) for place in hosts]  # type: ignore[no-untyped-call]
+    # Looked for where the URL says, always: who answered before may have another address by now.
+    cluster = RedisCluster(startup_nodes=nodes, dynamic_startup_nodes=False, **options)
+    cluster.nodes_manager.__class__ = _Nodes  # there is no way to pass it
+    # Each of our functions has one key. The library would ask a server for it, at every call.
+    cluster.commands_parser.commands["fcall"] |= {
+        "flags": [],
+        "first_key_pos": 3,
+        "last_key_pos": 3,
+        "step_count": 1,
+    }
+    return cluster
+
+
+class _Nodes(NodesManager):
+    """Knows a node it is redirected to: one without slots yet is not in the layout."""
+
+    def get_node(
+        self, host: str | None = None, port: int | None = None, node_name: str | None = None
+    ) -> ClusterNode | None:
+        found = super().get_node(host, port, node_name)
+        if found is None and node_name:
+            name, _, number = node_name.rpartition(":")
+            made = ClusterNode(name, int(number), PRIMARY)  # type: ignore[no-untyped-call]
+            with self._lock:
+                found = self.nodes_cache.setdefault(node_name, made)
+        return found
+
+
 class _Later:
     """Stands for a client that can only be made while its servers answer."""
 
-    def __init__(self, make: Callable[[], object]) -> None:
+    def __init__(self, make: Callable[[], RedisCluster]) -> None:
         self._make = make
-
-    @cached_property
-    def _made(self) -> object:
-        return self._make()
+        self._made: RedisCluster | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._made, name)
+        made = self._made
+        if made is None:  # two threads may each make one; waiting for each other would be worse
+            made = self._made = self._make()
+        return getattr(made, name)
+
+    def register_script(self, script: bytes) -> Script:
+        return Script(cast("redis.Redis", self), script)
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()

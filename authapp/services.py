@@ -3,12 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import redis
 from limits.strategies import RateLimiter
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from sqlalchemy import text
 
 from authapp.authentication import Authentication
@@ -23,7 +20,7 @@ from authapp.limits import LoginLimits
 from authapp.locks import Locks
 from authapp.maintenance import Maintenance
 from authapp.passwords import PasswordHasher
-from authapp.redis_clients import TIMEOUT, redis_client
+from authapp.redis_clients import redis_client
 from authapp.resilience import Breaker
 from authapp.sealing import Sealer, derive_key
 from authapp.sessions import Limits, SessionStore
@@ -78,16 +75,6 @@ class Services:
 
 def _at_once(task: Callable[[], None]) -> None:
     task()
-
-
-def limiter_storage_options() -> dict[str, Any]:
-    """How Flask-Limiter reaches Redis: briefly, and once: a repeated count counts twice."""
-    return {
-        "key_prefix": "rate",
-        "socket_timeout": TIMEOUT,
-        "socket_connect_timeout": TIMEOUT,
-        "retry": Retry(NoBackoff(), 0),
-    }
 
 
 def utc_now() -> datetime:

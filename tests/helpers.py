@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import bcrypt
 import pytest
-from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 from redis.connection import AbstractConnection
 from sqlalchemy import event, text
@@ -18,7 +17,8 @@ from sqlalchemy.engine import Engine
 
 from authapp.config import Config
 from authapp.identity import Identity
-from authapp.services import Services, build_services, limiter_storage_options
+from authapp.redis_clients import LimiterStorage
+from authapp.services import Services, build_services
 from authapp.sessions import Client, Live
 
 PASSWORD = "correct horse battery staple"
@@ -61,10 +61,7 @@ def make_config(database_url: str, redis_url: str, **overrides: Any) -> Config:
 @contextmanager
 def open_services(config: Config, clock: Callable[[], datetime]) -> Iterator[Services]:
     """One instance of the product; a second one on the same settings is another worker."""
-    storage = storage_from_string(
-        config.REDIS_URL.replace("unix://", "redis+unix://", 1), **limiter_storage_options()
-    )
-    strategy = MovingWindowRateLimiter(storage)
+    strategy = MovingWindowRateLimiter(LimiterStorage(redis_url=config.REDIS_URL))
     services = build_services(config, lambda: strategy, clock)
     try:
         yield services

@@ -5,13 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import redis
-from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
 from authapp import embedded
 from authapp.errors import TooManyAttempts
 from authapp.limits import LoginLimits, network_of
-from authapp.services import limiter_storage_options
+from authapp.redis_clients import LimiterStorage
 
 EMAIL = "ada@example.org"
 
@@ -21,10 +20,7 @@ def make(shared: RateLimiter, workers: int = 2, per_account: str = "4 per minute
 
 
 def strategy(url: str) -> RateLimiter:
-    storage = storage_from_string(
-        url.replace("unix://", "redis+unix://", 1), **limiter_storage_options()
-    )
-    return MovingWindowRateLimiter(storage)
+    return MovingWindowRateLimiter(LimiterStorage(redis_url=url))
 
 
 @pytest.fixture
