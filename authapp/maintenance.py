@@ -50,9 +50,9 @@ class Maintenance:
     def run(self) -> Iterator[Progress]:
         """Does all there is to do, batch by batch."""
         steps: tuple[tuple[str, Callable[[], int]], ...] = (
-            ("fences set", self._changes.replay),
             ("expired sessions ended", lambda: self._sessions.end_expired(BATCH)),
             ("ended sessions removed", lambda: self._sessions.prune(RETENTION, BATCH)),
+            ("fences set", self._changes.replay),  # last: fails while Redis is away
         )
         for step, batch in steps:
             while rows := batch():
