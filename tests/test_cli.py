@@ -10,10 +10,11 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from authapp import Config, create_app
+from authapp import Config, create_app, maintenance
+from authapp.errors import StoreUnavailable
 
-from .helpers import EMAIL, OTHER_PASSWORD, PASSWORD
-from .web.support import browser, log_in, services_of
+from .helpers import EMAIL, OTHER_PASSWORD, PASSWORD, sql
+from .web.support import browser, log_in, services_of, token_of
 
 ROOT = Path(__file__).parents[1]
 SHOWN_ONCE = re.compile(r"^Password, shown only now: (\S{20,})$", re.MULTILINE)
@@ -153,6 +154,8 @@ def test_the_last_administrator_stays(app: Flask) -> None:
         ["grant", "nobody@example.org", "admin"],
         ["revoke", "nobody@example.org", "admin"],
         ["set-password", "nobody@example.org"],
+        ["activate", "nobody@example.org"],
+        ["deactivate", "nobody@example.org"],
     ],
 )
 def test_an_unknown_user(app: Flask, arguments: list[str]) -> None:
@@ -188,6 +191,167 @@ def test_a_weak_password_is_not_set(app: Flask) -> None:
     line = refused(app, "users", "set-password", EMAIL, "--password-stdin", stdin="short")
     assert "password: use at least 15 characters" in line
     assert may_log_in(app, PASSWORD)
+
+
+# -- users activate, deactivate -------------------------------------------------------------------
+
+
+def test_a_deactivated_person_is_out_until_activated(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    client = browser(app)
+    log_in(client, EMAIL, PASSWORD)
+    for _ in range(2):  # again is no mistake
+        assert done(app, "users", "deactivate", EMAIL.upper()).endswith("  inactive\n")
+    assert client.get("/account").status_code == 302
+    assert not may_log_in(app, PASSWORD)
+    for _ in range(2):
+        assert done(app, "users", "activate", EMAIL).endswith("  active\n")
+    assert client.get("/account").status_code == 302, "what ended stays ended"
+    assert may_log_in(app, PASSWORD)
+    recorded = sql(
+        services_of(app),
+        "SELECT event, actor_id FROM audit_events WHERE event LIKE 'user.%activated' ORDER BY id",
+    )
+    assert set(recorded) == {("user.deactivated", None), ("user.activated", None)}
+
+
+def test_the_last_administrator_stays_active(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--role", "admin")
+    assert "last active administrator" in refused(app, "users", "deactivate", EMAIL)
+    assert done(app, "users", "show", EMAIL).endswith("  active\n")
+    done(app, "users", "create", "second@example.org", "--role", "admin")
+    assert done(app, "users", "deactivate", EMAIL).endswith("  inactive\n")
+
+
+# -- sessions --------------------------------------------------------------------------------------
+
+LISTED = re.compile(
+    r"^([0-9a-f-]{36})  browser  (.+)  127\.0\.0\.1  seen \d{4}-\d\d-\d\d \d\d:\d\dZ$"
+)
+
+
+def listed(app: Flask, email: str = EMAIL) -> list[tuple[str, str]]:
+    """The ids and devices that `sessions list` shows."""
+    lines = done(app, "sessions", "list", email).splitlines()
+    found = [LISTED.fullmatch(line) for line in lines]
+    assert None not in found, lines
+    return [(match[1], match[2]) for match in found if match]
+
+
+def test_sessions_are_listed(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    done(app, "users", "create", "bob@example.org", "--password-stdin", stdin=OTHER_PASSWORD)
+    assert listed(app) == []
+    clients = [browser(app), browser(app)]
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    clients[1].environ_base["HTTP_USER_AGENT"] = agent
+    for client in clients:
+        log_in(client, EMAIL, PASSWORD)
+    log_in(browser(app), "bob@example.org", OTHER_PASSWORD)
+    newest, _ = listed(app)
+    assert newest[1] == "Firefox on Linux"
+    shown = done(app, "sessions", "list", EMAIL)
+    for client in clients:
+        assert token_of(client) not in shown
+    clients[1].post("/logout")
+    assert newest not in listed(app)
+    assert len(listed(app)) == 1
+
+
+def test_one_session_is_revoked(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    kept, gone = browser(app), browser(app)
+    log_in(kept, EMAIL, PASSWORD)
+    log_in(gone, EMAIL, PASSWORD)
+    ((session_id, _), _) = listed(app)
+    assert done(app, "sessions", "revoke", EMAIL, session_id) == "Ended 1 session.\n"
+    assert kept.get("/account").status_code == 200
+    answer = gone.get("/account", follow_redirects=True)
+    assert "an administrator ended this session" in answer.get_data(as_text=True)
+    assert done(app, "sessions", "revoke", EMAIL, session_id) == "Ended 0 sessions.\n"
+
+
+def test_all_sessions_are_revoked(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    done(app, "users", "create", "bob@example.org", "--password-stdin", stdin=OTHER_PASSWORD)
+    clients = [browser(app) for _ in range(3)]
+    for client in clients:
+        log_in(client, EMAIL, PASSWORD)
+    bob = browser(app)
+    log_in(bob, "bob@example.org", OTHER_PASSWORD)
+    assert done(app, "sessions", "revoke", EMAIL.upper()) == "Ended 3 sessions.\n"
+    assert {client.get("/account").status_code for client in clients} == {302}
+    assert bob.get("/account").status_code == 200
+    assert listed(app) == []
+    assert done(app, "sessions", "revoke", EMAIL) == "Ended 0 sessions.\n"
+
+
+def test_a_session_of_somebody_else_is_not_revoked(app: Flask) -> None:
+    """A slip of the email ends nobody's session."""
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    done(app, "users", "create", "bob@example.org")
+    client = browser(app)
+    log_in(client, EMAIL, PASSWORD)
+    ((session_id, _),) = listed(app)
+    told = done(app, "sessions", "revoke", "bob@example.org", session_id)
+    assert told == "Ended 0 sessions.\n"
+    assert client.get("/account").status_code == 200
+
+
+@pytest.mark.parametrize("command", ["list", "revoke"])
+def test_sessions_of_an_unknown_user(app: Flask, command: str) -> None:
+    assert "there is no user" in refused(app, "sessions", command, "nobody@example.org")
+
+
+def test_a_session_id_that_is_none(app: Flask) -> None:
+    done(app, "users", "create", EMAIL)
+    result = run(app, "sessions", "revoke", EMAIL, "x")
+    assert result.exit_code == 2
+    assert "is not a valid UUID" in result.stderr
+
+
+# -- maintenance -----------------------------------------------------------------------------------
+
+
+def test_maintenance_tells_what_it_does(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "BATCH", 2)
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    assert done(app, "maintenance") == "Nothing is left to do.\n"
+    for _ in range(4):
+        log_in(browser(app), EMAIL, PASSWORD)
+    product = (
+        "SELECT set_config('authapp.fenced', 'on', true);"  # no fences as for changes by hand
+        "UPDATE sessions SET last_seen_at = last_seen_at - interval '1 day'"
+    )
+    sql(services_of(app), product + " WHERE id IN (SELECT id FROM sessions LIMIT 3)")
+    sql(services_of(app), "UPDATE users SET name = 'Ada King'")  # by hand
+    pending = services_of(app).changes.pending()
+    assert pending
+    assert done(app, "maintenance").splitlines() == [
+        "expired sessions ended: 2",
+        "expired sessions ended: 3",
+        f"fences set: {pending}",
+        "Nothing is left to do.",
+    ]
+    assert len(listed(app)) == 1
+    assert done(app, "maintenance") == "Nothing is left to do.\n"
+
+
+def test_maintenance_leaves_it_to_who_is_at_it(app: Flask) -> None:
+    with services_of(app).maintenance.alone() as alone:
+        assert alone
+        assert "another instance is at it" in refused(app, "maintenance")
+    assert done(app, "maintenance") == "Nothing is left to do.\n"
+
+
+def test_maintenance_without_postgres_is_one_line(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_args: object) -> int:
+        raise StoreUnavailable("postgres")
+
+    monkeypatch.setattr(services_of(app).sessions, "end_expired", away)
+    assert refused(app, "maintenance") == "Error: postgres could not be asked"
 
 
 # -- first-admin, db -------------------------------------------------------------------------------
