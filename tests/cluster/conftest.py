@@ -1,0 +1,90 @@
+"""The product on one server, on a Cluster and on a Sentinel set: the same tests run on each."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from authapp import embedded
+from authapp.config import Config
+from authapp.services import Services
+
+from ..helpers import Clock, open_services
+from .servers import Cluster, SentinelSet, cluster, sentinel_set
+
+
+@dataclass(frozen=True)
+class Redis:
+    """Where the copies are in this run of a test.
+
+    Attributes:
+        primaries: a URL of each server that holds some.
+    """
+
+    kind: str
+    url: str
+    primaries: tuple[str, ...]
+
+    def ask_each(self, *command: Any) -> list[Any]:
+        answers = []
+        for url in self.primaries:
+            with closing(redis.Redis.from_url(url)) as client:
+                answers.append(client.execute_command(*command))  # type: ignore[no-untyped-call]
+        return answers
+
+    def stored(self, pattern: str) -> list[bytes]:
+        return [key for keys in self.ask_each("KEYS", pattern) for key in keys]
+
+
+@pytest.fixture(scope="session")
+def cluster_servers(engine_dir: Path) -> Iterator[Cluster]:
+    with cluster(engine_dir / "cluster") as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def sentinel_servers(engine_dir: Path) -> Iterator[SentinelSet]:
+    with sentinel_set(engine_dir / "sentinel") as servers:
+        yield servers
+
+
+def _one_server(request: pytest.FixtureRequest) -> Redis:
+    server: embedded.Valkey = request.getfixturevalue("valkey")
+    return Redis("one server", server.url, (server.url,))
+
+
+def _cluster(request: pytest.FixtureRequest) -> Redis:
+    servers: Cluster = request.getfixturevalue("cluster_servers")
+    return Redis("cluster", servers.url, tuple(node.url for node in servers.nodes))
+
+
+def _sentinel(request: pytest.FixtureRequest) -> Redis:
+    servers: SentinelSet = request.getfixturevalue("sentinel_servers")
+    return Redis("sentinel", servers.url, (servers.primary().url,))
+
+
+KINDS = {"one server": _one_server, "cluster": _cluster, "sentinel": _sentinel}
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest) -> Redis:
+    """Each kind of Redis in turn, empty; tests of one alone name it by `indirect`."""
+    found = KINDS[request.param](request)
+    found.ask_each("FLUSHALL")
+    return found
+
+
+@pytest.fixture
+def config(config: Config, store: Redis) -> Config:
+    return replace(config, REDIS_URL=store.url)
+
+
+@pytest.fixture
+def other(config: Config, clock: Clock) -> Iterator[Services]:
+    """Another instance beside `services`."""
+    with open_services(config, clock) as services:
+        yield services

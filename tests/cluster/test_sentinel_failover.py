@@ -1,0 +1,180 @@
+"""A Sentinel set whose primary dies, or freezes and comes back believing it still is one."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from authapp.config import Config
+from authapp.errors import StoreUnavailable
+from authapp.redis_clients import redis_client
+from authapp.services import Services
+
+from ..helpers import Clock, open_services
+from .acts import LOGOUT, begin_many, end, find, is_hit, is_live
+from .conftest import Redis
+from .servers import PASSWORD, Node, SentinelSet, wait_until
+
+pytestmark = pytest.mark.parametrize("store", ["sentinel"], indirect=True)
+
+
+@pytest.fixture
+def servers(sentinel_servers: SentinelSet, store: Redis) -> Iterator[SentinelSet]:
+    yield sentinel_servers
+    sentinel_servers.repair()
+    for node in sentinel_servers.nodes:
+        node.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+
+
+def test_a_failover_logs_nobody_out_and_revives_nobody(
+    services: Services, other: Services, servers: SentinelSet
+) -> None:
+    lives = begin_many(services, 20)
+    for live in lives:
+        for instance in (services, other):
+            find(instance, live)
+    kept, ended = lives[:5], [lives[5]]
+    end(services, lives[5])
+    leaving = iter(lives[6:])
+    slowest = 0.0
+
+    old = servers.primary()
+    old.kill()
+    failover = Thread(target=servers.wait_for_failover, args=[old], daemon=True)
+    failover.start()
+    while failover.is_alive():  # at least a second: so long a primary must be silent
+        for one in islice(leaving, 1):
+            end(services, one)
+            ended.append(one)
+        for live, lives_on in [(kept[0], True), (ended[0], False), (ended[-1], False)]:
+            for instance in (services, other):
+                start = time.monotonic()
+                assert is_live(instance, live) is lives_on
+                slowest = max(slowest, time.monotonic() - start)
+        time.sleep(0.05)
+    assert slowest < 2  # a few time-outs of a quarter second; then the breaker does not ask
+    assert len(ended) > 5
+
+    for one in leaving:
+        end(services, one)
+        ended.append(one)
+    for instance in (services, other):
+        assert all(is_live(instance, live) for live in kept)
+        assert {find(instance, live) for live in ended} == {LOGOUT}
+    # on the new primary copies are trusted again, and those that changes were owed are set
+    wait_until(lambda: is_hit(services, kept[0]) and is_hit(other, kept[0]), "it is used", 10)
+    assert services.changes.pending() == 0
+    for instance in (services, other):
+        assert {find(instance, live) for live in ended} == {LOGOUT}
+
+
+def test_copies_of_the_old_primary_are_misses_on_the_new(
+    services: Services, servers: SentinelSet, store: object
+) -> None:
+    lives = begin_many(services, 3)
+    for live in lives:
+        find(services, live)
+        assert is_hit(services, live)
+    old = servers.primary()
+    with old.client() as client:
+        client.wait(2, 1000)  # the replicas have the copies
+    old.kill()
+    servers.wait_for_failover(old)
+    assert len(servers.primary().ask("KEYS", "sess:*")) == 3
+    wait_until(lambda: _answers(services), "the new primary is used", 10)
+    for live in lives:
+        assert not is_hit(services, live)
+        assert is_hit(services, live)
+
+
+def _answers(services: Services) -> bool:
+    try:
+        services.cache.check()
+    except StoreUnavailable:
+        return False
+    return True
+
+
+def test_a_demoted_primary_is_left_at_once(
+    services: Services, other: Services, servers: SentinelSet
+) -> None:
+    """Connections to it are still open: it refuses, and Sentinel is asked anew."""
+    lives = begin_many(services, 3)
+    for live in lives:
+        find(services, live)
+        find(other, live)
+    old = servers.primary()
+    servers.sentinels[0].ask("SENTINEL", "FAILOVER", "authapp")
+    servers.wait_for_failover(old)
+    end(services, lives[0])
+    wait_until(lambda: is_hit(other, lives[1]), "the new primary is used", 10)
+    for instance in (services, other):
+        assert find(instance, lives[0]) == LOGOUT
+        assert is_live(instance, lives[1])
+
+
+def test_a_primary_that_was_frozen_serves_no_stale_copy(
+    config: Config, clock: Clock, servers: SentinelSet
+) -> None:
+    """Its own copies are all it knows, and an instance that was idle is still connected to it.
+
+    It must refuse while its replicas are gone: min-replicas-to-write.
+    """
+    for node in servers.nodes:
+        node.ask("CONFIG", "SET", "min-replicas-to-write", "1", "min-replicas-max-lag", "1")
+    with open_services(config, clock) as busy, open_services(config, clock) as idle:
+        kept, ended = begin_many(busy, 2)
+        for live in (kept, ended):
+            find(busy, live)
+            assert is_hit(idle, live)
+        old = servers.primary()
+        old.freeze()
+        try:
+            servers.wait_for_failover(old)
+            wait_until(lambda: is_hit(busy, kept), "the new primary is used", 10)
+            end(busy, ended)
+            assert busy.changes.pending() == 0
+        finally:
+            old.thaw()
+        assert find(idle, ended) == LOGOUT
+        assert is_live(idle, kept)
+
+
+def test_sentinels_may_die_one_by_one(servers: SentinelSet) -> None:
+    client = redis_client(servers.url, retries=1)
+    for sentinel in servers.sentinels[:2]:
+        assert client.ping()
+        sentinel.kill()
+        client.connection_pool.disconnect()
+    try:
+        assert client.ping()
+    finally:
+        client.close()
+        for sentinel in servers.sentinels[:2]:
+            sentinel.start()
+
+
+def test_sentinels_may_have_no_password(servers: SentinelSet, tmp_path: Path) -> None:
+    primary = servers.primary()
+    open_to_all = {
+        "protected-mode": "no",
+        "sentinel monitor": f"alone 127.0.0.1 {primary.port} 1",
+        "sentinel auth-pass": f"alone {PASSWORD}",
+    }
+    sentinel = Node(tmp_path / "sentinel", open_to_all, sentinel=True)
+    sentinel.start()
+    try:
+        client: Any = redis_client(
+            f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/alone", 0
+        )
+        assert client.ping()
+        assert client.execute_command("CONFIG", "GET", "port") == primary.ask(
+            "CONFIG", "GET", "port"
+        )
+        client.close()
+    finally:
+        sentinel.kill()
