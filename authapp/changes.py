@@ -84,8 +84,10 @@ class Changes:
         cache.breaker.recover = self._recover
 
     @contextmanager
-    def begin(self) -> Iterator[Change]:
+    def begin(self, *, told: bool = True) -> Iterator[Change]:
         """
+        Args:
+            told: somebody is told that it is done; housekeeping promises nothing.
         Raises:
             StoreUnavailable: Postgres could not be asked; nothing was changed.
         """
@@ -94,6 +96,9 @@ class Changes:
             change = Change(db, self._credential_keys)
             yield change
             db.flush()
+            # Who asks again for what was done finds nothing to change, and its fences perhaps
+            # still to be set: no more can be promised than to who asked first.
+            owed = told and bool(db.scalar(select(any_pending())))
             pending = not self._fenced(change.fences)
             if pending:
                 _write_down(db, change.fences)
@@ -101,6 +106,8 @@ class Changes:
             # The first fence holds unless it was lost since; then nobody may trust the copies.
             pending = True
             self._write_down_later(change.fences)
+        if (pending and told) or owed:
+            pending = not self.catch_up()
         if pending:
             _log.warning("fences_pending", copies=len(change.fences))
             self._on_pending()
@@ -116,14 +123,20 @@ class Changes:
             done += batch
         return done
 
-    def catch_up(self) -> None:
-        """Replays what others wrote down, unless Redis is away: then it is done on its return."""
+    def catch_up(self) -> bool:
+        """Replays what was written down; whether none is left.
+
+        While Redis is away it is done on its return.
+        """
         if self._cache.breaker.is_open:
-            return
+            return False
         try:
             self.replay()
         except StoreUnavailable:
+            self._cache.breaker.open()  # copies that should be fenced must not be trusted
             _log.warning("fences_not_replayed")
+            return False
+        return True
 
     def pending(self) -> int:
         """How many fences are written down."""
@@ -144,6 +157,7 @@ class Changes:
                 _write_down(db, fences)
         except StoreUnavailable:
             self._owed |= fences  # at least this process trusts no copy before these are set
+            self._cache.breaker.open()  # it may have recovered meanwhile, without them
 
     def _recover(self) -> None:
         self._cache.ping()

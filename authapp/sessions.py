@@ -395,7 +395,7 @@ class SessionStore:
         """Ends up to `limit` sessions that are past their limits; returns how many."""
         now = self._clock()
         idle_end = SessionRow.last_seen_at + SessionRow.idle_seconds * text("interval '1 second'")
-        with self._changes.begin() as change:
+        with self._changes.begin(told=False) as change:
             rows = change.db.execute(
                 select(SessionRow.id, SessionRow.expires_at <= now)
                 .where(
@@ -415,7 +415,7 @@ class SessionStore:
 
         No copy is dropped: one that says "ended" stays true, and none that is live is left.
         """
-        with self._changes.begin() as change:
+        with self._changes.begin(told=False) as change:
             old = (
                 select(SessionRow.id)
                 .where(SessionRow.ended_at < self._clock() - retention)

@@ -160,15 +160,20 @@ class VersionedCache:
     def fence(self, versions: Mapping[str, int]) -> None:
         """Drops the copies of these keys and refuses fills below the versions given.
 
-        One round trip however many keys. Safe to repeat. One that fails opens the breaker: this
-        process does not trust the copies again before what it could not fence was fenced.
+        One round trip however many keys. Safe to repeat. One that Redis does not take opens the
+        breaker: this process does not trust the copies again before what was missed is fenced.
         """
         if versions:
-            try:
-                self._run(lambda: self._fence_all(versions))
-            except StoreUnavailable:
-                self.breaker.open()
-                raise
+            self.breaker.call(lambda: self._fence_or_distrust(versions))
+
+    def _fence_or_distrust(self, versions: Mapping[str, int]) -> None:
+        try:
+            self._asked(lambda: self._fence_all(versions))
+        except StoreUnavailable:
+            # Here, not where the open breaker refuses: each refusal would prolong the pause, and
+            # with a change a second Redis would never be trusted again.
+            self.breaker.open()
+            raise
 
     def fence_before_trust(self, versions: Mapping[str, int]) -> None:
         """As `fence`, while the breaker is open: for those that failed before."""
