@@ -161,8 +161,12 @@ class Changes:
 
     def _recover(self) -> None:
         self._cache.ping()
-        self._cache.fence_before_trust(dict(self._owed))
-        self._owed.clear()
+        owed, self._owed = self._owed, {}
+        try:
+            self._cache.fence_before_trust(owed)
+        except StoreUnavailable:
+            self._owed |= owed
+            raise
         self.replay()
 
     def _replay_batch(self) -> int:

@@ -170,17 +170,24 @@ class UserStore:
         more = len(found) > limit
         return UserPage(users, _write_cursor(users[-1]) if more else None)
 
-    def update_profile(self, user_id: UUID, name: str, image: str) -> Identity:
-        """Sets what people may change of themselves.
+    def update_profile(self, user_id: UUID, name: str | None, image: str | None) -> Identity:
+        """Sets what people may change of themselves; what is None stays as it is.
 
         Raises:
             UnknownUser
         """
         with self._changes.begin() as change:
-            user = self._locked(change.db, User.id == user_id)
-            user.name, user.image = name, image
-            self._changed(change, user)
-            return identity_of(user)
+            return self.set_profile(change, user_id, name, image)
+
+    def set_profile(
+        self, change: Change, user_id: UUID, name: str | None, image: str | None
+    ) -> Identity:
+        """As `update_profile`, within a change the caller completes."""
+        user = self._locked(change.db, User.id == user_id)
+        user.name = user.name if name is None else name
+        user.image = user.image if image is None else image
+        self._changed(change, user)
+        return identity_of(user)
 
     def rehash(self, user_id: UUID, epoch: int, password_hash: str) -> None:
         """Replaces the hash of an unchanged password, unless the password changed meanwhile."""

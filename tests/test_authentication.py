@@ -11,6 +11,7 @@ from authapp.errors import (
     InvalidCredentials,
     InvalidField,
     NotAuthenticated,
+    StoreUnavailable,
     TooManyAttempts,
     UnknownRole,
     UnknownUser,
@@ -154,6 +155,7 @@ def test_a_refusal_does_not_tell_why(config: Config, clock: Clock, rounds: int) 
         sql(services, by_hand.format("active = false", "inactive"))
         sql(services, by_hand.format("password_hash = 'not a hash'", "broken"))
         sql(services, by_hand.format("password_hash = 'x' || password_hash", "retired"))
+        services.changes.catch_up()
         wrong = refused_log_in(services, EMAIL, WRONG)
         assert wrong[-1] == [rounds]
         assert refused_log_in(services, "nobody@example.org", PASSWORD) == wrong
@@ -467,7 +469,7 @@ def test_an_operator_is_told_what_is_wrong(services: Services, live: Live) -> No
 
 def test_people_change_their_profile(services: Services, live: Live) -> None:
     image = "https://img.example/ada.png?size=1"
-    changed = services.authentication.update_profile(live.record.user, " Ada  King ", image)
+    changed = services.authentication.update_profile(live.record.user.id, " Ada  King ", image)
     assert (changed.name, changed.image) == ("Ada King", image)
     found = services.sessions.find(live.token)
     assert isinstance(found, Live)
@@ -496,7 +498,7 @@ def test_a_bad_profile_is_refused(
 ) -> None:
     user = live.record.user
     update = services.authentication.update_profile
-    assert set(field_errors(lambda: update(user, name, image))) == {field}
+    assert set(field_errors(lambda: update(user.id, name, image))) == {field}
     assert services.users.get(user.id) == user
 
 
@@ -513,3 +515,23 @@ def test_what_happened_is_on_record_without_secrets(services: Services, live: Li
     text = str(events)
     for secret in (PASSWORD, OTHER_PASSWORD, EMAIL, live.token.text, fresh.token.text):
         assert secret not in text
+
+
+def test_a_copy_that_is_behind_refuses_no_new_password(
+    services: Services, two_instances: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password was changed where Redis could not be reached, so its old copy is still there."""
+    sign_up(services)
+    live = log_in(services)
+    assert two_instances.authentication.log_in(EMAIL, PASSWORD, CLIENT)
+
+    def lost(_versions: object) -> None:
+        services.cache.breaker.open()
+        raise StoreUnavailable("redis")
+
+    monkeypatch.setattr(services.cache, "fence", lost)
+    services.authentication.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+    assert services.changes.pending(), "the copy is not behind, so this shows nothing"
+    assert two_instances.authentication.log_in(EMAIL, OTHER_PASSWORD, CLIENT)
+    with pytest.raises(InvalidCredentials):
+        two_instances.authentication.log_in(EMAIL, PASSWORD, CLIENT)

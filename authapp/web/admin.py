@@ -8,6 +8,7 @@ from werkzeug import Response
 
 from authapp.errors import LastAdmin, UnknownUser
 from authapp.identity import Identity, Permission
+from authapp.web.effects import are_pending
 from authapp.web.guards import permission_required, require_live, services
 from authapp.web.pages import bound_body
 from authapp.web.users_api import search_text
@@ -86,4 +87,5 @@ def _page(person: Identity, problem: str | None = None) -> str:
 
 
 def _done(user_id: UUID, what: str) -> Response:
-    return redirect(url_for("admin.user", user_id=user_id, done=what), 303)
+    within = services().revalidate_seconds if are_pending() else None
+    return redirect(url_for("admin.user", user_id=user_id, done=what, within=within), 303)

@@ -1,5 +1,6 @@
 """The JSON API, `/api/v1`."""
 
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
@@ -48,6 +49,14 @@ class PasswordBody(msgspec.Struct):
     new_password: str
 
 
+T = TypeVar("T")
+
+
+def given(value: T | msgspec.UnsetType) -> T | None:
+    """What the body says; None where it says nothing."""
+    return None if value is msgspec.UNSET else value
+
+
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
@@ -93,11 +102,7 @@ def me() -> Response:
 def update_me() -> Response:
     user = require_live().record.user
     body = read_body(request, ProfileBody)
-    changed = services().authentication.update_profile(
-        user,
-        user.name if body.name is msgspec.UNSET else body.name,
-        user.image if body.image is msgspec.UNSET else body.image,
-    )
+    changed = services().authentication.update_profile(user.id, given(body.name), given(body.image))
     return json_response(UserView.of(changed))
 
 

@@ -43,4 +43,4 @@ def too_many_attempts(retry_after: int) -> str:
 
 def within(seconds: int) -> str:
     """What is added when a change reaches other instances late."""
-    return f"Your other devices may take up to {seconds} seconds to notice."
+    return f"Other devices may take up to {seconds} seconds to notice."

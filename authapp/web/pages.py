@@ -148,10 +148,10 @@ def account_submit() -> ResponseReturnValue:
         return render_template("account.html", form=form, user=user), 400
     try:
         services().authentication.update_profile(
-            user,
+            user.id,
             # a field that was not sent is left as it is
-            text(form.name) if "name" in request.form else user.name,
-            text(form.image) if "image" in request.form else user.image,
+            text(form.name) if "name" in request.form else None,
+            text(form.image) if "image" in request.form else None,
         )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)

@@ -7,7 +7,7 @@ from flask import Blueprint, Request, Response, request
 
 from authapp.errors import InvalidField, UnknownUser
 from authapp.identity import Permission
-from authapp.web.api import ProfileBody, bound_body
+from authapp.web.api import ProfileBody, bound_body, given
 from authapp.web.bodies import read_body
 from authapp.web.guards import permission_required, require_live, require_permission, services
 from authapp.web.representations import RoleList, RoleView, UserList, UserView, json_response
@@ -52,19 +52,10 @@ def users() -> Response:
 def update_user(user_id: UUID) -> Response:
     body = read_body(request, UserBody)
     actor = require_live().record.user
-    authentication = services().authentication
-    found = services().users.get(user_id)
-    if found is None:
-        raise UnknownUser
-    if body.name is not msgspec.UNSET or body.image is not msgspec.UNSET:
-        found = authentication.update_profile(
-            found,
-            found.name if body.name is msgspec.UNSET else body.name,
-            found.image if body.image is msgspec.UNSET else body.image,
-        )
-    if body.active is not msgspec.UNSET:
-        found = authentication.set_active(user_id, active=body.active, actor=actor)
-    return json_response(UserView.of(found))
+    changed = services().authentication.update_user(
+        user_id, given(body.name), given(body.image), active=given(body.active), actor=actor
+    )
+    return json_response(UserView.of(changed))
 
 
 @users_api.put("/users/<uuid:user_id>/roles")

@@ -17,6 +17,7 @@ from .support import (
     browser,
     cookies_of,
     log_in,
+    lose_fences,
     services_of,
     sign_up,
     signed_in_as,
@@ -341,3 +342,16 @@ def test_a_permission_taken_from_a_role_counts_at_once_for_who_is_read_anew(
     stores.sql("UPDATE roles SET permissions = '{}' WHERE id = 99")
     services_of(app).changes.replay()
     assert looks.get("/admin/users").status_code == 403
+
+
+@pytest.mark.parametrize("act", ["roles", "deactivate", "end-sessions"])
+def test_a_change_that_others_notice_late_says_so(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    app = make_app(REVALIDATE_SECONDS=45)
+    sign_up(app, ROOT, roles=["admin"])
+    person = sign_up(app)
+    admin = signed_in_as(app, ROOT)
+    lose_fences(app, monkeypatch)
+    page = done(admin, person, act)
+    assert "may take up to 45 seconds to notice" in page.text

@@ -355,7 +355,7 @@ def test_pages_say_so_too(
     sign_up(app)
     client = signed_in_as(app)
     signed_in_as(app)
-    within = "Your other devices may take up to 45 seconds to notice."
+    within = "Other devices may take up to 45 seconds to notice."
     lose_fences(app, monkeypatch)
     answer = client.post(path, data=data)
     assert answer.status_code == 303

@@ -648,3 +648,31 @@ def test_a_refusal_stays_one(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch)
     answer = admin.put(f"{API}/users/{own}/roles", json={"roles": []})
     problem(answer, 409, "last_admin")
     problem(program(app).get(f"{API}/users"), 401, "session_missing")
+
+
+def test_a_refused_change_of_two_things_changes_neither(admin: FlaskClient, stores: Stores) -> None:
+    before = facts(stores)
+    answer = admin.patch(f"{API}/users/{id_of(admin)}", json={"name": "New", "active": False})
+    problem(answer, 409, "last_admin")
+    assert facts(stores) == before
+
+
+def test_two_who_change_different_fields_at_once_keep_both(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    sign_up(app)
+    client = signed_in_as(app)
+    other = signed_in_as(app)
+    users = services_of(app).users
+    update = users.update_profile
+
+    def after_the_other(*args: Any) -> Any:
+        monkeypatch.setattr(users, "update_profile", update)
+        other.patch(f"{API}/me", json={"image": "https://example.org/x.png"})
+        return update(*args)
+
+    monkeypatch.setattr(users, "update_profile", after_the_other)
+    client.patch(f"{API}/me", json={"name": "Countess"})
+    body = client.get(f"{API}/me").get_json()
+    assert (body["name"], body["image"]) == ("Countess", "https://example.org/x.png")
