@@ -60,6 +60,7 @@ def app(engines: Engines) -> Flask:
                 "SECRET_KEY": "k" * 32,
                 "PASSWORD_PEPPER": "p" * 32,
                 "BCRYPT_ROUNDS": 4,
+                "CREDENTIAL_CACHE_WRITE": "blocking",  # so that what is counted is what was asked
             }
         )
     )
