@@ -9,7 +9,7 @@ Read this file top to bottom to know how the product is put together:
                     credentials, sessions, limits, locks, audit
     use cases       authentication, maintenance
     assembly        services, schema, observability
-    edges           web/, cli, embedded, launcher
+    edges           web/, cli, embedded, child_processes, launcher
 
 A request flows guard → `SessionStore.find` → `Identity` → view. A log-in flows page or API →
 `Authentication.log_in` → stores → the one place that starts a session → cookie. Imports point

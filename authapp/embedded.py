@@ -7,7 +7,6 @@ No account is created.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import importlib.util
 import os
@@ -25,8 +24,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 from urllib.parse import quote
+
+from authapp.child_processes import Stops, end_child, signals_held, start_child
 
 START_SECONDS = (
     60.0  # longest wait for a server to answer; recovery after a power cut takes a few seconds
@@ -36,16 +37,9 @@ POLL_SECONDS = 0.01
 LOG_TAIL_LINES = 15
 SOCKET_PATH_BYTES = 103  # what every system accepts; Linux takes 107
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
 
 class EmbeddedError(Exception):
     """A server could not be installed, started or reached; the first line says what to do."""
-
-
-Stops = tuple[tuple[signal.Signals, float], ...]
-"""Signals to send in turn, each with the seconds to wait for its effect."""
 
 
 class Server:
@@ -236,67 +230,6 @@ def private_socket_dir() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-# Children that never outlive us
-
-
-@contextmanager
-def signals_held() -> Iterator[set[signal.Signals]]:
-    """No signal handler runs between a child's start and the note of its pid. Gives the mask."""
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    mask = {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, held)}
-    try:
-        yield mask
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def start_child(
-    arguments: Sequence[str],
-    mask: set[signal.Signals],
-    death_signal: signal.Signals = signal.SIGTERM,
-    **options: Any,
-) -> subprocess.Popen[bytes]:
-    """Start a program, inside `signals_held`, whose signal mask to restore it gives.
-
-    Ctrl-C in the terminal does not reach it, for it has a session of its own. `death_signal` does,
-    when the thread that called this ends (on Linux): so call it from the main thread. `options`
-    are those of subprocess.Popen.
-    """
-    parent = os.getpid()
-
-    def in_child() -> None:
-        stop_with_parent(death_signal)  # here, for the change of account before it would clear it
-        if os.getppid() != parent:
-            os._exit(1)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    return subprocess.Popen(  # noqa: S603 - programs of ours
-        arguments,
-        start_new_session=True,
-        preexec_fn=in_child,  # noqa: PLW1509 - a few system calls, no lock taken
-        **options,
-    )
-
-
-def stop_with_parent(death_signal: signal.Signals) -> None:
-    """Have the kernel send us `death_signal` when our parent ends, however it ends. Linux only."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
-
-
-def end_child(process: subprocess.Popen[bytes], stop_with: Stops) -> None:
-    """Send the signals in turn until the process has ended; SIGKILL goes to its whole group."""
-    for number, seconds in stop_with:
-        if process.poll() is not None:
-            return
-        if number == signal.SIGKILL:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
 
 
 # Who runs the servers, and where

@@ -1,6 +1,6 @@
 """What `make run` runs: engines, migrations, first administrator, gunicorn; and how they end.
 
-It imports `embedded` only. All else are child processes, as an operator would start them.
+It imports `embedded` and `child_processes` only; it runs all else as an operator would.
 """
 
 import errno
@@ -19,11 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from authapp import embedded
+from authapp import child_processes, embedded
 
 # gunicorn.conf.py gives requests 10 s to end
-GUNICORN_STOPS: embedded.Stops = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0))
-STEP_STOPS: embedded.Stops = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+GUNICORN_STOPS: child_processes.Stops = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0))
+STEP_STOPS: child_processes.Stops = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
 GUNICORN = (sys.executable, "-m", "gunicorn", "wsgi:app")
 FOR_OTHER_SHELLS = (
@@ -54,7 +54,7 @@ def main() -> int:
         0 when told to; otherwise the status of what failed.
     """
     if "--stop-with-parent" in sys.argv[1:]:  # make, killed, could not pass anything on
-        embedded.stop_with_parent(signal.SIGTERM)
+        child_processes.stop_with_parent(signal.SIGTERM)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _raise_stop)
@@ -223,19 +223,19 @@ def _run_step(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def _run(
-    arguments: Sequence[str], environment: Mapping[str, str], stop_with: embedded.Stops
+    arguments: Sequence[str], environment: Mapping[str, str], stop_with: child_processes.Stops
 ) -> int:
     """Run a program to its end, and end it if we have to stop before. Gives its status."""
     process: subprocess.Popen[bytes] | None = None
     try:
-        with embedded.signals_held() as mask:
-            process = embedded.start_child(
+        with child_processes.signals_held() as mask:
+            process = child_processes.start_child(
                 arguments, mask, stdin=subprocess.DEVNULL, env=dict(environment)
             )
         status = process.wait()
     finally:
         if process is not None:
-            embedded.end_child(process, stop_with)
+            child_processes.end_child(process, stop_with)
     return status if status >= 0 else 128 - status  # as a shell counts signals
 
 

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 import redis
 
-from authapp import embedded
+from authapp import child_processes, embedded
 
 ROOT = Path(__file__).parents[1]
 
@@ -201,8 +201,8 @@ def test_a_missing_wheel_names_the_remedy(
 
 
 def test_what_does_not_listen_is_ended_by_force_with_its_children() -> None:
-    with embedded.signals_held() as mask:
-        deaf = embedded.start_child(
+    with child_processes.signals_held() as mask:
+        deaf = child_processes.start_child(
             ["sh", "-c", 'trap "" TERM; sleep 60 & echo $!; while :; do wait; done'],
             mask,
             stdout=subprocess.PIPE,
@@ -210,7 +210,7 @@ def test_what_does_not_listen_is_ended_by_force_with_its_children() -> None:
     assert deaf.stdout is not None
     child = int(deaf.stdout.readline())
     deaf.stdout.close()
-    embedded.end_child(deaf, ((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0)))
+    child_processes.end_child(deaf, ((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0)))
     assert deaf.returncode == -signal.SIGKILL
     await_end(child)
 
@@ -219,7 +219,7 @@ def test_nothing_outlives_a_parent_that_is_killed(data_dir: Path) -> None:
     program = """if True:
         import sys, time
         from pathlib import Path
-        from authapp import embedded
+        from authapp import child_processes, embedded
         data_dir = Path(sys.argv[1])
         with embedded.private_socket_dir() as sockets:
             postgres = embedded.PostgreSQL.start(data_dir / "p", sockets, "secret", durable=False)

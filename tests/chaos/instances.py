@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from authapp import embedded
+from authapp import child_processes
 
 ROOT = Path(__file__).parents[2]
 GUNICORN = (sys.executable, "-m", "gunicorn", "tests.chaos.app:app", "--threads", "4")
@@ -126,8 +126,8 @@ def served(environment: Mapping[str, str], folder: Path, name: str) -> Iterator[
         log_path.open("wb") as log,
     ):
         descriptor, port = listener.fileno(), listener.getsockname()[1]
-        with embedded.signals_held() as mask:
-            process = embedded.start_child(
+        with child_processes.signals_held() as mask:
+            process = child_processes.start_child(
                 # the socket is handed over, so nobody can take the port in between
                 [*GUNICORN, "--graceful-timeout", "1", "--bind", f"fd://{descriptor}"],
                 mask,
@@ -143,7 +143,7 @@ def served(environment: Mapping[str, str], folder: Path, name: str) -> Iterator[
         _await_ready(instance)
         yield instance
     finally:
-        embedded.end_child(process, ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)))
+        child_processes.end_child(process, ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)))
 
 
 def _await_ready(instance: Instance) -> None:

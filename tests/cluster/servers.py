@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
-from authapp import embedded
+from authapp import child_processes, embedded
 
 PASSWORD = "tests-only"
 SERVICE = "authapp"
@@ -59,8 +59,8 @@ class Node:
         lines = (given | self.settings | settings).items()
         if not (self.sentinel and config.exists()):  # Sentinel writes there what it knows
             config.write_text("".join(f"{name} {text}\n" for name, text in lines))
-        with embedded.signals_held() as mask, (self.home / "log").open("ab") as log:
-            self.process = embedded.start_child(
+        with child_processes.signals_held() as mask, (self.home / "log").open("ab") as log:
+            self.process = child_processes.start_child(
                 [str(embedded._valkey_program()), str(config)]
                 + (["--sentinel"] if self.sentinel else []),
                 mask,
@@ -75,7 +75,7 @@ class Node:
 
     def kill(self) -> None:
         assert self.process is not None
-        embedded.end_child(self.process, ((signal.SIGKILL, 5.0),))
+        child_processes.end_child(self.process, ((signal.SIGKILL, 5.0),))
 
     def freeze(self) -> None:
         assert self.process is not None

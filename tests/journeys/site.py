@@ -15,7 +15,7 @@ from pathlib import Path
 
 from playwright.sync_api import StorageStateCookie
 
-from authapp import embedded
+from authapp import child_processes
 
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
 GUNICORN = (sys.executable, "-m", "gunicorn", "wsgi:app", "--graceful-timeout", "1")
@@ -119,8 +119,8 @@ def served(environment: Mapping[str, str], log_path: Path) -> Iterator[Site]:
     ):
         descriptor, port = listener.fileno(), listener.getsockname()[1]
         settings = {**environment, "HOST": "127.0.0.1", "PORT": str(port)}
-        with embedded.signals_held() as mask:
-            process = embedded.start_child(
+        with child_processes.signals_held() as mask:
+            process = child_processes.start_child(
                 # the socket is handed over, so nobody can take the port in between
                 [*GUNICORN, "--bind", f"fd://{descriptor}"],
                 mask,
@@ -136,7 +136,7 @@ def served(environment: Mapping[str, str], log_path: Path) -> Iterator[Site]:
         _await_ready(site)
         yield site
     finally:
-        embedded.end_child(process, ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)))
+        child_processes.end_child(process, ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)))
 
 
 def _await_ready(site: Site) -> None:
