@@ -134,6 +134,9 @@ def test_pages_of_administrators(
     auditor.audit(page, "users", "Users")
     page.goto("/admin/users?q=nobody+is+called+that")
     auditor.audit(page, "no users found", "Users")
+    page.goto(f"/admin/users?q={admin.email}")
+    page.get_by_role("link", name=admin.name or admin.email).click()
+    auditor.audit(page, "one user", admin.name or admin.email)
     assert auditor.faults == []
 
 
