@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from authapp.forks import start_in_forks
+
 _log = structlog.get_logger(__name__)
 
 
@@ -17,7 +19,12 @@ class Background:
     """
 
     def __init__(self, size: int = 100) -> None:
-        self._room = threading.BoundedSemaphore(size)
+        self._size = size
+        self._start()
+        start_in_forks(self._start)  # what waits is for the parent to do
+
+    def _start(self) -> None:
+        self._room = threading.BoundedSemaphore(self._size)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="background")  # starts no thread
 
     def submit(self, task: Callable[[], None]) -> None:

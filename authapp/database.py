@@ -1,21 +1,64 @@
 """Postgres: bounded waits, transactions, and one error for "it could not be asked"."""
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
+from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import create_engine
+import psycopg2
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidRequestError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+from authapp import metrics
+from authapp.bounded_connections import PATIENCE, BoundedConnection, NoAnswer
 from authapp.errors import StoreUnavailable
+from authapp.resilience import Breaker, deadline, pause_before_retry, remaining
 
-CONNECT_TIMEOUT = 2  # seconds, as are the next three
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 2  # seconds, as are the next
+PING_TIMEOUT = 0.5
 POOL_TIMEOUT = 2.0
-STATEMENT_TIMEOUT = 3
+STATEMENT_TIMEOUT = 2.5  # below PATIENCE: a server that lives says itself that it gave up
+LOCK_TIMEOUT = 2.0
 TRANSACTION_TIMEOUT = 10
+
+# SQLSTATEs by which a server says that not the statement is the trouble, but its own state: classes
+# connection, rollback, resources, operator, system, internal; a lock that was not to be had
+_SERVER_TROUBLE = ("08", "40", "53", "57", "58", "XX", "55P03")
+_READ_ONLY = "25006"
+
+
+class Trouble(Enum):
+    """Why Postgres could not be asked."""
+
+    NO_CONNECTION = "none could be made"
+    NO_ANSWER = "it did not answer in time"
+    LOST = "the connection ended while it was used; a new one may work"
+    REFUSED = "it answered that it can't: overload, conflict, shutting down"
+    READ_ONLY = "it takes no changes: a standby, or one that was set so"
+    ALL_BUSY = "all connections of this process were in use"
+
+
+_UNHEARD = {Trouble.NO_CONNECTION, Trouble.NO_ANSWER, Trouble.LOST}  # nobody knows how it is
+
+
+class PostgresUnavailable(StoreUnavailable):
+    """
+    Attributes:
+        committing: the transaction may have been committed.
+    """
+
+    def __init__(self, trouble: Trouble, *, committing: bool = False) -> None:
+        super().__init__("postgres")
+        self.trouble = trouble
+        self.committing = committing
 
 
 def driver_url(database_url: str) -> URL:
@@ -24,25 +67,65 @@ def driver_url(database_url: str) -> URL:
 
 
 def connect(database_url: str, pool_size: int) -> Engine:
-    """An engine whose every wait on a server that answers is bounded."""
+    """An engine whose every wait is bounded, whether the server answers or not."""
     options = (
-        f"-c statement_timeout={STATEMENT_TIMEOUT}s -c lock_timeout={STATEMENT_TIMEOUT}s"
+        f"-c statement_timeout={STATEMENT_TIMEOUT * 1000:.0f}"
+        f" -c lock_timeout={LOCK_TIMEOUT * 1000:.0f}"
         f" -c idle_in_transaction_session_timeout={TRANSACTION_TIMEOUT}s -c timezone=UTC"
     )
-    return create_engine(
+    engine = create_engine(
         driver_url(database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
-        pool_pre_ping=True,
         hide_parameters=True,  # errors end up in logs
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         connect_args={
-            "connect_timeout": CONNECT_TIMEOUT,
+            "connection_factory": BoundedConnection,
             "application_name": "authapp",
             "options": options,
         },
     )
+    event.listen(engine, "do_connect", _bound_connecting)
+    event.listen(engine, "connect", _note_fresh)
+    event.listen(engine, "checkout", _ping)
+    return engine
+
+
+def _bound_connecting(
+    _dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]
+) -> None:
+    seconds = remaining(CONNECT_TIMEOUT)
+    if seconds <= 0:
+        raise NoAnswer("there is no time left to connect")
+    parameters["connect_timeout"] = math.ceil(seconds)  # libpq takes whole ones
+
+
+def _note_fresh(_connection: object, record: Any) -> None:
+    record.info["fresh"] = True
+    record.info["process"] = os.getpid()
+
+
+def _ping(connection: BoundedConnection, record: Any, pooled: Any) -> None:
+    """As the pool's own `pre_ping`, which waits as long for an answer as a query may take."""
+    if record.info["process"] != os.getpid():  # it came by fork: two would read the same answers
+        record.dbapi_connection = pooled.dbapi_connection = None  # the parent goes on to use it
+        raise DisconnectionError
+    if record.info.pop("fresh", False):
+        return
+    try:
+        connection.autocommit = True  # else this would begin a transaction
+        with deadline(PING_TIMEOUT), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        connection.autocommit = False
+    except NoAnswer as error:
+        if remaining(CONNECT_TIMEOUT) < 1:  # libpq would take a whole second to connect
+            raise
+        raise DisconnectionError from error
+    except psycopg2.Error as error:  # the server was away: all older connections are gone
+        gone = DisconnectionError()
+        gone.invalidate_pool = True
+        raise gone from error
 
 
 class Database:
@@ -50,24 +133,101 @@ class Database:
 
     Args:
         engine: from `connect`.
+        breaker: decides whether Postgres is asked at all.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, breaker: Breaker | None = None) -> None:
+        self._engine = engine
         self._session = sessionmaker(engine, expire_on_commit=False)
+        self.breaker = breaker or Breaker("postgres")
+        self.breaker.recover = self.ping
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
+    def transaction(self, patience: float = PATIENCE) -> Iterator[Session]:
         """One transaction: committed at the end, rolled back on any exception.
 
+        Args:
+            patience: seconds that all its waits together may take.
         Raises:
-            StoreUnavailable: Postgres did not answer, refused, or gave up waiting.
+            PostgresUnavailable: it did not answer, refused, or gave up waiting.
+        """
+        self.breaker.admit()
+        with self._transaction(patience) as db:
+            yield db
+
+    def read(self, query: Callable[[Session], T], patience: float = PATIENCE) -> T:
+        """What `query` returns. It runs once more when its connection is lost.
+
+        Raises:
+            PostgresUnavailable
         """
         try:
-            with self._session.begin() as db:
+            with self.transaction(patience) as db:
+                return query(db)
+        except PostgresUnavailable as error:
+            if error.trouble is not Trouble.LOST:
+                raise
+        pause_before_retry()
+        with self.transaction(patience) as db:
+            return query(db)
+
+    def check(self) -> None:
+        """Returns if Postgres answers and is asked again.
+
+        Raises:
+            StoreUnavailable
+        """
+        self.breaker.admit()
+        self.ping()
+
+    def close(self) -> None:
+        """Closes the connections that nobody uses."""
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """Returns if Postgres answers, whatever the breaker thinks.
+
+        Raises:
+            PostgresUnavailable
+        """
+        with self._transaction(CONNECT_TIMEOUT) as db:
+            db.execute(text("SELECT 1"))
+
+    @contextmanager
+    def _transaction(self, patience: float) -> Iterator[Session]:
+        committing = False
+        # less than a ping gets shows nothing of the server, only how late we are
+        fair = remaining(patience) >= PING_TIMEOUT
+        try:
+            with deadline(patience), self._session.begin() as db:
                 yield db
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
-            raise StoreUnavailable("postgres") from error
-        except (DBAPIError, InvalidRequestError) as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
-                raise StoreUnavailable("postgres") from error
-            raise
+                db.flush()
+                committing = True
+        except PoolTimeout as error:  # says nothing of the server
+            raise PostgresUnavailable(Trouble.ALL_BUSY) from error
+        except DBAPIError as error:
+            trouble = _trouble(error)
+            if trouble is None:
+                raise
+            unheard = trouble in _UNHEARD
+            if unheard and fair:
+                self.breaker.failed()
+            metrics.STORE_ERRORS.labels("postgres").inc()
+            raise PostgresUnavailable(trouble, committing=committing and unheard) from error
+        self.breaker.succeeded()
+
+
+def _trouble(error: DBAPIError) -> Trouble | None:
+    """What the error says of the server; None when it is about the statement."""
+    code = getattr(error.orig, "pgcode", None) or ""
+    if isinstance(error.orig, NoAnswer):
+        return Trouble.NO_ANSWER
+    if error.connection_invalidated:
+        return Trouble.LOST
+    if code == _READ_ONLY:
+        return Trouble.READ_ONLY
+    if code.startswith(_SERVER_TROUBLE):
+        return Trouble.REFUSED
+    if not code and isinstance(error, (OperationalError, InterfaceError)):
+        return Trouble.NO_CONNECTION
+    return None

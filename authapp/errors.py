@@ -69,6 +69,22 @@ class StoreUnavailable(AuthappError):
         self.retry_after = retry_after
 
 
+class OutcomeUnknown(StoreUnavailable):
+    """A store was lost while it noted the change: it may have been made, or not."""
+
+
+class Busy(AuthappError):
+    """More people log in at this moment than can be served.
+
+    Attributes:
+        retry_after: seconds a client should wait before it asks again.
+    """
+
+    def __init__(self, retry_after: int = 2) -> None:
+        super().__init__("too many log-ins at this moment")
+        self.retry_after = retry_after
+
+
 class InvalidJson(AuthappError):
     """The body is not a JSON object. The message says what it is instead."""
 
@@ -83,6 +99,10 @@ class NotAuthenticated(AuthappError):
     def __init__(self, *, presented: bool) -> None:
         super().__init__("the session is not valid" if presented else "there is no session")
         self.presented = presented
+
+
+class TwoIdentities(AuthappError):
+    """The request says in two ways who is asking, and they differ."""
 
 
 class Forbidden(AuthappError):

@@ -1,17 +1,21 @@
-"""Log-in limits: attempts by address, failures by account. Counted in Redis, else in process."""
+"""Limits of log-in and sign-up, by address and account. Counted in Redis, else in process."""
 
 import hmac
 import ipaddress
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
-from authapp.errors import TooManyAttempts
+from authapp.errors import StoreUnavailable, TooManyAttempts
 from authapp.redis_clients import REDIS_ERRORS
+from authapp.resilience import Breaker
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +30,7 @@ class LoginLimits:
         shared: gives the strategy that counts in Redis, at each use.
         key: 32 bytes; emails are counted under a keyed hash.
         workers: processes that count for themselves when Redis is away; each then takes its part.
+        breaker: of Redis; says whether it is asked at all.
     """
 
     def __init__(
@@ -35,7 +40,9 @@ class LoginLimits:
         per_account: str,
         key: bytes,
         workers: int,
+        breaker: Breaker,
     ) -> None:
+        self._breaker = breaker
         self._shared = shared
         self._own = MovingWindowRateLimiter(MemoryStorage())
         self._per_address = parse(per_address)
@@ -44,12 +51,20 @@ class LoginLimits:
         self._workers = workers
 
     def take_address(self, address: str) -> None:
-        """Counts an attempt from an address; IPv6 addresses count by /64.
+        """Counts an attempt to log in from an address; IPv6 addresses count by /64.
 
         Raises:
             TooManyAttempts
         """
         self._take(self._per_address, "login-address", network_of(address))
+
+    def take_sign_up(self, address: str) -> None:
+        """Counts a sign-up from an address, as `take_address` counts log-ins.
+
+        Raises:
+            TooManyAttempts
+        """
+        self._take(self._per_address, "signup-address", network_of(address))
 
     def take_account(self, canonical_email: str) -> None:
         """Counts an attempt on an account, whether it exists or not.
@@ -64,24 +79,26 @@ class LoginLimits:
         name = self._name(canonical_email)
         self._own.clear(self._part(self._per_account), "login-account", name)
         try:
-            self._shared().clear(self._per_account, "login-account", name)
-        except REDIS_ERRORS:
+            self._ask(lambda shared: shared.clear(self._per_account, "login-account", name))
+        except StoreUnavailable:
             _log.warning("limit_not_cleared")
 
     def _take(self, limit: RateLimitItem, *identifiers: str) -> None:
-        strategy, item = self._shared(), limit
         try:
-            taken = strategy.hit(item, *identifiers)
-        except REDIS_ERRORS:
-            strategy, item = self._own, self._part(limit)
-            taken = strategy.hit(item, *identifiers)
-        if taken:
-            return
-        try:
-            reset = strategy.get_window_stats(item, *identifiers).reset_time
-        except REDIS_ERRORS:
-            reset = time.time() + 1
-        raise TooManyAttempts(int(reset - time.time()) + 1)
+            reset = self._ask(lambda shared: _hit(shared, limit, identifiers))
+        except StoreUnavailable:
+            reset = _hit(self._own, self._part(limit), identifiers)
+        if reset is not None:
+            raise TooManyAttempts(int(reset - time.time()) + 1)
+
+    def _ask(self, command: Callable[[RateLimiter], T]) -> T:
+        def asked() -> T:
+            try:
+                return command(self._shared())
+            except REDIS_ERRORS as error:
+                raise StoreUnavailable("redis") from error
+
+        return self._breaker.call(asked)
 
     def _part(self, limit: RateLimitItem) -> RateLimitItem:
         amount = max(1, limit.amount // self._workers)
@@ -89,6 +106,13 @@ class LoginLimits:
 
     def _name(self, canonical_email: str) -> str:
         return hmac.digest(self._key, canonical_email.encode(), "sha256").hex()
+
+
+def _hit(strategy: RateLimiter, limit: RateLimitItem, identifiers: tuple[str, ...]) -> float | None:
+    """Counts one; None, or when the window has room again if it is full (Unix time)."""
+    if strategy.hit(limit, *identifiers):
+        return None
+    return strategy.get_window_stats(limit, *identifiers).reset_time
 
 
 def network_of(address: str) -> str:

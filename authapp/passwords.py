@@ -9,6 +9,7 @@ from functools import cache
 
 import bcrypt
 
+from authapp.hashing_slots import HashingSlots
 from authapp.sealing import derive_key
 
 MIN_CODE_POINTS = 15  # NIST SP 800-63B-4, 3.1.1.2: a password that is the only factor
@@ -35,9 +36,19 @@ class PasswordHasher:
     Args:
         peppers: first hashes, all verify; the order of PASSWORD_PEPPER.
         rounds: bcrypt's cost, log2.
+        slots: where the hashing is done, and for how many at once.
+    Raises:
+        Busy: from every method that hashes.
     """
 
-    def __init__(self, peppers: Sequence[str], rounds: int) -> None:
+    def __init__(
+        self,
+        peppers: Sequence[str],
+        rounds: int,
+        slots: HashingSlots,
+    ) -> None:
+        self._run = slots.run
+        self.slot = slots.slot
         self._keys = {
             derive_key(pepper, "pepper name").hex()[:8]: derive_key(pepper, "pepper")
             for pepper in peppers
@@ -50,7 +61,8 @@ class PasswordHasher:
     def hash(self, password: str) -> str:
         """`name of the pepper:bcrypt hash`, ASCII, under 80 characters."""
         prepared = _prepare(self._keys[self._current], password)
-        return f"{self._current}:{bcrypt.hashpw(prepared, bcrypt.gensalt(self._rounds)).decode()}"
+        made = self._run(lambda: bcrypt.hashpw(prepared, bcrypt.gensalt(self._rounds)))
+        return f"{self._current}:{made.decode()}"
 
     def verify(self, password: str, stored: str) -> Verdict:
         name, _, hashed = stored.partition(":")
@@ -59,7 +71,7 @@ class PasswordHasher:
             self.verify_dummy(password)
             return Verdict.MISMATCH
         try:
-            matches = bcrypt.checkpw(_prepare(key, password), hashed.encode())
+            matches = self._run(lambda: bcrypt.checkpw(_prepare(key, password), hashed.encode()))
         except ValueError:  # bcrypt raises on a malformed stored hash
             self.verify_dummy(password)
             return Verdict.MISMATCH
@@ -71,7 +83,8 @@ class PasswordHasher:
 
     def verify_dummy(self, password: str) -> None:
         """Takes as long as `verify`: for people who are unknown or inactive."""
-        bcrypt.checkpw(_prepare(self._keys[self._current], password), self._dummy.encode())
+        prepared = _prepare(self._keys[self._current], password)
+        self._run(lambda: bcrypt.checkpw(prepared, self._dummy.encode()))
 
 
 def why_refused(password: str, context: Sequence[str] = ()) -> str | None:

@@ -1,5 +1,6 @@
 """How Redis is reached: one server, Sentinel or Cluster; every wait bounded."""
 
+import time
 from collections.abc import Callable
 from copy import copy
 from typing import Any, cast
@@ -12,23 +13,25 @@ from redis.cluster import PRIMARY, ClusterNode, NodesManager, RedisCluster
 from redis.commands.core import Script
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 # what a client raises when it could not be answered; the cluster's is no RedisError
 REDIS_ERRORS = (RedisError, RedisClusterException)
 
-TIMEOUT = 0.25  # seconds, to connect and to answer; the library's own default is never
+TIMEOUT = 0.25  # seconds; the library's own default is never
+SEARCH = 0.6  # seconds to find a Sentinel that answers
 
 
-def redis_client(url: str, retries: int) -> "redis.Redis":
+def redis_client(url: str, retries: int, timeout: float = TIMEOUT) -> "redis.Redis":
     """A client that opens no connection before its first command and returns bytes.
 
     Args:
         url: redis://, rediss://, unix://, redis+sentinel://host:port,host:port/service or
             redis+cluster://host:port,host:port.
         retries: 0 for commands that must not be repeated, as locks and counts.
+        timeout: seconds, to connect and to answer.
     """
-    waits: dict[str, Any] = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
+    waits: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), retries)
     if url.startswith("redis+sentinel://"):
         account, hosts, path = _parts(url)
@@ -97,12 +100,23 @@ class _Sentinels(Sentinel):
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
         # The library moves who answers to the front of its list, in place: of two threads at it
-        # one may overwrite a Sentinel with another, for good. So each works on a list of its own.
-        mine = copy(self)
-        mine.sentinels = list(self.sentinels)
-        found: tuple[str, int] = Sentinel.discover_master(mine, service_name)  # type: ignore[no-untyped-call]
-        self.sentinels = mine.sentinels
-        return found
+        # one may overwrite a Sentinel with another, for good. So each asks one after the other.
+        # And it asks all, however long each takes; here the next search goes on where this ended.
+        before = list(self.sentinels)
+        ends = time.monotonic() + SEARCH
+        for number, sentinel in enumerate(before):
+            if time.monotonic() > ends:
+                self.sentinels = before[number:] + before[:number]
+                break
+            mine = copy(self)
+            mine.sentinels = [sentinel]
+            try:
+                found: tuple[str, int] = Sentinel.discover_master(mine, service_name)  # type: ignore[no-untyped-call]
+            except MasterNotFoundError:
+                continue
+            self.sentinels = [sentinel, *before[:number], *before[number + 1 :]]
+            return found
+        raise MasterNotFoundError(f"no Sentinel that answers knows a primary of {service_name!r}")
 
 
 def _cluster(hosts: list[tuple[str, int]], **options: Any) -> RedisCluster:

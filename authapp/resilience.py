@@ -1,27 +1,61 @@
-"""When a store is worth asking: a breaker that lets calls run side by side."""
+"""How long a store is waited for, and when it is worth asking: deadlines and breakers."""
 
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
+import structlog
+
+from authapp import metrics
 from authapp.errors import StoreUnavailable
 
 T = TypeVar("T")
 
+_log = structlog.get_logger(__name__)
+_deadline: ContextVar[float | None] = ContextVar("authapp_deadline", default=None)
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """All waits for stores in this block, together, end within `seconds`.
+
+    Blocks nest: the deadline that comes first counts.
+    """
+    token = _deadline.set(time.monotonic() + remaining(seconds))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def remaining(at_most: float) -> float:
+    """Seconds that may still be waited, never below 0; `at_most` where nobody set a deadline."""
+    ends = _deadline.get()
+    return at_most if ends is None else max(0.0, min(at_most, ends - time.monotonic()))
+
+
+def pause_before_retry() -> None:
+    """A moment of random length, so that those who failed together don't come back together."""
+    time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 — spreads the load
+
 
 class Breaker:
-    """Stops asking a store that fails, and asks again after a while.
+    """Stops asking a store that fails, until it recovered.
 
-    Closed, calls pass, many at once. Open, they fail at once; after `reset_seconds` one caller
-    runs `recover` and, if that succeeds, closes it. (pybreaker holds a lock while the guarded call
-    runs, so that the threads of a worker would ask Redis one after the other.)
+    Closed, calls pass, many at once. Open, they fail at once, so nobody waits for a store that is
+    known to be away; a thread of its own runs `recover` every `reset_seconds` until that succeeds,
+    and closes it. (pybreaker holds a lock while the guarded call runs, so that the threads of a
+    worker would ask Redis one after the other, and lets requests do the probing.)
 
     Args:
         store: its name, for `StoreUnavailable`.
         failures: in a row, until it opens.
-        reset_seconds: from opening to the next try.
-        clock: seconds, never going back.
+        reset_seconds: from opening to the first try, and between tries.
+        pause: waits so many seconds.
     """
 
     def __init__(
@@ -29,20 +63,43 @@ class Breaker:
         store: str,
         failures: int = 5,
         reset_seconds: float = 1.0,
-        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._store = store
+        self.store = store
         self._failures_to_open = failures
         self._reset_seconds = reset_seconds
-        self._clock = clock
+        self._pause = pause
         self._failures = 0
-        self._open_until: float | None = None  # None: closed
-        self._trying = threading.Lock()
+        self._lock = threading.Lock()
+        self._openings = 0
+        self._is_open = False
+        self._recovering: threading.Thread | None = None
         self.recover: Callable[[], None] = lambda: None
+        metrics.BREAKER_OPEN.labels(store).set(0)
 
     @property
     def is_open(self) -> bool:
-        return self._open_until is not None
+        return self._is_open
+
+    def admit(self) -> None:
+        """Returns if the store is worth asking.
+
+        Raises:
+            StoreUnavailable: it is open.
+        """
+        if self._is_open:
+            self._keep_recovering()
+            raise StoreUnavailable(self.store)
+
+    def succeeded(self) -> None:
+        """The store answered."""
+        self._failures = 0
+
+    def failed(self) -> None:
+        """The store did not answer."""
+        self._failures += 1
+        if self._failures >= self._failures_to_open:
+            self.open()
 
     def call(self, command: Callable[[], T]) -> T:
         """What `command` returns.
@@ -50,8 +107,7 @@ class Breaker:
         Raises:
             StoreUnavailable: `command` raised it, or it is open.
         """
-        if self._open_until is not None:
-            self._try_to_close()
+        self.admit()
         return self.attempt(command)
 
     def attempt(self, command: Callable[[], T]) -> T:
@@ -59,31 +115,54 @@ class Breaker:
         try:
             answer = command()
         except StoreUnavailable:
-            self._failures += 1
-            if self._failures >= self._failures_to_open:
-                self.open()
+            self.failed()
             raise
-        self._failures = 0
+        self.succeeded()
         return answer
 
     def open(self) -> None:
-        """Opens it at once: what the store holds must not be trusted before `recover` ran."""
-        self._open_until = self._clock() + self._reset_seconds
+        """Opens it at once: what the store holds must not be trusted before `recover` ran.
 
-    def _try_to_close(self) -> None:
-        until = self._open_until
-        if until is None:
-            return
-        if self._clock() < until or not self._trying.acquire(blocking=False):
-            raise StoreUnavailable(self._store)
+        A recovery that is under way looked before this, and will not close it.
+        """
+        with self._lock:
+            self._openings += 1
+            opens = not self._is_open
+            self._is_open = True
+            metrics.BREAKER_OPEN.labels(self.store).set(1)
+        if opens:
+            _log.warning("breaker_opened", store=self.store)
+        self._keep_recovering()
+
+    def _keep_recovering(self) -> None:
+        # None is alive in a process that was forked meanwhile, or after a defect in `recover`
+        with self._lock:
+            thread = self._recovering
+            if not self._is_open or (thread is not None and thread.is_alive()):
+                return
+            name = f"{self.store}-recovery"
+            self._recovering = threading.Thread(target=self._recover, name=name, daemon=True)
+            self._recovering.start()
+
+    def _recover(self) -> None:
+        while True:
+            self._pause(self._reset_seconds)
+            if self.try_to_close():
+                return
+
+    def try_to_close(self) -> bool:
+        """Runs `recover`; whether that made it close."""
+        openings = self._openings
         try:
             self.recover()
         except StoreUnavailable:
-            self.open()
-            raise StoreUnavailable(self._store) from None
-        else:
-            if self._open_until == until:  # nobody opened it again meanwhile
-                self._failures = 0
-                self._open_until = None
-        finally:
-            self._trying.release()
+            return False
+        with self._lock:
+            if openings != self._openings:  # somebody opened it again meanwhile
+                return False
+            self._failures = 0
+            self._is_open = False
+            self._recovering = None
+            metrics.BREAKER_OPEN.labels(self.store).set(0)
+        _log.info("breaker_closed", store=self.store)
+        return True

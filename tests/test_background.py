@@ -1,6 +1,7 @@
 """Work in the background: in order, bounded, and no burden to who submits it."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -88,3 +89,16 @@ def test_an_error_is_shown_and_stops_nothing(caplog: pytest.LogCaptureFixture) -
 def test_it_starts_no_thread_before_it_is_used() -> None:
     """A process that forks workers must not have one yet: threads are not copied."""
     assert len(Background()._executor._threads) == 0
+
+
+def test_a_forked_process_works_too() -> None:
+    """Its parent's thread is not there."""
+    background = Background(size=1)
+    with busy(background):
+        child = os.fork()
+        if child == 0:
+            done: list[None] = []
+            background.submit(lambda: done.append(None))
+            background.drain()
+            os._exit(0 if done else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -11,12 +11,15 @@ from authapp import embedded
 from authapp.errors import TooManyAttempts
 from authapp.limits import LoginLimits, network_of
 from authapp.redis_clients import LimiterStorage
+from authapp.resilience import Breaker
 
 EMAIL = "ada@example.org"
 
 
 def make(shared: RateLimiter, workers: int = 2, per_account: str = "4 per minute") -> LoginLimits:
-    return LoginLimits(lambda: shared, "6 per minute", per_account, b"k" * 32, workers)
+    return LoginLimits(
+        lambda: shared, "6 per minute", per_account, b"k" * 32, workers, Breaker("redis")
+    )
 
 
 def strategy(url: str) -> RateLimiter:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from authapp.hashing_slots import HashingSlots
 from authapp.passwords import (
     MAX_CODE_POINTS,
     MIN_CODE_POINTS,
@@ -19,7 +20,9 @@ from .helpers import PASSWORD, hashing
 
 PEPPER, OLD_PEPPER = "a pepper of thirty-two bytes, ok", "the pepper before, as long as it"
 ROUNDS = 4
-HASHER = PasswordHasher([PEPPER], ROUNDS)
+SLOTS = HashingSlots(4)
+HASHER = PasswordHasher([PEPPER], ROUNDS, SLOTS)
+RETIRED = PasswordHasher([OLD_PEPPER], ROUNDS, SLOTS)
 
 
 def verify(password: str, stored: str) -> tuple[Verdict, list[int]]:
@@ -89,7 +92,9 @@ NAME = HASHER.hash(PASSWORD).partition(":")[0]
         f"{NAME}:$2b$04${'a' * 52}",
         f"{NAME}:$2b$04$\0{'a' * 52}",
         f"{NAME}:$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA",
-        pytest.param(PasswordHasher([OLD_PEPPER], ROUNDS).hash(PASSWORD), id="retired pepper"),
+        pytest.param(
+            PasswordHasher([OLD_PEPPER], ROUNDS, SLOTS).hash(PASSWORD), id="retired pepper"
+        ),
         pytest.param(HASHER.hash("something else entirely"), id="other password"),
     ],
 )
@@ -105,7 +110,7 @@ def test_a_hash_with_a_tampered_end_is_a_mismatch() -> None:
 
 @pytest.mark.parametrize("rounds", [4, 5, 10])
 def test_the_dummy_costs_as_much_as_the_real_one(rounds: int) -> None:
-    hasher = PasswordHasher([PEPPER], rounds)
+    hasher = PasswordHasher([PEPPER], rounds, SLOTS)
     stored = hasher.hash(PASSWORD)
     with hashing() as costs:
         hasher.verify_dummy(PASSWORD)
@@ -138,7 +143,7 @@ def test_a_hash_made_under_other_settings(
     peppers: list[str], rounds: int, verdict: Verdict
 ) -> None:
     stored = HASHER.hash(PASSWORD)
-    later = PasswordHasher(peppers, rounds)
+    later = PasswordHasher(peppers, rounds, SLOTS)
     assert later.verify(PASSWORD, stored) is verdict
     assert later.verify("wrong", stored) is Verdict.MISMATCH
 

@@ -1,12 +1,15 @@
 """Clients of one server, Sentinel and Cluster: what can be said without servers."""
 
 import socket
+import time
+from contextlib import ExitStack
 from threading import Barrier
 from typing import Any
 
 import pytest
 import redis
 from limits.storage import storage_from_string
+from redis.sentinel import MasterNotFoundError
 
 from authapp.redis_clients import (
     REDIS_ERRORS,
@@ -103,3 +106,20 @@ def test_threads_that_ask_sentinels_at_once_lose_none(monkeypatch: pytest.Monkey
     known = [s.connection_pool.connection_kwargs["host"] for s in sentinels.sentinels]
     assert sorted(known) == ["a", "b", "c"]
     assert known[0] == "b"  # who answered is asked first
+
+
+def test_sentinels_that_hang_are_not_all_waited_for() -> None:
+    """Each search asks a few, and the next one goes on with the others."""
+    with ExitStack() as stack:
+        hanging = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(8)]
+        hosts = [(str(host), int(port)) for host, port in (s.getsockname() for s in hanging)]
+        waits = {"socket_timeout": 0.25, "socket_connect_timeout": 0.25}
+        sentinels = _Sentinels(hosts, {"password": "secret"}, waits)
+        first = sentinels.sentinels[0]
+        asked = len(sentinels.sentinels)
+        start = time.monotonic()
+        with pytest.raises(MasterNotFoundError):
+            sentinels.discover_master("service")
+        assert time.monotonic() - start < asked * 0.25 / 2, "it waited for most of them"
+        assert len(sentinels.sentinels) == asked
+        assert first in sentinels.sentinels[asked // 2 :], "next time the others come first"

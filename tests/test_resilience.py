@@ -1,26 +1,47 @@
 """The breaker: when a store is asked, and what must happen before it is trusted again."""
 
-from collections.abc import Callable
-from threading import Barrier, Event, Thread
+import os
+import time
+from collections.abc import Callable, Iterator
+from threading import Barrier, Event, Semaphore
 
 import pytest
 
 from authapp.errors import StoreUnavailable
-from authapp.resilience import Breaker
+from authapp.resilience import Breaker, deadline, remaining
 
 from .helpers import at_once
 
 RESET = 1.0
 
 
-class Seconds:
-    """A monotonic clock moved by hand."""
+class Pauses:
+    """Stands for `time.sleep`: the recovery waits here until it is let go, once each time."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.lengths: list[float] = []
+        self._over = False
+        self._begun, self._go = Semaphore(0), Semaphore(0)
 
-    def __call__(self) -> float:
-        return self.now
+    def __call__(self, seconds: float) -> None:
+        self.lengths.append(seconds)
+        self._begun.release()
+        if not self._over:
+            self._go.acquire()
+
+    def over(self) -> None:
+        self._over = True
+        self._go.release()
+
+    def await_begun(self) -> None:
+        assert self._begun.acquire(timeout=10)
+
+    def end(self) -> None:
+        self.await_begun()
+        self.go_on()
+
+    def go_on(self) -> None:
+        self._go.release()
 
 
 class Store:
@@ -38,13 +59,16 @@ class Store:
 
 
 @pytest.fixture
-def seconds() -> Seconds:
-    return Seconds()
+def pauses() -> Pauses:
+    return Pauses()
 
 
 @pytest.fixture
-def breaker(seconds: Seconds) -> Breaker:
-    return Breaker("redis", failures=3, reset_seconds=RESET, clock=seconds)
+def breaker(pauses: Pauses) -> Iterator[Breaker]:
+    breaker = Breaker("redis", failures=3, reset_seconds=RESET, pause=pauses)
+    yield breaker
+    breaker.recover = lambda: None  # or its thread would go on for ever
+    pauses.over()
 
 
 @pytest.fixture
@@ -80,15 +104,20 @@ def test_it_opens_after_failures_in_a_row(breaker: Breaker, store: Store) -> Non
     assert store.asked == 7, "it was asked each time until then"
 
 
-def test_open_it_fails_at_once_without_asking(
-    breaker: Breaker, store: Store, seconds: Seconds
-) -> None:
+def closed(breaker: Breaker) -> bool:
+    """Whether it closes, in the thread that recovers, within some seconds."""
+    deadline = time.monotonic() + 10
+    while breaker.is_open and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return not breaker.is_open
+
+
+def test_open_it_fails_at_once_without_asking(breaker: Breaker, store: Store) -> None:
     opened(breaker, store)
     store.away = False
     recovered: list[None] = []
     breaker.recover = lambda: recovered.append(None)
-    for later in (0.0, RESET / 2, RESET * 0.499):
-        seconds.now += later
+    for _ in range(3):
         assert fails(breaker, store)
     assert (store.asked, recovered) == (0, [])
     with pytest.raises(StoreUnavailable, match="redis"):
@@ -96,35 +125,36 @@ def test_open_it_fails_at_once_without_asking(
 
 
 def test_after_the_pause_it_recovers_and_then_asks(
-    breaker: Breaker, store: Store, seconds: Seconds
+    breaker: Breaker, store: Store, pauses: Pauses
 ) -> None:
+    """Without a request that would have to wait for it."""
     opened(breaker, store)
     store.away = False
     seen: list[tuple[bool, int]] = []
     breaker.recover = lambda: seen.append((breaker.is_open, store.asked))
-    seconds.now += RESET
-    assert breaker.call(store) == "answer"
+    pauses.end()
+    assert closed(breaker)
     assert seen == [(True, 0)], "still open, and nothing was asked yet"
-    assert not breaker.is_open
     assert breaker.call(store) == "answer"
-    assert len(seen) == 1, "closed, nothing is recovered"
+    assert (len(seen), pauses.lengths) == (1, [RESET]), "closed, nothing is recovered"
 
 
 def test_once_closed_it_takes_as_many_failures_to_open_again(
-    breaker: Breaker, store: Store, seconds: Seconds
+    breaker: Breaker, store: Store, pauses: Pauses
 ) -> None:
     opened(breaker, store)
-    seconds.now += RESET
+    pauses.end()
+    assert closed(breaker)
     for _ in range(2):
         assert fails(breaker, store)
         assert not breaker.is_open
     assert fails(breaker, store)
     assert breaker.is_open
+    pauses.end()
+    assert closed(breaker), "as often as it opens"
 
 
-def test_a_failure_to_recover_keeps_it_open(
-    breaker: Breaker, store: Store, seconds: Seconds
-) -> None:
+def test_a_failure_to_recover_keeps_it_open(breaker: Breaker, store: Store, pauses: Pauses) -> None:
     """What the store holds must not be trusted before what it missed was made good."""
     opened(breaker, store)
     store.away = False
@@ -132,60 +162,63 @@ def test_a_failure_to_recover_keeps_it_open(
 
     def recover() -> None:
         tries.append(None)
-        raise StoreUnavailable("postgres")
+        if len(tries) < 3:
+            raise StoreUnavailable("postgres")
 
     breaker.recover = recover
-    seconds.now += RESET
-    for _ in range(3):
+    for number in range(3):
+        pauses.await_begun()
         assert fails(breaker, store)
-    assert (len(tries), store.asked, breaker.is_open) == (1, 0, True), "a pause after each try"
-    seconds.now += RESET
-    assert fails(breaker, store)
-    assert len(tries) == 2
-    breaker.recover = lambda: None
-    seconds.now += RESET
+        assert (len(tries), store.asked) == (number, 0)
+        pauses.go_on()
+    assert closed(breaker)
+    assert (len(tries), pauses.lengths) == (3, [RESET] * 3), "a pause before each try"
     assert breaker.call(store) == "answer"
 
 
-def test_a_defect_in_recovering_keeps_it_open_too(
-    breaker: Breaker, store: Store, seconds: Seconds
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_in_recovering_keeps_it_open_and_the_next_who_asks_has_it_tried_again(
+    breaker: Breaker, store: Store, pauses: Pauses
 ) -> None:
     opened(breaker, store)
     store.away = False
+    dying = Event()
 
     def recover() -> None:
+        dying.set()
         raise KeyError("a defect")
 
     breaker.recover = recover
-    seconds.now += RESET
-    for _ in range(2):  # and does not keep others from trying
-        with pytest.raises(KeyError):
-            breaker.call(store)
-    assert (store.asked, breaker.is_open) == (0, True)
+    pauses.end()
+    assert dying.wait(10)
+    assert (fails(breaker, store), store.asked) == (True, 0)
+    breaker.recover = lambda: None
+    deadline = time.monotonic() + 10
+    while len(pauses.lengths) < 2 and time.monotonic() < deadline:  # until the thread is dead
+        assert fails(breaker, store)
+    pauses.end()
+    assert closed(breaker)
 
 
 def test_opened_again_while_it_recovers_it_stays_open(
-    breaker: Breaker, store: Store, seconds: Seconds
+    breaker: Breaker, store: Store, pauses: Pauses
 ) -> None:
     """Somebody's fence failed after `recover` set the others: that one is still owed."""
     opened(breaker, store)
     store.away = False
     breaker.recover = breaker.open
-    seconds.now += RESET
-    breaker.call(store)
-    assert breaker.is_open
+    pauses.end()
+    pauses.await_begun()
+    assert fails(breaker, store), "another pause, and still open"
     breaker.recover = lambda: None
-    assert fails(breaker, store)
-    seconds.now += RESET
-    assert breaker.call(store) == "answer"
-    assert not breaker.is_open
+    pauses.go_on()
+    assert closed(breaker)
 
 
-def test_one_tries_at_a_time_and_nobody_waits_for_it(
-    breaker: Breaker, store: Store, seconds: Seconds
+def test_one_thread_recovers_however_many_fail(
+    breaker: Breaker, store: Store, pauses: Pauses
 ) -> None:
     opened(breaker, store)
-    store.away = False
     recovering, go_on = Event(), Event()
     tries: list[None] = []
 
@@ -195,18 +228,28 @@ def test_one_tries_at_a_time_and_nobody_waits_for_it(
         assert go_on.wait(10)
 
     breaker.recover = recover
-    seconds.now += RESET
-    answers: list[str] = []
-    first = Thread(target=lambda: answers.append(breaker.call(store)), daemon=True)
-    first.start()
+    pauses.end()
     assert recovering.wait(10)
     assert at_once(*[lambda: fails(breaker, store)] * 4) == [True] * 4
-    assert (len(tries), store.asked) == (1, 0)
+    assert at_once(*[breaker._keep_recovering] * 4) == [None] * 4
     go_on.set()
-    first.join(10)
-    assert answers == ["answer"]
-    assert breaker.call(store) == "answer"
-    assert len(tries) == 1
+    assert closed(breaker)
+    assert (len(tries), len(pauses.lengths)) == (1, 1)
+
+
+def test_a_forked_process_recovers_by_itself(
+    breaker: Breaker, store: Store, pauses: Pauses
+) -> None:
+    """It inherits an open breaker, and no thread."""
+    opened(breaker, store)
+    pauses.await_begun()
+    child = os.fork()
+    if child == 0:
+        breaker._pause = lambda _seconds: None
+        refused = fails(breaker, store)
+        os._exit(0 if refused and closed(breaker) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert breaker.is_open
 
 
 def test_closed_calls_run_side_by_side(breaker: Breaker) -> None:
@@ -214,17 +257,6 @@ def test_closed_calls_run_side_by_side(breaker: Breaker) -> None:
     together = Barrier(4, timeout=10)
     places = at_once(*[lambda: breaker.call(together.wait)] * 4)
     assert sorted(places, key=str) == [0, 1, 2, 3]
-
-
-def test_opening_by_hand_counts_from_then(breaker: Breaker, store: Store, seconds: Seconds) -> None:
-    breaker.open()
-    seconds.now += RESET / 2
-    breaker.open()
-    seconds.now += RESET / 2
-    assert fails(breaker, store)
-    assert store.asked == 0
-    seconds.now += RESET / 2
-    assert breaker.call(store) == "answer"
 
 
 def test_other_errors_are_none_of_its_business(breaker: Breaker) -> None:
@@ -242,3 +274,33 @@ def test_an_attempt_asks_though_it_is_open(breaker: Breaker, store: Store) -> No
     store.away = False
     assert breaker.attempt(store) == "answer"
     assert breaker.is_open, "closing is for `recover` to decide"
+
+
+# -- deadlines -------------------------------------------------------------------------------------
+
+
+def test_without_a_deadline_all_that_is_asked_for_may_be_waited() -> None:
+    assert remaining(7.0) == 7.0
+
+
+def test_the_deadline_that_comes_first_counts() -> None:
+    with deadline(5.0):
+        assert 4.5 < remaining(60.0) <= 5.0
+        assert remaining(0.25) == 0.25
+        with deadline(60.0):
+            assert remaining(60.0) <= 5.0, "a later one prolongs nothing"
+        with deadline(1.0):
+            assert remaining(60.0) <= 1.0
+        assert remaining(60.0) > 4.0
+    assert remaining(60.0) == 60.0
+
+
+def test_after_the_deadline_nothing_remains() -> None:
+    with deadline(0.0):
+        assert remaining(60.0) == 0.0
+
+
+def test_a_deadline_ends_with_an_error_too() -> None:
+    with pytest.raises(KeyError), deadline(1.0):
+        raise KeyError("a defect")
+    assert remaining(60.0) == 60.0

@@ -1,0 +1,46 @@
+"""What is counted, for Prometheus. Labels are few and known: no ids, no emails, no addresses."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)  # seconds
+
+REQUESTS = Counter("authapp_requests", "Requests answered", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram(
+    "authapp_request_seconds", "Time to answer a request", ["route"], buckets=_BUCKETS
+)
+
+STORE_ERRORS = Counter("authapp_store_errors", "Times a store could not be asked", ["store"])
+BREAKER_OPEN = Gauge(
+    "authapp_breaker_open",
+    "Worker processes that do not ask this store, until it recovered",
+    ["store"],
+    multiprocess_mode="livesum",
+)
+COPIES = Counter(
+    "authapp_copies",
+    "Copies looked for in Redis: hit, miss, or unreadable (planted, moved, key retired)",
+    ["kind", "outcome"],
+)
+FILLS = Counter(
+    "authapp_fills",
+    "Copies offered to Redis: filled, or refused because something happened meanwhile",
+    ["kind", "outcome"],
+)
+STALE_COPIES = Counter(
+    "authapp_stale_copies", "Sessions answered from an old copy while Postgres could not be asked"
+)
+PENDING_FENCES = Gauge(
+    "authapp_pending_fences",
+    "Fences written down for Redis to take later, at the last look",
+    multiprocess_mode="mostrecent",
+)
+LOGINS = Counter(
+    "authapp_logins",
+    "Log-ins: succeeded, provisional (Postgres away), refused, limited, busy, unavailable",
+    ["outcome"],
+)
+HASHING = Gauge(
+    "authapp_hashing_occupied",
+    "Log-ins and other uses of passwords that hash, or wait for it",
+    multiprocess_mode="livesum",
+)
