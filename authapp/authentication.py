@@ -1,21 +1,51 @@
 """What people do with their account: sign up, log in, log out, change the password."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from typing import Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from authapp import audit
+import structlog
+
+from authapp import audit, metrics
+from authapp.audit import AuditLog
 from authapp.changes import Change, Changes
 from authapp.credentials import Credentials, CredentialStore
 from authapp.emails import Email, parse_email
-from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
+from authapp.errors import (
+    AuthappError,
+    Busy,
+    InvalidCredentials,
+    InvalidField,
+    NotAuthenticated,
+    StoreUnavailable,
+    TooManyAttempts,
+    UnknownUser,
+)
 from authapp.identity import USER, Identity
 from authapp.limits import LoginLimits
 from authapp.passwords import PasswordHasher, Verdict, why_refused
-from authapp.sessions import Client, EndReason, Live, SessionStore
+from authapp.resilience import deadline
+from authapp.session_records import Client, EndReason, Live
+from authapp.sessions import SessionStore
 from authapp.tokens import SessionToken
 from authapp.users import UserStore
+
+_log = structlog.get_logger(__name__)
+
+_OUTCOMES: dict[type[AuthappError], str] = {
+    InvalidField: "refused",
+    InvalidCredentials: "refused",
+    TooManyAttempts: "limited",
+    Busy: "busy",
+}
+
+# What a refused log-in takes beside its hashing, in seconds. Reading and recording take less, and
+# differ by some milliseconds between who has an account and who has none.
+REFUSAL_SECONDS = 0.05
 
 MAX_NAME = 100  # characters
 MAX_IMAGE = 2048  # characters
@@ -23,8 +53,11 @@ MAX_IMAGE = 2048  # characters
 
 class Authentication:
     """
+    Args:
+        timeout: seconds a log-in may take.
     Raises:
         StoreUnavailable: from every method; then nothing was changed.
+        Busy: from those that take a password: too many do at this moment.
     """
 
     def __init__(
@@ -36,22 +69,36 @@ class Authentication:
         hasher: PasswordHasher,
         limits: LoginLimits,
         clock: Callable[[], datetime],
+        *,
+        audit_log: AuditLog,
+        timeout: float,
     ) -> None:
+        self._timeout = timeout
         self._users = users
         self._credentials = credentials
         self._sessions = sessions
         self._changes = changes
+        self._audit_log = audit_log
         self._hasher = hasher
         self._limits = limits
         self._clock = clock
 
     def sign_up(
-        self, email: str, password: str, name: str = "", roles: tuple[str, ...] = (USER,)
+        self,
+        email: str,
+        password: str,
+        name: str = "",
+        roles: tuple[str, ...] = (USER,),
+        client: Client | None = None,
     ) -> Identity:
         """Adds a person who can log in.
 
+        Args:
+            client: from where they sign up; None for the operator's command line, which no limit
+                holds back.
         Raises:
             InvalidField: all that is wrong with the input, by field.
+            TooManyAttempts: before anything was hashed.
             EmailTaken, UnknownRole
         """
         errors: dict[str, str] = {}
@@ -67,7 +114,11 @@ class Authentication:
             errors["name"] = reason
         if errors or address is None:
             raise InvalidField(errors)
-        user = self._users.create(address, name, self._hasher.hash(password), roles)
+        here = client.address if client else None
+        if here is not None:  # it costs a hash, and tells whether an email is taken
+            self._limits.take_sign_up(here)
+        with self._hasher.slot():
+            user = self._users.create(address, name, self._hasher.hash(password), roles, here)
         self._credentials.prime(address.canonical)
         return user
 
@@ -89,28 +140,117 @@ class Authentication:
             TooManyAttempts: before anything was hashed.
             InvalidCredentials: unknown email, wrong password or inactive user, in equal time.
         """
+
+        def begin(found: Credentials) -> Live:
+            return self._sessions.begin_verified(
+                found, client, remember=remember, replaces=replaces
+            )
+
+        return self._count(lambda: self._log_in(email, password, client, begin))
+
+    def issue_token(
+        self, email: str, password: str, client: Client, *, refreshable: bool = False
+    ) -> Live:
+        """Starts a session for a program of who knows the password: it gets an access token.
+
+        Args:
+            refreshable: the session outlives its first token; the program gets a refresh token.
+        Raises:
+            InvalidField, TooManyAttempts, InvalidCredentials: as `log_in`.
+            StoreUnavailable: also while Postgres alone is away.
+        """
+
+        def begin(found: Credentials) -> Live:
+            return self._sessions.begin(
+                found.user.id, found.epoch, client, kind="api", remember=refreshable
+            )
+
+        return self._count(lambda: self._log_in(email, password, client, begin))
+
+    def _count(self, log_in: Callable[[], Live]) -> Live:
+        try:
+            live = log_in()
+        except AuthappError as error:
+            metrics.LOGINS.labels(_OUTCOMES.get(type(error), "unavailable")).inc()
+            raise
+        metrics.LOGINS.labels("provisional" if live.record.provisional else "succeeded").inc()
+        return live
+
+    def _log_in(
+        self,
+        email: str,
+        password: str,
+        client: Client,
+        begin: Callable[[Credentials], Live],
+    ) -> Live:
         address = parse_email(email)
-        self._limits.take_address(client.address)
-        self._limits.take_account(address.canonical)
-        found = self._credentials.find(address.canonical)
-        verdict = self._compare(password, found)
+        with _EvenPace() as pace, self._hasher.slot(), deadline(self._timeout):
+            # in a slot: who is told to come back has not used up an attempt
+            self._limits.take_address(client.address)
+            self._limits.take_account(address.canonical)
+            found, verdict = self._verify(address.canonical, password, client, pace)
+            self._limits.clear_account(address.canonical)
+            if verdict is Verdict.MATCH_REHASH:
+                self._rehash(found, password)
+            try:
+                return begin(found)
+            except InvalidCredentials:
+                found = self._unless_changed(address.canonical, found)
+            return begin(found)
+
+    def _verify(
+        self, canonical_email: str, password: str, client: Client, pace: "_EvenPace"
+    ) -> tuple[Credentials, Verdict]:
+        """
+        Raises:
+            InvalidCredentials
+        """
+        found = self._credentials.find(canonical_email)
+        with pace.hashing():
+            verdict = self._compare(password, found)
         if found is not None and verdict is Verdict.MISMATCH:
             # A copy may be behind for as long as fences are pending; who is refused by it is
             # refused by the facts, or not at all.
-            facts = self._credentials.read(address.canonical)
-            if facts != found and facts is not None and facts.active:
+            facts = self._facts(canonical_email, found)
+            if facts != found and facts is not None and facts.user.active:
                 found, verdict = facts, self._compare(password, facts)
         if found is None or verdict is Verdict.MISMATCH:
+            self._note_failure(found, client)
             raise InvalidCredentials
-        self._limits.clear_account(address.canonical)
-        if verdict is Verdict.MATCH_REHASH:
-            self._users.rehash(found.user_id, found.epoch, self._hasher.hash(password))
-        return self._sessions.begin(
-            found.user_id, found.epoch, client, remember=remember, replaces=replaces
-        )
+        return found, verdict
+
+    def _unless_changed(self, canonical_email: str, verified: Credentials) -> Credentials:
+        """The credentials as they are now, when the same password still opens them: other trust
+        than that in the password may have ended meanwhile, as when all sessions were ended.
+
+        Raises:
+            InvalidCredentials
+        """
+        facts = self._credentials.read(canonical_email)
+        if facts is None or not facts.user.active:
+            raise InvalidCredentials
+        if facts.password_hash != verified.password_hash:
+            raise InvalidCredentials
+        return facts
+
+    def _facts(self, canonical_email: str, copy: Credentials) -> Credentials | None:
+        try:
+            return self._credentials.read(canonical_email)
+        except StoreUnavailable:
+            return copy  # all that can be known while Postgres is away
+
+    def _rehash(self, found: Credentials, password: str) -> None:
+        try:
+            self._users.rehash(found.user.id, found.epoch, self._hasher.hash(password))
+        except StoreUnavailable:
+            _log.info("rehash_postponed")  # to the next log-in
+
+    def _note_failure(self, found: Credentials | None, client: Client) -> None:
+        if found is not None:
+            self._audit_log.log_in_failed(found.user.id, client.address)
 
     def _compare(self, password: str, found: Credentials | None) -> Verdict:
-        if found is None or not found.active:
+        if found is None or not found.user.active:
             self._hasher.verify_dummy(password)
             return Verdict.MISMATCH
         return self._hasher.verify(password, found.password_hash)
@@ -130,19 +270,20 @@ class Authentication:
         """
         user = live.record.user
         canonical = parse_email(user.email).canonical
-        self._limits.take_account(canonical)
-        found = self._credentials.read(canonical)
-        if found is None or not found.active:
-            raise InvalidCredentials
-        if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
-            raise InvalidField({"current_password": "this is not your current password"})
-        self._limits.clear_account(canonical)
-        if reason := why_refused(new, (user.email, user.name)):
-            raise InvalidField({"new_password": reason})
-        new_hash = self._hasher.hash(new)
+        with self._hasher.slot(), deadline(self._timeout):
+            self._limits.take_account(canonical)
+            found = self._credentials.read(canonical)
+            if found is None or not found.user.active:
+                raise InvalidCredentials
+            if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
+                raise InvalidField({"current_password": "this is not your current password"})
+            self._limits.clear_account(canonical)
+            if reason := why_refused(new, (user.email, user.name)):
+                raise InvalidField({"new_password": reason})
+            new_hash = self._hasher.hash(new)
         with self._changes.begin() as change:
             try:
-                self._users.set_password_hash(change, found.user_id, found.epoch, new_hash)
+                self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
             except UnknownUser:
                 raise InvalidCredentials from None  # changed or gone since it was verified
             why = EndReason.PASSWORD_CHANGED
@@ -153,13 +294,15 @@ class Authentication:
                 change.db,
                 "password.changed",
                 self._clock(),
-                user_id=found.user_id,
-                actor_id=found.user_id,
+                user_id=found.user.id,
+                actor_id=found.user.id,
                 address=client.address,
             )
         return fresh
 
-    def update_profile(self, user_id: UUID, name: str | None, image: str | None) -> Identity:
+    def update_profile(
+        self, user_id: UUID, name: str | None, image: str | None, address: str = ""
+    ) -> Identity:
         """Sets what people may change of themselves; what is None stays as it is.
 
         Args:
@@ -169,7 +312,7 @@ class Authentication:
             UnknownUser
         """
         name = _sound_profile(name, image)
-        return self._users.update_profile(user_id, name, image)
+        return self._users.update_profile(user_id, name, image, address)
 
     def update_user(
         self,
@@ -179,6 +322,7 @@ class Authentication:
         *,
         active: bool | None,
         actor: Identity,
+        address: str = "",
     ) -> Identity:
         """Sets what administrators may change of somebody: all that is given, or nothing.
 
@@ -187,12 +331,14 @@ class Authentication:
         """
         name = _sound_profile(name, image)
         with self._changes.begin() as change:
-            user = self._users.set_profile(change, user_id, name, image)
+            user = self._users.set_profile(change, user_id, name, image, actor.id, address)
             if active is not None:
-                user = self._set_active(change, user_id, active=active, actor=actor)
+                user = self._set_active(change, user_id, active, actor, address)
         return user
 
-    def set_active(self, user_id: UUID, *, active: bool, actor: Identity | None) -> Identity:
+    def set_active(
+        self, user_id: UUID, *, active: bool, actor: Identity | None, address: str = ""
+    ) -> Identity:
         """Activates or deactivates somebody; a deactivated person's sessions end at once
         (OWASP ASVS 5.0, 7.4.2).
 
@@ -203,10 +349,15 @@ class Authentication:
             LastAdmin: no active administrator would be left.
         """
         with self._changes.begin() as change:
-            return self._set_active(change, user_id, active=active, actor=actor)
+            return self._set_active(change, user_id, active, actor, address)
 
     def _set_active(
-        self, change: Change, user_id: UUID, *, active: bool, actor: Identity | None
+        self,
+        change: Change,
+        user_id: UUID,
+        active: bool,
+        actor: Identity | None,
+        address: str,
     ) -> Identity:
         user = self._users.set_active(change, user_id, active=active)
         if not active:
@@ -217,17 +368,18 @@ class Authentication:
             self._clock(),
             user_id=user_id,
             actor_id=actor.id if actor else None,
+            address=address,
         )
         return user
 
-    def end_sessions_of(self, user_id: UUID, actor: Identity | None) -> int:
+    def end_sessions_of(self, user_id: UUID, actor: Identity | None, address: str = "") -> int:
         """Ends all sessions of somebody (OWASP ASVS 5.0, 7.4.5); returns how many.
 
         Raises:
             UnknownUser
         """
         with self._changes.begin() as change:
-            self._users.hold(change, user_id)
+            self._users.distrust(change, user_id)
             ended = self._sessions.end_all(change, user_id, EndReason.REVOKED_BY_ADMIN)
             audit.record(
                 change.db,
@@ -235,6 +387,7 @@ class Authentication:
                 self._clock(),
                 user_id=user_id,
                 actor_id=actor.id if actor else None,
+                address=address,
                 sessions=ended,
             )
         return ended
@@ -252,12 +405,31 @@ class Authentication:
             raise UnknownUser(f"there is no user {email}")
         if reason := why_refused(password, (email,)):
             raise InvalidField({"password": reason})
-        new_hash = self._hasher.hash(password)
+        with self._hasher.slot():
+            new_hash = self._hasher.hash(password)
         with self._changes.begin() as change:
-            self._users.set_password_hash(change, found.user_id, found.epoch, new_hash)
-            self._sessions.end_all(change, found.user_id, EndReason.PASSWORD_CHANGED)
-            audit.record(change.db, "password.set", self._clock(), user_id=found.user_id)
-        return found.user_id
+            self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
+            self._sessions.end_all(change, found.user.id, EndReason.PASSWORD_CHANGED)
+            audit.record(change.db, "password.set", self._clock(), user_id=found.user.id)
+        return found.user.id
+
+
+class _EvenPace:
+    """Holds a refusal back until it has taken REFUSAL_SECONDS beside its hashing, whatever for."""
+
+    def __enter__(self) -> Self:
+        self._answer_at = time.perf_counter() + REFUSAL_SECONDS
+        return self
+
+    @contextmanager
+    def hashing(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._answer_at += time.perf_counter() - started
+
+    def __exit__(self, refused: type[BaseException] | None, *_: object) -> None:
+        if refused is InvalidCredentials:
+            time.sleep(max(0.0, self._answer_at - time.perf_counter()))
 
 
 def _sound_profile(name: str | None, image: str | None) -> str | None:

@@ -8,13 +8,14 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, t
 from sqlalchemy.orm import Session
 
 from authapp.copy_keys import CredentialKeys, session_key, user_key
-from authapp.database import Database
-from authapp.errors import StoreUnavailable
+from authapp.database import Database, PostgresUnavailable
+from authapp.errors import OutcomeUnknown, StoreUnavailable
 from authapp.models import PendingFence, SessionRow, User
 from authapp.versioned_cache import VersionedCache
 
 _log = structlog.get_logger(__name__)
 _REPLAY_BATCH = 500
+_PROBE = "sess:probe"  # no session has this key
 
 # tells the triggers, which write fences for changes made by hand, that this one has its own
 _FENCED = text("SELECT set_config('authapp.fenced', 'on', true)")
@@ -42,9 +43,7 @@ class Change:
         Copies of sessions carry a snapshot of the user, so each live session gets a new version.
         """
         self.db.flush()
-        self.fences[user_key(user.id)] = user.ver
-        for key in self._credential_keys.all(user.email_canonical):
-            self.fences[key] = user.ver
+        self._of_user_itself(user)
         touched = self.db.execute(
             update(SessionRow)
             .where(SessionRow.user_id == user.id, SessionRow.ended_at.is_(None))
@@ -54,6 +53,24 @@ class Change:
         )
         for digest, version in touched:
             self.of_session(digest, version)
+
+    def of_unchanged(self, user: User) -> None:
+        """The user, whom the caller found as they shall be.
+
+        Whoever made them so may not have answered yet, nor set the last fences; what is answered
+        here is promised as well.
+        """
+        self._of_user_itself(user)
+        live = select(SessionRow.digest, SessionRow.ver).where(
+            SessionRow.user_id == user.id, SessionRow.ended_at.is_(None)
+        )
+        for digest, version in self.db.execute(live):
+            self.of_session(digest, version)
+
+    def _of_user_itself(self, user: User) -> None:
+        self.fences[user_key(user.id)] = user.ver
+        for key in self._credential_keys.all(user.email_canonical):
+            self.fences[key] = user.ver
 
 
 class Changes:
@@ -90,18 +107,24 @@ class Changes:
             told: somebody is told that it is done; housekeeping promises nothing.
         Raises:
             StoreUnavailable: Postgres could not be asked; nothing was changed.
+            OutcomeUnknown: it was lost during the commit.
         """
-        with self._database.transaction() as db:
-            db.execute(_FENCED)
-            change = Change(db, self._credential_keys)
-            yield change
-            db.flush()
-            # Who asks again for what was done finds nothing to change, and its fences perhaps
-            # still to be set: no more can be promised than to who asked first.
-            owed = told and bool(db.scalar(select(any_pending())))
-            pending = not self._fenced(change.fences)
-            if pending:
-                _write_down(db, change.fences)
+        try:
+            with self._database.transaction() as db:
+                db.execute(_FENCED)
+                change = Change(db, self._credential_keys)
+                yield change
+                db.flush()
+                # Who asks again for what was done finds nothing to change, and its fences perhaps
+                # still to be set: no more can be promised than to who asked first.
+                owed = told and bool(db.scalar(select(any_pending())))
+                pending = not self._fenced(change.fences)
+                if pending:
+                    _write_down(db, change.fences)
+        except PostgresUnavailable as error:
+            if error.committing:
+                raise OutcomeUnknown(error.store) from error
+            raise
         if not pending and not self._fenced(change.fences):
             # The first fence holds unless it was lost since; then nobody may trust the copies.
             pending = True
@@ -109,8 +132,11 @@ class Changes:
         if (pending and told) or owed:
             pending = not self.catch_up()
         if pending:
+            # a recovery under way may have looked before this was committed
+            self._cache.breaker.open()
             _log.warning("fences_pending", copies=len(change.fences))
-            self._on_pending()
+            if told:
+                self._on_pending()
 
     def replay(self) -> int:
         """Sets the fences that were written down; returns how many.
@@ -160,10 +186,10 @@ class Changes:
             self._cache.breaker.open()  # it may have recovered meanwhile, without them
 
     def _recover(self) -> None:
-        self._cache.ping()
         owed, self._owed = self._owed, {}
         try:
-            self._cache.fence_before_trust(owed)
+            # at least one: a Redis that answers may still take no fence, as a replica does
+            self._cache.fence_before_trust({_PROBE: 0} | owed)
         except StoreUnavailable:
             self._owed |= owed
             raise

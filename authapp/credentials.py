@@ -1,15 +1,17 @@
 """What log-in needs to know of a user: from Redis first, from Postgres on a miss."""
 
 from collections.abc import Callable
-from uuid import UUID
 
 import msgspec
 from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
 
 from authapp.copy_keys import CredentialKeys
 from authapp.database import Database
 from authapp.errors import StoreUnavailable
+from authapp.identity import Identity
 from authapp.models import User
+from authapp.users import identity_of
 from authapp.versioned_cache import VersionedCache
 
 
@@ -20,9 +22,8 @@ class Credentials(msgspec.Struct, frozen=True):
         epoch: raised by whatever ends trust in this record; a session starts only under it.
     """
 
-    user_id: UUID
+    user: Identity
     password_hash: str
-    active: bool
     epoch: int
     ver: int
 
@@ -30,6 +31,7 @@ class Credentials(msgspec.Struct, frozen=True):
 class CredentialStore:
     """
     Args:
+        filler: the same copies through a connection of its own, for the filling.
         fill: runs the filling of a copy, now or in the background; log-in never depends on it.
         ttl: seconds a copy is kept.
     """
@@ -38,12 +40,14 @@ class CredentialStore:
         self,
         database: Database,
         cache: VersionedCache,
+        filler: VersionedCache,
         keys: CredentialKeys,
         ttl: float,
         fill: Callable[[Callable[[], None]], None],
     ) -> None:
         self._database = database
         self._cache = cache
+        self._filler = filler
         self._keys = keys
         self._ttl = ttl
         self._fill = fill
@@ -64,6 +68,7 @@ class CredentialStore:
             lambda: self.read(canonical_email),
             self._ttl,
             fill,
+            self._filler,
         )
         return found
 
@@ -73,13 +78,23 @@ class CredentialStore:
         Raises:
             StoreUnavailable
         """
-        with self._database.transaction() as db:
-            row = db.execute(
-                select(User.id, User.password_hash, User.active, User.epoch, User.ver).where(
-                    User.email_canonical == canonical_email
+
+        def query(db: Session) -> Credentials | None:
+            # one statement, whether there is such a user or not: neither takes longer
+            user = (
+                db.scalars(
+                    select(User)
+                    .where(User.email_canonical == canonical_email)
+                    .options(joinedload(User.roles))
                 )
-            ).one_or_none()
-        return None if row is None else Credentials(*row)
+                .unique()
+                .one_or_none()
+            )
+            if user is None:
+                return None
+            return Credentials(identity_of(user), user.password_hash, user.epoch, user.ver)
+
+        return self._database.read(query)
 
     def prime(self, canonical_email: str) -> None:
         """Fills the copy of somebody who has just signed up, for the log-in that follows."""

@@ -18,6 +18,7 @@ class Permission(StrEnum):
     USERS_WRITE = "users:write"
     ROLES_GRANT = "roles:grant"
     SESSIONS_END = "sessions:end"
+    AUDIT_READ = "audit:read"
 
 
 class Identity(msgspec.Struct, frozen=True):

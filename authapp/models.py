@@ -87,7 +87,9 @@ class User(Base):
 
 
 class SessionRow(Base):
-    """A session. `digest` is a keyed hash of its token: the table can't be replayed."""
+    """A session. `digest` names it in the stores; it is a keyed hash of its token, or, where access
+    tokens name it, a hash of `id`. `refresh_digest` is a keyed hash of the one refresh token that
+    was not used yet. The table can't be replayed."""
 
     __tablename__ = "sessions"
 
@@ -106,6 +108,7 @@ class SessionRow(Base):
     ver: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
     ended_at: Mapped[datetime | None]
     ended_why: Mapped[str | None]
+    refresh_digest: Mapped[bytes | None]
 
     __table_args__ = (
         CheckConstraint("kind IN ('browser', 'api')", name="kind"),
@@ -122,12 +125,16 @@ class AuditEvent(Base):
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
     at: Mapped[datetime] = mapped_column(index=True)
     event: Mapped[str]
-    user_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("users.id", ondelete="SET NULL"), index=True
-    )
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     actor_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     address: Mapped[str] = mapped_column(server_default="")
     details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+
+    # read backwards, of all, of one user, of one event
+    __table_args__ = (
+        Index("ix_audit_events_user_id_id", "user_id", "id"),
+        Index("ix_audit_events_event_id", "event", "id"),
+    )
 
 
 class PendingFence(Base):

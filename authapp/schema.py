@@ -46,13 +46,18 @@ def require_current(database_url: str) -> None:
         SettingError: it is not, or the database can't be reached; one line that names the remedy.
     """
     with _connection(database_url) as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-    wanted = ScriptDirectory(str(files("authapp") / "migrations")).get_current_head()
+        found, wanted = revisions(connection)
     if found != wanted:
         raise SettingError(
             f"the database is at migration {found or 'none'}, this version needs {wanted}: "
             "run `flask --app wsgi db upgrade`"
         )
+
+
+def revisions(connection: Connection) -> tuple[str | None, str | None]:
+    """The migration the database is at, None before the first; and the one this version needs."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    return found, ScriptDirectory(str(files("authapp") / "migrations")).get_current_head()
 
 
 def _alembic(connection: Connection) -> AlembicConfig:

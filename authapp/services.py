@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import redis
 from limits.strategies import RateLimiter
-from sqlalchemy import text
 
+from authapp import metrics
+from authapp.access_tokens import AccessTokens
+from authapp.audit import AuditLog
 from authapp.authentication import Authentication
 from authapp.background import Background
 from authapp.changes import Changes
@@ -15,20 +17,27 @@ from authapp.config import Config
 from authapp.copy_keys import CredentialKeys
 from authapp.credentials import CredentialStore
 from authapp.database import Database, connect
+from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
+from authapp.hashing_slots import HashingSlots
 from authapp.limits import LoginLimits
 from authapp.locks import Locks
 from authapp.maintenance import Maintenance
 from authapp.passwords import PasswordHasher
+from authapp.provisional_sessions import ProvisionalSessions
 from authapp.redis_clients import redis_client
 from authapp.resilience import Breaker
 from authapp.sealing import Sealer, derive_key
-from authapp.sessions import Limits, SessionStore
-from authapp.tokens import SessionTokens
+from authapp.session_records import Limits
+from authapp.sessions import SessionStore
+from authapp.tokens import RefreshTokens, SessionTokens
 from authapp.users import UserStore
 from authapp.versioned_cache import VersionedCache
 
-POOL_SIZE = 8  # Postgres connections a worker: one for each of its request threads
+REQUEST_THREADS = 8  # a worker
+POOL_SIZE = REQUEST_THREADS + 2  # Postgres connections a worker; two for its background work
+FILL_TIMEOUT = 1.0  # seconds that Redis has to take a copy nobody waits for
+LOGINS_AT_ONCE = REQUEST_THREADS // 2 - 1  # in a worker, so that most threads answer all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +56,34 @@ class Services:
     sessions: SessionStore
     authentication: Authentication
     tokens: SessionTokens
+    access_tokens: AccessTokens
+    refresh_tokens: RefreshTokens
     maintenance: Maintenance
     changes: Changes
+    audit: AuditLog
     background: Background
     revalidate_seconds: int
     redirect_hosts: tuple[str, ...]
 
     def store_states(self) -> dict[str, bool]:
-        """Whether each store answers now, asked within the usual time-outs; Redis, also trusted."""
+        """Whether each store answers now, within the usual time-outs, and is asked."""
         return {"postgres": self._postgres_answers(), "redis": self._redis_answers()}
+
+    def problems(self) -> list[str]:
+        """What `doctor` would call wrong and may change while we run; for people."""
+        wrong = eviction_policy_problem(self.redis)
+        return [f"redis: {wrong}"] if wrong else []
+
+    def note_pending(self) -> None:
+        """Has the metrics say how many fences are written down, if Postgres can be asked."""
+        try:
+            metrics.PENDING_FENCES.set(self.changes.pending())
+        except StoreUnavailable:
+            return  # what was seen last stays
 
     def _postgres_answers(self) -> bool:
         try:
-            with self.database.transaction() as db:
-                db.execute(text("SELECT 1"))
+            self.database.check()
         except StoreUnavailable:
             return False
         return True
@@ -94,33 +117,45 @@ def build_services(
         on_pending: see `Changes`.
     """
     client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
-    database = Database(connect(config.DATABASE_URL, POOL_SIZE))
-    cache = VersionedCache(client, Sealer(config.SECRET_KEY), Breaker("redis"))
+    database = Database(connect(config.DATABASE_URL, POOL_SIZE), Breaker("postgres"))
+    sealer, redis_breaker = Sealer(config.SECRET_KEY), Breaker("redis")
+    cache = VersionedCache(client, sealer, redis_breaker)
     tokens = SessionTokens(config.SECRET_KEY)
+    access_tokens = AccessTokens(config.SECRET_KEY, clock)
+    refresh_tokens = RefreshTokens(config.SECRET_KEY)
     credential_keys = CredentialKeys(config.SECRET_KEY)
     changes = Changes(database, cache, credential_keys, on_pending)
     users = UserStore(database, changes, cache, config.USER_CACHE_SECONDS, clock)
     background = Background()
+    # Filling in the background has its own connection, and its own time-out: it may take longer.
+    patient = redis_client(config.REDIS_URL, retries=0, timeout=FILL_TIMEOUT)
     credentials = CredentialStore(
         database,
         cache,
+        VersionedCache(patient, sealer, redis_breaker),
         credential_keys,
         config.CREDENTIAL_CACHE_SECONDS,
         background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
     )
+    limits = Limits(
+        idle=timedelta(seconds=config.SESSION_IDLE_SECONDS),
+        absolute=timedelta(seconds=config.SESSION_ABSOLUTE_SECONDS),
+        remember=timedelta(seconds=config.REMEMBER_ME_SECONDS),
+        revalidate=timedelta(seconds=config.REVALIDATE_SECONDS),
+        max_per_user=config.SESSION_MAX_PER_USER,
+        access_token=timedelta(seconds=config.ACCESS_TOKEN_SECONDS),
+    )
+    provisional = ProvisionalSessions(cache, tokens, limits, clock)
     sessions = SessionStore(
         database,
         changes,
         cache,
         tokens,
-        Limits(
-            idle=timedelta(seconds=config.SESSION_IDLE_SECONDS),
-            absolute=timedelta(seconds=config.SESSION_ABSOLUTE_SECONDS),
-            remember=timedelta(seconds=config.REMEMBER_ME_SECONDS),
-            revalidate=timedelta(seconds=config.REVALIDATE_SECONDS),
-            max_per_user=config.SESSION_MAX_PER_USER,
-        ),
+        provisional,
+        limits,
         clock,
+        access_tokens=access_tokens,
+        refresh_tokens=refresh_tokens,
     )
     login_limits = LoginLimits(
         limiter,
@@ -128,8 +163,12 @@ def build_services(
         config.LOGIN_FAILURES_PER_ACCOUNT,
         derive_key(config.SECRET_KEY[0], "limit names"),
         config.WEB_CONCURRENCY,
+        redis_breaker,
     )
-    hasher = PasswordHasher(config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS)
+    hasher = PasswordHasher(
+        config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS, HashingSlots(LOGINS_AT_ONCE)
+    )
+    audit = AuditLog(database, background.submit, clock)
     return Services(
         database=database,
         cache=cache,
@@ -138,14 +177,25 @@ def build_services(
         credentials=credentials,
         sessions=sessions,
         authentication=Authentication(
-            users, credentials, sessions, changes, hasher, login_limits, clock
+            users,
+            credentials,
+            sessions,
+            changes,
+            hasher,
+            login_limits,
+            clock,
+            audit_log=audit,
+            timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         maintenance=Maintenance(
             sessions, changes, Locks(redis_client(config.REDIS_URL, retries=0))
         ),
         changes=changes,
+        audit=audit,
         background=background,
         revalidate_seconds=config.REVALIDATE_SECONDS,
         tokens=tokens,
+        access_tokens=access_tokens,
+        refresh_tokens=refresh_tokens,
         redirect_hosts=config.ALLOWED_REDIRECT_HOSTS,
     )

@@ -1,4 +1,4 @@
-"""Session tokens: mint, check. A forged token is refused by arithmetic, with no I/O."""
+"""Opaque tokens, of sessions and to refresh: mint, check. A forged one is refused by arithmetic."""
 
 import base64
 import binascii
@@ -6,12 +6,13 @@ import hmac
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from authapp.sealing import derive_key
 
-_RANDOM_BYTES = 32  # 256 bits; OWASP ASVS 5.0 7.2.3 asks for 128
+_BODY_BYTES = 32
 _MAC_BYTES = 16
-_LENGTH = (_RANDOM_BYTES + _MAC_BYTES) // 3 * 4  # 64 characters, no padding: one spelling each
+_LENGTH = (_BODY_BYTES + _MAC_BYTES) // 3 * 4  # 64 characters, no padding: one spelling each
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,36 +20,87 @@ class SessionToken:
     """A token that was checked.
 
     Attributes:
-        text: what the cookie holds; goes to the browser and nowhere else.
-        digest: 32 bytes; the only form that is stored. It can't be turned back into the token.
+        text: what the visitor sends; goes to them and nowhere else.
+        digest: 32 bytes that name the session in the stores. They can't be turned back into the
+            token.
     """
 
     text: str = field(repr=False)
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """A refresh token that was checked: we minted it for this session.
+
+    Attributes:
+        text: what the program sends; goes to it and nowhere else.
+        digest: 32 bytes; the only form that is stored.
+    """
+
+    text: str = field(repr=False)
+    digest: bytes
+    session_id: UUID
+
+
 class SessionTokens:
-    """Mints and checks tokens.
+    """Mints and checks tokens of sessions: 256 random bits; OWASP ASVS 5.0 7.2.3 asks for 128.
 
     Args:
         secrets: first signs, all verify; the order of SECRET_KEY.
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._keys = [
-            (derive_key(secret, "token mac"), derive_key(secret, "token digest"))
-            for secret in secrets
-        ]
+        self._signer = _Signer(secrets, "token")
 
     def mint(self) -> SessionToken:
-        mac_key, digest_key = self._keys[0]
-        random = os.urandom(_RANDOM_BYTES)
-        raw = random + _mac(mac_key, random)
-        text = base64.urlsafe_b64encode(raw).decode("ascii")
-        return SessionToken(text, hmac.digest(digest_key, raw, "sha256"))
+        return SessionToken(*self._signer.sign(os.urandom(_BODY_BYTES)))
 
     def check(self, text: str) -> SessionToken | None:
         """The token, or None when we did not mint it."""
+        found = self._signer.open(text)
+        return SessionToken(text, found[1]) if found else None
+
+
+class RefreshTokens:
+    """Mints and checks refresh tokens. Each names its session beside 128 random bits, so that one
+    that was used before is known for what it is, with nothing kept of it.
+
+    Args:
+        secrets: as for `SessionTokens`.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._signer = _Signer(secrets, "refresh token")
+
+    def mint(self, session_id: UUID) -> RefreshToken:
+        body = session_id.bytes + os.urandom(_BODY_BYTES - len(session_id.bytes))
+        return RefreshToken(*self._signer.sign(body), session_id)
+
+    def check(self, text: str) -> RefreshToken | None:
+        """The token, or None when we did not mint it."""
+        found = self._signer.open(text)
+        return RefreshToken(text, found[1], UUID(bytes=found[0][:16])) if found else None
+
+
+class _Signer:
+    """Makes tokens of one purpose: 32 bytes and their MAC."""
+
+    def __init__(self, secrets: Sequence[str], purpose: str) -> None:
+        self._keys = [
+            (derive_key(secret, f"{purpose} mac"), derive_key(secret, f"{purpose} digest"))
+            for secret in secrets
+        ]
+
+    def sign(self, body: bytes) -> tuple[str, bytes]:
+        """The token's text and its digest."""
+        mac_key, digest_key = self._keys[0]
+        raw = body + _mac(mac_key, body)
+        text = base64.urlsafe_b64encode(raw).decode("ascii")
+        return text, hmac.digest(digest_key, raw, "sha256")
+
+    def open(self, text: str) -> tuple[bytes, bytes] | None:
+        """The 32 bytes and the token's digest, or None when we did not sign it."""
         if len(text) != _LENGTH or not text.isascii():
             return None
         try:
@@ -57,12 +109,12 @@ class SessionTokens:
             return None
         if base64.urlsafe_b64encode(raw).decode("ascii") != text:  # it also reads +, / and =
             return None
-        random, mac = raw[:_RANDOM_BYTES], raw[_RANDOM_BYTES:]
+        body, mac = raw[:_BODY_BYTES], raw[_BODY_BYTES:]
         for mac_key, digest_key in self._keys:
-            if hmac.compare_digest(mac, _mac(mac_key, random)):
-                return SessionToken(text, hmac.digest(digest_key, raw, "sha256"))
+            if hmac.compare_digest(mac, _mac(mac_key, body)):
+                return body, hmac.digest(digest_key, raw, "sha256")
         return None
 
 
-def _mac(key: bytes, random: bytes) -> bytes:
-    return hmac.digest(key, random, "sha256")[:_MAC_BYTES]
+def _mac(key: bytes, body: bytes) -> bytes:
+    return hmac.digest(key, body, "sha256")[:_MAC_BYTES]

@@ -27,9 +27,14 @@ Clock = Callable[[], datetime]
 
 
 class UserCopy(msgspec.Struct, frozen=True):
-    """What `user:` holds: a user, and the version it was read at."""
+    """What `user:` holds: a user, and what they were read at.
+
+    Attributes:
+        epoch: raised by whatever ends trust in what was verified before.
+    """
 
     user: Identity
+    epoch: int
     ver: int
 
 
@@ -82,10 +87,17 @@ class UserStore:
         self._clock = clock
 
     def create(
-        self, email: Email, name: str, password_hash: str, roles: Iterable[str] = (USER,)
+        self,
+        email: Email,
+        name: str,
+        password_hash: str,
+        roles: Iterable[str] = (USER,),
+        address: str | None = None,
     ) -> Identity:
         """Adds a user.
 
+        Args:
+            address: from where they sign up; None when an operator adds them.
         Raises:
             EmailTaken: in this or an equivalent spelling.
             UnknownRole: nothing was added.
@@ -111,7 +123,15 @@ class UserStore:
                 raise EmailTaken(f"{email.stored} is taken")
             user = db.get_one(User, user_id)
             user.roles = granted
-            audit.record(db, "user.created", now, user_id=user_id, roles=[r.name for r in granted])
+            audit.record(
+                db,
+                "user.created",
+                now,
+                user_id=user_id,
+                actor_id=None if address is None else user_id,
+                address=address or "",
+                roles=[role.name for role in granted],
+            )
             db.flush()
             return identity_of(user)
 
@@ -127,9 +147,11 @@ class UserStore:
         return (found.user if found else None), hit
 
     def _read(self, user_id: UUID) -> UserCopy | None:
-        with self._database.transaction() as db:
+        def query(db: Session) -> UserCopy | None:
             user = db.get(User, user_id)
-            return None if user is None else UserCopy(identity_of(user), user.ver)
+            return UserCopy(identity_of(user), user.epoch, user.ver) if user else None
+
+        return self._database.read(query)
 
     def find(self, canonical_email: str) -> Identity | None:
         with self._database.transaction() as db:
@@ -170,22 +192,46 @@ class UserStore:
         more = len(found) > limit
         return UserPage(users, _write_cursor(users[-1]) if more else None)
 
-    def update_profile(self, user_id: UUID, name: str | None, image: str | None) -> Identity:
+    def update_profile(
+        self, user_id: UUID, name: str | None, image: str | None, address: str = ""
+    ) -> Identity:
         """Sets what people may change of themselves; what is None stays as it is.
 
         Raises:
             UnknownUser
         """
         with self._changes.begin() as change:
-            return self.set_profile(change, user_id, name, image)
+            return self.set_profile(change, user_id, name, image, user_id, address)
 
     def set_profile(
-        self, change: Change, user_id: UUID, name: str | None, image: str | None
+        self,
+        change: Change,
+        user_id: UUID,
+        name: str | None,
+        image: str | None,
+        actor_id: UUID,
+        address: str,
     ) -> Identity:
-        """As `update_profile`, within a change the caller completes."""
+        """As `update_profile`, within a change the caller completes.
+
+        Args:
+            actor_id: who does it, from which address.
+        """
         user = self._locked(change.db, User.id == user_id)
+        given = {"name": name, "image": image}
+        changed = [k for k, v in given.items() if v is not None and v != getattr(user, k)]
         user.name = user.name if name is None else name
         user.image = user.image if image is None else image
+        if changed:
+            audit.record(
+                change.db,
+                "profile.changed",
+                self._clock(),
+                user_id=user_id,
+                actor_id=actor_id,
+                address=address,
+                fields=changed,
+            )
         self._changed(change, user)
         return identity_of(user)
 
@@ -215,11 +261,17 @@ class UserStore:
             user.active = active
             user.epoch += 1  # what was verified before is void, also if it is activated again
             self._changed(change, user)
+        else:
+            change.of_unchanged(user)
         return identity_of(user)
 
-    def set_roles(self, user_id: UUID, names: Iterable[str], actor_id: UUID) -> Identity:
+    def set_roles(
+        self, user_id: UUID, names: Iterable[str], actor_id: UUID, address: str = ""
+    ) -> Identity:
         """Gives a user exactly these roles.
 
+        Args:
+            actor_id: who does it, from which address.
         Raises:
             UnknownUser, UnknownRole
             LastAdmin: no active administrator would be left.
@@ -239,8 +291,11 @@ class UserStore:
                     self._clock(),
                     user_id=user.id,
                     actor_id=actor_id,
+                    address=address,
                     roles=[role.name for role in wanted],
                 )
+            else:
+                change.of_unchanged(user)
             return identity_of(user)
 
     def grant(self, canonical_email: str, role: str) -> Identity:
@@ -256,6 +311,8 @@ class UserStore:
                 user.roles = sorted([*user.roles, granted], key=lambda r: r.name)
                 self._changed(change, user)
                 self._record(change, "role.granted", user, role=role)
+            else:
+                change.of_unchanged(user)
             return identity_of(user)
 
     def revoke(self, canonical_email: str, role: str) -> Identity:
@@ -274,6 +331,8 @@ class UserStore:
                 user.roles = [r for r in user.roles if r is not revoked]
                 self._changed(change, user)
                 self._record(change, "role.revoked", user, role=role)
+            else:
+                change.of_unchanged(user)
             return identity_of(user)
 
     def set_password_hash(self, change: Change, user_id: UUID, epoch: int, new_hash: str) -> int:
@@ -292,13 +351,15 @@ class UserStore:
         self._changed(change, user)
         return user.epoch
 
-    def hold(self, change: Change, user_id: UUID) -> None:
-        """Makes other changes of this user wait for the caller's.
+    def distrust(self, change: Change, user_id: UUID) -> None:
+        """Ends trust in all that was verified of this user so far, within the caller's change.
 
         Raises:
             UnknownUser
         """
-        self._locked(change.db, User.id == user_id)
+        user = self._locked(change.db, User.id == user_id)
+        user.epoch += 1
+        self._changed(change, user)
 
     def _locked(self, db: Session, which: ColumnElement[bool]) -> User:
         user = db.scalar(select(User).where(which).with_for_update(key_share=True))
@@ -311,7 +372,7 @@ class UserStore:
         user.updated_at = self._clock()
         change.of_user(user)
 
-    def _record(self, change: Change, event: str, user: User, role: str) -> None:
+    def _record(self, change: Change, event: audit.Event, user: User, role: str) -> None:
         audit.record(change.db, event, self._clock(), user_id=user.id, role=role)
 
     def _keep_an_admin(self, db: Session, without: User) -> None:

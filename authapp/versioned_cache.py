@@ -12,6 +12,7 @@ import redis
 import structlog
 from redis.exceptions import ResponseError
 
+from authapp import metrics
 from authapp.errors import StoreUnavailable
 from authapp.redis_clients import REDIS_ERRORS
 from authapp.resilience import Breaker
@@ -80,15 +81,23 @@ class VersionedCache:
         self._sealer = sealer
         self.breaker = breaker or Breaker("redis")
 
-    def acquire(self, key: str, *, renew: bool = False) -> Acquired:
-        """The copy under `key`, or a lease to fill it; with `renew`, both."""
-        nonce = os.urandom(9)
+    def acquire(self, key: str, *, renew: bool = False, leave_nothing: bool = False) -> Acquired:
+        """The copy under `key`, or a lease to fill it; with `renew`, both.
+
+        Args:
+            leave_nothing: where there is no such key there is none afterwards, and no lease is
+                had: for who has yet to prove that they may ask.
+        """
+        nonce, lease_ms = os.urandom(9), 0 if leave_nothing else LEASE_MS
         reply = self._run(
             lambda: self._client.fcall(
-                f"authapp_acquire_{_VERSION}", 1, key, nonce, LEASE_MS, "1" if renew else "0"
+                f"authapp_acquire_{_VERSION}", 1, key, nonce, lease_ms, "1" if renew else "0"
             )
         )
         value = self._sealer.open(key, reply[0]) if reply[0] is not None else None
+        self._count(key, sealed=reply[0] is not None, opened=value is not None)
+        if leave_nothing:
+            return Acquired(value, None)
         if len(reply) > 1:
             return Acquired(value, Lease(reply[2], reply[1]))
         if value is None:  # planted, moved, or sealed by a key that was retired: get the lease too
@@ -102,6 +111,7 @@ class VersionedCache:
         load: Callable[[], V | None],
         ttl: float,
         run_fill: Callable[[Callable[[], None]], None] = lambda fill: fill(),
+        filler: "VersionedCache | None" = None,
     ) -> tuple[V | None, bool]:
         """The copy under `key`, else what `load` reads, which becomes the copy.
 
@@ -109,6 +119,7 @@ class VersionedCache:
             kind: a msgspec record with a `ver`.
             ttl: seconds to keep the copy.
             run_fill: runs the filling, now or later.
+            filler: fills, if another than this one shall: with other time-outs.
         Returns:
             the record, None where `load` finds none; and whether it is a copy.
         Raises:
@@ -124,8 +135,8 @@ class VersionedCache:
             return load(), False
         found = load()
         if found is not None and lease is not None:
-            held = lease
-            run_fill(lambda: self.fill_quietly(key, held, found.ver, found, ttl))
+            held, by = lease, filler or self
+            run_fill(lambda: by.fill_quietly(key, held, found.ver, found, ttl))
         return found, False
 
     def fill_quietly(self, key: str, lease: Lease, version: int, record: V, ttl: float) -> None:
@@ -155,7 +166,9 @@ class VersionedCache:
                 max(1, int(ttl * 1000)),
             )
         )
-        return cast(FillOutcome, reply.decode())
+        outcome = reply.decode()
+        metrics.FILLS.labels(_kind(key), outcome).inc()
+        return cast(FillOutcome, outcome)
 
     def fence(self, versions: Mapping[str, int]) -> None:
         """Drops the copies of these keys and refuses fills below the versions given.
@@ -180,13 +193,16 @@ class VersionedCache:
         if versions:
             self.breaker.attempt(lambda: self._asked(lambda: self._fence_all(versions)))
 
-    def ping(self) -> None:
-        """Returns if Redis answers, whatever the breaker thinks."""
-        self._asked(self._client.ping)
-
     def check(self) -> None:
         """Returns if Redis answers and its copies are trusted."""
-        self._run(self._client.ping)
+        self._run(self._ping)
+
+    def _ping(self) -> None:
+        self._client.ping()  # to look it up may fail: the client of a Cluster is made at first use
+
+    def _count(self, key: str, *, sealed: bool, opened: bool) -> None:
+        outcome = "hit" if opened else "unreadable" if sealed else "miss"
+        metrics.COPIES.labels(_kind(key), outcome).inc()
 
     def _fence_all(self, versions: Mapping[str, int]) -> None:
         with self._client.pipeline(transaction=False) as pipe:
@@ -207,7 +223,12 @@ class VersionedCache:
                 self._client.function_load(LIBRARY, replace=True)
                 return command()
         except REDIS_ERRORS as error:
+            metrics.STORE_ERRORS.labels("redis").inc()
             raise StoreUnavailable("redis") from error
+
+
+def _kind(key: str) -> str:
+    return key.partition(":")[0]
 
 
 def decode_copy(value: bytes | None, kind: type[V]) -> V | None:

@@ -1,6 +1,7 @@
 """Sign-up, log-in, log-out and passwords, and what a stranger can learn from them: nothing."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from authapp.errors import (
 )
 from authapp.passwords import PasswordHasher
 from authapp.services import Services
-from authapp.sessions import Client, Ended, EndReason, Live
+from authapp.session_records import Client, Ended, EndReason, Live
 from authapp.users import UserStore
 
 from .helpers import (
@@ -196,7 +197,10 @@ def test_remember_me(services: Services) -> None:
     assert not services.sessions.is_remembered(log_in(services).record)
 
 
-@pytest.mark.parametrize("change", ["epoch = epoch + 1", "active = false"])
+@pytest.mark.parametrize(
+    "change",
+    ["epoch = epoch + 1, password_hash = 'another'", "epoch = epoch + 1, active = false"],
+)
 def test_a_password_changed_while_it_was_verified_opens_nothing(
     services: Services, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -212,6 +216,22 @@ def test_a_password_changed_while_it_was_verified_opens_nothing(
     with pytest.raises(InvalidCredentials):
         log_in(services)
     assert sql(services, "SELECT id FROM sessions") == []
+
+
+def test_who_logs_in_while_their_sessions_are_ended_is_in(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All trust from before ends, and the password still is right: the session begins after it."""
+    ada = sign_up(services)
+    verify = PasswordHasher.verify
+
+    def verify_slowly(*args: Any) -> Any:
+        verdict = verify(*args)
+        services.authentication.end_sessions_of(ada.id, None)
+        return verdict
+
+    monkeypatch.setattr(PasswordHasher, "verify", verify_slowly)
+    assert is_live(services, log_in(services))
 
 
 @pytest.mark.parametrize(
@@ -318,6 +338,35 @@ def test_a_success_does_not_clear_the_address(services: Services) -> None:
     sign_up(services)
     attempts = [(EMAIL, PASSWORD, "192.0.2.7")] * 22
     assert outcomes(services, *attempts) == (["in"] * 20 + ["429"] * 2, 20)
+
+
+def sign_up_from(services: Services, address: str | None, count: int) -> tuple[int, int]:
+    """How many of so many sign-ups pass, and how often bcrypt ran."""
+    client = None if address is None else Client(address)
+    passed = 0
+    with hashing() as costs, suppress(TooManyAttempts):
+        for _ in range(count):
+            email = f"{len(sql(services, 'SELECT 1 FROM users'))}@example.org"
+            services.authentication.sign_up(email, PASSWORD, client=client)
+            passed += 1
+    return passed, len(costs)
+
+
+def test_sign_ups_from_an_address_are_limited_before_hashing(services: Services) -> None:
+    assert sign_up_from(services, "192.0.2.7", 22) == (20, 20)
+    assert sign_up_from(services, "192.0.2.8", 1) == (1, 1)
+    assert outcomes(services, (EMAIL, PASSWORD, "192.0.2.7"))[0] == ["401"], "log-ins have another"
+
+
+def test_who_is_told_what_is_wrong_with_a_sign_up_used_up_nothing(services: Services) -> None:
+    for _ in range(22):
+        with pytest.raises(InvalidField):
+            services.authentication.sign_up("ada", PASSWORD, client=CLIENT)
+    assert sign_up_from(services, CLIENT.address, 1) == (1, 1)
+
+
+def test_the_operator_signs_up_whom_they_like(services: Services) -> None:
+    assert sign_up_from(services, None, 22) == (22, 22)
 
 
 # -- a new password ----------------------------------------------------------------------------

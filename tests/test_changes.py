@@ -11,10 +11,20 @@ from authapp.copy_keys import session_key
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from authapp.models import User
 from authapp.services import Services
-from authapp.sessions import Ended, EndReason, Found, Live
+from authapp.session_records import Ended, EndReason, Found, Live
 from authapp.versioned_cache import Acquired
 
-from .helpers import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, Clock, log_in, sign_up, sql
+from .helpers import (
+    CLIENT,
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    Clock,
+    await_trust,
+    log_in,
+    sign_up,
+    sql,
+)
 
 Act = Callable[[Services, Live], Any]
 
@@ -111,7 +121,7 @@ def test_fences_that_redis_does_not_take_are_set_before_it_is_trusted(
 
     away = found()
     assert services.cache.breaker.is_open
-    monkeypatch.setattr(services.cache.breaker, "_open_until", 0.0)
+    await_trust(services)
     assert found() == away
     assert written_down(services) == set()
 
@@ -327,3 +337,14 @@ def test_without_a_lease_a_late_reader_would_log_in_again_who_logged_out(
     assert late is not None
     assert put_back(lease=late) == "fence"
     assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+
+
+def test_housekeeping_that_fences_later_makes_no_answer_say_so(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    told: list[None] = []
+    monkeypatch.setattr(services.changes, "_on_pending", lambda: told.append(None))
+    watch(services, monkeypatch, failing=1)
+    clock.forward(100_000)
+    assert services.sessions.end_expired(10)
+    assert (written_down(services) != set(), told) == (True, [])

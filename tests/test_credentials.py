@@ -66,7 +66,7 @@ def test_a_miss_is_answered_by_postgres_and_filled_a_hit_costs_no_sql(
 ) -> None:
     facts = services.credentials.read(EMAIL)
     assert facts is not None
-    assert facts.user_id == ada.id
+    assert facts.user == ada
     assert find(services) == (facts, True)
     with traffic() as seen:
         assert services.credentials.find(EMAIL) == facts
@@ -112,7 +112,7 @@ def test_who_is_inactive_is_copied_as_inactive(services: Services, ada: Identity
     for sql_expected in (True, False):
         found, asked = find(services)
         assert found is not None
-        assert (found.active, asked) == (False, sql_expected)
+        assert (found.user.active, asked) == (False, sql_expected)
 
 
 @pytest.mark.parametrize("seconds", [2, 300])
@@ -318,10 +318,9 @@ def test_activating_again_voids_it_too(
     assert log_in(services)
 
 
-def test_ending_sessions_leaves_the_copy(services: Services, ada: Identity) -> None:
+def test_logging_out_leaves_the_copy(services: Services, ada: Identity) -> None:
     live = log_in(services)
     services.authentication.log_out(live.token, CLIENT)
-    services.authentication.end_sessions_of(ada.id, None)
     assert is_copied(services)
 
 

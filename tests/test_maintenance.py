@@ -15,7 +15,7 @@ from authapp.config import Config
 from authapp.errors import StoreUnavailable
 from authapp.identity import Identity
 from authapp.services import Services
-from authapp.sessions import Ended, EndReason, Live
+from authapp.session_records import Ended, EndReason, Live
 
 from .helpers import CLIENT, EMAIL, Clock, at_once, log_in, open_services, sign_up, sql, traffic
 

@@ -15,7 +15,7 @@ from authapp.copy_keys import session_key
 from authapp.errors import InvalidCredentials
 from authapp.identity import Identity
 from authapp.services import Services
-from authapp.sessions import Client, Ended, EndReason, Found, Live
+from authapp.session_records import Client, Ended, EndReason, Found, Live
 from authapp.versioned_cache import VersionedCache
 
 from .helpers import CLIENT, Clock, at_once, make_config, open_services, sign_up, sql, traffic
@@ -511,8 +511,8 @@ def test_a_log_out_while_a_reader_reads_the_facts_is_final(
         clock.forward(later)
     acquire = VersionedCache.acquire
 
-    def log_out_after(cache: VersionedCache, key: str, *, renew: bool = False) -> Any:
-        acquired = acquire(cache, key, renew=renew)
+    def log_out_after(cache: VersionedCache, key: str, **how: bool) -> Any:
+        acquired = acquire(cache, key, **how)
         if acquired.lease:
             monkeypatch.undo()
             services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)

@@ -1,18 +1,20 @@
 """Users: one for each address, never without an administrator, listed completely."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
 from authapp.changes import Changes
+from authapp.copy_keys import session_key, user_key
 from authapp.credentials import Credentials
 from authapp.emails import parse_email
 from authapp.errors import EmailTaken, InvalidField, LastAdmin, UnknownRole, UnknownUser
 from authapp.identity import Identity
 from authapp.services import Services
 
-from .helpers import Clock, at_once, sql
+from .helpers import CLIENT, Clock, at_once, sql
 
 
 def create(
@@ -43,7 +45,7 @@ def test_a_user_is_created_and_found(services: Services, clock: Clock) -> None:
     assert (ada.active, ada.created_at) == (True, clock.now)
     assert services.users.get(ada.id) == ada
     assert services.users.find("ada@example.org") == ada
-    assert credentials(services) == Credentials(ada.id, "a hash", active=True, epoch=1, ver=1)
+    assert credentials(services) == Credentials(ada, "a hash", epoch=1, ver=1)
     assert audited(services) == ["user.created"]
 
 
@@ -271,3 +273,32 @@ def test_identity_tells_the_roles_in_order(services: Services, clock: Clock) -> 
     ada = create(services, roles=("user", "admin"))
     assert ada.roles == ("admin", "user")
     assert clock.now - ada.created_at == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda s, ada: s.users.grant(ada.email, "user"),
+        lambda s, ada: s.users.revoke(ada.email, "admin"),
+        lambda s, ada: s.users.set_roles(ada.id, ["user"], ada.id),
+        lambda s, ada: s.authentication.set_active(ada.id, active=True, actor=None),
+    ],
+    ids=["grant", "revoke", "set roles", "activate"],
+)
+def test_who_asks_for_what_is_done_already_is_promised_it_too(
+    services: Services, again: Callable[[Services, Identity], object]
+) -> None:
+    """Who did it may not have set the last fences yet: they are set anew, with no new version."""
+    ada = create(services)
+    live = services.sessions.begin(ada.id, 1, CLIENT)
+    keys = [user_key(ada.id), session_key(live.token.digest)]
+    services.users.look_up(ada.id)
+    services.sessions.find(live.token)
+    assert [services.redis.hexists(key, "v") for key in keys] == [1, 1]
+    before = sql(services, "SELECT u.ver, s.ver FROM users u JOIN sessions s ON user_id = u.id")
+    again(services, ada)
+    assert [services.redis.hexists(key, "v") for key in keys] == [0, 0]
+    assert (
+        sql(services, "SELECT u.ver, s.ver FROM users u JOIN sessions s ON user_id = u.id")
+        == before
+    )

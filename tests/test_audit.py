@@ -1,0 +1,284 @@
+"""The audit log: who did what to whom, from where; newest first, part by part."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from authapp import audit
+from authapp.audit import EVENTS, Entry
+from authapp.errors import InvalidCredentials, InvalidField, TooManyAttempts
+from authapp.services import Services
+from authapp.session_records import Client, EndReason
+
+from .helpers import (
+    CLIENT,
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    Clock,
+    at_once,
+    hashing,
+    log_in,
+    sign_up,
+    sql,
+    traffic,
+)
+
+ROOT = "root@example.org"
+
+
+def entries(services: Services, **of: object) -> list[Entry]:
+    services.background.drain()
+    return services.audit.page(limit=200, **of).entries  # type: ignore[arg-type]
+
+
+def told(entry: Entry) -> tuple[str, str | None, str | None, str]:
+    user, actor = (person.email if person else None for person in (entry.user, entry.actor))
+    return entry.event, user, actor, entry.address
+
+
+def add(services: Services, count: int, user_id: UUID | None = None) -> None:
+    with services.database.transaction() as db:
+        for number in range(count):
+            at = services.audit._clock()
+            audit.record(db, EVENTS[number % 3], at, user_id=user_id, number=number)
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 20, 25])
+def test_all_events_are_read_once_newest_first(services: Services, count: int) -> None:
+    add(services, count)
+    seen: list[int] = []
+    cursor, pages = None, 0
+    while True:
+        page = services.audit.page(cursor, limit=10)
+        seen += [entry.details["number"] for entry in page.entries]
+        pages += 1
+        if (cursor := page.next_cursor) is None:
+            break
+        assert len(page.entries) == 10
+    assert seen == list(reversed(range(count)))
+    assert pages == max(1, -(-count // 10))
+
+
+def test_what_happens_while_somebody_reads_shifts_nothing(services: Services) -> None:
+    add(services, 15)
+    first = services.audit.page(limit=10)
+    add(services, 5)
+    second = services.audit.page(first.next_cursor, limit=10)
+    assert [entry.details["number"] for entry in second.entries] == [4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "٣", "9" * 19, "1 ", "1;DROP TABLE users"])
+def test_a_cursor_that_is_none(services: Services, cursor: str) -> None:
+    with pytest.raises(InvalidField) as refused:
+        services.audit.page(cursor)
+    assert set(refused.value.errors) == {"cursor"}
+
+
+def test_events_of_one_user_or_of_one_kind(services: Services) -> None:
+    ada, bob = sign_up(services), sign_up(services, "bob@example.org")
+    log_in(services)
+    of_ada = entries(services, user_id=ada.id)
+    assert [entry.event for entry in of_ada] == ["session.begun", "user.created"]
+    assert {entry.user.id for entry in of_ada if entry.user} == {ada.id}
+    created = entries(services, event="user.created")
+    assert [entry.user.id for entry in created if entry.user] == [bob.id, ada.id]
+    both = entries(services, user_id=bob.id, event="user.created")
+    assert [entry.user.id for entry in both if entry.user] == [bob.id]
+    assert entries(services, user_id=uuid4()) == []
+    assert entries(services, event="password.set") == []
+    with pytest.raises(InvalidField):
+        services.audit.page(event="user.invented")
+
+
+def test_people_are_named_as_today_and_may_be_gone(services: Services, clock: Clock) -> None:
+    ada, root = sign_up(services), sign_up(services, ROOT)
+    services.users.set_roles(ada.id, ["admin"], root.id, "192.0.2.9")
+    (entry,) = entries(services, event="roles.set")
+    assert told(entry) == ("roles.set", EMAIL, ROOT, "192.0.2.9")
+    assert (entry.at, entry.details) == (clock.now, {"roles": ["admin"]})
+    services.users.update_profile(ada.id, "Ada King", None)
+    (entry,) = entries(services, event="roles.set")
+    assert entry.user
+    assert entry.user.name == "Ada King"
+    sql(services, "DELETE FROM users WHERE email = :email", email=ROOT)
+    (entry,) = entries(services, event="roles.set")
+    assert told(entry) == ("roles.set", EMAIL, None, "192.0.2.9")
+    sql(services, "DELETE FROM users")
+    (entry,) = entries(services, event="roles.set")
+    assert told(entry) == ("roles.set", None, None, "192.0.2.9")
+
+
+@pytest.mark.parametrize(
+    ("of", "index"),
+    [
+        ({}, "pk_audit_events"),
+        ({"user_id": UUID(int=7)}, "ix_audit_events_user_id_id"),
+        ({"event": "password.set"}, "ix_audit_events_event_id"),
+    ],
+    ids=["all", "user", "event"],
+)
+def test_a_page_is_read_by_an_index(services: Services, of: dict[str, object], index: str) -> None:
+    """Whatever the log has grown to, a page costs its own rows."""
+    sql(
+        services,
+        "INSERT INTO audit_events (at, event) SELECT now(), 'session.begun'"
+        " FROM generate_series(1, 20000)",
+    )
+    sql(services, "ANALYZE audit_events")
+    with traffic() as seen:
+        entries(services, **of)
+    (statement,) = [s for s in seen.sql if "FROM audit_events" in s]
+    values = {"param_1": 51, "user_id_1": of.get("user_id"), "event_1": of.get("event")}
+    for name, value in values.items():
+        for cast in ("::UUID", "::VARCHAR", ""):
+            text = str(value) if isinstance(value, int) else f"'{value}'"
+            statement = statement.replace(f"%({name})s{cast}", text + cast)
+    # few rows may be sorted; that they need not be shows without sorting
+    plan = str(sql(services, f"SET LOCAL enable_sort = off; EXPLAIN {statement}"))
+    assert index in plan
+    assert "Sort" not in plan
+
+
+# -- what is recorded ------------------------------------------------------------------------------
+
+
+def test_signing_up_is_ones_own_act_unless_an_operator_adds_one(services: Services) -> None:
+    services.authentication.sign_up(EMAIL, PASSWORD, client=CLIENT)
+    services.authentication.sign_up(ROOT, PASSWORD)
+    assert [told(entry) for entry in entries(services)] == [
+        ("user.created", ROOT, None, ""),
+        ("user.created", EMAIL, EMAIL, CLIENT.address),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("why", "actor"),
+    [
+        (EndReason.LOGOUT, EMAIL),
+        (EndReason.REVOKED_BY_USER, EMAIL),
+        (EndReason.REVOKED_BY_ADMIN, None),
+        (EndReason.IDLE, None),
+    ],
+)
+def test_who_ended_a_session(services: Services, why: EndReason, actor: str | None) -> None:
+    sign_up(services)
+    services.sessions.end(log_in(services).token, why, CLIENT)
+    (entry,) = entries(services, event="session.ended")
+    assert told(entry) == ("session.ended", EMAIL, actor, CLIENT.address)
+    assert entry.details == {"why": why}
+
+
+def test_a_profile_that_stays_as_it_is_is_no_event(services: Services) -> None:
+    ada = sign_up(services)
+    change = services.authentication.update_profile
+    change(ada.id, "", "", "192.0.2.9")
+    change(ada.id, None, None, "192.0.2.9")
+    assert entries(services, event="profile.changed") == []
+    change(ada.id, "Ada", "", "192.0.2.9")
+    change(ada.id, "Ada", "https://example.org/a.png", "192.0.2.9")
+    found = entries(services, event="profile.changed")
+    assert {told(entry) for entry in found} == {("profile.changed", EMAIL, EMAIL, "192.0.2.9")}
+    assert [entry.details for entry in found] == [{"fields": ["image"]}, {"fields": ["name"]}]
+
+
+def test_a_change_that_is_refused_is_no_event(services: Services) -> None:
+    root = services.authentication.sign_up(ROOT, PASSWORD, roles=("admin",))
+    before = entries(services)
+    with pytest.raises(Exception, match="last active administrator"):
+        services.authentication.update_user(
+            root.id, "Other", None, active=False, actor=root, address="192.0.2.9"
+        )
+    assert entries(services) == before
+
+
+# -- log-ins that fail -----------------------------------------------------------------------------
+
+
+def fail(services: Services, email: str = EMAIL, client: Client = CLIENT) -> None:
+    with pytest.raises(InvalidCredentials):
+        services.authentication.log_in(email, "not the password", client)
+
+
+def test_a_log_in_that_fails_is_recorded_for_an_account_there_is(services: Services) -> None:
+    ada = sign_up(services)
+    for email in (EMAIL, EMAIL.upper()):  # from Postgres, and from the copy
+        fail(services, email)
+    fail(services, "nobody@example.org")
+    found = entries(services, event="login.failed")
+    assert [told(entry) for entry in found] == [("login.failed", EMAIL, None, CLIENT.address)] * 2
+    services.authentication.set_active(ada.id, active=False, actor=None)
+    with pytest.raises(InvalidCredentials):
+        log_in(services)
+    assert len(entries(services, event="login.failed")) == 3, "inactive, with the right password"
+
+
+def test_a_log_in_that_succeeds_or_is_limited_is_no_failure(services: Services) -> None:
+    sign_up(services)
+    log_in(services)
+    for _ in range(10):
+        fail(services)
+    with pytest.raises(TooManyAttempts):
+        log_in(services)
+    assert len(entries(services, event="login.failed")) == 10, "bounded by the limit"
+
+
+def test_what_is_recorded_of_a_failure_holds_nothing_that_was_typed(services: Services) -> None:
+    sign_up(services)
+    fail(services)
+    fail(services, "nobody@example.org")
+    services.background.drain()
+    rows = str(sql(services, "SELECT audit_events::text FROM audit_events"))
+    for typed in ("not the password", EMAIL, "nobody"):
+        assert typed not in rows
+
+
+def test_a_failure_is_written_after_the_answer(services: Services) -> None:
+    """Or an account that is there would cost more time than one that is not."""
+    sign_up(services)
+    waiting: list[Callable[[], None]] = []
+    services.audit._later = waiting.append
+    costs = []
+    for email in (EMAIL, "nobody@example.org"):
+        fail(services, email)  # copies and leases are there from here on
+        with traffic() as seen, hashing() as hashed:
+            fail(services, email)
+        costs.append((len(seen.sql), len(hashed)))
+    assert costs[0] == costs[1]
+    assert len(waiting) == 2
+    assert entries(services, event="login.failed") == []
+    for task in waiting:
+        task()
+    assert len(entries(services, event="login.failed")) == 2
+
+
+def test_a_person_who_goes_meanwhile_is_no_defect(services: Services) -> None:
+    sign_up(services)
+    waiting: list[Callable[[], None]] = []
+    services.audit._later = waiting.append
+    fail(services)
+    sql(services, "DELETE FROM users")
+    waiting[0]()
+    assert entries(services, event="login.failed") == []
+
+
+def test_failures_at_once_are_all_recorded(services: Services) -> None:
+    sign_up(services)
+    at_once(*[lambda: fail(services, client=replace(CLIENT, address="192.0.2.9"))] * 3)
+    assert len(entries(services, event="login.failed")) == 3
+
+
+def test_changing_a_password_is_told_with_the_sessions_it_ends(services: Services) -> None:
+    sign_up(services)
+    live = log_in(services)
+    services.authentication.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+    found = entries(services)[:2]
+    assert {told(entry) for entry in found} == {
+        ("password.changed", EMAIL, EMAIL, CLIENT.address),
+        ("session.ended", EMAIL, None, ""),
+    }
