@@ -3,14 +3,34 @@
 Refuses to start, in one line, on a wrong setting or a database that is not migrated.
 """
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from typing import Any
 
-from authapp import schema
-from authapp.errors import SettingError
-from authapp.observability import logging_config
-from config import Config
+# Where the workers keep what they count, for one answer of all of them. prometheus-client looks
+# for it when it is imported, which what follows does.
+_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 — no disk can stall it
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # it is, after a reload
+    _folder = tempfile.mkdtemp(prefix="authapp-metrics-", dir=_memory)
+    _master = os.getpid()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _folder
+
+    def _clean_up() -> None:
+        if os.getpid() == _master:  # workers come by here too when they end
+            shutil.rmtree(_folder, ignore_errors=True)
+
+    atexit.register(_clean_up)
+
+from prometheus_client import multiprocess  # noqa: E402
+
+from authapp import schema  # noqa: E402
+from authapp.errors import SettingError  # noqa: E402
+from authapp.observability import logging_config  # noqa: E402
+from authapp.services import REQUEST_THREADS  # noqa: E402
+from config import Config  # noqa: E402
 
 try:
     _config = Config.from_env()
@@ -24,7 +44,7 @@ bind = f"{_host}:{_config.PORT}"
 # how many requests at once
 worker_class = "gthread"
 workers = _config.WEB_CONCURRENCY
-threads = 8
+threads = REQUEST_THREADS
 
 # how long; seconds
 keepalive = (
@@ -49,7 +69,7 @@ secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
 # the heartbeat file, where no disk can stall it
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+worker_tmp_dir = _memory
 accesslog = None  # the app logs requests itself
 logconfig_dict = logging_config()
 control_socket_disable = True  # nothing here uses it
@@ -68,3 +88,8 @@ def on_starting(_server: object) -> None:
         schema.require_current(_config.DATABASE_URL)
     except SettingError as error:
         sys.exit(f"authapp: {error}")
+
+
+def child_exit(_server: object, worker: Any) -> None:
+    """A worker is gone: what it is doing no longer counts; what it did stays counted."""
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

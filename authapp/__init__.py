@@ -3,12 +3,13 @@ logged out gets back in.
 
 Read this file top to bottom to know how the product is put together:
 
-    values          errors, config, identity, emails, passwords, tokens, sealing, copy_keys,
-                    devices, resilience, background
-    stores          models, database, redis_clients, versioned_cache, changes, users, roles,
-                    credentials, sessions, limits, locks, audit
+    values          errors, config, identity, emails, passwords, hashing_slots, tokens,
+                    access_tokens, sealing, copy_keys, devices, session_records, resilience,
+                    background, forks, metrics
+    stores          models, database, bounded_connections, redis_clients, versioned_cache, changes,
+                    users, roles, credentials, sessions, provisional_sessions, limits, locks, audit
     use cases       authentication, maintenance
-    assembly        services, schema, observability
+    assembly        services, doctor/, schema, observability
     edges           web/, cli, embedded, child_processes, launcher
 
 A request flows guard → `SessionStore.find` → `Identity` → view. A log-in flows page or API →
@@ -17,6 +18,7 @@ down only; `docs/architecture.md` says why.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Flask, request, url_for
@@ -27,20 +29,23 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from authapp.cli import register_commands
 from authapp.config import Config
+from authapp.doctor import examine
 from authapp.limits import network_of
 from authapp.observability import configure_logging
 from authapp.redis_clients import LimiterStorage
-from authapp.services import Services, build_services
-from authapp.sessions import Live
+from authapp.services import POOL_SIZE, Services, build_services
+from authapp.session_records import Live
 from authapp.web.admin import admin
 from authapp.web.api import api
+from authapp.web.api_docs import api_docs
+from authapp.web.bodies import expect_whole_body
 from authapp.web.csrf import check_origin
-from authapp.web.effects import note_pending, register_pending_answers
+from authapp.web.effects import note_pending, tell_pending
 from authapp.web.error_handlers import register_domain_errors, register_error_answers
 from authapp.web.guards import (
-    auth_session,
     client,
     current_user,
+    enter,
     leave,
     login_required,
     permission_required,
@@ -86,16 +91,21 @@ class Auth:
         self.services = build_services(config, self._limiter(app, config), on_pending=note_pending)
         app.extensions["authapp"] = self
         app.session_interface = SessionInterface(
-            app, self.services.sessions, self.services.tokens, client
+            app,
+            self.services.sessions,
+            self.services.tokens,
+            self.services.access_tokens,
+            client,
+            partial(tell_pending, within=config.REVALIDATE_SECONDS),
         )
         if config.TRUSTED_PROXY_HOPS:
             hops = config.TRUSTED_PROXY_HOPS
             app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
                 app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
             )
+        app.before_request(lambda: expect_whole_body(request))
         app.before_request(lambda: check_origin(request, config.SESSION_COOKIE_NAME))
         app.context_processor(lambda: {"current_user": current_user})
-        register_pending_answers(app, config.REVALIDATE_SECONDS)
         register_domain_errors(app, lambda: _login_url(app))
 
     def log_in(self, email: str, password: str, *, remember: bool = False) -> Live:
@@ -105,12 +115,7 @@ class Auth:
             InvalidField, InvalidCredentials, TooManyAttempts, StoreUnavailable: unless the view
                 catches them they become HTTP errors.
         """
-        visitor = auth_session()
-        live = self.services.authentication.log_in(
-            email, password, client(), remember=remember, replaces=visitor.presented
-        )
-        visitor.begin(live)
-        return live
+        return enter(email, password, remember=remember)
 
     def log_out(self) -> None:
         """Ends the visitor's session, if there is one, and clears the cookie.
@@ -136,20 +141,21 @@ def create_app(config: Config) -> Flask:
     """The whole product: the extension, the pages, the API, health and the command line."""
     configure_logging()
     app = Flask(__name__)
+    app.url_map.merge_slashes = False  # by a redirect to whatever host the request names
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
-    register_request_log(app)
+    register_request_log(app, behind_proxy=config.TRUSTED_PROXY_HOPS > 0)
     services = Auth(app, config).services
     Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
 
-    for blueprint in (pages, admin, api, users_api, health):
+    for blueprint in (pages, admin, api, users_api, api_docs, health):
         app.register_blueprint(blueprint)
     register_error_answers(app)
     register_security_headers(
         app, config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE
     )
-    register_commands(app, config.DATABASE_URL, services)
+    register_commands(app, config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
     return app
 
 

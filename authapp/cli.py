@@ -1,20 +1,24 @@
-"""Operations: `flask --app wsgi db …` and `flask --app wsgi users …`."""
+"""Operations: `flask --app wsgi db|users|sessions|audit|maintenance|doctor …`."""
 
 import secrets
 import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import click
+import msgspec
 from flask import Flask
 
+from authapp.audit import Entry
 from authapp.devices import device_name
+from authapp.doctor.findings import Finding, State
 from authapp.emails import parse_email
 from authapp.errors import AuthappError, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
 from authapp.services import Services
-from authapp.sessions import Client, EndReason
+from authapp.session_records import Client, EndReason
 
 FIRST_ADMIN = "admin@authapp.internal"
 
@@ -29,11 +33,19 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-def register_commands(app: Flask, database_url: str, services: Services) -> None:
+def register_commands(
+    app: Flask, database_url: str, services: Services, examine: Callable[[], list[Finding]]
+) -> None:
+    """
+    Args:
+        examine: what `doctor` tells.
+    """
     app.cli.add_command(_database_commands(database_url))
     app.cli.add_command(_user_commands(services))
     app.cli.add_command(_session_commands(services))
+    app.cli.add_command(_audit_commands(services))
     app.cli.add_command(_maintenance_command(services))
+    app.cli.add_command(_doctor_command(examine))
 
 
 def _database_commands(database_url: str) -> click.Group:
@@ -178,6 +190,23 @@ def _session_commands(services: Services) -> click.Group:
     return group
 
 
+def _audit_commands(services: Services) -> click.Group:
+    @click.group("audit", cls=_Group)
+    def group() -> None:
+        """What happened to accounts."""
+
+    @group.command("list")
+    @click.option("--user", "email", help="Only what happened to EMAIL.", metavar="EMAIL")
+    @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+    def list_(email: str | None, limit: int) -> None:
+        """Show events, newest first: when, what, to whom, by whom, from where, and more."""
+        user_id = _existing(services, email).id if email else None
+        for entry in services.audit.page(limit=limit, user_id=user_id).entries:
+            click.echo(_event_line(entry))
+
+    return group
+
+
 def _maintenance_command(services: Services) -> click.Command:
     @click.command("maintenance")
     def maintenance() -> None:
@@ -197,6 +226,25 @@ def _maintenance_command(services: Services) -> click.Command:
     return maintenance
 
 
+def _doctor_command(examine: Callable[[], list[Finding]]) -> click.Command:
+    @click.command("doctor")
+    @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
+    def doctor(as_json: bool) -> None:
+        """Say what is not as it should be, and the remedy; status 1 if anything fails."""
+        found = examine()
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        else:
+            width = max(len(finding.check) for finding in found)
+            for finding in found:
+                told = "; ".join(filter(None, (finding.text, finding.remedy)))
+                click.echo(f"{finding.state:4}  {finding.check:{width}}  {told}")
+        if any(finding.state is State.FAIL for finding in found):
+            raise click.exceptions.Exit(1)
+
+    return doctor
+
+
 def _existing(services: Services, email: str) -> Identity:
     user = services.users.find(parse_email(email).canonical)
     if user is None:
@@ -213,6 +261,17 @@ def _password(from_stdin: bool) -> tuple[str, bool]:
 def _tell(password: str, generated: bool) -> None:
     if generated:
         click.echo(f"Password, shown only now: {password}")
+
+
+def _event_line(entry: Entry) -> str:
+    user, actor = (person.email if person else "-" for person in (entry.user, entry.actor))
+    details = msgspec.json.encode(entry.details).decode()
+    # a proxy may pass on as an address what a client made up; it must not move the cursor
+    address = "".join(c if c.isprintable() else "?" for c in entry.address) or "-"
+    return (
+        f"{entry.at:%Y-%m-%d %H:%M:%S}Z  {entry.event}  {user}  by {actor}  "
+        f"from {address}  {details}"
+    )
 
 
 def _line(user: Identity) -> str:

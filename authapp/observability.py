@@ -1,9 +1,19 @@
-"""Logs: one JSON object a line, on standard error. No password, token or full email goes in."""
+"""Logs and metrics going out.
+
+Logs: one JSON object a line, on standard error. No password, token or full email goes in.
+Metrics: what `metrics.py` counts, for Prometheus; of all processes that share
+`PROMETHEUS_MULTIPROC_DIR`, where it is set before this is imported (`gunicorn.conf.py` does).
+"""
 
 import logging.config
+import os
 from typing import Any
 
 import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+METRICS_TYPE = CONTENT_TYPE_LATEST
 
 _SHARED: list[structlog.types.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -51,3 +61,12 @@ def configure_logging() -> None:
         cache_logger_on_first_use=True,
     )
     logging.config.dictConfig(logging_config())
+
+
+def exposition() -> bytes:
+    """All metrics in the text format of Prometheus."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -19,7 +19,7 @@ from authapp.config import Config
 from authapp.identity import Identity
 from authapp.redis_clients import LimiterStorage
 from authapp.services import Services, build_services
-from authapp.sessions import Client, Live
+from authapp.session_records import Client, Live
 
 PASSWORD = "correct horse battery staple"
 OTHER_PASSWORD = "quite another long passphrase"
@@ -66,11 +66,16 @@ def open_services(config: Config, clock: Callable[[], datetime]) -> Iterator[Ser
     try:
         yield services
     finally:
-        with services.database.transaction() as db:
-            engine = db.get_bind()
-        assert isinstance(engine, Engine)
-        engine.dispose()
+        services.database.close()
         services.redis.close()
+
+
+def await_trust(services: Services) -> None:
+    """Returns once both stores are asked again: a second or two after they are back."""
+    deadline = time.monotonic() + 10
+    while services.cache.breaker.is_open or services.database.breaker.is_open:
+        assert time.monotonic() < deadline, "a breaker stays open"
+        time.sleep(0.01)
 
 
 def sign_up(services: Services, email: str = EMAIL, password: str = PASSWORD) -> Identity:

@@ -310,6 +310,41 @@ def test_a_session_id_that_is_none(app: Flask) -> None:
     assert "is not a valid UUID" in result.stderr
 
 
+# -- audit -----------------------------------------------------------------------------------------
+
+
+def test_events_are_listed_newest_first(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    done(app, "users", "create", "bob@example.org")
+    log_in(browser(app), EMAIL, PASSWORD)
+    log_in(browser(app), EMAIL, OTHER_PASSWORD)
+    services_of(app).background.drain()
+    lines = done(app, "audit", "list").splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  ", line) for line in lines)
+    assert [line[22:] for line in lines] == [
+        f"login.failed  {EMAIL}  by -  from 127.0.0.1  {{}}",
+        f'session.begun  {EMAIL}  by {EMAIL}  from 127.0.0.1  {{"kind":"browser"}}',
+        'user.created  bob@example.org  by -  from -  {"roles":["user"]}',
+        f'user.created  {EMAIL}  by -  from -  {{"roles":["user"]}}',
+    ]
+    assert done(app, "audit", "list", "--limit", "1").splitlines() == lines[:1]
+    of_bob = done(app, "audit", "list", "--user", "BOB@example.org")
+    assert of_bob.splitlines() == [lines[2]]
+
+
+def test_events_of_nobody(app: Flask) -> None:
+    assert done(app, "audit", "list") == ""
+    assert "there is no user" in refused(app, "audit", "list", "--user", "nobody@example.org")
+    assert run(app, "audit", "list", "--limit", "0").exit_code == 2
+
+
+def test_an_address_that_is_made_up_does_nothing_to_a_terminal(app: Flask) -> None:
+    done(app, "users", "create", EMAIL)
+    sql(services_of(app), "UPDATE audit_events SET address = E'\\x1b[2J\\n'")
+    (line,) = done(app, "audit", "list").splitlines()
+    assert "from ?[2J?  " in line
+
+
 # -- maintenance -----------------------------------------------------------------------------------
 
 

@@ -4,16 +4,19 @@ import http.client
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from authapp import embedded
 
@@ -128,3 +131,138 @@ def connect(port: int) -> http.client.HTTPConnection:
             return connection
         time.sleep(0.05)
     raise AssertionError("gunicorn does not listen")
+
+
+# -- metrics of all workers ------------------------------------------------------------------------
+
+
+class Serving:
+    """A running gunicorn with two workers.
+
+    Attributes:
+        folders: all that it made for what its workers count.
+    """
+
+    def __init__(self, port: int, process: "subprocess.Popen[bytes]", noted: Path) -> None:
+        self.port, self.process, self._noted = port, process, noted
+
+    @property
+    def folders(self) -> list[Path]:
+        return noted_folders(self._noted)
+
+    def workers(self) -> set[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return {int(pid) for pid in children.read_text().split()}
+
+    def get(self, path: str) -> bytes:
+        with closing(connect(self.port)) as connection:
+            connection.request("GET", path)
+            return connection.getresponse().read()
+
+    def value(self, name: str, **labels: str) -> float:
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(self.get("/metrics").decode())
+            for sample in family.samples
+            if (sample.name, sample.labels) == (name, labels)
+        ]
+        assert len(found) < 2, "one series of all workers"
+        return found[0] if found else 0.0
+
+    def healthy(self) -> float:
+        return self.value("authapp_requests_total", method="GET", route="/healthz", status="200")
+
+    def await_true(self, done: Callable[[], bool]) -> None:
+        give_up = time.monotonic() + 30
+        while not done():
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+
+
+def note_folders(environment: dict[str, str], tmp_path: Path) -> Path:
+    """Has Python write down which temporary folders it makes."""
+    noted = tmp_path / "folders"
+    noted.touch()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tempfile\n"
+        "make = tempfile.mkdtemp\n"
+        "def noting(*args, **kwargs):\n"
+        "    made = make(*args, **kwargs)\n"
+        f"    open({str(noted)!r}, 'a').write(made + '\\n')\n"
+        "    return made\n"
+        "tempfile.mkdtemp = noting\n"
+    )
+    environment["PYTHONPATH"] = str(tmp_path)
+    return noted
+
+
+def noted_folders(noted: Path) -> list[Path]:
+    return [Path(line) for line in noted.read_text().splitlines() if "authapp-metrics-" in line]
+
+
+@pytest.fixture
+def serving(environment: dict[str, str], database_url: str, tmp_path: Path) -> Iterator[Serving]:
+    """Without Redis, so that there is something to see."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment |= {"DATABASE_URL": database_url, "PORT": str(port), "WEB_CONCURRENCY": "2"}
+    environment["REDIS_URL"] = f"unix://{tmp_path}/nobody-listens"
+    noted = note_folders(environment, tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "wsgi:app"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield Serving(port, process, noted)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_metrics_are_those_of_all_workers(serving: Serving) -> None:
+    (folder,) = serving.folders if serving.get("/healthz") else []
+    asked = 1
+
+    def both_answered() -> bool:
+        nonlocal asked
+        asked += 1
+        serving.get("/healthz")
+        serving.get("/readyz")  # asks Redis, in vain: five times, and its breaker opens
+        return serving.value("authapp_breaker_open", store="redis") == 2
+
+    serving.await_true(both_answered)
+    assert all((folder / f"counter_{pid}.db").exists() for pid in serving.workers())
+    assert {serving.healthy() for _ in range(10)} == {asked}, "whoever is asked"
+
+    killed = next(iter(serving.workers()))
+    before = serving.workers()
+    os.kill(killed, signal.SIGKILL)
+    serving.await_true(lambda: len(serving.workers()) == 2 and serving.workers() != before)
+    serving.await_true(lambda: serving.value("authapp_breaker_open", store="redis") == 1)
+    assert serving.healthy() == asked, "what it did stays counted"
+    assert list(folder.glob(f"gauge_live*_{killed}.db")) == []
+
+    os.kill(serving.process.pid, signal.SIGHUP)  # a reload
+    old = serving.workers()
+    serving.await_true(lambda: len(serving.workers()) == 2 and not serving.workers() & old)
+    assert serving.healthy() == asked
+    assert serving.folders == [folder], "it keeps the folder it has"
+
+    serving.process.terminate()
+    assert serving.process.wait(20) == 0
+    assert not folder.exists()
+
+
+def test_a_start_that_is_refused_leaves_no_folder(
+    environment: dict[str, str], tmp_path: Path, postgres: embedded.PostgreSQL
+) -> None:
+    noted = note_folders(environment, tmp_path)
+    refusal(environment)  # DATABASE_URL is missing
+    environment["DATABASE_URL"] = f"postgresql://nobody@/authapp?host={tmp_path}"
+    refusal(environment)  # nobody listens there
+    folders = noted_folders(noted)
+    assert len(folders) == 2
+    assert not [folder for folder in folders if folder.exists()]

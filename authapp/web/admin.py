@@ -1,4 +1,4 @@
-"""The pages administrators use: users, their roles, activation and sessions."""
+"""The pages administrators use: users, their roles, activation and sessions; the audit log."""
 
 from uuid import UUID
 
@@ -6,10 +6,11 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
-from authapp.errors import LastAdmin, UnknownUser
+from authapp.errors import InvalidField, LastAdmin, UnknownUser
 from authapp.identity import Identity, Permission
 from authapp.web.effects import are_pending
-from authapp.web.guards import permission_required, require_live, services
+from authapp.web.guards import client, permission_required, require_live, services
+from authapp.web.messages import HAPPENED
 from authapp.web.pages import bound_body
 from authapp.web.users_api import search_text
 
@@ -38,7 +39,9 @@ def user(user_id: UUID) -> ResponseReturnValue:
 def set_roles(user_id: UUID) -> ResponseReturnValue:
     actor = require_live().record.user
     try:
-        services().users.set_roles(user_id, request.form.getlist("roles"), actor.id)
+        services().users.set_roles(
+            user_id, request.form.getlist("roles"), actor.id, client().address
+        )
     except LastAdmin as error:
         return _page(_existing(user_id), str(error)), 409
     return _done(user_id, "roles")
@@ -47,7 +50,10 @@ def set_roles(user_id: UUID) -> ResponseReturnValue:
 @admin.post("/users/<uuid:user_id>/activate")
 @permission_required(Permission.USERS_WRITE)
 def activate(user_id: UUID) -> ResponseReturnValue:
-    services().authentication.set_active(user_id, active=True, actor=require_live().record.user)
+    actor = require_live().record.user
+    services().authentication.set_active(
+        user_id, active=True, actor=actor, address=client().address
+    )
     return _done(user_id, "activated")
 
 
@@ -56,7 +62,9 @@ def activate(user_id: UUID) -> ResponseReturnValue:
 def deactivate(user_id: UUID) -> ResponseReturnValue:
     actor = require_live().record.user
     try:
-        services().authentication.set_active(user_id, active=False, actor=actor)
+        services().authentication.set_active(
+            user_id, active=False, actor=actor, address=client().address
+        )
     except LastAdmin as error:
         return _page(_existing(user_id), str(error)), 409
     return _done(user_id, "deactivated")
@@ -65,8 +73,34 @@ def deactivate(user_id: UUID) -> ResponseReturnValue:
 @admin.post("/users/<uuid:user_id>/end-sessions")
 @permission_required(Permission.SESSIONS_END)
 def end_sessions(user_id: UUID) -> ResponseReturnValue:
-    services().authentication.end_sessions_of(user_id, require_live().record.user)
+    services().authentication.end_sessions_of(user_id, require_live().record.user, client().address)
     return _done(user_id, "sessions-of-user-ended")
+
+
+@admin.get("/audit")
+@permission_required(Permission.AUDIT_READ)
+def audit() -> ResponseReturnValue:
+    event, about = request.args.get("event"), _user_asked_for()
+    page = services().audit.page(request.args.get("cursor"), user_id=about, event=event)
+    return render_template(
+        "admin/audit.html",
+        entries=page.entries,
+        next_cursor=page.next_cursor,
+        events=HAPPENED,
+        event=event,
+        user_id=about,
+        about=services().users.get(about) if about else None,
+    )
+
+
+def _user_asked_for() -> UUID | None:
+    asked = request.args.get("user", "").strip()
+    try:
+        return UUID(asked) if asked else None
+    except ValueError:
+        raise InvalidField(
+            {"user": "use the id of a user, as in the address of their page"}
+        ) from None
 
 
 def _existing(user_id: UUID) -> Identity:

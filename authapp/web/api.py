@@ -7,11 +7,15 @@ import msgspec
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
-from authapp.sessions import EndReason, Live, SessionSummary
+from authapp import errors
+from authapp.session_records import EndReason, Live, SessionSummary
 from authapp.web.bodies import read_body
+from authapp.web.description import Call, described
+from authapp.web.effects import forget_pending
 from authapp.web.guards import (
     auth_session,
     client,
+    enter,
     leave,
     require_live,
     services,
@@ -20,6 +24,7 @@ from authapp.web.representations import (
     LoginAnswer,
     SessionList,
     SessionView,
+    TokenAnswer,
     UserView,
     json_response,
 )
@@ -27,24 +32,34 @@ from authapp.web.representations import (
 MAX_BODY = 64 * 1024  # bytes
 
 
-class SignupBody(msgspec.Struct):
+class SignupBody(msgspec.Struct, forbid_unknown_fields=True):
     email: str
     password: str
     name: str = ""
 
 
-class LoginBody(msgspec.Struct):
+class LoginBody(msgspec.Struct, forbid_unknown_fields=True):
     email: str
     password: str
     remember: bool = False
 
 
-class ProfileBody(msgspec.Struct):
+class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
+    email: str
+    password: str
+    refresh: bool = False
+
+
+class RefreshBody(msgspec.Struct, forbid_unknown_fields=True):
+    refresh_token: str
+
+
+class ProfileBody(msgspec.Struct, forbid_unknown_fields=True):
     name: str | msgspec.UnsetType = msgspec.UNSET
     image: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class PasswordBody(msgspec.Struct):
+class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
     current_password: str
     new_password: str
 
@@ -66,58 +81,130 @@ def bound_body() -> None:
 
 
 @api.post("/signup")
+@described(
+    Call(
+        "Adds a person who can log in",
+        {201: UserView},
+        "nobody",
+        SignupBody,
+        fails=[errors.EmailTaken, errors.TooManyAttempts, errors.Busy],
+    )
+)
 def signup() -> Response:
     body = read_body(request, SignupBody)
-    user = services().authentication.sign_up(body.email, body.password, body.name)
+    user = services().authentication.sign_up(body.email, body.password, body.name, client=client())
     return json_response(UserView.of(user), 201)
 
 
 @api.post("/login")
+@described(
+    Call(
+        "Logs in: the session's cookie comes with the answer",
+        {200: LoginAnswer},
+        "nobody",
+        LoginBody,
+        fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
+    )
+)
 def login() -> Response:
     body = read_body(request, LoginBody)
-    visitor = auth_session()
-    live = services().authentication.log_in(
-        body.email,
-        body.password,
-        client(),
-        remember=body.remember,
-        replaces=visitor.presented,
-    )
-    visitor.begin(live)
+    live = enter(body.email, body.password, remember=body.remember)
     return json_response(LoginAnswer(UserView.of(live.record.user), _view(live)))
 
 
+@api.post("/tokens")
+@described(
+    Call(
+        "Logs a program in: an access token, and with `refresh` one to renew it with",
+        {200: TokenAnswer},
+        "nobody",
+        TokenBody,
+        fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
+    )
+)
+def issue_token() -> Response:
+    body = read_body(request, TokenBody)
+    live = services().authentication.issue_token(
+        body.email, body.password, client(), refreshable=body.refresh
+    )
+    forget_pending()
+    return json_response(TokenAnswer.of(live))
+
+
+@api.post("/tokens/refresh")
+@described(
+    Call(
+        "A new pair of tokens; a refresh token that was used before ends the session",
+        {200: TokenAnswer},
+        "nobody",
+        RefreshBody,
+        fails=[errors.NotAuthenticated],
+    )
+)
+def refresh_token() -> Response:
+    body = read_body(request, RefreshBody)
+    token = services().refresh_tokens.check(body.refresh_token)
+    if token is None:
+        raise errors.NotAuthenticated(presented=True)
+    live = services().sessions.refresh(token, client())
+    forget_pending()
+    return json_response(TokenAnswer.of(live))
+
+
 @api.post("/logout")
+@described(Call("Logs out: ends the session", {204: None}, "nobody", changes=True))
 def logout() -> tuple[str, int]:
     leave()
     return "", 204
 
 
 @api.get("/me")
+@described(Call("Who is asking", {200: UserView}))
 def me() -> Response:
     return json_response(UserView.of(require_live().record.user))
 
 
 @api.patch("/me")
+@described(
+    Call(
+        "Changes one's own name or image; what is left out stays",
+        {200: UserView},
+        body=ProfileBody,
+        changes=True,
+    )
+)
 def update_me() -> Response:
     user = require_live().record.user
     body = read_body(request, ProfileBody)
-    changed = services().authentication.update_profile(user.id, given(body.name), given(body.image))
+    changed = services().authentication.update_profile(
+        user.id, given(body.name), given(body.image), client().address
+    )
     return json_response(UserView.of(changed))
 
 
 @api.post("/me/password")
-def change_password() -> tuple[str, int]:
+@described(
+    Call(
+        "Sets a new password: all other sessions end, this one gets a new token",
+        {204: None, 200: TokenAnswer},
+        body=PasswordBody,
+        fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
+        changes=True,
+    )
+)
+def change_password() -> tuple[str, int] | Response:
+    """The session gets a new token: in the cookie, or for a program in the body."""
     live = require_live()
     body = read_body(request, PasswordBody)
     fresh = services().authentication.change_password(
         live, body.current_password, body.new_password, client()
     )
     auth_session().begin(fresh)
-    return "", 204
+    return json_response(TokenAnswer.of(fresh)) if fresh.grant else ("", 204)
 
 
 @api.get("/me/sessions")
+@described(Call("Where one is signed in", {200: SessionList}))
 def my_sessions() -> Response:
     record = require_live().record
     found = services().sessions.of_user(record.user.id)
@@ -125,6 +212,9 @@ def my_sessions() -> Response:
 
 
 @api.delete("/me/sessions/<uuid:session_id>")
+@described(
+    Call("Ends one of one's own sessions", {204: None}, fails=[errors.UnknownUser], changes=True)
+)
 def end_my_session(session_id: UUID) -> tuple[str, int]:
     record = require_live().record
     own = session_id == record.id
@@ -137,6 +227,7 @@ def end_my_session(session_id: UUID) -> tuple[str, int]:
 
 
 @api.delete("/me/sessions")
+@described(Call("Ends all of one's own sessions but this one", {204: None}, changes=True))
 def end_my_other_sessions() -> tuple[str, int]:
     services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
     return "", 204

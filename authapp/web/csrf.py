@@ -3,6 +3,7 @@
 from flask import Request
 
 from authapp.errors import CrossOrigin
+from authapp.web.access_tokens import read_access_tokens
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 _ADVICE = "This request came from another site; start from our own page and try again."
@@ -14,12 +15,16 @@ def check_origin(request: Request, cookie_name: str) -> None:
     Browsers tell where a request comes from: `Sec-Fetch-Site`, or `Origin` where they don't send
     that. What says neither comes from a program or from a browser too old to tell; if it brings our
     cookie it needs `X-Requested-With`, which a form can't set and fetch can't send across origins.
-    Log-in has no cookie to rely on and is covered the same way.
+    Log-in has no cookie to rely on and is covered the same way. An access token is none that a
+    browser adds by itself, so what relies on one, and brings no cookie, may come from anywhere.
 
     Raises:
         CrossOrigin: the request must not act.
     """
     if request.method in _SAFE_METHODS:
+        return
+    brings_cookie = cookie_name in request.headers.get("Cookie", "")
+    if read_access_tokens(request.headers) and not brings_cookie:
         return
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
@@ -31,9 +36,7 @@ def check_origin(request: Request, cookie_name: str) -> None:
         if origin.lower() != request.host_url.rstrip("/").lower():
             raise CrossOrigin(_ADVICE)
         return
-    if cookie_name in request.headers.get("Cookie", "") and not request.headers.get(
-        "X-Requested-With"
-    ):
+    if brings_cookie and not request.headers.get("X-Requested-With"):
         raise CrossOrigin(
             "This request does not say where it comes from; "
             "a program that sends the cookie adds the header X-Requested-With."

@@ -1,7 +1,7 @@
 """Tells the caller of a change that it reaches other instances only within a bound: 202."""
 
 import msgspec
-from flask import Flask, Response, g, has_request_context, request
+from flask import Response, g, has_request_context, request
 
 
 def note_pending() -> None:
@@ -10,25 +10,29 @@ def note_pending() -> None:
         g.effects_pending = True
 
 
+def forget_pending() -> None:
+    """The current request logged somebody in: a new session is there at once."""
+    g.pop("effects_pending", None)
+
+
 def are_pending() -> bool:
     return bool(g.get("effects_pending"))
 
 
-def register_pending_answers(app: Flask, within: int) -> None:
-    """Turns the success of such a change into 202 with `effective_within` for programs.
+def tell_pending(response: Response, within: int) -> None:
+    """Says so in the answer to such a change.
+
+    All get the header `Effective-Within`, in seconds; calls of our API become 202 with
+    `effective_within` in the body as well.
 
     Args:
         within: seconds until every instance has noticed.
     """
-
-    def tell(response: Response) -> Response:
-        # what log-in is asked for, a new session, is there at once
-        asked = request.path.startswith("/api/") and request.endpoint != "api.login"
-        if asked and are_pending() and response.status_code in {200, 204}:
-            body = msgspec.json.decode(response.get_data() or b"{}")
-            response.set_data(msgspec.json.encode({**body, "effective_within": within}))
-            response.mimetype = "application/json"
-            response.status_code = 202
-        return response
-
-    app.after_request(tell)
+    if not are_pending() or response.status_code >= 400:
+        return
+    response.headers["Effective-Within"] = str(within)
+    if request.blueprint in {"api", "users_api"} and response.status_code in {200, 204}:
+        body = msgspec.json.decode(response.get_data() or b"{}")
+        response.set_data(msgspec.json.encode({**body, "effective_within": within}))
+        response.mimetype = "application/json"
+        response.status_code = 202

@@ -25,17 +25,19 @@ class _Answer:
     status: int
     code: str
     detail: str | None = None  # None: what the error itself says
+    for_people: bool = False  # says more than the page for all answers of this status
 
 
-_ANSWERS: dict[type[errors.AuthappError], _Answer] = {
+_ANSWERS: dict[type, _Answer] = {
     errors.InvalidJson: _Answer(400, "invalid_json"),
     errors.InvalidField: _Answer(400, "invalid_field", "Correct the fields named in `errors`."),
+    errors.TwoIdentities: _Answer(400, "two_identities"),
     errors.UnknownRole: _Answer(400, "unknown_role"),
     errors.InvalidCredentials: _Answer(
         401, "invalid_credentials", "Email or password is not right."
     ),
     errors.Forbidden: _Answer(403, "forbidden", "You may not see or do this."),
-    errors.CrossOrigin: _Answer(403, "cross_origin"),
+    errors.CrossOrigin: _Answer(403, "cross_origin", for_people=True),
     errors.UnknownUser: _Answer(404, "not_found", "There is no such user."),
     errors.EmailTaken: _Answer(
         409, "email_taken", "Somebody has signed up with this email. Log in instead."
@@ -44,6 +46,19 @@ _ANSWERS: dict[type[errors.AuthappError], _Answer] = {
     errors.TooManyAttempts: _Answer(429, "too_many_attempts"),
     errors.StoreUnavailable: _Answer(
         503, "unavailable", "We can't answer right now. Nothing was changed; try again in a moment."
+    ),
+    errors.OutcomeUnknown: _Answer(
+        503,
+        "unavailable",
+        "We lost contact while we saved your change, and can't say whether it was made. Look "
+        "before you try again.",
+        for_people=True,
+    ),
+    errors.Busy: _Answer(
+        503,
+        "unavailable",
+        "Many people are logging in right now; try again in a moment.",
+        for_people=True,
     ),
 }
 
@@ -70,13 +85,15 @@ class Problem(HTTPException):
     Attributes:
         slug: the `code` programs switch on.
         fields: field name → reason.
+        for_people: whether pages show the description.
         retry_after: seconds, or None.
     """
 
-    def __init__(self, error: errors.AuthappError, status: int, slug: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = status
-        self.slug = slug
+    def __init__(self, error: errors.AuthappError, answer: _Answer) -> None:
+        super().__init__(answer.detail or str(error))
+        self.code = answer.status
+        self.slug = answer.code
+        self.for_people = answer.for_people
         self.fields: dict[str, str] = getattr(error, "errors", {})
         self.retry_after: int | None = getattr(error, "retry_after", None)
 
@@ -99,11 +116,19 @@ def _kind_of(status: int) -> type[Problem]:
 
 def problem_of(error: errors.AuthappError) -> Problem:
     """The HTTP answer of an error."""
-    answer = _ANSWERS.get(type(error), _Answer(500, "internal_error", "Something broke."))
+    known = (_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
+    answer = next(known, _Answer(500, "internal_error", "Something broke."))
     if isinstance(error, errors.NotAuthenticated):
         answer = _SESSION_INVALID if error.presented else _SESSION_MISSING
-    detail = answer.detail or str(error)
-    return _kind_of(answer.status)(error, answer.status, answer.code, detail)
+    return _kind_of(answer.status)(error, answer)
+
+
+def answer_to(kind: type[errors.AuthappError]) -> list[tuple[int, str]]:
+    """What errors of a kind are answered with: status and code."""
+    if issubclass(kind, errors.NotAuthenticated):
+        return [(a.status, a.code) for a in (_SESSION_INVALID, _SESSION_MISSING)]
+    answer = _ANSWERS[kind]
+    return [(answer.status, answer.code)]
 
 
 def wants_json() -> bool:
@@ -171,8 +196,8 @@ def _as_json(error: HTTPException) -> Response:
 
 def _as_page(error: HTTPException) -> Response:
     title, detail = _PAGES.get(error.code or 500, (error.name, error.description))
-    if isinstance(error, Problem) and error.slug == "cross_origin":
-        detail = error.description  # says what to do
+    if isinstance(error, Problem) and error.for_people:
+        detail = error.description
     page = render_template(
         "error.html",
         status=error.code,

@@ -10,7 +10,8 @@ from werkzeug.local import LocalProxy
 from authapp.errors import Forbidden, NotAuthenticated
 from authapp.identity import Identity
 from authapp.services import Services
-from authapp.sessions import Client, Live
+from authapp.session_records import Client, Live
+from authapp.web.effects import forget_pending
 from authapp.web.session_interface import AuthSession
 
 P = ParamSpec("P")
@@ -34,7 +35,23 @@ def services() -> Services:
 
 def client() -> Client:
     """Where the current request came from."""
-    return Client(request.remote_addr or "", request.user_agent.string)
+    # a proxy may pass on what it was told: no address is longer
+    return Client((request.remote_addr or "")[:45], request.user_agent.string)
+
+
+def enter(email: str, password: str, *, remember: bool) -> Live:
+    """Logs the visitor in, in place of who they were; the cookie goes out with the answer.
+
+    Raises:
+        InvalidField, InvalidCredentials, TooManyAttempts, Busy, StoreUnavailable: as `log_in`.
+    """
+    visitor = auth_session()
+    live = services().authentication.log_in(
+        email, password, client(), remember=remember, replaces=visitor.presented
+    )
+    visitor.begin(live)
+    forget_pending()
+    return live
 
 
 def leave() -> None:
@@ -42,8 +59,14 @@ def leave() -> None:
 
     Raises:
         StoreUnavailable: some may go on; the cookie is kept.
+        TwoIdentities: a cookie and an access token were sent; no session ended.
     """
     visitor = auth_session()
+    if visitor.brought_access_token:
+        if live := visitor.live:  # only then is the token known to be ours
+            services().authentication.log_out(live.token, client())
+        visitor.forget()
+        return
     for token in visitor.all_presented():
         services().authentication.log_out(token, client())
     if visitor.brought_cookie:

@@ -1,6 +1,7 @@
 """What people are told: why they were signed out, what was done, what went wrong."""
 
-from authapp.sessions import EndReason
+from authapp.audit import Event
+from authapp.session_records import EndReason
 
 SIGNED_OUT = {
     EndReason.IDLE: "You were signed out because you had not been here for a while.",
@@ -11,6 +12,9 @@ SIGNED_OUT = {
     EndReason.DEACTIVATED: "You were signed out because this account was deactivated.",
     EndReason.EVICTED_BY_CAP: (
         "You were signed out because you logged in on too many devices; the oldest ends."
+    ),
+    EndReason.REFRESH_REUSED: (
+        "You were signed out because somebody used a token that had been used before."
     ),
 }
 
@@ -26,6 +30,23 @@ DONE = {
     "deactivated": "The account is deactivated and signed out everywhere.",
     "sessions-of-user-ended": "All sessions of this person were ended.",
     "sessions-ended": "All other sessions were ended.",
+}
+
+# audit events
+HAPPENED: dict[Event, str] = {
+    "user.created": "Account created",
+    "user.activated": "Activated",
+    "user.deactivated": "Deactivated",
+    "profile.changed": "Profile changed",
+    "password.changed": "Password changed",
+    "password.set": "Password set by an operator",
+    "roles.set": "Roles set",
+    "role.granted": "Role granted",
+    "role.revoked": "Role taken away",
+    "session.begun": "Logged in",
+    "session.ended": "Session ended",
+    "sessions.ended": "All sessions ended",
+    "login.failed": "Log-in refused",
 }
 
 WRONG_CREDENTIALS = "Email or password is not right."

@@ -7,10 +7,18 @@ from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
-from authapp.sessions import Ended, EndReason
+from authapp.session_records import Ended, EndReason
 from authapp.web.effects import are_pending
 from authapp.web.forms import LoginForm, PasswordForm, ProfileForm, SignupForm, show_errors, text
-from authapp.web.guards import auth_session, client, leave, login_required, require_live, services
+from authapp.web.guards import (
+    auth_session,
+    client,
+    enter,
+    leave,
+    login_required,
+    require_live,
+    services,
+)
 from authapp.web.messages import DONE, SIGNED_OUT, WRONG_CREDENTIALS, too_many_attempts, within
 from authapp.web.redirects import safe_next
 from authapp.web.representations import SessionView
@@ -40,6 +48,14 @@ def _done(endpoint: str, what: str) -> Response:
     return redirect(url_for(endpoint, done=what, within=seconds), 303)
 
 
+def _limited(template: str, form: LoginForm | SignupForm, error: TooManyAttempts) -> Response:
+    """The form again, with what was typed, saying when there is room for another attempt."""
+    problem = too_many_attempts(error.retry_after)
+    page = make_response(render_template(template, form=form, problem=problem), 429)
+    page.headers["Retry-After"] = str(error.retry_after)
+    return page
+
+
 def next_url(target: str | None) -> str:
     return safe_next(target, services().redirect_hosts, request.host)
 
@@ -60,13 +76,17 @@ def signup_submit() -> ResponseReturnValue:
     if not form.validate():
         return render_template("signup.html", form=form), 400
     try:
-        services().authentication.sign_up(text(form.email), text(form.password), text(form.name))
+        services().authentication.sign_up(
+            text(form.email), text(form.password), text(form.name), client=client()
+        )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("signup.html", form=form), 400
     except EmailTaken:
         show_errors(form, {"email": "somebody has signed up with this email; log in instead"})
         return render_template("signup.html", form=form), 409
+    except TooManyAttempts as error:
+        return _limited("signup.html", form, error)
     onward = request.args.get("next")
     return redirect(url_for("pages.login", done="signed-up", next=onward), 303)
 
@@ -88,24 +108,14 @@ def login_submit() -> ResponseReturnValue:
     if not form.validate():
         return render_template("login.html", form=form), 400
     try:
-        live = services().authentication.log_in(
-            text(form.email),
-            text(form.password),
-            client(),
-            remember=form.remember.data,
-            replaces=auth_session().presented,
-        )
+        enter(text(form.email), text(form.password), remember=form.remember.data)
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("login.html", form=form), 400
     except InvalidCredentials:
         return render_template("login.html", form=form, problem=WRONG_CREDENTIALS), 401
     except TooManyAttempts as error:
-        problem = too_many_attempts(error.retry_after)
-        page = make_response(render_template("login.html", form=form, problem=problem), 429)
-        page.headers["Retry-After"] = str(error.retry_after)
-        return page
-    auth_session().begin(live)
+        return _limited("login.html", form, error)
     return redirect(next_url(form.next.data or request.args.get("next")), 303)
 
 
@@ -152,6 +162,7 @@ def account_submit() -> ResponseReturnValue:
             # a field that was not sent is left as it is
             text(form.name) if "name" in request.form else None,
             text(form.image) if "image" in request.form else None,
+            client().address,
         )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)

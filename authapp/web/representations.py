@@ -9,7 +9,7 @@ from flask import Response
 
 from authapp.devices import device_name
 from authapp.identity import Identity
-from authapp.sessions import SessionSummary
+from authapp.session_records import Live, SessionSummary
 
 
 class UserView(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +67,32 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 class LoginAnswer(msgspec.Struct, frozen=True):
     user: UserView
     session: SessionView
+
+
+class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program is given (RFC 6749, 5.1)."""
+
+    access_token: str
+    token_type: str = "Bearer"  # noqa: S105 — its kind, no token
+    expires_in: int
+    refresh_token: str | msgspec.UnsetType = msgspec.UNSET
+    user: UserView
+
+    @classmethod
+    def of(cls, live: Live) -> Self:
+        """
+        Args:
+            live: with its grant.
+        """
+        if live.grant is None:
+            raise ValueError("this token was given before")
+        refresh = live.grant.refresh
+        return cls(
+            access_token=live.token.text,
+            expires_in=live.grant.expires_in,
+            refresh_token=refresh.text if refresh else msgspec.UNSET,
+            user=UserView.of(live.record.user),
+        )
 
 
 class SessionList(msgspec.Struct, frozen=True):

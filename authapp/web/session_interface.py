@@ -1,6 +1,6 @@
 """`flask.session` and its cookie: a Flask-Session backend that reads nothing before it is used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from functools import wraps
 from typing import Any
@@ -8,10 +8,13 @@ from typing import Any
 from flask import Flask, Request, Response
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 
-from authapp.errors import StoreUnavailable
+from authapp.access_tokens import AccessTokens
+from authapp.errors import StoreUnavailable, TwoIdentities
 from authapp.identity import ANONYMOUS, Anonymous, Identity
-from authapp.sessions import Client, Found, Live, SessionStore
+from authapp.session_records import Client, Found, Live
+from authapp.sessions import SessionStore
 from authapp.tokens import SessionToken, SessionTokens
+from authapp.web.access_tokens import HEADERS, read_access_tokens
 from authapp.web.cookies import all_values, read_cookie
 
 
@@ -22,8 +25,10 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     behind. Those set before are dropped at the end of the request.
 
     Attributes:
-        presented: the token the browser sent, if we minted it; its session may have ended.
-        brought_token: whether the browser sent one value under the cookie's name.
+        presented: the token in the cookie, if we minted it; its session may have ended.
+        brought_token: whether the visitor sent one value under the cookie's name, or an access
+            token.
+        brought_access_token: whether they sent an access token, sound or not.
         all_presented: gives every token of ours among the cookies, for log-out to end them all.
         brought_cookie: whether there is anything to clear.
     """
@@ -34,6 +39,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         presented: SessionToken | None,
         *,
         brought_token: bool,
+        brought_access_token: bool,
         all_presented: Callable[[], list[SessionToken]],
         brought_cookie: bool,
     ) -> None:
@@ -42,6 +48,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         self.brought_cookie = brought_cookie
         self.presented = presented
         self.brought_token = brought_token
+        self.brought_access_token = brought_access_token
         self._find: Callable[[], Found] = find
         self._found: Found = None
         self._has_found = False
@@ -57,6 +64,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
 
         Raises:
             StoreUnavailable: nobody could say.
+            TwoIdentities: the visitor sent two tokens that may name two sessions.
         """
         self.accessed = True
         if not self._has_found:
@@ -77,7 +85,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     @property
     def is_known(self) -> bool:
         """Whether who the visitor is has been asked already, so that asking again costs nothing."""
-        return self._has_found or self.presented is None
+        return self._has_found or not (self.presented or self.brought_access_token)
 
     @property
     def sid(self) -> str | None:
@@ -92,14 +100,17 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     # -- begin and end -------------------------------------------------------------------------
 
     def begin(self, live: Live) -> None:
-        """The visitor has this session from now on; its cookie goes out with the answer."""
+        """The visitor has this session from now on; its cookie goes out with the answer.
+
+        That of a program has none: its token never becomes a cookie.
+        """
         self._become(live)
-        self.issued, self.forgotten = live, False
+        self.issued, self.forgotten = (live if live.record.kind == "browser" else None), False
 
     def forget(self) -> None:
-        """The visitor has no session any more; the cookie is cleared with the answer."""
+        """The visitor has no session any more; their cookie is cleared with the answer."""
         self._become(None)
-        self.issued, self.forgotten = None, True
+        self.issued, self.forgotten = None, self.brought_cookie
 
     def _become(self, found: Found) -> None:
         self._found, self._has_found, self._has_data = found, True, False
@@ -147,6 +158,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
 
     Args:
         client: tells where the current request came from.
+        finish: sees the answer last, when all that the request changes is changed.
     """
 
     session_class = AuthSession
@@ -156,26 +168,40 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         app: Flask,
         store: SessionStore,
         tokens: SessionTokens,
+        access_tokens: AccessTokens,
         client: Callable[[], Client],
+        finish: Callable[[Response], None],
     ) -> None:
         super().__init__(app, serialization_format="json")
+        self._finish = finish
         self._store = store
         self._tokens = tokens
+        self._access_tokens = access_tokens
         self._client = client
 
     def open_session(self, app: Flask, request: Request) -> AuthSession:
         name, header = self.get_cookie_name(app), request.headers.get("Cookie", "")
         text = read_cookie(header, name)
         token = self._tokens.check(text) if text else None
+        sent = read_access_tokens(request.headers)
         return AuthSession(
-            lambda: self._store.find(token) if token else None,
+            lambda: self._find(token, sent),
             token,
-            brought_token=bool(text),
+            brought_token=bool(text or sent),
+            brought_access_token=bool(sent),
             all_presented=lambda: [
                 t for v in all_values(header, name) if (t := self._tokens.check(v))
             ],
             brought_cookie=name in header,
         )
+
+    def _find(self, token: SessionToken | None, access_tokens: Collection[str]) -> Found:
+        if len(access_tokens) + (token is not None) > 1:
+            raise TwoIdentities("Send the cookie or one access token, not two of them.")
+        for text in access_tokens:
+            claim = self._access_tokens.read(text)
+            return self._store.find(claim) if claim else None
+        return self._store.find(token) if token else None
 
     def save_session(self, app: Flask, session: AuthSession, response: Response) -> None:
         """Saves what changed, key by key, and sets or clears the cookie where a view asked for it.
@@ -188,12 +214,13 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         elif session.forgotten:
             response.delete_cookie(self.get_cookie_name(app), **self._cookie_attributes(app))
         if session.accessed or session.issued or session.forgotten:
-            response.vary.add("Cookie")
+            response.vary.update(("Cookie", *HEADERS))
         if session.modified:
             try:
                 self._save_data(session)
             except StoreUnavailable as error:
                 _become(response, app.make_response(app.handle_user_exception(error)))
+        self._finish(response)
 
     def _save_data(self, session: AuthSession) -> None:
         if live := session.live:
@@ -202,8 +229,12 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
                 self._store.patch(live, changed, removed)
 
     def regenerate(self, session: AuthSession) -> None:
-        """A new token for the same session; the old one is dead at once."""
-        if live := session.live:
+        """A new token for the same session; the old one is dead at once.
+
+        The session of a program keeps its token: there is no cookie to hand it a new one.
+        """
+        live = session.live
+        if live and live.record.kind == "browser":
             fresh = self._store.regenerate(live, self._client())
             if fresh:
                 session.begin(fresh)

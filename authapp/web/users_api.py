@@ -5,19 +5,26 @@ from uuid import UUID
 import msgspec
 from flask import Blueprint, Request, Response, request
 
-from authapp.errors import InvalidField, UnknownUser
+from authapp.errors import Forbidden, InvalidField, LastAdmin, UnknownRole, UnknownUser
 from authapp.identity import Permission
 from authapp.web.api import ProfileBody, bound_body, given
 from authapp.web.bodies import read_body
-from authapp.web.guards import permission_required, require_live, require_permission, services
+from authapp.web.description import Call, described
+from authapp.web.guards import (
+    client,
+    permission_required,
+    require_live,
+    require_permission,
+    services,
+)
 from authapp.web.representations import RoleList, RoleView, UserList, UserView, json_response
 
 
-class UserBody(ProfileBody):
+class UserBody(ProfileBody, forbid_unknown_fields=True):
     active: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-class RolesBody(msgspec.Struct):
+class RolesBody(msgspec.Struct, forbid_unknown_fields=True):
     roles: list[str]
 
 
@@ -26,6 +33,14 @@ users_api.before_request(bound_body)
 
 
 @users_api.get("/users/<uuid:user_id>")
+@described(
+    Call(
+        "A user: oneself, or anybody with the permission users:read",
+        {200: UserView},
+        fails=[Forbidden, UnknownUser],
+        headers={"X-Cache": "hit or miss: whether a copy told"},
+    )
+)
 def user(user_id: UUID) -> Response:
     person = require_live().record.user
     if user_id != person.id:
@@ -39,6 +54,19 @@ def user(user_id: UUID) -> Response:
 
 
 @users_api.get("/users")
+@described(
+    Call(
+        "Users, newest first",
+        {200: UserList},
+        "permission",
+        query={
+            "cursor": "next_cursor of the part before",
+            "limit": "how many, 1 to 200; 50 if left out",
+            "q": "part of the email or name",
+        },
+        fails=[InvalidField],
+    )
+)
 @permission_required(Permission.USERS_READ)
 def users() -> Response:
     page = services().users.page(
@@ -48,32 +76,68 @@ def users() -> Response:
 
 
 @users_api.patch("/users/<uuid:user_id>")
+@described(
+    Call(
+        "Changes a user; what is left out stays. A deactivated one's sessions end",
+        {200: UserView},
+        "permission",
+        UserBody,
+        fails=[UnknownUser, LastAdmin],
+        changes=True,
+    )
+)
 @permission_required(Permission.USERS_WRITE)
 def update_user(user_id: UUID) -> Response:
     body = read_body(request, UserBody)
     actor = require_live().record.user
     changed = services().authentication.update_user(
-        user_id, given(body.name), given(body.image), active=given(body.active), actor=actor
+        user_id,
+        given(body.name),
+        given(body.image),
+        active=given(body.active),
+        actor=actor,
+        address=client().address,
     )
     return json_response(UserView.of(changed))
 
 
 @users_api.put("/users/<uuid:user_id>/roles")
+@described(
+    Call(
+        "Gives a user exactly these roles",
+        {200: UserView},
+        "permission",
+        RolesBody,
+        fails=[UnknownUser, UnknownRole, LastAdmin],
+        changes=True,
+    )
+)
 @permission_required(Permission.ROLES_GRANT)
 def set_roles(user_id: UUID) -> Response:
     body = read_body(request, RolesBody)
     actor = require_live().record.user
-    return json_response(UserView.of(services().users.set_roles(user_id, body.roles, actor.id)))
+    changed = services().users.set_roles(user_id, body.roles, actor.id, client().address)
+    return json_response(UserView.of(changed))
 
 
 @users_api.delete("/users/<uuid:user_id>/sessions")
+@described(
+    Call(
+        "Ends all sessions of a user",
+        {204: None},
+        "permission",
+        fails=[UnknownUser],
+        changes=True,
+    )
+)
 @permission_required(Permission.SESSIONS_END)
 def end_sessions_of(user_id: UUID) -> tuple[str, int]:
-    services().authentication.end_sessions_of(user_id, require_live().record.user)
+    services().authentication.end_sessions_of(user_id, require_live().record.user, client().address)
     return "", 204
 
 
 @users_api.get("/roles")
+@described(Call("The roles there are, and what they allow", {200: RoleList}, "permission"))
 @permission_required(Permission.USERS_READ)
 def roles() -> Response:
     found = services().users.roles()

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 
 from authapp import Config, create_app, embedded, schema
 
-from .support import Stores, browser, log_in, sign_up
+from .support import Stores, browser, log_in, services_of, sign_up
 
 Settings = dict[str, Any]
 
@@ -64,9 +64,10 @@ def shared_app(settings: Settings) -> Flask:
 
 
 @pytest.fixture
-def app(shared_app: Flask, stores: Stores) -> Flask:
+def app(shared_app: Flask, stores: Stores) -> Iterator[Flask]:
     """The application with the default settings; it serves many tests, so leave it as it is."""
-    return shared_app
+    yield shared_app
+    services_of(shared_app).background.drain()  # or the next test would find what this one left
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -81,6 +82,7 @@ def ada(app: Flask, engines: Engines) -> Iterator[FlaskClient]:
         engines.start_postgres()
     if not engines.valkey.running:
         engines.start_valkey()
+    wait_for(lambda: stores_are(client, postgres="ok", redis="ok") == 200)
     assert client.get("/account").status_code == 200, "she is still logged in"
     assert token_of(client) == token
 
@@ -99,7 +101,7 @@ def assert_unknown(client: FlaskClient, path: str, data: dict[str, str] | None =
 
 
 def wait_for(done: Callable[[], bool]) -> None:
-    """Redis is trusted again only when its breaker has tried, a second after it opened."""
+    """A store is asked again only when its breaker has tried, a second after it opened."""
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -166,3 +168,18 @@ def test_without_both_nobody_can_say(ada: FlaskClient, app: Flask, engines: Engi
     for path in ("/", "/login", "/signup"):
         assert browser(app).get(path).status_code == 200
     assert ada.get("/nothing").status_code == 404
+
+
+def test_readiness_tells_of_a_redis_that_drops_what_it_likes(
+    ada: FlaskClient, engines: Engines
+) -> None:
+    with redis.Redis.from_url(engines.valkey.url) as server:
+        assert ada.get("/readyz").get_json()["problems"] == []
+        server.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            answer = ada.get("/readyz")
+        finally:
+            server.config_set("maxmemory-policy", "noeviction")
+    assert answer.status_code == 200
+    (problem,) = answer.get_json()["problems"]
+    assert "set it to noeviction" in problem

@@ -212,6 +212,20 @@ def test_a_taken_email_is_told_in_any_spelling(
     assert_beside(Page(answer), "email", "log in instead")
 
 
+def test_too_many_sign_ups_from_an_address(make_app: MakeApp, stores: Stores) -> None:
+    client = browser(make_app(LOGIN_LIMIT_PER_ADDRESS="2 per minute"))
+    taken = {"email": EMAIL, "password": PASSWORD}
+    assert [client.post("/signup", data=taken).status_code for _ in range(2)] == [303, 409]
+    refused = client.post("/signup", data={"email": "grace@example.org", "password": PASSWORD})
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    page = Page(refused)
+    assert re.search(r"Too many attempts. Try again in \d+ seconds.", page.text)
+    assert page.by_id("email")["value"] == "grace@example.org"
+    assert not page.by_id("password").get("value"), "a password is never sent back"
+    assert len(stores.sql("SELECT 1 FROM users")) == 1
+
+
 # -- log-in and log-out ----------------------------------------------------------------------------
 
 

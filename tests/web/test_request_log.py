@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,3 +119,82 @@ def test_a_statement_that_fails_is_logged_without_its_values(
         stores.sql("ALTER TABLE users RENAME COLUMN other TO password_hash")
     assert len([line for line in lines(log) if line["level"] == "error"]) == 2
     assert_clean(log)
+
+
+# -- the id ----------------------------------------------------------------------------------------
+
+ID = "0af7651916cd43dd8448eb211c80319c"
+ACCEPTED = [
+    ID,
+    "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+    "a",
+    "Root.1_abc-2",
+    "x" * 64,
+]
+REFUSED = {
+    "empty": "",
+    "too long": "x" * 65,
+    "far too long": "x" * 8_000,
+    "blank": "a b",
+    "blank around": f" {ID}",
+    "line break": f'{ID}\n{{"event": "planted"}}',
+    "line break at the end": f"{ID}\n",
+    "carriage return": f"{ID}\r\nSet-Cookie: a=b",
+    "escape": "\x1b[2J",
+    "NUL": f"{ID}\0",
+    "quote": 'a"b',
+    "markup": "<b>",
+    "no ASCII": "Ã©tude",
+    "digits of another script": "\u0663",
+    "two": f"{ID},{ID}",
+}
+
+
+def ids(app: Flask, log: io.StringIO, sent: str | None) -> set[str]:
+    """Wherever the id of a request is told: header, body and log."""
+    (handler,) = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
+    handler.setStream(log)  # `make_app` set logging up anew
+    client = browser(app)
+    if sent is not None:
+        client.environ_base["HTTP_X_REQUEST_ID"] = sent  # as a server passes it on
+    answer = client.get("/api/v1/me")
+    assert answer.status_code == 401
+    assert len(answer.headers.getlist("X-Request-ID")) == 1
+    assert len(lines(log)) == 1, "one line each"
+    told = {line["request_id"] for line in lines(log)}
+    return told | {answer.headers["X-Request-ID"], answer.get_json()["request_id"]}
+
+
+@pytest.mark.parametrize("sent", ACCEPTED)
+def test_the_id_of_a_trusted_proxy_is_taken(make_app: MakeApp, log: io.StringIO, sent: str) -> None:
+    assert ids(make_app(TRUSTED_PROXY_HOPS=1), log, sent) == {sent}
+
+
+@pytest.mark.parametrize("sent", [*REFUSED.values(), None], ids=[*REFUSED, "none"])
+def test_what_is_no_id_is_not_taken(make_app: MakeApp, log: io.StringIO, sent: str | None) -> None:
+    (told,) = ids(make_app(TRUSTED_PROXY_HOPS=1), log, sent)
+    assert re.fullmatch("[0-9a-f]{32}", told)
+    assert told != ID
+    assert "planted" not in log.getvalue()
+
+
+def test_without_a_trusted_proxy_no_id_is_taken(make_app: MakeApp, log: io.StringIO) -> None:
+    (told,) = ids(make_app(), log, ID)
+    assert re.fullmatch("[0-9a-f]{32}", told)
+    assert told != ID
+
+
+def test_each_request_has_its_own_id(make_app: MakeApp) -> None:
+    """Also on a connection that is kept: what one request brought is not the next one's."""
+    app = make_app(TRUSTED_PROXY_HOPS=1)
+    client = browser(app)
+    sent = [{"X-Request-ID": ID}, {}, {}]
+    told = [client.get("/healthz", headers=one).headers["X-Request-ID"] for one in sent]
+    assert told[0] == ID
+    assert len(set(told)) == 3
+
+
+def test_the_error_page_quotes_the_id(make_app: MakeApp) -> None:
+    client = browser(make_app(TRUSTED_PROXY_HOPS=1))
+    page = client.get("/nowhere", headers={"X-Request-ID": ID}).get_data(as_text=True)
+    assert f"<code>{ID}</code>" in page

@@ -1,0 +1,158 @@
+"""Postgres: reachable, new enough, migrated, writable, safe to talk to, with room for us."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg2 import errorcodes
+from sqlalchemy import create_engine, func, select, text
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from authapp.config import Config
+from authapp.database import CONNECT_TIMEOUT, STATEMENT_TIMEOUT, driver_url
+from authapp.doctor.clocks import Clocks
+from authapp.doctor.findings import Finding, State, reason
+from authapp.doctor.hosts import is_loopback
+from authapp.models import PendingFence
+
+NEEDED = 11  # CREATE TRIGGER … EXECUTE FUNCTION
+MAINTAINED = 14  # older ones get no security fixes
+WRITTEN = ("users", "user_roles", "sessions", "audit_events", "pending_fences")
+
+
+def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]:
+    """
+    Args:
+        pool_size: connections that each worker may open.
+    """
+    url = driver_url(config.DATABASE_URL)
+    engine = create_engine(
+        url,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",  # so that a question that fails leaves the next one alone
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT,
+            "application_name": "authapp doctor",
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT}s",
+        },
+    )
+    try:
+        with engine.connect() as connection:
+            yield _version(connection)
+            yield _transport(connection)
+            clocks.compare("postgres", lambda: _time(connection))
+            migrations = _migrations(connection)
+            yield migrations
+            if migrations.state is State.OK:
+                yield _writes(connection)
+                yield _fences(connection)
+            yield _room(connection, config.WEB_CONCURRENCY * pool_size)
+    except DBAPIError as error:
+        why = reason(error.orig or error, url.password)
+        remedy = "start it, or correct DATABASE_URL"
+        yield Finding("postgres", State.FAIL, f"it can't be asked: {why}", remedy)
+
+
+def _number(connection: Connection, setting: str) -> int:
+    found = connection.scalar(text("SELECT current_setting(:name)"), {"name": setting})
+    return int(found or 0)
+
+
+def _time(connection: Connection) -> float:
+    return float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
+
+
+def _version(connection: Connection) -> Finding:
+    major, minor = divmod(_number(connection, "server_version_num"), 10_000)
+    told = f"PostgreSQL {major}.{minor} answers"
+    if major < NEEDED:
+        return Finding(
+            "postgres", State.FAIL, told, f"use {NEEDED} at least, better a maintained one"
+        )
+    if major < MAINTAINED:
+        remedy = f"upgrade it to {MAINTAINED} or newer"
+        return Finding("postgres", State.WARN, f"{told}, but is no longer maintained", remedy)
+    return Finding("postgres", State.OK, told)
+
+
+def _transport(connection: Connection) -> Finding:
+    driver: Any = connection.connection.driver_connection
+    asked: dict[str, str] = driver.info.dsn_parameters  # with what libpq took from the environment
+    hosts = asked.get("host") or asked.get("hostaddr") or ""
+    return judge_transport(hosts, asked.get("sslmode", ""), driver.info.ssl_in_use)
+
+
+def judge_transport(hosts: str, sslmode: str, encrypted: bool) -> Finding:
+    """
+    Args:
+        hosts: names, addresses or directories of sockets, with commas between; may be empty.
+        encrypted: whether this very connection is.
+    """
+    check = "postgres transport"
+    away = [host for host in hosts.split(",") if not _is_local(host)]
+    if not away:
+        return Finding(check, State.OK, "it is on this machine")
+    there = ", ".join(away)
+    verify = "add ?sslmode=verify-full&sslrootcert=… to DATABASE_URL"
+    if not encrypted:
+        return Finding(check, State.WARN, f"what is sent to {there} is not encrypted", verify)
+    if sslmode not in {"verify-ca", "verify-full"}:
+        return Finding(check, State.WARN, f"nothing proves that it is {there} who answers", verify)
+    return Finding(check, State.OK, f"TLS, and {there} is verified")
+
+
+def _is_local(host: str) -> bool:
+    return not host or host.startswith(("/", "@")) or is_loopback(host)
+
+
+def _migrations(connection: Connection) -> Finding:
+    from authapp import schema  # noqa: PLC0415 — brings Alembic, which no worker needs
+
+    found, wanted = schema.revisions(connection)
+    if found == wanted:
+        return Finding("postgres schema", State.OK, f"at migration {found}")
+    told = f"at migration {found or 'none'}, this version needs {wanted}"
+    return Finding("postgres schema", State.FAIL, told, "run `flask --app wsgi db upgrade`")
+
+
+def _writes(connection: Connection) -> Finding:
+    """Asks for changes of no row: refused exactly when those of rows would be."""
+    check = "postgres writes"
+    try:
+        for table in WRITTEN:
+            for change in (
+                "INSERT INTO {0} SELECT * FROM {0} WHERE false",
+                "DELETE FROM {0} WHERE false",
+            ):
+                connection.execute(text(change.format(table)))
+    except DBAPIError as error:
+        why = reason(error.orig or error)
+        code = getattr(error.orig, "pgcode", None)
+        if code == errorcodes.READ_ONLY_SQL_TRANSACTION:
+            remedy = "point DATABASE_URL at the primary (target_session_attrs=read-write finds it)"
+            return Finding(check, State.FAIL, f"it only reads: {why}", remedy)
+        if code == errorcodes.INSUFFICIENT_PRIVILEGE:
+            remedy = "grant it to the account in DATABASE_URL"
+            return Finding(check, State.FAIL, f"a right is missing: {why}", remedy)
+        raise
+    return Finding(check, State.OK, "it takes changes")
+
+
+def _fences(connection: Connection) -> Finding:
+    waiting = connection.scalar(select(func.count()).select_from(PendingFence)) or 0
+    if waiting:
+        told = f"{waiting} wait until Redis takes them; until then copies may be behind"
+        remedy = "once Redis answers run `flask --app wsgi maintenance`"
+        return Finding("pending fences", State.WARN, told, remedy)
+    return Finding("pending fences", State.OK, "none")
+
+
+def _room(connection: Connection, wanted: int) -> Finding:
+    reserved = _number(connection, "superuser_reserved_connections")
+    room = _number(connection, "max_connections") - reserved
+    told = f"one instance may open {wanted} of {room}"
+    if wanted > room:
+        remedy = "raise max_connections, lower WEB_CONCURRENCY, or put PgBouncer in between"
+        return Finding("postgres connections", State.WARN, told, remedy)
+    return Finding("postgres connections", State.OK, told)

@@ -1,0 +1,140 @@
+"""Settings that are accepted and may yet be unsafe."""
+
+from collections.abc import Iterator
+
+from zxcvbn import zxcvbn
+
+from authapp.config import Config
+from authapp.doctor.findings import Finding, State
+from authapp.doctor.hosts import is_loopback
+
+# Guesses an attacker who knows words, dates and keyboards would need, as a power of ten. 32 random
+# bytes need far more; what people make up, and what is repeated, mostly less.
+GUESSES = 30
+BCRYPT_ROUNDS = 12
+AAL1_SECONDS = 30 * 86_400  # NIST SP 800-63B-4, 2.1.3: re-authentication at least so often
+
+MAKE_ONE = "`python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    yield _secret("SECRET_KEY", config.SECRET_KEY)
+    yield _secret("PASSWORD_PEPPER", config.PASSWORD_PEPPER)
+    if set(config.SECRET_KEY) & set(config.PASSWORD_PEPPER):
+        yield Finding(
+            "secrets",
+            State.WARN,
+            "SECRET_KEY and PASSWORD_PEPPER share a secret, so one leak loses both",
+            "give each its own; add the new one in front to rotate",
+        )
+    yield _bcrypt(config)
+    yield _cookie_flags(config)
+    yield _cookie_name(config)
+    yield _cookie_domain(config)
+    yield _session_limits(config)
+    yield _proxies(config)
+    yield _redirects(config)
+
+
+def _secret(name: str, secrets: tuple[str, ...]) -> Finding:
+    weak = [number for number, secret in enumerate(secrets, 1) if _guesses(secret) < GUESSES]
+    if weak:
+        which = "" if len(secrets) == 1 else f" (number {', '.join(map(str, weak))} of the list)"
+        text = f"it can be guessed: repeated, in a row, or made of words{which}"
+        return Finding(name, State.WARN, text, f"make a random one with {MAKE_ONE}")
+    rotating = f", {len(secrets) - 1} of them retiring" if len(secrets) > 1 else ""
+    return Finding(name, State.OK, f"{len(secrets)} set{rotating}")
+
+
+def _guesses(secret: str) -> float:
+    return float(zxcvbn(secret[:72])["guesses_log10"])  # it reads no more, and need not
+
+
+def _bcrypt(config: Config) -> Finding:
+    rounds = config.BCRYPT_ROUNDS
+    if rounds < BCRYPT_ROUNDS:
+        text = f"{rounds} rounds make stolen hashes cheap to guess"
+        remedy = f"set BCRYPT_ROUNDS to {BCRYPT_ROUNDS} or more; people are rehashed as they log in"
+        return Finding("passwords", State.WARN, text, remedy)
+    return Finding("passwords", State.OK, f"bcrypt with {rounds} rounds")
+
+
+def _cookie_flags(config: Config) -> Finding:
+    check = "cookie flags"
+    if config.SESSION_COOKIE_SECURE:
+        return Finding(check, State.OK, "HttpOnly, Secure, SameSite=Lax")
+    text = "without Secure browsers send the session over plain HTTP too"
+    remedy = "serve over HTTPS and set SESSION_COOKIE_SECURE to 1"
+    if not is_loopback(config.HOST):
+        return Finding(check, State.FAIL, text, remedy)
+    if config.TRUSTED_PROXY_HOPS:
+        return Finding(check, State.WARN, text, remedy)
+    return Finding(check, State.OK, "HttpOnly, SameSite=Lax; no Secure, as only this machine asks")
+
+
+def _cookie_name(config: Config) -> Finding:
+    name = config.SESSION_COOKIE_NAME
+    if name.startswith("__Host-"):
+        text = f"{name}: browsers take it from this host alone"
+        return Finding("cookie name", State.OK, text)
+    advice = ""
+    if config.SESSION_COOKIE_SECURE and not config.SESSION_COOKIE_DOMAIN:
+        advice = (
+            f"with SESSION_COOKIE_NAME=__Host-{name.removeprefix('__Secure-')} no other host "
+            "of the domain could plant one (it logs everybody out once)"
+        )
+    return Finding("cookie name", State.OK, name, advice)
+
+
+def _cookie_domain(config: Config) -> Finding:
+    check, domain = "cookie domain", config.SESSION_COOKIE_DOMAIN
+    if not domain:
+        return Finding(check, State.OK, "this host alone")
+    text = f"every host under {domain.lstrip('.')} receives the session, and can use it"
+    return Finding(
+        check, State.WARN, text, "leave SESSION_COOKIE_DOMAIN empty unless all are yours"
+    )
+
+
+def _session_limits(config: Config) -> Finding:
+    check = "session limits"
+    limits = {
+        "SESSION_ABSOLUTE_SECONDS": config.SESSION_ABSOLUTE_SECONDS,
+        "REMEMBER_ME_SECONDS": config.REMEMBER_ME_SECONDS,
+    }
+    over = [name for name, seconds in limits.items() if seconds > AAL1_SECONDS]
+    if over:
+        text = f"longer than 30 days, which NIST SP 800-63B-4 allows at AAL1: {', '.join(over)}"
+        return Finding(check, State.WARN, text, f"set it to {AAL1_SECONDS} or less")
+    text = (
+        f"idle {_span(config.SESSION_IDLE_SECONDS)}, in all "
+        f"{_span(config.SESSION_ABSOLUTE_SECONDS)}, remembered "
+        f"{_span(config.REMEMBER_ME_SECONDS)}: within NIST SP 800-63B-4 for AAL1"
+    )
+    return Finding(check, State.OK, text)
+
+
+def _span(seconds: int) -> str:
+    for unit, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= unit and seconds % unit == 0:
+            count = seconds // unit
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return f"{seconds} seconds"
+
+
+def _proxies(config: Config) -> Finding:
+    check, hops = "proxy trust", config.TRUSTED_PROXY_HOPS
+    if hops:
+        text = f"X-Forwarded-* and X-Request-ID are believed, as {hops} in front set them"
+        return Finding(check, State.OK, text, "let nobody reach this port past them")
+    if is_loopback(config.HOST):
+        return Finding(check, State.OK, "no proxy is believed")
+    text = f"no proxy is believed, and {config.HOST or 'every address'} can be reached directly"
+    advice = "behind a proxy set TRUSTED_PROXY_HOPS, or all people share one log-in limit"
+    return Finding(check, State.OK, text, advice)
+
+
+def _redirects(config: Config) -> Finding:
+    hosts = ", ".join(config.ALLOWED_REDIRECT_HOSTS)
+    text = f"log-in may lead to this site and to {hosts}" if hosts else "log-in leads to this site"
+    return Finding("redirects", State.OK, text)

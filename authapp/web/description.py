@@ -1,0 +1,229 @@
+"""The OpenAPI 3.1 description of the JSON API, made from the records its calls read and answer."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from flask import Flask
+
+from authapp import errors
+from authapp.web.error_handlers import answer_to
+
+PREFIX = "/api/v1"
+Needs = Literal["nobody", "somebody", "permission"]
+View = TypeVar("View", bound=Callable[..., Any])
+
+_WHO = {
+    "nobody": (),
+    "somebody": (errors.NotAuthenticated,),
+    "permission": (errors.NotAuthenticated, errors.Forbidden),
+}
+
+
+class ProblemBody(msgspec.Struct, kw_only=True):
+    """What went wrong (RFC 9457). Switch on `code`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class LaterAnswer(msgspec.Struct):
+    """The change is made; other instances follow within so many seconds."""
+
+    effective_within: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a call of the API does, for who reads about it.
+
+    Attributes:
+        summary: a line for people.
+        answers: status → the record in the body, None for no body.
+        needs: who may call it at all.
+        body: the record it reads.
+        query: names of parameters → what they are for.
+        headers: of its answers → what they say.
+        fails: errors of its own, beside those that all calls may have.
+        changes: it changes something, which may take effect later (202).
+    """
+
+    summary: str
+    answers: Mapping[int, type | None]
+    needs: Needs = "somebody"
+    body: type[msgspec.Struct] | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fails: Sequence[type[errors.AuthappError]] = ()
+    changes: bool = False
+
+
+_CALLS: dict[Callable[..., Any], Call] = {}
+
+
+def described(call: Call) -> Callable[[View], View]:
+    """Says what a view does. Outermost, so that Flask knows the view it names."""
+
+    def note(view: View) -> View:
+        _CALLS[view] = call
+        return view
+
+    return note
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A call where it can be reached.
+
+    Attributes:
+        path: as OpenAPI writes it, `/api/v1/users/{user_id}`.
+        parameters: names in the path.
+    """
+
+    name: str
+    method: str
+    path: str
+    parameters: tuple[str, ...]
+    call: Call
+
+
+def operations(app: Flask) -> Iterator[Operation]:
+    """All calls of the API.
+
+    Raises:
+        KeyError: one is not described.
+    """
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        if not rule.rule.startswith(PREFIX) or rule.endpoint.startswith("api_docs."):
+            continue
+        path = rule.rule.replace("<uuid:", "{").replace(">", "}")
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            yield Operation(
+                rule.endpoint.rpartition(".")[2],
+                method,
+                path,
+                tuple(sorted(rule.arguments)),
+                _CALLS[view],
+            )
+
+
+def document(app: Flask, cookie: str, version: str) -> dict[str, Any]:
+    """The description, ready for JSON.
+
+    Args:
+        cookie: the name of the session cookie.
+    """
+    found = sorted(operations(app), key=lambda o: (o.path, o.method))
+    records: set[type] = {ProblemBody, LaterAnswer}
+    for operation in found:
+        records |= {record for record in operation.call.answers.values() if record}
+        records |= {operation.call.body} if operation.call.body else set()
+    ordered = sorted(records, key=lambda record: record.__name__)
+    _, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in found:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "authapp",
+            "version": version,
+            "description": "Sessions, accounts and roles. Errors are application/problem+json.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "cookie": {"type": "apiKey", "in": "cookie", "name": cookie},
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-Access-Token"},
+            },
+        },
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    call = operation.call
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": call.summary,
+        "responses": _responses(call),
+    }
+    parameters = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "format": "uuid"},
+        }
+        for name in operation.parameters
+    ] + [
+        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+        for name, text in call.query.items()
+    ]
+    if parameters:
+        described["parameters"] = parameters
+    if call.body:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _reference(call.body)}},
+        }
+    if call.needs != "nobody":
+        described["security"] = [{"cookie": []}, {"bearer": []}, {"header": []}]
+    return described
+
+
+def _responses(call: Call) -> dict[str, Any]:
+    answers = dict(call.answers)
+    if call.changes:
+        answers[202] = LaterAnswer
+    found = {
+        str(status): {
+            "description": (record.__doc__ or "").strip().split("\n")[0] if record else "Done.",
+            **({"content": {"application/json": {"schema": _reference(record)}}} if record else {}),
+            **({"headers": _headers(call)} if call.headers and status == 200 else {}),
+        }
+        for status, record in answers.items()
+    }
+    problem = {"application/problem+json": {"schema": _reference(ProblemBody)}}
+    for status, codes in sorted(_failures(call).items()):
+        found[str(status)] = {
+            "description": "code: " + ", ".join(f"`{code}`" for code in sorted(codes)),
+            "content": problem,
+        }
+    return found
+
+
+def _headers(call: Call) -> dict[str, Any]:
+    return {
+        name: {"description": text, "schema": {"type": "string"}}
+        for name, text in call.headers.items()
+    }
+
+
+def _failures(call: Call) -> dict[int, set[str]]:
+    """Status → codes."""
+    kinds = {errors.StoreUnavailable, errors.TwoIdentities, *_WHO[call.needs], *call.fails}
+    if call.body:
+        kinds |= {errors.InvalidJson, errors.InvalidField}
+    if call.changes or call.body:
+        kinds.add(errors.CrossOrigin)
+    found: dict[int, set[str]] = {}
+    for kind in kinds:
+        for status, code in answer_to(kind):
+            found.setdefault(status, set()).add(code)
+    if call.body:
+        found[413] = {"request_entity_too_large"}
+        found[415] = {"unsupported_media_type"}
+    return found
+
+
+def _reference(record: type) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{record.__name__}"}

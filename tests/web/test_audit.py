@@ -1,0 +1,225 @@
+"""`/admin/audit`: what happened to whom, by whom, from where; and that all acts get there."""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from authapp.audit import EVENTS
+from authapp.web.messages import HAPPENED
+
+from .support import (
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    Page,
+    Stores,
+    browser,
+    log_in,
+    services_of,
+    sign_up,
+    signed_in_as,
+)
+
+ROOT = "root@example.org"
+HERE, THERE = "192.0.2.1", "192.0.2.9"
+
+
+@pytest.fixture
+def admin(app: Flask) -> FlaskClient:
+    sign_up(app, ROOT, name="Root", roles=["admin"])
+    client = signed_in_as(app, ROOT)
+    client.environ_base["REMOTE_ADDR"] = THERE
+    return client
+
+
+def recorded(app: Flask, stores: Stores, *events: str) -> list[tuple[str, str, str, str]]:
+    """Event, about whom, by whom (emails), from where; oldest first."""
+    services_of(app).background.drain()
+    return stores.sql(
+        "SELECT event, u.email, a.email, address FROM audit_events e"
+        " LEFT JOIN users u ON u.id = user_id LEFT JOIN users a ON a.id = actor_id"
+        " WHERE event = ANY(%s) ORDER BY e.id",
+        list(events),
+    )
+
+
+def test_every_event_has_words_for_people() -> None:
+    assert set(HAPPENED) == set(EVENTS)
+
+
+# -- what people and administrators do is on record ------------------------------------------------
+
+
+def test_what_a_person_does_is_on_record(app: Flask, stores: Stores) -> None:
+    client = browser(app)
+    client.environ_base["REMOTE_ADDR"] = HERE
+    name = {"email": EMAIL, "password": PASSWORD}
+    assert client.post("/signup", data=name).status_code == 303
+    assert log_in(client, password="not the password").status_code == 401
+    assert log_in(client).status_code == 303
+    assert client.post("/account", data={"name": "Ada King"}).status_code == 303
+    assert client.patch("/api/v1/me", json={"name": "Ada"}).status_code == 200
+    change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+    assert client.post("/account/password", data=change).status_code == 303
+    assert client.post("/logout").status_code == 303
+    events = ("user.created", "login.failed", "session.begun", "profile.changed")
+    assert recorded(app, stores, *events, "password.changed") == [
+        ("user.created", EMAIL, EMAIL, HERE),
+        ("login.failed", EMAIL, None, HERE),
+        ("session.begun", EMAIL, EMAIL, HERE),
+        ("profile.changed", EMAIL, EMAIL, HERE),
+        ("profile.changed", EMAIL, EMAIL, HERE),
+        ("password.changed", EMAIL, EMAIL, HERE),
+    ]
+    assert recorded(app, stores, "session.ended")[-1][3] == HERE
+
+
+def test_signing_up_by_the_api_is_on_record(app: Flask, stores: Stores) -> None:
+    client = browser(app)
+    client.environ_base["REMOTE_ADDR"] = HERE
+    body = {"email": EMAIL, "password": PASSWORD}
+    assert client.post("/api/v1/signup", json=body).status_code == 201
+    assert recorded(app, stores, "user.created") == [("user.created", EMAIL, EMAIL, HERE)]
+
+
+Act = tuple[str, str, str, dict[str, Any]]
+ACTS: list[Act] = [
+    ("roles.set", "POST", "/admin/users/*/roles", {"data": {"roles": ["admin"]}}),
+    ("user.deactivated", "POST", "/admin/users/*/deactivate", {}),
+    ("user.activated", "POST", "/admin/users/*/activate", {}),
+    ("sessions.ended", "POST", "/admin/users/*/end-sessions", {}),
+    ("roles.set", "PUT", "/api/v1/users/*/roles", {"json": {"roles": ["admin"]}}),
+    ("user.deactivated", "PATCH", "/api/v1/users/*", {"json": {"active": False}}),
+    ("user.activated", "PATCH", "/api/v1/users/*", {"json": {"active": True}}),
+    ("profile.changed", "PATCH", "/api/v1/users/*", {"json": {"name": "Other"}}),
+    ("sessions.ended", "DELETE", "/api/v1/users/*/sessions", {}),
+]
+
+
+@pytest.mark.parametrize("act", ACTS, ids=[f"{a[1]} {a[2]} {a[0]}" for a in ACTS])
+def test_what_an_administrator_does_is_on_record(
+    app: Flask, admin: FlaskClient, person: str, stores: Stores, act: Act
+) -> None:
+    event, method, path, sent = act
+    answer = admin.open(path.replace("*", person), method=method, **sent)
+    assert answer.status_code in {200, 204, 303}
+    assert recorded(app, stores, event) == [(event, EMAIL, ROOT, THERE)]
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def rows(page: Page) -> int:
+    return len([a for a in page.all("tr") if a.get("role") == "row"]) - 1
+
+
+def test_the_page_tells_who_did_what_to_whom_from_where(
+    app: Flask, admin: FlaskClient, person: str
+) -> None:
+    admin.post(f"/admin/users/{person}/roles", data={"roles": ["admin", "user"]})
+    page = Page(admin.get("/admin/audit"))
+    assert rows(page) == 4
+    told = " ".join(page.text.split())
+    newest, rest = told.index("Roles set roles: admin, user"), told.index("Logged in kind: browser")
+    assert newest < rest, "the newest first"
+    line = told[newest:rest]
+    assert "Ada" in line
+    assert "Root" in line
+    assert THERE in line
+    links = [a["href"] for a in page.all("a")]
+    assert f"/admin/users/{person}" in links
+    (time, *_) = page.all("time")
+    assert time["datetime"].endswith("+00:00")
+
+
+def test_a_user_leads_to_what_happened_to_them(app: Flask, admin: FlaskClient, person: str) -> None:
+    log_in(browser(app), password="not the password")
+    services_of(app).background.drain()
+    links = [a["href"] for a in Page(admin.get(f"/admin/users/{person}")).all("a")]
+    assert f"/admin/audit?user={person}" in links
+    page = Page(admin.get(f"/admin/audit?user={person}"))
+    assert rows(page) == 2
+    assert "Only about Ada." in page.text
+    assert page.by_id("user")["value"] == person
+    assert "Root" not in page.text
+    page = Page(admin.get(f"/admin/audit?user={person}&event=login.failed"))
+    assert rows(page) == 1
+    (chosen,) = [a for a in page.all("option") if "selected" in a]
+    assert chosen["value"] == "login.failed"
+
+
+def test_the_next_page_keeps_what_was_asked_for(
+    admin: FlaskClient, person: str, stores: Stores
+) -> None:
+    stores.sql(
+        "INSERT INTO audit_events (at, event, user_id)"
+        " SELECT now(), 'session.begun', %s FROM generate_series(1, 120)",
+        person,
+    )
+    path, counts = f"/admin/audit?user={person}&event=session.begun", []
+    while path:
+        page = Page(admin.get(path))
+        counts.append(rows(page))
+        path = next((a["href"] for a in page.all("a") if a.get("rel") == "next"), "")
+    assert counts == [50, 50, 20]
+
+
+@pytest.mark.parametrize("query", ["user=x", "event=x", "cursor=x", "user=%00", "cursor=-1"])
+def test_a_question_that_is_none(admin: FlaskClient, query: str) -> None:
+    answer = admin.get(f"/admin/audit?{query}")
+    assert answer.status_code == 400
+    assert "Error 400" in Page(answer).text
+
+
+def test_nothing_that_is_there(admin: FlaskClient) -> None:
+    page = Page(admin.get("/admin/audit?event=password.set"))
+    assert "There are no such events." in page.text
+    page = Page(admin.get(f"/admin/audit?user={'0' * 8}-0000-0000-0000-{'0' * 12}&event="))
+    assert "There are no such events." in page.text
+
+
+def test_what_others_typed_is_text(admin: FlaskClient, app: Flask, stores: Stores) -> None:
+    markup = "<b id=planted>"
+    sign_up(app, "x@example.org", name=markup)
+    stores.sql("UPDATE audit_events SET address = %s", markup)
+    page = Page(admin.get("/admin/audit"))
+    assert markup in page.text
+    assert not [a for _, a in page.elements if a.get("id") == "planted"]
+
+
+def test_who_may_read_the_log_alone_sees_names_without_links(
+    app: Flask, stores: Stores, person: str
+) -> None:
+    stores.sql(
+        "INSERT INTO roles (id, name, permissions) VALUES (99, 'auditor', ARRAY['audit:read'])"
+    )
+    try:
+        sign_up(app, "looks@example.org", roles=["auditor"])
+        looks = signed_in_as(app, "looks@example.org")
+        page = Page(looks.get("/admin/audit"))
+        assert "Ada" in page.text
+        links = [a["href"] for a in page.all("a")]
+        assert not [link for link in links if link.startswith("/admin/users")]
+        assert "/admin/audit" in links, "in the menu"
+        assert looks.get("/admin/users").status_code == 403
+    finally:
+        stores.clear()
+        stores.sql("DELETE FROM roles WHERE id = 99")
+
+
+def test_who_may_see_users_alone_is_shown_no_way_to_the_log(
+    app: Flask, stores: Stores, person: str
+) -> None:
+    stores.sql(
+        "INSERT INTO roles (id, name, permissions) VALUES (99, 'reader', ARRAY['users:read'])"
+    )
+    try:
+        sign_up(app, "looks@example.org", roles=["reader"])
+        looks = signed_in_as(app, "looks@example.org")
+        page = Page(looks.get(f"/admin/users/{person}"))
+        assert not [a for a in page.all("a") if "audit" in a["href"]]
+    finally:
+        stores.clear()
+        stores.sql("DELETE FROM roles WHERE id = 99")

@@ -1,0 +1,327 @@
+"""Who may do what: every call with every kind of visitor, on what is theirs and what is not."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from authapp.identity import Permission
+
+from .support import (
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    Stores,
+    browser,
+    problem,
+    services_of,
+    sign_up,
+    signed_in_as,
+)
+
+# Nobody; somebody without a permission; who has one only, in the order of Permission; an
+# administrator; and one who was signed in when they were deactivated.
+VISITORS = ("anonymous", "user", *(str(p) for p in Permission), "admin", "deactivated")
+
+# <own>, <other>, <missing>: ids of users, of sessions where it says so. Status by visitor:
+#                                        anon user read write grant end audit admin deactivated
+MATRIX = """
+GET    /                                  200  200  200  200  200  200  200  200  200
+GET    /signup                            200  200  200  200  200  200  200  200  200
+POST   /signup                            303  303  303  303  303  303  303  303  303
+GET    /login                             200  302  302  302  302  302  302  302  200
+POST   /login                             303  303  303  303  303  303  303  303  303
+POST   /logout                            303  303  303  303  303  303  303  303  303
+GET    /logged-out.css                    200  200  200  200  200  200  200  200  200
+GET    /healthz                           200  200  200  200  200  200  200  200  200
+GET    /readyz                            200  200  200  200  200  200  200  200  200
+GET    /metrics                           200  200  200  200  200  200  200  200  200
+GET    /account                           302  200  200  200  200  200  200  200  302
+POST   /account                           302  303  303  303  303  303  303  303  302
+GET    /account/password                  302  200  200  200  200  200  200  200  302
+POST   /account/password                  302  303  303  303  303  303  303  303  302
+GET    /account/sessions                  302  200  200  200  200  200  200  200  302
+POST   /account/sessions/<own>/end        302  303  303  303  303  303  303  303  302
+POST   /account/sessions/<other>/end      302  404  404  404  404  404  404  404  302
+POST   /account/sessions/<missing>/end    302  404  404  404  404  404  404  404  302
+POST   /account/sessions/end-others       302  303  303  303  303  303  303  303  302
+GET    /admin/users                       302  403  200  403  403  403  403  200  302
+GET    /admin/users/<own>                 302  403  200  403  403  403  403  200  302
+GET    /admin/users/<other>               302  403  200  403  403  403  403  200  302
+GET    /admin/users/<missing>             302  403  404  403  403  403  403  404  302
+POST   /admin/users/<own>/roles           302  403  403  403  303  403  403  303  302
+POST   /admin/users/<other>/roles         302  403  403  403  303  403  403  303  302
+POST   /admin/users/<missing>/roles       302  403  403  403  404  403  403  404  302
+POST   /admin/users/<own>/activate        302  403  403  303  403  403  403  303  302
+POST   /admin/users/<other>/activate      302  403  403  303  403  403  403  303  302
+POST   /admin/users/<missing>/activate    302  403  403  404  403  403  403  404  302
+POST   /admin/users/<own>/deactivate      302  403  403  303  403  403  403  303  302
+POST   /admin/users/<other>/deactivate    302  403  403  303  403  403  403  303  302
+POST   /admin/users/<missing>/deactivate  302  403  403  404  403  403  403  404  302
+POST   /admin/users/<own>/end-sessions    302  403  403  403  403  303  403  303  302
+POST   /admin/users/<other>/end-sessions  302  403  403  403  403  303  403  303  302
+POST   /admin/users/<missing>/end-sessions 302 403  403  403  403  404  403  404  302
+GET    /admin/audit                       302  403  403  403  403  403  200  200  302
+POST   /api/v1/signup                     201  201  201  201  201  201  201  201  201
+POST   /api/v1/login                      200  200  200  200  200  200  200  200  200
+POST   /api/v1/tokens                     200  200  200  200  200  200  200  200  200
+POST   /api/v1/tokens/refresh             401  401  401  401  401  401  401  401  401
+GET    /api/v1/                           200  200  200  200  200  200  200  200  200
+GET    /api/v1/openapi.json               200  200  200  200  200  200  200  200  200
+POST   /api/v1/logout                     204  204  204  204  204  204  204  204  204
+GET    /api/v1/me                         401  200  200  200  200  200  200  200  401
+PATCH  /api/v1/me                         401  200  200  200  200  200  200  200  401
+POST   /api/v1/me/password                401  204  204  204  204  204  204  204  401
+GET    /api/v1/me/sessions                401  200  200  200  200  200  200  200  401
+DELETE /api/v1/me/sessions                401  204  204  204  204  204  204  204  401
+DELETE /api/v1/me/sessions/<own>          401  204  204  204  204  204  204  204  401
+DELETE /api/v1/me/sessions/<other>        401  404  404  404  404  404  404  404  401
+DELETE /api/v1/me/sessions/<missing>      401  404  404  404  404  404  404  404  401
+GET    /api/v1/users                      401  403  200  403  403  403  403  200  401
+GET    /api/v1/users/<own>                401  200  200  200  200  200  200  200  401
+GET    /api/v1/users/<other>              401  403  200  403  403  403  403  200  401
+GET    /api/v1/users/<missing>            401  403  404  403  403  403  403  404  401
+PATCH  /api/v1/users/<own>                401  403  403  200  403  403  403  200  401
+PATCH  /api/v1/users/<other>              401  403  403  200  403  403  403  200  401
+PATCH  /api/v1/users/<missing>            401  403  403  404  403  403  403  404  401
+PUT    /api/v1/users/<own>/roles          401  403  403  403  200  403  403  200  401
+PUT    /api/v1/users/<other>/roles        401  403  403  403  200  403  403  200  401
+PUT    /api/v1/users/<missing>/roles      401  403  403  403  404  403  403  404  401
+DELETE /api/v1/users/<own>/sessions       401  403  403  403  403  204  403  204  401
+DELETE /api/v1/users/<other>/sessions     401  403  403  403  403  204  403  204  401
+DELETE /api/v1/users/<missing>/sessions   401  403  403  403  403  404  403  404  401
+GET    /api/v1/roles                      401  403  200  403  403  403  403  200  401
+"""
+ROWS = [
+    (method, path, dict(zip(VISITORS, map(int, row), strict=True)))
+    for method, path, *row in map(str.split, MATRIX.strip().splitlines())
+]
+CHANGE = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+NEW = {"email": "new@example.org", "password": PASSWORD}
+ROOT = {"email": "root@example.org", "password": PASSWORD}
+ROLES = {"roles": ["admin", "user"]}
+
+# what is sent, by the end of the path; nothing elsewhere
+BODIES: dict[str, dict[str, Any]] = {
+    "/signup": NEW,
+    "/login": ROOT,
+    "/tokens": ROOT,
+    "/tokens/refresh": {"refresh_token": "none of ours"},
+    "/account": {"name": "N"},
+    "/account/password": CHANGE,
+    "/me": {"name": "N"},
+    "/me/password": CHANGE,
+    "/users/<own>": {"active": False, "name": "N"},
+    "/users/<other>": {"active": False, "name": "N"},
+    "/users/<missing>": {"active": False, "name": "N"},
+    "/roles": ROLES,
+}
+REFUSALS = {401, 403, 404}
+
+
+def body_of(path: str) -> dict[str, Any] | None:
+    fitting = [end for end in BODIES if path.endswith(end)]
+    return BODIES[max(fitting, key=len)] if fitting else None
+
+
+class Visit:
+    """A visitor, and the site as they find it."""
+
+    def __init__(self, app: Flask, stores: Stores, who: str) -> None:
+        self.stores = stores
+        sign_up(app, "root@example.org", roles=["admin"])  # or the last one could not be changed
+        sign_up(app, "other@example.org")
+        self.others = signed_in_as(app, "other@example.org")
+        self.client: FlaskClient = browser(app)
+        if who != "anonymous":
+            role = {"deactivated": "admin", "user": "user", "admin": "admin"}.get(who, "one")
+            if role == "one":
+                stores.sql("UPDATE roles SET permissions = %s WHERE name = 'one'", [who])
+            sign_up(app, roles=[role])
+            self.client = signed_in_as(app)
+        if who == "deactivated":
+            own = self._id("users", f"email = '{EMAIL}'")
+            services_of(app).authentication.set_active(
+                own,  # type: ignore[arg-type]  # text will do
+                active=False,
+                actor=None,
+            )
+
+    def _id(self, table: str, which: str) -> str:
+        found = self.stores.sql(f"SELECT id::text FROM {table} WHERE {which} LIMIT 1")
+        return str(found[0][0]) if found else str(uuid4())
+
+    def ask(self, method: str, path: str) -> TestResponse:
+        email = EMAIL if "<own>" in path else "other@example.org"
+        which = f"email = '{email}'"
+        if "sessions/<" in path:
+            found = self._id("sessions", f"user_id = (SELECT id FROM users WHERE {which})")
+        else:
+            found = self._id("users", which)
+        url = path.replace("<missing>", str(uuid4()))
+        url = url.replace("<own>", found).replace("<other>", found)
+        sent = {"json" if path.startswith("/api/") else "data": body_of(path)}
+        return self.client.open(url, method=method, **sent)  # type: ignore[arg-type]
+
+    def facts(self) -> list[tuple[Any, ...]]:
+        """All that a call could change; when somebody was last seen aside."""
+        tables = ("users", "user_roles", "audit_events")
+        found = [
+            r for t in tables for r in self.stores.sql(f"SELECT t::text FROM {t} t ORDER BY 1")
+        ]
+        return found + self.stores.sql("SELECT id, ended_at, ver FROM sessions ORDER BY id")
+
+
+@pytest.fixture(autouse=True)
+def role_with_one_permission(stores: Stores) -> Iterator[None]:
+    stores.sql(
+        "INSERT INTO roles (id, name, description, permissions) VALUES (98, 'one', '', '{}')"
+    )
+    yield
+    stores.clear()
+    stores.sql("DELETE FROM roles WHERE id = 98")
+
+
+@pytest.mark.parametrize("who", VISITORS)
+def test_who_may_do_what(app: Flask, stores: Stores, who: str) -> None:
+    """Who is refused changes nothing and learns nothing."""
+    visit = Visit(app, stores, who)
+    for method, path, row in ROWS:
+        case, status = f"{method} {path}", row[who]
+        sent_to_login = status == 302 and path != "/login"
+        before = visit.facts()
+        answer = visit.ask(method, path)
+        assert answer.status_code == status, (case, answer.get_data(as_text=True))
+        assert answer.headers["Cache-Control"] == "no-store", case
+        if status in REFUSALS and path.startswith("/api/"):
+            missing = who == "anonymous" and not path.endswith("/refresh")
+            codes = {401: "session_missing" if missing else "session_invalid"}
+            problem(answer, status, (codes | {403: "forbidden", 404: "not_found"})[status])
+        if sent_to_login:
+            assert answer.location.startswith("/login"), case
+        if status in REFUSALS or sent_to_login:
+            assert b"other@example.org" not in answer.get_data(), case
+            assert visit.others.get("/api/v1/me").status_code == 200, case
+        if status in REFUSALS or sent_to_login or method == "GET":
+            assert visit.facts() == before, case
+        else:
+            stores.clear()
+            visit = Visit(app, stores, who)
+
+
+def told(answer: TestResponse) -> tuple[int, list[tuple[str, str]], str]:
+    """All of an answer but the ids of what was asked for and of the request."""
+    headers = [(name, ID.sub("", value)) for name, value in answer.headers]
+    return answer.status_code, headers, ID.sub("", answer.get_data(as_text=True))
+
+
+ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
+OF_OTHERS = [(method, path, row) for method, path, row in ROWS if "<other>" in path]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "row"), OF_OTHERS, ids=[f"{method} {path}" for method, path, _ in OF_OTHERS]
+)
+def test_what_is_somebody_else_s_looks_like_what_is_not_there(
+    app: Flask, stores: Stores, method: str, path: str, row: dict[str, int]
+) -> None:
+    refused = [who for who in VISITORS if row[who] in {302, *REFUSALS}]
+    assert len(refused) >= 5
+    for who in refused:
+        stores.clear()
+        visit = Visit(app, stores, who)
+        assert told(visit.ask(method, path)) == told(
+            visit.ask(method, path.replace("<other>", "<missing>"))
+        ), who
+
+
+def test_no_call_is_missing_from_the_table(app: Flask) -> None:
+    """A call that is added gets a line of its own, and with it an answer for every visitor."""
+    outside = {r.rule for r in app.url_map.iter_rules() if "static" in r.rule}  # files
+
+    def generic(path: str) -> str:
+        return "/".join("*" if part.startswith("<") else part for part in path.split("/"))
+
+    there_are = {
+        (method, generic(rule.rule))
+        for rule in app.url_map.iter_rules()
+        if rule.rule not in outside
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert there_are == {(method, generic(path)) for method, path, _ in ROWS}
+    for method, path, _ in ROWS:
+        if "<other>" in path:
+            for kind in ("<own>", "<missing>"):
+                assert (method, path.replace("<other>", kind)) in {(m, p) for m, p, _ in ROWS}
+
+
+# -- mass assignment -------------------------------------------------------------------------------
+
+# what a person may not set about themselves, under any name a program might bind
+RAISES: list[tuple[str, Any]] = [
+    ("roles", ["admin"]),
+    ("roles", "admin"),
+    ("role", "admin"),
+    ("permissions", ["roles:grant"]),
+    ("active", True),
+    ("admin", True),
+    ("is_admin", True),
+    ("id", "00000000-0000-0000-0000-000000000001"),
+    ("email", "root@example.org"),
+    ("epoch", 0),
+    ("ver", 0),
+    ("password_hash", "x"),
+    ("created_at", "2001-01-01T00:00:00Z"),
+    ("__class__", "admin"),
+]
+
+
+CALLS = [("POST", "/signup"), ("PATCH", "/me"), ("POST", "/me/password")]
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_a_program_that_sends_more_is_refused(
+    app: Flask, stores: Stores, method: str, path: str
+) -> None:
+    visit = Visit(app, stores, "user")
+    before = visit.facts()
+    known = body_of(path) or {}
+    for field, value in RAISES:
+        if field in known:
+            continue
+        answer = visit.client.open(f"/api/v1{path}", method=method, json={**known, field: value})
+        assert list(problem(answer, 400, "invalid_field")["errors"]) == [field]
+        assert visit.facts() == before, field
+
+
+def test_a_form_that_sends_more_sets_no_more(app: Flask, stores: Stores) -> None:
+    visit = Visit(app, stores, "user")
+    roles = "SELECT u.email, r.name FROM users u LEFT JOIN user_roles ur ON ur.user_id = u.id"
+    roles += " LEFT JOIN roles r ON r.id = ur.role_id WHERE u.active ORDER BY 1, 2"
+    ids = "SELECT email, id, epoch, created_at FROM users ORDER BY 1"
+    before = stores.sql(roles), stores.sql(ids)
+    more = [(field, value) for field, value in RAISES if field not in NEW]
+    for field, value in more:
+        answer = visit.client.post("/account", data={"name": field, field: value})
+        assert answer.status_code == 303
+        assert (stores.sql(roles), stores.sql(ids)) == before, field
+    assert visit.client.post("/signup", data={**dict(more), **NEW}).status_code == 303
+    assert set(stores.sql(roles)) - set(before[0]) == {("new@example.org", "user")}
+
+
+@pytest.mark.parametrize("who", ["user", "users:read", "users:write", "sessions:end", "audit:read"])
+def test_nobody_raises_their_own_roles(app: Flask, stores: Stores, who: str) -> None:
+    """Who may grant roles may grant themselves any: see the table."""
+    visit = Visit(app, stores, who)
+    held = visit.client.get("/api/v1/me").get_json()["roles"]
+    own = visit.client.get("/api/v1/me").get_json()["id"]
+    for method, path in (("PUT", "/roles"), ("PATCH", ""), ("POST", "/roles"), ("PUT", "")):
+        answer = visit.client.open(f"/api/v1/users/{own}{path}", method=method, json=ROLES)
+        assert answer.status_code in {400, 403, 405}
+    assert visit.client.post(f"/admin/users/{own}/roles", data=ROLES).status_code == 403
+    assert visit.client.get("/api/v1/me").get_json()["roles"] == held

@@ -1,0 +1,101 @@
+"""The description of the API: valid, whole, and what the calls really do."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from authapp.web.description import Operation, operations
+
+from .support import EMAIL, browser, log_in, sign_up
+
+NOBODY = str(UUID(int=7))
+
+
+@pytest.fixture
+def described(app: Flask) -> dict[str, Any]:
+    answer = browser(app).get("/api/v1/openapi.json")
+    assert (answer.status_code, answer.mimetype) == (200, "application/json")
+    found: dict[str, Any] = answer.get_json()
+    return found
+
+
+def calls(app: Flask) -> list[Operation]:
+    return sorted(operations(app), key=lambda o: (o.path, o.method))
+
+
+def ask(client: FlaskClient, operation: Operation, body: object | None = None) -> Any:
+    path = re.sub(r"\{\w+\}", NOBODY, operation.path)
+    json = {} if body is None and operation.call.body else body
+    headers = {"X-Requested-With": "tests"}
+    return client.open(path, method=operation.method, json=json, headers=headers)
+
+
+def test_it_is_valid(described: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(described).validate()
+
+
+def test_every_call_is_described(app: Flask, described: dict[str, Any]) -> None:
+    routes = {
+        (re.sub(r"<\w+:(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule.startswith("/api/v1/") and not rule.endpoint.startswith("api_docs.")
+    }
+    assert len(routes) >= 15
+    assert routes == {(path, m) for path, methods in described["paths"].items() for m in methods}
+
+
+def test_bodies_are_what_is_read(app: Flask, described: dict[str, Any]) -> None:
+    sign_up(app)
+    app.extensions["authapp"].services.users.grant(EMAIL, "admin")
+    client = browser(app)
+    log_in(client)
+    seen = 0
+    for operation in calls(app):
+        if operation.call.body is None:
+            continue
+        answer = ask(client, operation, {"no_such_field": 1})
+        assert answer.status_code == 400, operation
+        known = answer.get_json()["errors"]["no_such_field"].partition("known are: ")[2]
+        schema = described["components"]["schemas"][operation.call.body.__name__]
+        assert known.split(", ") == list(schema["properties"]), operation
+        assert schema["additionalProperties"] is False
+        missing = set(answer.get_json()["errors"]) - {"no_such_field"}
+        assert missing == set(schema["required"]), operation
+        seen += 1
+    assert seen >= 6
+
+
+@pytest.mark.parametrize("who", ["nobody", "user", "admin"])
+def test_answers_are_described(app: Flask, described: dict[str, Any], who: str) -> None:
+    """Whatever comes back, with whatever code, was announced."""
+    sign_up(app)
+    if who == "admin":
+        app.extensions["authapp"].services.users.grant(EMAIL, "admin")
+    for operation in calls(app):
+        client = browser(app)
+        if who != "nobody":
+            assert log_in(client).status_code == 303
+        answer = ask(client, operation)
+        told = described["paths"][operation.path][operation.method.lower()]
+        announced = told["responses"].get(str(answer.status_code))
+        assert announced is not None, (operation, answer.status_code)
+        if answer.status_code >= 400:
+            assert f"`{answer.get_json()['code']}`" in announced["description"], operation
+        if who == "nobody" and operation.call.needs != "nobody":
+            assert answer.status_code == 401, operation
+            assert told["security"] == [{"cookie": []}, {"bearer": []}, {"header": []}]
+        if who == "user" and operation.call.needs == "permission":
+            assert answer.status_code == 403, operation
+
+
+def test_people_can_read_it(app: Flask) -> None:
+    page = browser(app).get("/api/v1/").get_data(as_text=True)
+    for operation in calls(app):
+        assert f"{operation.method} {operation.path}" in page
+    assert "<script" not in page

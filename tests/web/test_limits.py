@@ -1,0 +1,124 @@
+"""Whatever costs a hash, or could be guessed at, is limited before it costs anything."""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from ..helpers import hashing
+from .conftest import MakeApp
+from .support import EMAIL, OTHER_PASSWORD, PASSWORD, browser, cookies_of, sign_up, signed_in_as
+
+LIMIT = 3
+WRONG = {"current_password": "wrong", "new_password": OTHER_PASSWORD}
+
+# what hashes a password; the number makes each attempt one of its own
+CALLS: dict[str, dict[str, Any]] = {
+    "/login": {"data": {"email": "nobody{}@example.org", "password": PASSWORD}},
+    "/api/v1/login": {"json": {"email": "nobody{}@example.org", "password": PASSWORD}},
+    "/api/v1/tokens": {"json": {"email": "nobody{}@example.org", "password": PASSWORD}},
+    "/signup": {"data": {"email": "new{}@example.org", "password": PASSWORD}},
+    "/api/v1/signup": {"json": {"email": "new{}@example.org", "password": PASSWORD}},
+    "/account/password": {"data": WRONG},
+    "/api/v1/me/password": {"json": WRONG},
+}
+
+
+def limited(make_app: MakeApp, **settings: object) -> Flask:
+    limits = {
+        "LOGIN_LIMIT_PER_ADDRESS": f"{LIMIT} per hour",
+        "LOGIN_FAILURES_PER_ACCOUNT": f"{LIMIT} per hour",
+    }
+    return make_app(**(limits | settings))
+
+
+def post(client: FlaskClient, path: str, number: int, **headers: str) -> TestResponse:
+    ((kind, fields),) = CALLS[path].items()
+    numbered = {name: value.format(number) for name, value in fields.items()}
+    sent: Any = {kind: numbered, "headers": headers}
+    return client.post(path, **sent)
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_what_costs_a_hash_is_refused_before_it(make_app: MakeApp, path: str) -> None:
+    app = limited(make_app)
+    client = browser(app)
+    if "password" in path:
+        sign_up(app)
+        client = signed_in_as(app)
+    with hashing() as costs:
+        statuses = [post(client, path, n).status_code for n in range(LIMIT)]
+    assert 429 not in statuses
+    assert len(costs) == LIMIT
+    with hashing() as costs:
+        for number in range(LIMIT, LIMIT + 3):
+            refused = post(client, path, number)
+            assert refused.status_code == 429
+            assert 0 < int(refused.headers["Retry-After"]) <= 3600
+            assert not cookies_of(refused)
+    assert costs == []
+
+
+def test_no_call_that_hashes_is_missing_from_the_table(app: Flask) -> None:
+    named = ("login", "signup", "password", "tokens")
+    there_are = {
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if "POST" in (rule.methods or ()) and rule.rule.endswith(named)
+    }
+    assert there_are == set(CALLS)
+
+
+def test_sign_ups_and_log_ins_are_counted_apart(make_app: MakeApp) -> None:
+    client = browser(limited(make_app))
+    for number in range(LIMIT):
+        path = ("/signup", "/api/v1/signup")[number % 2]
+        assert post(client, path, number).status_code in {201, 303}
+    assert post(client, "/signup", LIMIT).status_code == 429
+    assert post(client, "/login", LIMIT + 1).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/login", "/signup", "/api/v1/login", "/api/v1/signup"])
+def test_what_a_client_says_of_its_address_buys_no_window(make_app: MakeApp, path: str) -> None:
+    client = browser(limited(make_app))
+    for number in range(LIMIT + 1):
+        said = f"203.0.113.{number}"
+        headers = {"X-Forwarded-For": said, "X-Real-IP": said, "Forwarded": f"for={said}"}
+        answer = post(client, path, number, **headers)
+        assert (answer.status_code == 429) is (number == LIMIT)
+
+
+@pytest.mark.parametrize("path", ["/login", "/signup", "/api/v1/login", "/api/v1/signup"])
+def test_an_ipv6_customer_has_one_window(make_app: MakeApp, path: str) -> None:
+    client = browser(limited(make_app))
+
+    def status(number: int, address: str) -> int:
+        client.environ_base["REMOTE_ADDR"] = address
+        return post(client, path, number).status_code
+
+    for number in range(LIMIT):
+        assert status(number, f"2001:db8:0:1:{number}::{number}") != 429
+    assert status(90, "2001:db8:0:1:ffff:ffff:ffff:ffff") == 429
+    assert status(91, "2001:db8:0:2::1") != 429, "a neighbour is not concerned"
+
+
+SPELLINGS = [
+    EMAIL.upper(),
+    f"  {EMAIL}\t",
+    "".join(chr(ord(c) + 0xFEE0) if c.isalpha() else c for c in EMAIL.partition("@")[0])
+    + "@example.org",
+    EMAIL.title(),
+]
+
+
+@pytest.mark.parametrize("kind", ["data", "json"])
+def test_spellings_of_an_email_share_a_window(make_app: MakeApp, kind: str) -> None:
+    app = limited(make_app, LOGIN_LIMIT_PER_ADDRESS="1000 per hour")
+    sign_up(app)
+    path = "/login" if kind == "data" else "/api/v1/login"
+    for number, spelling in enumerate(SPELLINGS):
+        sent: Any = {kind: {"email": spelling, "password": "wrong"}}
+        answer = browser(app).post(path, **sent)
+        assert answer.status_code == (401 if number < LIMIT else 429), spelling
