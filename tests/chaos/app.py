@@ -2,19 +2,24 @@
 
 CHAOS_SLOW_FILLS: milliseconds; fills come late by up to as much, so that more changes overtake
 them. CHAOS_CONTROL: `double-delete` puts in place of fences and leases what most applications do,
-and the tests must notice.
+and the tests must notice. CHAOS_CLOCK: a file; the clock goes as many seconds wrong as it says.
 """
 
 import os
 import random
 import time
 from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 import redis
 from flask import Flask, Response, jsonify, request, session
 
+import authapp
 from authapp import create_app, login_required
 from authapp.redis_clients import redis_client
+from authapp.services import build_services, utc_now
 from authapp.versioned_cache import FillOutcome, Lease, VersionedCache
 from config import Config
 
@@ -70,7 +75,16 @@ def double_delete(client: "redis.Redis") -> None:
     setattr(VersionedCache, "fence", delete)  # noqa: B010 - as above
 
 
+def wrong_clock(path: Path) -> None:
+    def clock() -> datetime:
+        return utc_now() + timedelta(seconds=float(path.read_text()))
+
+    setattr(authapp, "build_services", partial(build_services, clock=clock))  # noqa: B010 - as above
+
+
 config = Config.from_env()
+if "CHAOS_CLOCK" in os.environ:
+    wrong_clock(Path(os.environ["CHAOS_CLOCK"]))
 if os.environ.get("CHAOS_CONTROL") == "double-delete":
     double_delete(redis_client(config.REDIS_URL, retries=1))
 slow_fills(float(os.environ.get("CHAOS_SLOW_FILLS", "0")))

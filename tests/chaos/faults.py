@@ -6,7 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ import redis
 
 from authapp import embedded
 
-from .instances import Instance
+from ..instances import Instance
 
 KEYS = ("sess:*", "user:*", "cred:*")
 
@@ -54,6 +54,65 @@ class Redis:
     def stop(self) -> None:
         self.client.close()
         self.server.stop()
+
+    def frozen(self) -> AbstractContextManager[None]:
+        return stopped(self.server.pid)
+
+
+class Postgres:
+    """A server that is killed and frozen, with all its processes, and comes back with its data."""
+
+    def __init__(self, folder: Path, sockets: Path) -> None:
+        self._folder, self._sockets = folder, sockets
+        self._start()
+        # What is acknowledged is to survive a kill of the server, though not one of the machine.
+        self.run("ALTER DATABASE authapp SET synchronous_commit = on")
+
+    def _start(self) -> None:
+        self.server = embedded.PostgreSQL.start(
+            self._folder, self._sockets, "tests-only", durable=False
+        )
+
+    def run(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """One statement by hand, on a connection of its own, committed."""
+        with closing(self.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def connect(self) -> psycopg2.extensions.connection:
+        connection = psycopg2.connect(self.server.url, application_name="tests")
+        connection.autocommit = True
+        return connection
+
+    def kill(self) -> None:
+        """The processes that serve notice, and end."""
+        os.kill(self.server.pid, signal.SIGKILL)
+        self.server.stop()
+
+    def come_back(self) -> None:
+        self._start()
+
+    def stop(self) -> None:
+        self.server.stop()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It accepts connections (its kernel does), and nothing answers."""
+        with ExitStack() as stack:
+            postmaster = self.server.pid
+            stack.enter_context(stopped(postmaster))  # first, so that it starts no other
+            for pid in children_of(postmaster):
+                stack.enter_context(stopped(pid))
+            yield
+
+    def end_connections(self, most: int = 1000) -> int:
+        """Ends connections of the product; returns how many."""
+        ended = self.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'authapp' ORDER BY random() LIMIT %s",
+            most,
+        )
+        return len(ended)
 
 
 class Faults:
@@ -177,9 +236,15 @@ class Faults:
                 cursor.execute("SELECT pg_terminate_backend(%s)", (pid,))
 
 
+def children_of(pid: int) -> list[int]:
+    """Process ids, as of now."""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
+    with suppress(ProcessLookupError):  # ended meanwhile
+        os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:

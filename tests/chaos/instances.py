@@ -1,24 +1,19 @@
-"""Instances of the product in processes of their own, and clients that note what they answer."""
+"""Instances of the product to be broken, and clients that note what they answer."""
 
 import http.client
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
+import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from authapp import child_processes
+from ..instances import Instance, serving
 
-ROOT = Path(__file__).parents[2]
-GUNICORN = (sys.executable, "-m", "gunicorn", "tests.chaos.app:app", "--threads", "4")
-START_SECONDS = 60.0
+APPLICATION = "tests.chaos.app:app"
 ANSWER_SECONDS = 15.0  # above all time-outs of the product together
 COOKIE = "SESSION-TOKEN"
 MANY = "1000000 per minute"
@@ -38,21 +33,6 @@ def environment_for(database_url: str, redis_url: str, **more: str) -> dict[str,
         "WEB_CONCURRENCY": "1",
         **more,
     }
-
-
-@dataclass(frozen=True)
-class Instance:
-    """A gunicorn with its workers."""
-
-    name: str
-    port: int
-    process: subprocess.Popen[bytes] = field(repr=False)
-    log_path: Path = field(repr=False)
-
-    def workers(self) -> list[int]:
-        """Process ids, as of now."""
-        pid = self.process.pid
-        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +57,10 @@ class Answer:
         return value
 
     @property
+    def says_busy(self) -> bool:
+        return self.status == 503 and "Many people" in (self.body or {}).get("detail", "")
+
+    @property
     def clears_cookie(self) -> bool:
         return "Max-Age=0" in self.set_cookie
 
@@ -91,6 +75,15 @@ class Client:
         )
 
     def ask(self, method: str, path: str, token: str = "", body: object = None) -> Answer:
+        """Asks; and again when too many use passwords at this moment, as clients are told to."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            answer = self._ask_once(method, path, token, body)
+            if not answer.says_busy or time.monotonic() > deadline:
+                return answer
+            time.sleep(random.uniform(0.005, 0.05))
+
+    def _ask_once(self, method: str, path: str, token: str, body: object) -> Answer:
         headers = {"X-Requested-With": "tests", "Accept": "application/json"}
         if token:
             headers["Cookie"] = f"{COOKIE}={token}"
@@ -119,39 +112,7 @@ class Client:
 
 @contextmanager
 def served(environment: Mapping[str, str], folder: Path, name: str) -> Iterator[Instance]:
-    """Serve on a free port of 127.0.0.1. Call it from the main thread (`start_child` says why)."""
-    log_path = folder / f"{name}.log"
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=128) as listener,
-        log_path.open("wb") as log,
-    ):
-        descriptor, port = listener.fileno(), listener.getsockname()[1]
-        with child_processes.signals_held() as mask:
-            process = child_processes.start_child(
-                # the socket is handed over, so nobody can take the port in between
-                [*GUNICORN, "--graceful-timeout", "1", "--bind", f"fd://{descriptor}"],
-                mask,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment, "HOST": "127.0.0.1", "PORT": str(port)},
-                cwd=ROOT,
-                pass_fds=(descriptor,),
-            )
-    instance = Instance(name, port, process, log_path)
-    try:
-        _await_ready(instance)
+    """Serve the product, with a few pages more, on a free port of 127.0.0.1."""
+    settings = {**os.environ, **environment}
+    with serving(APPLICATION, settings, folder / f"{name}.log", "--threads", "4") as instance:
         yield instance
-    finally:
-        child_processes.end_child(process, ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)))
-
-
-def _await_ready(instance: Instance) -> None:
-    client = Client(instance)
-    deadline = time.monotonic() + START_SECONDS
-    while client.ask("GET", "/readyz").status != 200:
-        ended = instance.process.poll() is not None
-        assert not ended, f"gunicorn ended:\n{instance.log_path.read_text()}"
-        assert time.monotonic() < deadline, f"no answer:\n{instance.log_path.read_text()}"
-        time.sleep(0.05)
-    client.close()

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from threading import Event, Thread
 
+from ..instances import Instance
 from .history import Fact, Read, Seen
-from .instances import Answer, Client, Instance
+from .instances import Answer, Client
 
 PASSWORD = "copper lantern drifts north"
 

@@ -17,9 +17,10 @@ from authapp.config import Config
 from authapp.services import utc_now
 
 from ..helpers import open_services
+from ..instances import Instance
 from .faults import Faults, Redis
 from .history import Change, Fact, Read, judge
-from .instances import Answer, Client, Instance, environment_for, served
+from .instances import Answer, Client, environment_for, served
 from .load import (
     ENDED,
     LIVE,

@@ -2,7 +2,7 @@
 
 from authapp.copy_keys import session_key
 from authapp.services import Services
-from authapp.sessions import Ended, EndReason, Found, Live
+from authapp.session_records import Ended, EndReason, Found, Live
 
 from ..helpers import CLIENT, sign_up, traffic
 

@@ -251,6 +251,11 @@ class SentinelSet:
         (found,) = (node for node in self.nodes if node.port == int(address[1]))
         return found
 
+    def have_left(self, old: Node) -> bool:
+        """Whether no node that lives is a replica of this one."""
+        lines = [n.ask("INFO", "replication") for n in self.nodes if n is not old]
+        return all(int(found.get("master_port", 0)) != old.port for found in lines)
+
     def is_whole(self) -> bool:
         """Whether a failover would succeed now."""
         others = len(self.nodes) - 1

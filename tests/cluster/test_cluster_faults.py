@@ -9,9 +9,9 @@ from flask import Flask
 from authapp import create_app
 from authapp.config import Config
 from authapp.services import Services
-from authapp.sessions import Live
+from authapp.session_records import Live
 
-from ..helpers import EMAIL, PASSWORD, sign_up
+from ..helpers import EMAIL, PASSWORD, await_trust, sign_up
 from .acts import LOGOUT, begin_many, end, find, is_hit, is_live, key_of
 from .conftest import Redis
 from .servers import Cluster, wait_until
@@ -179,5 +179,6 @@ def test_a_worker_starts_while_the_cluster_is_away(
     for node in servers.nodes:
         node.start()
     wait_until(servers.is_ok, "the cluster is back")
+    await_trust(app.extensions["authapp"].services)
     assert status_of_login(app, "not the password") == 401
     assert store.stored("rate:*")  # counted together again

@@ -15,7 +15,7 @@ from authapp.identity import ADMIN
 from authapp.locks import Locks
 from authapp.redis_clients import redis_client
 from authapp.services import Services
-from authapp.sessions import Ended, EndReason, Live
+from authapp.session_records import Ended, EndReason, Live
 
 from ..helpers import (
     CLIENT,
@@ -139,7 +139,7 @@ def test_users_and_credentials_have_copies(services: Services, other: Services) 
         assert other.users.look_up(user.id) == (user, True)
         credentials = other.credentials.find(EMAIL)
     assert credentials is not None
-    assert credentials.user_id == user.id
+    assert credentials.user == user
     assert seen.sql == []
     changed = services.users.update_profile(user.id, "Countess", "")
     assert other.users.look_up(user.id) == (changed, False)

@@ -122,7 +122,7 @@ def test_a_primary_that_was_frozen_serves_no_stale_copy(
 ) -> None:
     """Its own copies are all it knows, and an instance that was idle is still connected to it.
 
-    It must refuse while its replicas are gone: min-replicas-to-write.
+    It must refuse once its replicas are gone: min-replicas-to-write.
     """
     for node in servers.nodes:
         node.ask("CONFIG", "SET", "min-replicas-to-write", "1", "min-replicas-max-lag", "1")
@@ -138,6 +138,7 @@ def test_a_primary_that_was_frozen_serves_no_stale_copy(
             wait_until(lambda: is_hit(busy, kept), "the new primary is used", 10)
             end(busy, ended)
             assert busy.changes.pending() == 0
+            wait_until(lambda: servers.have_left(old), "its replicas follow the new primary", 30)
         finally:
             old.thaw()
         assert find(idle, ended) == LOGOUT
