@@ -2,25 +2,17 @@
 
 import http.client
 import json
-import signal
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from playwright.sync_api import StorageStateCookie
 
-from authapp import child_processes
+from ..instances import FLASK, ROOT, START_SECONDS, Instance, serving
 
-FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
-GUNICORN = (sys.executable, "-m", "gunicorn", "wsgi:app", "--graceful-timeout", "1")
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 60.0
 WORKERS = 2  # what one worker does, the other must know of
 
 _numbers = count(1)
@@ -49,23 +41,21 @@ class Site:
         environment: the settings it runs with, for commands.
     """
 
-    port: int
+    instance: Instance
     environment: Mapping[str, str]
-    log_path: Path
-    process: subprocess.Popen[bytes] = field(repr=False)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.instance.port}"
 
     def log(self) -> str:
-        return self.log_path.read_text()
+        return self.instance.log()
 
     def post(
         self, path: str, body: Mapping[str, object], user_agent: str = "journeys"
     ) -> tuple[int, str]:
         """Send JSON as a program does; gives the status and the value of the cookie, if any."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.instance.port, timeout=10)
         with closing(connection):
             headers = {"Content-Type": "application/json", "User-Agent": user_agent}
             connection.request("POST", path, json.dumps(body), headers)
@@ -113,45 +103,5 @@ class Site:
 @contextmanager
 def served(environment: Mapping[str, str], log_path: Path) -> Iterator[Site]:
     """Serve the product with gunicorn on a free port of 127.0.0.1."""
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=128) as listener,
-        log_path.open("wb") as log,
-    ):
-        descriptor, port = listener.fileno(), listener.getsockname()[1]
-        settings = {**environment, "HOST": "127.0.0.1", "PORT": str(port)}
-        with child_processes.signals_held() as mask:
-            process = child_processes.start_child(
-                # the socket is handed over, so nobody can take the port in between
-                [*GUNICORN, "--bind", f"fd://{descriptor}"],
-                mask,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=settings,
-                cwd=ROOT,
-                pass_fds=(descriptor,),
-            )
-    site = Site(port, settings, log_path, process)
-    try:
-        _await_ready(site)
-        yield site
-    finally:
-        child_processes.end_child(process, ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)))
-
-
-def _await_ready(site: Site) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=START_SECONDS)
-            connection.request("GET", "/readyz")
-            status = connection.getresponse().status
-            connection.close()
-        except OSError:
-            status = 0
-        if status == 200:
-            return
-        ended = site.process.poll() is not None
-        assert not ended, f"gunicorn ended while it started:\n{site.log()}"
-        assert time.monotonic() < deadline, f"no answer in {START_SECONDS:.0f} s:\n{site.log()}"
-        time.sleep(0.05)
+    with serving("wsgi:app", environment, log_path) as instance:
+        yield Site(instance, environment)

@@ -118,6 +118,8 @@ def test_pages_of_people(
     page.get_by_role("button", name="End all others (1)").click()
     expect(page.get_by_role("status")).to_be_visible()
     auditor.audit(page, "the only session", "Where you are signed in")
+    page.goto("/api/v1/")
+    auditor.audit(page, "the API", "API")
     page.goto("/admin/users")
     auditor.audit(page, "403", "You can't see this page")
     other.goto("/account")
@@ -137,6 +139,14 @@ def test_pages_of_administrators(
     page.goto(f"/admin/users?q={admin.email}")
     page.get_by_role("link", name=admin.name or admin.email).click()
     auditor.audit(page, "one user", admin.name or admin.email)
+    page.get_by_role("link", name="What happened to this account").click()
+    auditor.audit(page, "audit of one user", "Audit")
+    page.goto("/admin/audit")
+    auditor.audit(page, "audit", "Audit")
+    page.get_by_label("What happened", exact=True).select_option("Password set by an operator")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_text("There are no such events.")).to_be_visible()
+    auditor.audit(page, "no events", "Audit")
     assert auditor.faults == []
 
 
@@ -153,4 +163,6 @@ def test_long_names_and_addresses_fit(
     page = new_visitor(admin)
     page.goto("/admin/users")
     auditor.audit(page, "users with long names", "Users")
+    page.goto("/admin/audit")
+    auditor.audit(page, "events of long names", "Audit")
     assert auditor.faults == []

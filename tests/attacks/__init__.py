@@ -1,0 +1,16 @@
+"""Attacks that are tried, and where: here on the product as it is served, elsewhere beside what they are aimed at.
+
+request smuggling           tests/attacks/test_smuggling.py
+cookie tossing              tests/attacks/test_cookies.py, tests/web/test_cookies.py, tests/test_wsgi.py
+header and log injection    tests/attacks/test_injection.py, tests/web/test_request_log.py
+forged hosts and proxies    tests/attacks/test_injection.py, tests/web/test_proxies.py, tests/test_gunicorn.py
+open redirects              tests/web/test_redirects.py
+writing to Redis            tests/attacks/test_redis_planted.py, tests/test_versioned_cache.py, tests/test_sealing.py
+cross-origin posts          tests/journeys/test_other_sites.py, tests/web/test_csrf.py
+clickjacking                tests/journeys/test_other_sites.py, tests/web/test_headers.py
+web cache deception         tests/attacks/test_caches.py, tests/web/test_headers.py
+account enumeration         tests/attacks/test_enumeration.py, tests/test_authentication.py, tests/web/test_api.py
+guessing and flooding       tests/web/test_limits.py, tests/test_limits.py, tests/test_authentication.py
+rights of others            tests/web/test_authorization.py
+mass assignment             tests/web/test_authorization.py, tests/web/test_api_account.py
+"""  # noqa: E501 - a table

@@ -1,0 +1,45 @@
+"""The product as production starts it, on a database of its own, for attackers to try."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg2
+import pytest
+from sqlalchemy.engine import make_url
+
+from authapp import embedded, schema
+
+from ..helpers import PEPPER
+from ..instances import serving
+from .site import Site
+
+SECRET_KEY = "a secret that the attackers do not know"
+
+
+@pytest.fixture(scope="session")
+def site(
+    postgres: embedded.PostgreSQL, valkey: embedded.Valkey, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    with closing(psycopg2.connect(postgres.url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE DATABASE attacks")
+    url = make_url(postgres.url).set(database="attacks").render_as_string(hide_password=False)
+    schema.upgrade(url)
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "DATABASE_URL": url,
+        "REDIS_URL": valkey.url,
+        "SECRET_KEY": SECRET_KEY,
+        "PASSWORD_PEPPER": PEPPER,
+        "SESSION_COOKIE_SECURE": "0",
+        "BCRYPT_ROUNDS": "4",  # so that other work shows beside it
+        "REVALIDATE_SECONDS": "2",
+        "LOGIN_LIMIT_PER_ADDRESS": "100000 per minute",  # all attackers have one address
+        "LOGIN_FAILURES_PER_ACCOUNT": "100000 per minute",
+        "WEB_CONCURRENCY": "1",
+    }
+    log = tmp_path_factory.mktemp("attacks") / "gunicorn.log"
+    with serving("wsgi:app", environment, log) as instance:
+        yield Site(instance, url)

@@ -1,0 +1,154 @@
+"""Requests whose end two parsers could see in different places: one is refused, none is hidden."""
+
+import pytest
+
+from .site import Site, statuses
+
+# what the attacker hides; nothing else here asks for this route
+HIDDEN_ROUTE = "/account/sessions"
+HIDDEN = b"GET /account/sessions HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LOGIN = b"POST /api/v1/login HTTP/1.1"
+LENGTH = b"%d" % len(HIDDEN)
+CHUNKED = b"Transfer-Encoding: chunked"
+TAIL = b"0\r\n\r\n" + HIDDEN
+
+
+def request(line: bytes, *headers: bytes, body: bytes = b"", end: bytes = b"\r\n") -> bytes:
+    fixed = (b"Host: localhost", b"Content-Type: application/json")
+    return end.join((line, *fixed, *headers, b"", b"")) + body
+
+
+def lengths(*headers: bytes) -> bytes:
+    """With the hidden request where a body of no length would end."""
+    return request(LOGIN, *headers, body=HIDDEN)
+
+
+def coded(*headers: bytes) -> bytes:
+    """With the hidden request behind an empty chunked body."""
+    return request(LOGIN, *headers, body=TAIL)
+
+
+def chunks(body: bytes) -> bytes:
+    return request(LOGIN, CHUNKED, body=body + TAIL)
+
+
+FRAMINGS = {
+    # length and coding
+    "both, length first": coded(b"Content-Length: " + LENGTH, CHUNKED),
+    "both, coding first": coded(CHUNKED, b"Content-Length: " + LENGTH),
+    "both, length of nothing": coded(b"Content-Length: 0", CHUNKED),
+    # length
+    "two lengths": lengths(b"Content-Length: 0", b"Content-Length: " + LENGTH),
+    "two equal lengths": lengths(b"Content-Length: 0", b"Content-Length: 0"),
+    "a list of lengths": lengths(b"Content-Length: 0, " + LENGTH),
+    "a length with a sign": lengths(b"Content-Length: +0"),
+    "a negative length": lengths(b"Content-Length: -1"),
+    "a hexadecimal length": lengths(b"Content-Length: 0x0"),
+    "a length of two numbers": lengths(b"Content-Length: 0 " + LENGTH),
+    "a length that is no ASCII": lengths(b"Content-Length: \xb2"),
+    "an empty length": lengths(b"Content-Length: "),
+    # coding
+    "chunked twice": coded(b"Transfer-Encoding: chunked, chunked"),
+    "chunked and more": coded(b"Transfer-Encoding: chunked, identity"),
+    "chunked in two headers": coded(CHUNKED, CHUNKED),
+    "an unknown coding": coded(b"Transfer-Encoding: xchunked"),
+    "a quoted coding": coded(b'Transfer-Encoding: "chunked"'),
+    "another coding only": coded(b"Transfer-Encoding: gzip"),
+    "identity": coded(b"Transfer-Encoding: identity"),
+    "a control character before": coded(b"Transfer-Encoding: \x0bchunked"),
+    "a blank before the colon": coded(b"Transfer-Encoding : chunked"),
+    "a folded coding": coded(b"Transfer-Encoding:\r\n chunked"),
+    "a folded header before": coded(b"X: 1\r\n\t" + CHUNKED),
+    "a bare CR": coded(b"X: 1\r" + CHUNKED),
+    "a NUL": coded(b"X: \0" + CHUNKED),
+    "bare LFs": request(LOGIN, b"Content-Length: 0", body=HIDDEN, end=b"\n"),
+    "one bare LF": coded(b"X: 1\n" + CHUNKED),
+    "chunked in HTTP/1.0": request(b"POST /api/v1/login HTTP/1.0", CHUNKED, body=TAIL),
+    # the request line
+    "no version": request(b"POST /api/v1/login", body=HIDDEN),
+    "another version": request(b"POST /api/v1/login HTTP/3.0", body=HIDDEN),
+    "a blank in the target": request(b"POST /api/v1/ login HTTP/1.1", body=HIDDEN),
+    "a method that is none": request(b"POST: /api/v1/login HTTP/1.1", body=HIDDEN),
+    # chunks
+    "a chunk with a hexadecimal prefix": chunks(b"0x1\r\n{\r\n"),
+    "a negative chunk": chunks(b"-1\r\n{\r\n"),
+    "a chunk with a sign": chunks(b"+1\r\n{\r\n"),
+    "a chunk with an underscore": chunks(b"1_0\r\n{\r\n"),
+    "a chunk of no size": chunks(b"\r\n{\r\n"),
+    "a chunk longer than its size": chunks(b"1\r\n{}\r\n"),
+    "a chunk that ends by LF": chunks(b"1\n{\r\n"),
+    "an extension that ends by LF": chunks(b"1;x\n{\r\n"),
+}
+
+
+@pytest.mark.parametrize("sent", FRAMINGS.values(), ids=FRAMINGS)
+def test_what_can_be_read_in_two_ways_is_refused(site: Site, sent: bytes) -> None:
+    before = len(site.routes())
+    (status,) = statuses(site.exchange_and_go_on(sent))  # and closed: what follows is not believed
+    assert 400 <= status < 600
+    reached = site.routes()[before:]
+    assert len(reached) <= 1
+    assert HIDDEN_ROUTE not in reached
+    assert site.ask("GET", "/healthz").status == 200, "and it serves on"
+
+
+def test_requests_that_are_framed_well_are_all_served(site: Site) -> None:
+    """The control: a hidden request that were served would be seen."""
+    for first in (
+        request(LOGIN, b"Content-Length: 2", body=b"{}"),
+        request(LOGIN, CHUNKED, body=b"2\r\n{}\r\n0\r\n\r\n"),
+    ):
+        before = len(site.routes())
+        assert statuses(site.exchange_and_go_on(first + HIDDEN)) == [400, 302, 200]
+        assert site.routes()[before:] == ["/api/v1/login", HIDDEN_ROUTE, "/healthz"]
+
+
+UNREAD = {
+    "a GET": (b"GET / HTTP/1.1", 200),
+    "a HEAD": (b"HEAD /login HTTP/1.1", 200),
+    "no such page": (b"POST /nothing HTTP/1.1", 404),
+    "no such method": (b"DELETE /login HTTP/1.1", 405),
+    "no session": (b"POST /account/password HTTP/1.1", 302),
+    "log-out, which reads nothing": (b"POST /api/v1/logout HTTP/1.1", 204),
+    "health": (b"GET /healthz HTTP/1.1", 200),
+}
+
+
+@pytest.mark.parametrize(("line", "status"), UNREAD.values(), ids=UNREAD)
+def test_a_body_that_nobody_read_is_no_request(site: Site, line: bytes, status: int) -> None:
+    for sent in (
+        request(line, b"Content-Length: " + LENGTH, body=HIDDEN),
+        request(line, CHUNKED, body=b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)),
+    ):
+        before = len(site.routes())
+        assert statuses(site.exchange_and_go_on(sent)) in ([status], [status, 200])
+        reached = site.routes()[before:]
+        assert len(reached) <= 2
+        assert HIDDEN_ROUTE not in reached
+
+
+JSON = b'{"email": "cut@example.org", "password": "correct horse battery staple"}'
+FORM = b"email=cut%40example.org&password=correct+horse+battery+staple"
+CUT = {
+    "JSON": (b"POST /api/v1/signup HTTP/1.1", b"Content-Type: application/json", JSON),
+    "a form": (b"POST /signup HTTP/1.1", b"Content-Type: application/x-www-form-urlencoded", FORM),
+}
+
+
+@pytest.mark.parametrize(("line", "kind", "body"), CUT.values(), ids=CUT)
+def test_a_body_that_is_cut_short_does_nothing(
+    site: Site, line: bytes, kind: bytes, body: bytes
+) -> None:
+    """What came reads like a whole one; the password was to be longer."""
+
+    def sent(length: bytes, framed: bytes) -> list[int]:
+        head = b"\r\n".join((line, b"Host: localhost", kind, length, b"", b""))
+        return statuses(site.exchange(head + framed))
+
+    announced = b"Content-Length: %d" % (len(body) + 10)
+    assert sent(announced, body) == [400]
+    assert sent(CHUNKED, b"%x\r\n%s\r\n" % (len(body), body)) in ([], [400], [500])
+    assert site.sql("SELECT 1 FROM users WHERE email = 'cut@example.org'") == []
+    whole = b"Content-Length: %d" % len(body)
+    assert sent(whole, body) in ([201], [303]), "the control"
+    site.sql("DELETE FROM users WHERE email = 'cut@example.org'")
