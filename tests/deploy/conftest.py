@@ -1,0 +1,240 @@
+"""What deploy/ deploys, as processes: nginx → two instances → PostgreSQL and Redis."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authapp import embedded
+
+from ..instances import FLASK, Instance, serving
+from .files import DEPLOY, ROOT, compose, copied_by_dockerfile, read_env
+from .servers import (
+    ADMIN_PASSWORD,
+    Redis,
+    Server,
+    free_port,
+    make_secrets,
+    needs_redis,
+    nginx,
+    port_of,
+    postgres_as_the_image_has_it,
+    postgres_program,
+)
+
+HOST = "auth.example.org"
+COOKIE = "__Host-SESSION-TOKEN"
+VISITOR = "127.0.0.7"  # not the proxy's address, so that they can be told apart
+
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+    @property
+    def token(self) -> str:
+        found = re.match(rf"{COOKIE}=([^;]+);", self.headers["Set-Cookie"])
+        assert found
+        return found[1]
+
+
+def ask(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    token: str = "",
+    body: object = None,
+    **headers: str,
+) -> Answer:
+    """One request, as a program sends it."""
+    sent = {"X-Requested-With": "tests", "Accept": "application/json"}
+    if token:
+        sent["Cookie"] = f"{COOKIE}={token}"
+    if body is not None:
+        sent["Content-Type"] = "application/json"
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    with closing(connection):
+        connection.request(method, path, None if body is None else json.dumps(body), sent)
+        response = connection.getresponse()
+        text = response.read()
+    is_json = "json" in response.headers.get("Content-Type", "")
+    return Answer(response.status, dict(response.headers), json.loads(text) if is_json else text)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """
+    Attributes:
+        image: the folder that the instances run in.
+        settings: theirs.
+        port: of the proxy, by https; `plain_port` by http.
+    """
+
+    folder: Path
+    image: Path
+    secrets: Path
+    postgres: embedded.PostgreSQL
+    redis: Redis
+    settings: Mapping[str, str]
+    instances: tuple[Instance, ...]
+    proxy: Server
+    port: int
+    plain_port: int
+
+    def connect(self, host: str = HOST) -> http.client.HTTPConnection:
+        """To the proxy, from the visitor's address."""
+        context = ssl.create_default_context(cafile=str(self.secrets / "tls.crt"))
+        plain = socket.create_connection(
+            ("127.0.0.1", self.port), timeout=40, source_address=(VISITOR, 0)
+        )
+        connection = http.client.HTTPConnection(host, self.port)
+        connection.sock = context.wrap_socket(plain, server_hostname=host)
+        return connection
+
+    def ask(
+        self, method: str, path: str, token: str = "", body: object = None, **headers: str
+    ) -> Answer:
+        """Through the proxy."""
+        return ask(self.connect(), method, path, token, body, **headers)
+
+    def ask_each(
+        self, method: str, path: str, token: str = "", body: object = None
+    ) -> list[Answer]:
+        """Each instance itself, past the proxy."""
+        ports = [instance.port for instance in self.instances]
+        connections = [http.client.HTTPConnection("127.0.0.1", p, timeout=40) for p in ports]
+        return [ask(connection, method, path, token, body) for connection in connections]
+
+    def statuses(self, token: str) -> list[int]:
+        return [answer.status for answer in self.ask_each("GET", "/api/v1/me", token)]
+
+    def somebody(self) -> dict[str, str]:
+        """Signs somebody up."""
+        who = {
+            "email": f"ada{next(_numbers)}@example.org",
+            "password": "copper lantern drifts north",
+        }
+        assert self.ask("POST", "/api/v1/signup", body=who).status == 201
+        return who
+
+    def log_in(self, who: Mapping[str, str], **headers: str) -> str:
+        answer = self.ask("POST", "/api/v1/login", body=who, **headers)
+        assert answer.status == 200, answer
+        return answer.token
+
+    def logged(self, answer: Answer) -> dict[str, Any]:
+        """The proxy's line about a request."""
+        request_id = answer.headers["X-Request-ID"]
+        deadline = time.monotonic() + 10
+        while True:
+            lines = map(json.loads, self.access_log_path.read_text().splitlines())
+            if found := [dict(line) for line in lines if line["request_id"] == request_id]:
+                return found[-1]
+            assert time.monotonic() < deadline, "the proxy logged nothing of it"
+            time.sleep(0.02)
+
+    @property
+    def access_log_path(self) -> Path:
+        return self.folder / "access.log"
+
+
+@pytest.fixture(scope="session")
+def deployment(engine_dir: Path) -> Iterator[Deployment]:
+    needs_redis()
+    with deployed(engine_dir / "deployment") as made:
+        yield made
+
+
+@contextmanager
+def deployed(folder: Path) -> Iterator[Deployment]:
+    """In the order of compose.yaml: the stores, the migration, the instances, the proxy."""
+    folder.mkdir()
+    secrets, image = make_secrets(folder, HOST), make_image(folder / "image")
+    with ExitStack() as stack:
+        sockets = stack.enter_context(embedded.private_socket_dir())
+        postgres = stack.enter_context(postgres_as_the_image_has_it(folder / "postgres", sockets))
+        make_database(postgres, secrets)
+        redis = Redis.prepare(folder / "redis", secrets)
+        stack.callback(redis.server.stop)
+        redis.server.start()
+        settings = settings_of_an_instance(secrets, postgres, redis)
+        migrate(settings, image)
+        instances = tuple(
+            stack.enter_context(serving("wsgi:app", settings, folder / f"{name}.log", cwd=image))
+            for name in ("web-1", "web-2")
+        )
+        port, plain_port = free_port(), free_port()
+        ports = [instance.port for instance in instances]
+        proxy = nginx(folder, secrets, {8443: port, 8080: plain_port}, ports)
+        stack.callback(proxy.stop)
+        proxy.start()
+        yield Deployment(
+            folder, image, secrets, postgres, redis, settings, instances, proxy, port, plain_port
+        )
+
+
+def make_image(folder: Path) -> Path:
+    """What the Dockerfile copies, and nothing else."""
+    folder.mkdir()
+    for name in copied_by_dockerfile():
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    return folder
+
+
+def make_database(postgres: embedded.PostgreSQL, secrets: Path) -> None:
+    """As the image of Postgres does, at its first start."""
+    subprocess.run(
+        [DEPLOY / "postgres-init.sh"],
+        env={
+            "PATH": f"{postgres_program('psql').parent}:{os.environ['PATH']}",
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(port_of(postgres)),
+            **read_env(secrets / "postgres.env"),
+            "PGPASSWORD": ADMIN_PASSWORD,  # the image needs none
+        },
+        check=True,
+        timeout=60,
+    )
+
+
+def settings_of_an_instance(
+    secrets: Path, postgres: embedded.PostgreSQL, redis: Redis
+) -> dict[str, str]:
+    """Those of compose.yaml, at other places; and what makes tests quick."""
+    service = compose()["services"]["web-1"]
+    settings = read_env(secrets / "authapp.env") | dict(service["environment"])
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **settings,
+        "DATABASE_URL": settings["DATABASE_URL"].replace(
+            "@postgres:5432/", f"@127.0.0.1:{port_of(postgres)}/"
+        ),
+        "REDIS_URL": redis.url,
+        "BCRYPT_ROUNDS": "4",
+        "LOGIN_LIMIT_PER_ADDRESS": "100000 per minute",
+    }
+
+
+def migrate(settings: Mapping[str, str], image: Path) -> None:
+    command = compose()["services"]["migrate"]["command"]
+    assert tuple(command[:3]) == FLASK[2:], "adapt the tests to the new command"
+    subprocess.run([*FLASK, *command[3:]], env=settings, cwd=image, check=True, timeout=60)
