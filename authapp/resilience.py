@@ -16,6 +16,7 @@ from authapp.errors import StoreUnavailable
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
+_LONGEST_TRY = 10.0  # seconds that a recovery under way is waited for
 _deadline: ContextVar[float | None] = ContextVar("authapp_deadline", default=None)
 
 
@@ -55,7 +56,7 @@ class Breaker:
         store: its name, for `StoreUnavailable`.
         failures: in a row, until it opens.
         reset_seconds: from opening to the first try, and between tries.
-        pause: waits so many seconds.
+        pause: waits so many seconds; by itself it waits until `retire`, if that is sooner.
     """
 
     def __init__(
@@ -63,12 +64,13 @@ class Breaker:
         store: str,
         failures: int = 5,
         reset_seconds: float = 1.0,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         self.store = store
         self._failures_to_open = failures
         self._reset_seconds = reset_seconds
-        self._pause = pause
+        self._retired = threading.Event()
+        self._pause = pause or self._retired.wait
         self._failures = 0
         self._lock = threading.Lock()
         self._openings = 0
@@ -134,11 +136,21 @@ class Breaker:
             _log.warning("breaker_opened", store=self.store)
         self._keep_recovering()
 
+    def retire(self) -> None:
+        """Ends its recovery for good; returns when that is over. Open it stays open."""
+        with self._lock:
+            self._retired.set()
+            thread = self._recovering
+        if thread is not None:
+            thread.join(_LONGEST_TRY)
+
     def _keep_recovering(self) -> None:
         # None is alive in a process that was forked meanwhile, or after a defect in `recover`
         with self._lock:
             thread = self._recovering
-            if not self._is_open or (thread is not None and thread.is_alive()):
+            if self._retired.is_set() or not self._is_open:
+                return
+            if thread is not None and thread.is_alive():
                 return
             name = f"{self.store}-recovery"
             self._recovering = threading.Thread(target=self._recover, name=name, daemon=True)
@@ -147,7 +159,7 @@ class Breaker:
     def _recover(self) -> None:
         while True:
             self._pause(self._reset_seconds)
-            if self.try_to_close():
+            if self._retired.is_set() or self.try_to_close():
                 return
 
     def try_to_close(self) -> bool:

@@ -81,6 +81,17 @@ class Services:
         except StoreUnavailable:
             return  # what was seen last stays
 
+    def close(self) -> None:
+        """Ends what runs beside the requests, and closes the connections.
+
+        For whoever makes an application and drops it again; the end of a process does it, too.
+        """
+        self.background.drain()
+        self.cache.breaker.retire()
+        self.database.breaker.retire()
+        self.database.close()
+        self.redis.close()
+
     def _postgres_answers(self) -> bool:
         try:
             self.database.check()

@@ -2,8 +2,10 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import enumerate as enumerate_threads
 
 import hypothesis
 import psycopg2
@@ -112,6 +114,16 @@ def two_instances(config: Config, clock: Clock) -> Iterator[Services]:
     """Another instance beside `services`."""
     with open_services(config, clock) as services:
         yield services
+
+
+@pytest.fixture(autouse=True)
+def nothing_recovers_any_more() -> Iterator[None]:
+    """A breaker that a test left open would go on asking, and be counted, in those after it."""
+    yield
+    deadline = time.monotonic() + 15
+    while left := [thread.name for thread in enumerate_threads() if "-recovery" in thread.name]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.01)
 
 
 # In CI everything a test needs is installed, so a skip there hides a test that no longer runs.

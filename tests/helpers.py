@@ -66,8 +66,7 @@ def open_services(config: Config, clock: Callable[[], datetime]) -> Iterator[Ser
     try:
         yield services
     finally:
-        services.database.close()
-        services.redis.close()
+        services.close()
 
 
 def await_trust(services: Services) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ SHOWN_ONCE = re.compile(r"^Password, shown only now: (\S{20,})$", re.MULTILINE)
 
 
 @pytest.fixture
-def app(config: Config) -> Flask:
-    return create_app(config)
+def app(config: Config) -> Iterator[Flask]:
+    app = create_app(config)
+    yield app
+    services_of(app).close()
 
 
 def run(app: Flask, *arguments: str, stdin: str = "") -> Result:

@@ -252,6 +252,19 @@ def test_a_forked_process_recovers_by_itself(
     assert breaker.is_open
 
 
+def test_retired_it_recovers_no_more(store: Store) -> None:
+    """At once, though its next try is an hour away."""
+    breaker = Breaker("redis", failures=3, reset_seconds=3600)
+    opened(breaker, store)
+    thread = breaker._recovering
+    assert thread is not None
+    assert thread.is_alive()
+    breaker.retire()
+    assert not thread.is_alive()
+    assert fails(breaker, store)
+    assert breaker._recovering is thread, "no other was started"
+
+
 def test_closed_calls_run_side_by_side(breaker: Breaker) -> None:
     """Each waits inside for all others: one after the other none would return."""
     together = Barrier(4, timeout=10)

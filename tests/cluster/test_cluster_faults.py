@@ -182,3 +182,4 @@ def test_a_worker_starts_while_the_cluster_is_away(
     await_trust(app.extensions["authapp"].services)
     assert status_of_login(app, "not the password") == 401
     assert store.stored("rate:*")  # counted together again
+    app.extensions["authapp"].services.close()

@@ -6,8 +6,7 @@ from typing import Any, Protocol
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import make_url
 
 from authapp import Config, create_app, embedded, schema
 
@@ -59,8 +58,10 @@ def stores(shared_stores: Stores) -> Stores:
 
 
 @pytest.fixture(scope="session")
-def shared_app(settings: Settings) -> Flask:
-    return create_app(Config.from_mapping(settings))
+def shared_app(settings: Settings) -> Iterator[Flask]:
+    app = create_app(Config.from_mapping(settings))
+    yield app
+    services_of(app).close()
 
 
 @pytest.fixture
@@ -73,19 +74,15 @@ def app(shared_app: Flask, stores: Stores) -> Iterator[Flask]:
 @pytest.fixture
 def make_app(settings: Settings, stores: Stores) -> Iterator[MakeApp]:
     """Makes applications with other settings, or to add views to."""
-    engines: set[Engine] = set()
-
-    def note(connection: Connection) -> None:
-        engines.add(connection.engine)
+    made: list[Flask] = []
 
     def make(**others: object) -> Flask:
-        return create_app(Config.from_mapping({**settings, **others}))
+        made.append(create_app(Config.from_mapping({**settings, **others})))
+        return made[-1]
 
-    event.listen(Engine, "engine_connect", note)
     yield make
-    event.remove(Engine, "engine_connect", note)
-    for engine in engines:
-        engine.dispose()
+    for app in made:
+        services_of(app).close()
 
 
 @pytest.fixture

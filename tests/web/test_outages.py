@@ -11,7 +11,16 @@ from flask.testing import FlaskClient
 
 from authapp import Config, create_app, embedded, schema
 
-from .support import EMAIL, OTHER_PASSWORD, PASSWORD, browser, log_in, sign_up, token_of
+from .support import (
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    browser,
+    log_in,
+    services_of,
+    sign_up,
+    token_of,
+)
 
 SECRET = "tests-only"
 CHANGES = {
@@ -51,7 +60,7 @@ def engines(engine_dir: Path) -> Iterator[Engines]:
 
 
 @pytest.fixture(scope="module")
-def app(engines: Engines) -> Flask:
+def app(engines: Engines) -> Iterator[Flask]:
     schema.upgrade(engines.postgres.url)
     app = create_app(
         Config.from_mapping(
@@ -66,7 +75,8 @@ def app(engines: Engines) -> Flask:
         )
     )
     sign_up(app)
-    return app
+    yield app
+    services_of(app).close()
 
 
 @pytest.fixture
