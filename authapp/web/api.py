@@ -186,21 +186,30 @@ def update_me() -> Response:
 @described(
     Call(
         "Sets a new password: all other sessions end, this one gets a new token",
-        {204: None, 200: TokenAnswer},
+        {204: None},
         body=PasswordBody,
+        headers={
+            "X-Access-Token": "to a program: its new access token",
+            "X-Refresh-Token": "to a program that has one: its new refresh token",
+        },
         fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
         changes=True,
     )
 )
-def change_password() -> tuple[str, int] | Response:
-    """The session gets a new token: in the cookie, or for a program in the body."""
+def change_password() -> tuple[str, int, dict[str, str]]:
+    """The session gets a new token: in the cookie, or for a program in a header."""
     live = require_live()
     body = read_body(request, PasswordBody)
     fresh = services().authentication.change_password(
         live, body.current_password, body.new_password, client()
     )
     auth_session().begin(fresh)
-    return json_response(TokenAnswer.of(fresh)) if fresh.grant else ("", 204)
+    headers = {}
+    if fresh.grant:
+        headers["X-Access-Token"] = fresh.token.text
+        if fresh.grant.refresh:
+            headers["X-Refresh-Token"] = fresh.grant.refresh.text
+    return "", 204, headers
 
 
 @api.get("/me/sessions")

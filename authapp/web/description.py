@@ -188,7 +188,7 @@ def _responses(call: Call) -> dict[str, Any]:
         str(status): {
             "description": (record.__doc__ or "").strip().split("\n")[0] if record else "Done.",
             **({"content": {"application/json": {"schema": _reference(record)}}} if record else {}),
-            **({"headers": _headers(call)} if call.headers and status == 200 else {}),
+            **({"headers": _headers(call)} if call.headers and status in call.answers else {}),
         }
         for status, record in answers.items()
     }

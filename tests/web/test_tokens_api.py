@@ -462,13 +462,12 @@ def test_a_new_password_gives_a_program_a_new_token(app: Flask, signed_in: Flask
     body = get_token(app, refresh=True)
     change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
     answer = post(app, "/me/password", change, **bearer(body["access_token"]))
-    assert answer.status_code == 200
+    assert (answer.status_code, answer.data) == (204, b"")
     assert "Set-Cookie" not in answer.headers
-    fresh = answer.get_json()
-    assert is_live(app, fresh["access_token"])
+    assert is_live(app, answer.headers["X-Access-Token"])
     assert not is_live(app, body["access_token"])
     problem(refresh(app, body["refresh_token"]), 401, "session_invalid")
-    assert refresh(app, fresh["refresh_token"]).status_code == 200
+    assert refresh(app, answer.headers["X-Refresh-Token"]).status_code == 200
     assert signed_in.get("/api/v1/me").status_code == 401
 
 
@@ -477,7 +476,15 @@ def test_a_new_password_gives_no_refresh_token_where_there_was_none(
 ) -> None:
     change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
     answer = post(app, "/me/password", change, **bearer(get_token(app)["access_token"]))
-    assert "refresh_token" not in answer.get_json()
+    assert is_live(app, answer.headers["X-Access-Token"])
+    assert "X-Refresh-Token" not in answer.headers
+
+
+def test_a_browser_is_told_no_token(signed_in: FlaskClient) -> None:
+    change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+    answer = signed_in.post("/api/v1/me/password", json=change)
+    assert answer.status_code == 204
+    assert not [name for name, _ in answer.headers if name.endswith("-Token")]
 
 
 # -- refresh ---------------------------------------------------------------------------------------
