@@ -24,6 +24,7 @@ from authapp.errors import OutcomeUnknown, StoreUnavailable
 from authapp.resilience import Breaker, deadline
 from authapp.services import Services
 
+from .databases import add_database
 from .helpers import CLIENT, at_once, log_in, sign_up
 
 SIZE = 3
@@ -39,12 +40,7 @@ def breaker() -> Iterator[Breaker]:
 @pytest.fixture(scope="module")
 def url(postgres: embedded.PostgreSQL) -> str:
     """A database of these tests alone: they leave tables in it."""
-    with closing(psycopg2.connect(postgres.url)) as connection:
-        connection.autocommit = True
-        connection.cursor().execute("CREATE DATABASE of_these_tests")
-    return (
-        make_url(postgres.url).set(database="of_these_tests").render_as_string(hide_password=False)
-    )
+    return add_database(postgres.url, "of_these_tests")
 
 
 @pytest.fixture
@@ -182,9 +178,8 @@ def test_read_only(db: Database) -> None:
 
 
 def test_read_only_by_the_setting_of_a_server(url: str, by_hand: Callable[[str], Any]) -> None:
-    by_hand("CREATE DATABASE read_only")
+    place = add_database(url, "read_only")
     by_hand("ALTER DATABASE read_only SET default_transaction_read_only = on")
-    place = make_url(url).set(database="read_only").render_as_string(hide_password=False)
     made = Database(connect(place, 1))
     assert trouble(made, "CREATE TABLE never ()") is Trouble.READ_ONLY
     assert asked(made, "SELECT 1") == 1

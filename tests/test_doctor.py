@@ -26,6 +26,7 @@ from authapp.doctor.redis_servers import _version, eviction_policy_problem
 from authapp.redis_clients import redis_client
 
 from .cluster.servers import Node, _linked, wait_until
+from .databases import add_migrated_database
 from .helpers import PEPPER, make_config
 
 OK, WARN, FAIL = State.OK, State.WARN, State.FAIL
@@ -173,9 +174,7 @@ def with_url(url: str, **changed: Any) -> str:
 def odd(config: Config, postgres: embedded.PostgreSQL) -> Iterator[Callable[..., Config]]:
     """Settings for a migrated database whose server says or does something odd."""
     name = f"doctor_{next(numbers)}"
-    run_sql(postgres.url, f"CREATE DATABASE {name}")
-    url = with_url(postgres.url, database=name)
-    schema.upgrade(url)
+    url = add_migrated_database(postgres.url, name)
 
     def make(*statements: str) -> Config:
         run_sql(

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import psycopg2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from authapp import embedded
+
+from .databases import add_database
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,11 +63,7 @@ def test_a_missing_setting_is_one_line(environment: dict[str, str], name: str) -
 def test_a_database_not_migrated_names_the_command(
     environment: dict[str, str], postgres: embedded.PostgreSQL
 ) -> None:
-    with closing(psycopg2.connect(postgres.url)) as connection:
-        connection.autocommit = True
-        connection.cursor().execute("CREATE DATABASE not_migrated")
-    place = urlsplit(postgres.url)._replace(path="/not_migrated")
-    environment["DATABASE_URL"] = place.geturl()
+    environment["DATABASE_URL"] = add_database(postgres.url, "not_migrated")
     (line,) = refusal(environment)
     assert line.startswith("authapp: ")
     assert line.endswith("run `flask --app wsgi db upgrade`")

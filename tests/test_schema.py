@@ -1,11 +1,10 @@
 """Migrations: up, down and up again, equal to the models, and an advice where one is missing."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config as AlembicConfig
@@ -19,22 +18,16 @@ from authapp import embedded, schema
 from authapp.errors import SettingError
 from authapp.models import Base
 
+from .databases import add_database
 from .helpers import at_once
 
 numbers = itertools.count()
 
 
 @pytest.fixture
-def url(postgres: embedded.PostgreSQL) -> Iterator[str]:
+def url(postgres: embedded.PostgreSQL) -> str:
     """An empty database."""
-    name = f"schema_{next(numbers)}"
-    connection = psycopg2.connect(postgres.url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-        yield make_url(postgres.url).set(database=name).render_as_string(hide_password=False)
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
+    return add_database(postgres.url, f"schema_{next(numbers)}")
 
 
 def engine_of(url: str) -> Engine:

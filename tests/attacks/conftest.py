@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import closing
 
-import psycopg2
 import pytest
-from sqlalchemy.engine import make_url
 
-from authapp import embedded, schema
+from authapp import embedded
 
+from ..databases import add_migrated_database
 from ..helpers import PEPPER
 from ..instances import serving
 from .site import Site
@@ -21,12 +19,7 @@ SECRET_KEY = "a secret that the attackers do not know"
 def site(
     postgres: embedded.PostgreSQL, valkey: embedded.Valkey, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    with closing(psycopg2.connect(postgres.url)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE DATABASE attacks")
-    url = make_url(postgres.url).set(database="attacks").render_as_string(hide_password=False)
-    schema.upgrade(url)
+    url = add_migrated_database(postgres.url, "attacks")
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "DATABASE_URL": url,

@@ -3,12 +3,10 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import psycopg2
 import pytest
 from playwright.sync_api import (
     Browser,
@@ -22,10 +20,10 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
-from sqlalchemy.engine import make_url
 
-from authapp import embedded, schema
+from authapp import embedded
 
+from ..databases import add_migrated_database
 from .site import WORKERS, Person, Site, a_person, served
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -62,12 +60,7 @@ def site(
     postgres: embedded.PostgreSQL, valkey: embedded.Valkey, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """The product as it is served, on a database of its own."""
-    with closing(psycopg2.connect(postgres.url)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE DATABASE journeys")
-    url = make_url(postgres.url).set(database="journeys").render_as_string(hide_password=False)
-    schema.upgrade(url)
+    url = add_migrated_database(postgres.url, "journeys")
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "DATABASE_URL": url,

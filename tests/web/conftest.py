@@ -6,10 +6,10 @@ from typing import Any, Protocol
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy.engine import make_url
 
-from authapp import Config, create_app, embedded, schema
+from authapp import Config, create_app, embedded
 
+from ..databases import add_migrated_database
 from .support import Stores, browser, log_in, services_of, sign_up
 
 Settings = dict[str, Any]
@@ -22,12 +22,7 @@ class MakeApp(Protocol):
 @pytest.fixture(scope="session")
 def web_database_url(postgres: embedded.PostgreSQL) -> str:
     """A migrated database that only the tests of the web use: they count its rows."""
-    server = Stores(postgres.url, "redis://unused")
-    server.sql("CREATE DATABASE web")
-    server.close()
-    url = make_url(postgres.url).set(database="web").render_as_string(hide_password=False)
-    schema.upgrade(url)
-    return url
+    return add_migrated_database(postgres.url, "web")
 
 
 @pytest.fixture(scope="session")
