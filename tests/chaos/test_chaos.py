@@ -245,7 +245,6 @@ def settings(database_url: str, redis_server: Redis) -> dict[str, str]:
     )
 
 
-@pytest.mark.timeout(300)
 def test_nothing_stale_and_nobody_logged_out(
     database_url: str,
     redis_server: Redis,

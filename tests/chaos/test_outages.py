@@ -251,7 +251,6 @@ class Company:
             later.check(self.stage)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.state)
 def test_outage(stage: Stage, row: Row, capsys: pytest.CaptureFixture[str]) -> None:
     seconds_until_ready(stage)
@@ -360,7 +359,6 @@ def in_a_change(stage: Stage) -> bool:
     )
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("act", KILLED_IN.values(), ids=KILLED_IN)
 def test_a_worker_killed_in_the_midst_of_a_change(stage: Stage, act: Act) -> None:
     """While it waits for Redis, its transaction open: the change is made whole or not at all."""
@@ -392,7 +390,6 @@ def clocks(stage: Stage) -> Iterator[Stage]:
     stage.set_clock(0)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seconds", [-600, 600])
 def test_the_clock_jumps(clocks: Stage, seconds: int) -> None:
     stage = clocks

@@ -24,9 +24,7 @@ from .instances import MANY
 from .schedules import WITHIN, Schedule, Tally, Violation
 
 SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(10**6))
-SCHEDULES = int(os.environ.get("CHAOS_SCHEDULES", "0"))
-SECONDS = 30.0  # where no number is given
-LEAST = 10  # schedules in that time, on the slowest machine
+SCHEDULES = int(os.environ.get("CHAOS_SCHEDULES", "20"))
 
 
 @dataclass
@@ -86,18 +84,18 @@ def an_arena(postgres: Postgres, redis: Redis, patch: pytest.MonkeyPatch) -> Ite
         yield Arena(postgres, redis, instances, clock, pending)
 
 
-@pytest.mark.timeout(7200 if SCHEDULES else 300)
+@pytest.mark.timeout(600 + 30 * SCHEDULES)
 def test_random_schedules(arena: Arena, capsys: pytest.CaptureFixture[str]) -> None:
     tally, violations = Tally(), []
     start = time.monotonic()
-    for seed in range(SEED, SEED + (SCHEDULES or 10**6)):
+    for seed in range(SEED, SEED + SCHEDULES):
         schedule = arena.schedule(seed, tally)
         try:
             schedule.run()
         except Violation as violation:
             told = "\n  ".join([str(violation), *schedule.story])
             violations.append(f"CHAOS_SEED={seed} CHAOS_SCHEDULES=1: {told}")
-        if (not SCHEDULES and time.monotonic() > start + SECONDS) or len(violations) > 20:
+        if len(violations) > 20:
             break
     with capsys.disabled():
         sys.stdout.write(
@@ -109,10 +107,9 @@ def test_random_schedules(arena: Arena, capsys: pytest.CaptureFixture[str]) -> N
             f" Postgres, {tally.lost} of them lost with Redis; {len(violations)} violations\n"
         )
     assert not violations, "\n\n".join(violations)
-    assert tally.schedules >= min(LEAST, SCHEDULES or LEAST)
+    assert tally.schedules == SCHEDULES
 
 
-@pytest.mark.timeout(300)
 def test_that_fences_are_not_written_down_is_noticed(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
