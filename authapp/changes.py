@@ -154,7 +154,7 @@ class Changes:
 
         While Redis is away it is done on its return.
         """
-        if self._cache.breaker.is_open:
+        if self._cache.breaker.is_open and not self._cache.breaker.is_half_open:
             return False
         try:
             self.replay()
@@ -193,6 +193,7 @@ class Changes:
         except StoreUnavailable:
             self._owed |= owed
             raise
+        self._cache.breaker.half_open()  # from here on changes set their fences again
         self.replay()
 
     def _replay_batch(self) -> int:
@@ -217,9 +218,10 @@ class Changes:
             return [row.key]
         # written by a trigger, which can't know the keyed hash of an email
         assert row.user_id is not None  # noqa: S101 — a check constraint holds it
-        email = db.scalar(select(User.email_canonical).where(User.id == row.user_id))
-        credential_keys = self._credential_keys.all(email) if email else []
-        return [user_key(row.user_id), *credential_keys]
+        now = db.scalar(select(User.email_canonical).where(User.id == row.user_id))
+        emails = {email for email in (now, row.email) if email}
+        of_credentials = [key for email in emails for key in self._credential_keys.all(email)]
+        return [user_key(row.user_id), *of_credentials]
 
 
 def _write_down(db: Session, fences: dict[str, int]) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Text,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -109,6 +110,7 @@ class SessionRow(Base):
     ended_at: Mapped[datetime | None]
     ended_why: Mapped[str | None]
     refresh_digest: Mapped[bytes | None]
+    remembered: Mapped[bool] = mapped_column(server_default=false())
 
     __table_args__ = (
         CheckConstraint("kind IN ('browser', 'api')", name="kind"),
@@ -138,13 +140,17 @@ class AuditEvent(Base):
 
 
 class PendingFence(Base):
-    """A fence that Redis has yet to take: of a key, or of all copies of a user but sessions."""
+    """A fence that Redis has yet to take: of a key, or of all copies of a user but sessions.
+
+    `email` is the canonical one that the user had before, if a change by hand took it away.
+    """
 
     __tablename__ = "pending_fences"
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
     key: Mapped[str | None]
     user_id: Mapped[UUID | None]
+    email: Mapped[str | None]
     ver: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
 

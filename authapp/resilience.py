@@ -49,8 +49,9 @@ class Breaker:
 
     Closed, calls pass, many at once. Open, they fail at once, so nobody waits for a store that is
     known to be away; a thread of its own runs `recover` every `reset_seconds` until that succeeds,
-    and closes it. (pybreaker holds a lock while the guarded call runs, so that the threads of a
-    worker would ask Redis one after the other, and lets requests do the probing.)
+    and closes it. Half open, which `recover` decides, what keeps the store true may be sent to it,
+    and nothing else yet. (pybreaker holds a lock while the guarded call runs, so that the threads
+    of a worker would ask Redis one after the other, and lets requests do the probing.)
 
     Args:
         store: its name, for `StoreUnavailable`.
@@ -74,7 +75,9 @@ class Breaker:
         self._failures = 0
         self._lock = threading.Lock()
         self._openings = 0
+        self._looked_at = 0  # how many openings there were when the recovery under way looked
         self._is_open = False
+        self._is_half_open = False
         self._recovering: threading.Thread | None = None
         self.recover: Callable[[], None] = lambda: None
         metrics.BREAKER_OPEN.labels(store).set(0)
@@ -82,6 +85,16 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         return self._is_open
+
+    @property
+    def is_half_open(self) -> bool:
+        return self._is_half_open
+
+    def half_open(self) -> None:
+        """For `recover`: the store answers. What it missed until now is about to be looked up."""
+        with self._lock:
+            self._looked_at = self._openings
+            self._is_half_open = self._is_open
 
     def admit(self) -> None:
         """Returns if the store is worth asking.
@@ -130,7 +143,7 @@ class Breaker:
         with self._lock:
             self._openings += 1
             opens = not self._is_open
-            self._is_open = True
+            self._is_open, self._is_half_open = True, False
             metrics.BREAKER_OPEN.labels(self.store).set(1)
         if opens:
             _log.warning("breaker_opened", store=self.store)
@@ -164,16 +177,18 @@ class Breaker:
 
     def try_to_close(self) -> bool:
         """Runs `recover`; whether that made it close."""
-        openings = self._openings
+        self._looked_at = self._openings
         try:
             self.recover()
         except StoreUnavailable:
+            self._is_half_open = False
             return False
         with self._lock:
-            if openings != self._openings:  # somebody opened it again meanwhile
+            if self._looked_at != self._openings:  # somebody opened it again meanwhile
+                self._is_half_open = False
                 return False
             self._failures = 0
-            self._is_open = False
+            self._is_open = self._is_half_open = False
             self._recovering = None
             metrics.BREAKER_OPEN.labels(self.store).set(0)
         _log.info("breaker_closed", store=self.store)

@@ -177,7 +177,9 @@ class VersionedCache:
         breaker: this process does not trust the copies again before what was missed is fenced.
         """
         if versions:
-            self.breaker.call(lambda: self._fence_or_distrust(versions))
+            # half open, fences are taken: else the changes of a busy process would always be missed
+            run = self.breaker.attempt if self.breaker.is_half_open else self.breaker.call
+            run(lambda: self._fence_or_distrust(versions))
 
     def _fence_or_distrust(self, versions: Mapping[str, int]) -> None:
         try:

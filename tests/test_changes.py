@@ -1,7 +1,9 @@
 """Changes: no copy is stale once one was acknowledged, and none is half done."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
@@ -162,6 +164,14 @@ BY_HAND = {
     "delete sessions": "DELETE FROM sessions",
     "delete the user": "DELETE FROM users",
     "take the roles": "DELETE FROM user_roles",
+    "give a role to another": """
+        DELETE FROM user_roles WHERE user_id = (SELECT id FROM users WHERE email LIKE 'bob%');
+        UPDATE user_roles SET user_id = (SELECT id FROM users WHERE email LIKE 'bob%')
+    """,
+    "another email": """
+        UPDATE users SET email = 'ada@example.com', email_canonical = 'ada@example.com'
+        WHERE email = 'ada@example.org'
+    """,
     "rename": "UPDATE users SET name = 'Countess'",
     "permissions": "UPDATE roles SET permissions = ARRAY['users:read'] WHERE name = 'user'",
 }
@@ -191,8 +201,21 @@ def test_a_change_made_by_hand_is_noticed_within_a_revalidation(
     else:
         allowed = True
     assert allowed == (
-        statement not in {BY_HAND[k] for k in ("deactivate", "password", "delete the user")}
+        statement
+        not in {BY_HAND[k] for k in ("deactivate", "password", "delete the user", "another email")}
     )
+
+
+@pytest.mark.parametrize("which", ["deactivate", "password", "delete the user", "another email"])
+def test_credentials_taken_away_by_hand_have_no_copy_left(
+    services: Services, live: Live, clock: Clock, which: str
+) -> None:
+    """Who had them could log in while Postgres is away."""
+    assert copies_of_credentials(services)
+    sql(services, BY_HAND[which])
+    clock.forward(60)
+    services.sessions.find(live.token)
+    assert not copies_of_credentials(services)
 
 
 def test_what_reading_and_the_product_itself_change_writes_no_fence(
@@ -204,6 +227,40 @@ def test_what_reading_and_the_product_itself_change_writes_no_fence(
         act(services, log_in(services))
         services.authentication.set_password(EMAIL, PASSWORD)
     assert written_down(services) == set()
+
+
+def test_copies_are_trusted_again_though_changes_never_cease(
+    services: Services, live: Live
+) -> None:
+    """As in an app that saves something in `flask.session` at each request."""
+    sessions = [live, log_in(services), log_in(services)]
+    ceased = Event()
+
+    def change(session: Live) -> int:
+        done = 0
+        while not ceased.is_set():
+            services.sessions.patch(session, {"visits": done}, [])
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(len(sessions)) as threads:
+        counts = [threads.submit(change, session) for session in sessions]
+        try:
+            services.cache.breaker.open()
+            await_trust(services)
+        finally:
+            ceased.set()
+        assert all(count.result() for count in counts)
+    assert written_down(services) == set()
+    for session, count in zip(sessions, counts, strict=True):
+        found = services.sessions.find(session.token)
+        assert isinstance(found, Live)
+        assert found.record.data == {"visits": count.result() - 1}
+
+
+def copies_of_credentials(services: Services) -> list[bytes]:
+    keys = services.redis.scan_iter("cred:*")
+    return [key for key in keys if services.redis.hexists(key, "v")]
 
 
 def written_down(services: Services) -> set[str]:

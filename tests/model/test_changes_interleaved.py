@@ -186,6 +186,13 @@ def no_second_look(rig: Rig, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(instance.breaker, "open", partial(_open_if_closed, instance.breaker))
 
 
+def no_half_open(rig: Rig, patch: pytest.MonkeyPatch) -> None:
+    """Changes leave their fences to a recovery that has looked, and does not look again."""
+    no_second_look(rig, patch)
+    for instance in rig.instances:
+        patch.setattr(instance.breaker, "half_open", lambda: None)
+
+
 def no_distrust(rig: Rig, patch: pytest.MonkeyPatch) -> None:
     for instance in rig.instances:
         patch.setattr(instance.breaker, "open", lambda: None)
@@ -258,6 +265,21 @@ def a_recovery_looks_too_early(world: ChangeWorld) -> None:
     world.run_until("visit here")
 
 
+def a_recovery_looks_between_two_outages(world: ChangeWorld) -> None:
+    """The change, committed after it looked, can't set its fences, though changes are to again."""
+    world.add("second outage", outage(world.rig.here))
+    world.run("outage")
+    world.run_until("change", "commit")
+    world.run("outage")
+    world.run_until("recovery", "select pending_fences")
+    world.run("recovery")
+    world.run("second outage")
+    world.run_until("change")
+    world.run("second outage")
+    world.run_until("recovery")
+    world.run_until("visit here")
+
+
 def a_visit_comes_before_the_recovery(world: ChangeWorld) -> None:
     world.run("outage")
     world.run_until("change")
@@ -268,7 +290,10 @@ def a_visit_comes_before_the_recovery(world: ChangeWorld) -> None:
 SCRIPTS = pytest.mark.parametrize(
     ("script", "control"),
     [
-        pytest.param(a_recovery_looks_too_early, no_second_look, id="recovery too early"),
+        pytest.param(a_recovery_looks_too_early, no_half_open, id="recovery too early"),
+        pytest.param(
+            a_recovery_looks_between_two_outages, no_second_look, id="recovery between outages"
+        ),
         pytest.param(a_visit_comes_before_the_recovery, no_distrust, id="no distrust"),
     ],
 )
