@@ -11,13 +11,12 @@ from authapp.credentials import Credentials
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from authapp.identity import Identity
 from authapp.session_records import Client, Limits, Live, Provisional, SessionRecord
+from authapp.session_rows import FIRST_VERSION
 from authapp.tokens import SessionToken, SessionTokens
 from authapp.users import UserCopy
 from authapp.versioned_cache import Versioned, VersionedCache, decode_copy
 
 LONGEST = timedelta(hours=1)  # without a row; with one, the usual limits hold
-
-FIRST_VERSION = 1  # of a row; the copy of a session without one is older than any
 
 
 class ProvisionalSessions:
@@ -67,6 +66,7 @@ class ProvisionalSessions:
             expires_at=min(lifetime.expires_at, now + LONGEST),
             data={},
             ver=FIRST_VERSION - 1,
+            remembered=remember,
             checked_at=now,
             provisional=Provisional(
                 epoch=credentials.epoch,

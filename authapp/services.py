@@ -28,7 +28,9 @@ from authapp.provisional_sessions import ProvisionalSessions
 from authapp.redis_clients import redis_client
 from authapp.resilience import Breaker
 from authapp.sealing import Sealer, derive_key
+from authapp.session_lookup import SessionLookup
 from authapp.session_records import Limits
+from authapp.session_rows import SessionRows
 from authapp.sessions import SessionStore
 from authapp.tokens import RefreshTokens, SessionTokens
 from authapp.users import UserStore
@@ -157,17 +159,11 @@ def build_services(
         access_token=timedelta(seconds=config.ACCESS_TOKEN_SECONDS),
     )
     provisional = ProvisionalSessions(cache, tokens, limits, clock)
-    sessions = SessionStore(
-        database,
-        changes,
-        cache,
-        tokens,
-        provisional,
-        limits,
-        clock,
-        access_tokens=access_tokens,
-        refresh_tokens=refresh_tokens,
+    rows = SessionRows(tokens, access_tokens, refresh_tokens, limits, clock)
+    lookup = SessionLookup(
+        database, changes, cache, access_tokens, rows, provisional, limits=limits, clock=clock
     )
+    sessions = SessionStore(database, changes, rows, lookup, provisional, limits, clock)
     login_limits = LoginLimits(
         limiter,
         config.LOGIN_LIMIT_PER_ADDRESS,

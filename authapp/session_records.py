@@ -106,6 +106,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A session and a snapshot of its user, as read at `checked_at`.
 
     Attributes:
+        remembered: the person asked to stay signed in on this device, or the program can refresh.
         provisional: present while the session has no row.
         verified: access tokens of this session that need no check any more, the latest first.
     """
@@ -120,6 +121,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Any]
     ver: int
     checked_at: datetime
+    remembered: bool = False
     ended_why: EndReason | None = None
     provisional: Provisional | None = None
     verified: tuple[VerifiedToken, ...] = ()

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from authapp import sessions
+from authapp import session_lookup
 from authapp.access_tokens import Claim, digest_of
 from authapp.config import Config
 from authapp.copy_keys import session_key
@@ -19,6 +19,7 @@ from .access_tokens import forged, signature_checks, unheard_of
 from .helpers import (
     CLIENT,
     EMAIL,
+    OTHER_PASSWORD,
     PASSWORD,
     Clock,
     at_once,
@@ -108,6 +109,18 @@ def test_a_session_without_refresh_lasts_as_long_as_its_token(
     assert services.sessions.of_user(live.record.user.id) == []
 
 
+def test_a_session_with_refresh_stays_one_when_the_setting_changes(
+    services: Services, config: Config, clock: Clock
+) -> None:
+    live = issue(services, refreshable=True)
+    changed = make_config(config.DATABASE_URL, config.REDIS_URL, REMEMBER_ME_SECONDS=MONTH // 4)
+    with open_services(changed, clock) as after:
+        fresh = after.authentication.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+    assert fresh.record.remembered
+    assert fresh.grant is not None
+    assert fresh.grant.refresh is not None
+
+
 def test_a_session_with_refresh_lasts_as_one_that_is_remembered(
     services: Services, clock: Clock
 ) -> None:
@@ -184,14 +197,14 @@ def test_a_change_of_the_session_has_each_token_checked_again(services: Services
 
 def test_the_copy_knows_so_many_and_no_expired_ones(services: Services, clock: Clock) -> None:
     lives = [issue(services, refreshable=True)]
-    for _ in range(sessions.MAX_VERIFIED):
+    for _ in range(session_lookup.MAX_VERIFIED):
         lives.append(refresh(services, lives[-1]))
         clock.forward(1)
     for live in lives:
         assert is_live(services, live)
     assert not is_known(services, lives[0])
     assert is_known(services, lives[-1])
-    assert len(copy_of(services, lives[0]).verified) == sessions.MAX_VERIFIED
+    assert len(copy_of(services, lives[0]).verified) == session_lookup.MAX_VERIFIED
     clock.forward(ACCESS - 1)
     assert is_live(services, last := refresh(services, lives[-1]))
     assert len(copy_of(services, last).verified) <= 2
@@ -217,7 +230,7 @@ def test_forged_tokens_cost_no_sql_and_make_the_copy_forget_nothing(
     for seconds in (0, 61):  # a copy that is fresh, and one that is not
         clock.forward(seconds)
         with traffic() as seen:
-            for _ in range(2 * sessions.MAX_VERIFIED):
+            for _ in range(2 * session_lookup.MAX_VERIFIED):
                 for fake in fakes:
                     assert find(services, fake) is None
         assert seen.sql == []

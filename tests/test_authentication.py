@@ -193,8 +193,8 @@ def test_a_log_in_that_fails_ends_nothing(services: Services) -> None:
 
 def test_remember_me(services: Services) -> None:
     sign_up(services)
-    assert services.sessions.is_remembered(log_in(services, remember=True).record)
-    assert not services.sessions.is_remembered(log_in(services).record)
+    assert log_in(services, remember=True).record.remembered
+    assert not log_in(services).record.remembered
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_a_change_in_flight_during_log_out_brings_no_session_back(
 def test_a_remembered_device_stays_remembered(services: Services) -> None:
     sign_up(services)
     fresh = change(services, log_in(services, remember=True))
-    assert services.sessions.is_remembered(fresh.record)
+    assert fresh.record.remembered
 
 
 def test_both_limits_begin_anew(services: Services, live: Live, clock: Clock) -> None:

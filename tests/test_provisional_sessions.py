@@ -13,6 +13,7 @@ from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.identity import Identity
 from authapp.provisional_sessions import LONGEST
 from authapp.services import Services
+from authapp.session_lookup import SessionLookup
 from authapp.session_records import Ended, EndReason, Live
 from authapp.sessions import SessionStore
 
@@ -285,7 +286,7 @@ def test_remember_me_is_kept(services: Services, ada: Identity) -> None:
         live = log_in(services, remember=True)
     found = services.sessions.find(live.token)
     assert isinstance(found, Live)
-    assert services.sessions.is_remembered(found.record)
+    assert found.record.remembered
     assert found.record.expires_at == live.record.created_at + timedelta(days=30)
 
 
@@ -363,7 +364,7 @@ def test_a_visit_in_flight_does_not_revive_it(
     redis: str,
 ) -> None:
     """It read the copy, then the person logs out elsewhere, then it would make the row."""
-    make, logged_out = SessionStore._make_durable, Event()
+    make, logged_out = SessionLookup._make_durable, Event()
 
     def late(*args: Any) -> None:
         with ExitStack() as stack:
@@ -376,7 +377,7 @@ def test_a_visit_in_flight_does_not_revive_it(
         logged_out.set()
         make(*args)
 
-    monkeypatch.setattr(SessionStore, "_make_durable", late)
+    monkeypatch.setattr(SessionLookup, "_make_durable", late)
     assert not is_live(services, live)
     assert logged_out.is_set()
     monkeypatch.undo()

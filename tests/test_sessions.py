@@ -142,12 +142,37 @@ def test_a_fresh_copy_costs_one_command_and_no_sql(services: Services, live: Liv
     assert b"acquire" in seen.redis[0]
 
 
-def test_an_ended_copy_costs_no_sql_either(services: Services, live: Live) -> None:
+def be_ended(services: Services, live: Live, _clock: Clock) -> None:
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
-    find(services, live)
-    with traffic() as seen:
-        assert find(services, live) == Ended(EndReason.LOGOUT)
-    assert (len(seen.redis), seen.sql) == (1, [])
+
+
+def stay_away(_services: Services, _live: Live, clock: Clock) -> None:
+    clock.forward(IDLE + REVALIDATE)
+
+
+def outlast(_services: Services, _live: Live, clock: Clock) -> None:
+    clock.forward(ABSOLUTE)
+
+
+ENDS = {EndReason.LOGOUT: be_ended, EndReason.IDLE: stay_away, EndReason.ABSOLUTE: outlast}
+
+
+@pytest.mark.parametrize(("why", "end"), ENDS.items(), ids=ENDS)
+def test_an_ended_copy_costs_no_sql_either(
+    services: Services,
+    live: Live,
+    clock: Clock,
+    why: EndReason,
+    end: Callable[[Services, Live, Clock], None],
+) -> None:
+    """However long ago it ended."""
+    end(services, live, clock)
+    for _ in range(2):
+        assert find(services, live) == Ended(why)
+        with traffic() as seen:
+            assert find(services, live) == Ended(why)
+        assert (len(seen.redis), seen.sql) == (1, [])
+        clock.forward(3 * REVALIDATE)
 
 
 def test_copy_and_facts_tell_the_same(services: Services, live: Live, ada: Identity) -> None:
@@ -315,8 +340,8 @@ def test_who_keeps_coming_stays_until_the_absolute_limit(
 
 def test_remembered_on_this_device(services: Services, ada: Identity, clock: Clock) -> None:
     live = begin(services, ada, remember=True)
-    assert services.sessions.is_remembered(live.record)
-    assert not services.sessions.is_remembered(begin(services, ada).record)
+    assert live.record.remembered
+    assert not begin(services, ada).record.remembered
     clock.forward(ABSOLUTE + IDLE)
     assert is_live(services, live)
     clock.forward(REMEMBER - ABSOLUTE - IDLE - 1)
@@ -561,7 +586,7 @@ def test_a_regenerated_session_goes_on_under_a_new_token(
     assert fresh.token != live.token
     assert fresh.record.data == {"cart": 1}
     assert fresh.record.expires_at == live.record.expires_at
-    assert services.sessions.is_remembered(fresh.record)
+    assert fresh.record.remembered
     assert find(services, live) == Ended(EndReason.REPLACED)
     assert data_of(services, fresh) == {"cart": 1}
 

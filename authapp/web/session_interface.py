@@ -242,7 +242,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
                 session.forget()
 
     def _set_cookie(self, app: Flask, live: Live, response: Response) -> None:
-        remembered = self._store.is_remembered(live.record)
+        remembered = live.record.remembered
         # Not what ends the session (NIST SP 800-63B-4, 5.1.1): the store does that.
         max_age = live.record.idle_seconds if remembered else None
         response.set_cookie(

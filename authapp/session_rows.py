@@ -1,0 +1,195 @@
+"""Rows of sessions in Postgres: what they say, and how they end, for whoever looks or changes."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
+
+from authapp import audit
+from authapp.access_tokens import AccessTokens, digest_of
+from authapp.changes import Change
+from authapp.models import SessionRow, User
+from authapp.session_records import (
+    Client,
+    EndReason,
+    Grant,
+    Kind,
+    Lifetime,
+    Limits,
+    Live,
+    SessionRecord,
+)
+from authapp.tokens import RefreshTokens, SessionToken, SessionTokens
+from authapp.users import identity_of
+
+FIRST_VERSION = 1  # of a row; the copy of a session without one is older than any
+
+
+class SessionRows:
+    """Works within changes that their callers complete."""
+
+    def __init__(
+        self,
+        tokens: SessionTokens,
+        access_tokens: AccessTokens,
+        refresh_tokens: RefreshTokens,
+        limits: Limits,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._tokens = tokens
+        self._access_tokens = access_tokens
+        self._refresh_tokens = refresh_tokens
+        self._limits = limits
+        self._clock = clock
+
+    def record(self, row: SessionRow, user: User) -> SessionRecord:
+        """What row and user say of the session now."""
+        why = EndReason(row.ended_why) if row.ended_why else None
+        if why is None and not user.active:
+            why = EndReason.DEACTIVATED
+        if why is None and row.epoch != user.epoch:
+            why = EndReason.PASSWORD_CHANGED
+        return SessionRecord(
+            id=row.id,
+            kind=cast(Kind, row.kind),  # a check constraint holds it
+            user=identity_of(user),
+            created_at=row.created_at,
+            last_seen_at=row.last_seen_at,
+            idle_seconds=row.idle_seconds,
+            expires_at=row.expires_at,
+            data=row.data,
+            ver=row.ver,
+            remembered=row.remembered,
+            checked_at=self._clock(),
+            ended_why=why,
+        )
+
+    def expired(self, record: SessionRecord) -> EndReason | None:
+        """Which limit it is past, if any."""
+        now = self._clock()
+        if now >= record.expires_at:
+            return EndReason.ABSOLUTE
+        # last_seen_at moves once a revalidation, so it may lag behind by as much
+        idle = timedelta(seconds=record.idle_seconds) + self._limits.revalidate
+        if now >= record.last_seen_at + idle:
+            return EndReason.IDLE
+        return None
+
+    def add(
+        self,
+        change: Change,
+        user: User,
+        client: Client,
+        kind: Kind,
+        *,
+        remember: bool,
+        lifetime: Lifetime | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> Live:
+        """A new session with a new token, with `lifetime` or what the limits say."""
+        now, session_id = self._clock(), uuid4()
+        lifetime = lifetime or self._limits.lifetime(now, remember=remember, kind=kind)
+        token = self._tokens.mint() if kind == "browser" else None
+        row = SessionRow(
+            id=session_id,
+            digest=token.digest if token else digest_of(session_id),
+            user_id=user.id,
+            kind=kind,
+            epoch=user.epoch,
+            created_at=now,
+            last_seen_at=now,
+            idle_seconds=int(lifetime.idle.total_seconds()),
+            expires_at=lifetime.expires_at,
+            address=client.address,
+            user_agent=client.user_agent[:400],
+            data=dict(data or {}),
+            ver=FIRST_VERSION,
+            remembered=remember,
+        )
+        change.db.add(row)
+        change.db.flush()
+        if token:
+            return Live(token, self.record(row, user))
+        return self.grant(change.db, row, user, refreshable=remember)
+
+    def grant(self, db: Session, row: SessionRow, user: User, *, refreshable: bool) -> Live:
+        """An access token for this session, and what the next can be had for."""
+        now = self._clock()
+        left = min(self._limits.access_token, row.expires_at - now)
+        seconds = ceil(left.total_seconds())
+        text = self._access_tokens.issue(row.id, user.id, seconds)
+        refresh = self._refresh_tokens.mint(row.id) if refreshable else None
+        row.refresh_digest = refresh.digest if refresh else None
+        db.flush()
+        return Live(SessionToken(text, row.digest), self.record(row, user), Grant(seconds, refresh))
+
+    def make_room(self, change: Change, user_id: UUID, replaces: bytes | None) -> None:
+        """Ends the session that the new one replaces, and the oldest above the cap."""
+        oldest = (
+            select(SessionRow.id)
+            .where(
+                SessionRow.user_id == user_id,
+                SessionRow.ended_at.is_(None),
+                SessionRow.expires_at > self._clock(),
+                SessionRow.digest.is_distinct_from(replaces),
+            )
+            .order_by(SessionRow.created_at.desc())
+            .offset(self._limits.max_per_user - 1)
+        )
+        # Locked in one order: the replaced one may be of another user, who replaces one of ours.
+        held = change.db.execute(
+            select(SessionRow.id, SessionRow.digest)
+            .where((SessionRow.digest == replaces) | SessionRow.id.in_(oldest))
+            .order_by(SessionRow.id)
+            .with_for_update()
+        ).all()
+        for session_id, digest in held:
+            why = EndReason.REPLACED if digest == replaces else EndReason.EVICTED_BY_CAP
+            self.end(change, why, SessionRow.id == session_id)
+        if replaces is not None and all(digest != replaces for _, digest in held):
+            self.end_unknown(change, replaces)
+
+    def end_unknown(self, change: Change, digest: bytes) -> None:
+        """Drops the copy of a session that has no live row: it may have begun without one."""
+        hold_token(change.db, digest)
+        if not self.end(change, EndReason.LOGOUT, SessionRow.digest == digest):
+            change.of_session(digest, FIRST_VERSION)
+
+    def end(
+        self,
+        change: Change,
+        why: EndReason,
+        which: ColumnElement[bool],
+        client: Client | None = None,
+    ) -> int:
+        """Ends those that are live; returns how many there were."""
+        now = self._clock()
+        ended = change.db.execute(
+            update(SessionRow)
+            .where(which, SessionRow.ended_at.is_(None))
+            .values(ended_at=now, ended_why=why, ver=SessionRow.ver + 1)
+            .returning(SessionRow.digest, SessionRow.ver, SessionRow.user_id)
+            .execution_options(synchronize_session=False)
+        ).all()
+        for digest, version, user_id in ended:
+            change.of_session(digest, version)
+            audit.record(
+                change.db,
+                "session.ended",
+                now,
+                user_id=user_id,
+                actor_id=user_id if why.by_its_owner else None,
+                address=client.address if client else "",
+                why=why,
+            )
+        return len(ended)
+
+
+def hold_token(db: Session, digest: bytes) -> None:
+    """Lets one at a time decide on a session that has no row to lock."""
+    number = int.from_bytes(digest[:8], signed=True)
+    db.execute(select(func.pg_advisory_xact_lock(number)))
