@@ -12,6 +12,9 @@ from limits import parse_many
 from authapp.errors import SettingError
 
 _DAY = 86_400
+_LABEL = r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?"
+_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_HOST = re.compile(rf"(?:{_DOMAIN}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 
 
 def _text(value: str) -> str:
@@ -52,9 +55,15 @@ def _secrets(value: str) -> tuple[str, ...]:
 
 def _hosts(value: str) -> tuple[str, ...]:
     hosts = tuple(part.strip().lower() for part in value.split(",") if part.strip())
-    if any("/" in host or "*" in host or host.count("@") for host in hosts):
+    if not all(_HOST.fullmatch(host) for host in hosts):
         raise ValueError("set it to host names separated by commas, like `app.example.org`")
     return hosts
+
+
+def _domain(value: str) -> str:
+    if not re.fullmatch(rf"\.?{_DOMAIN}", value):  # RFC 6265, 4.1.2.3: a leading dot is ignored
+        raise ValueError("set it to a domain like `example.org`, or leave it empty")
+    return value
 
 
 def _rate(value: str) -> str:
@@ -128,7 +137,7 @@ class Config:
 
     # the cookie
     SESSION_COOKIE_NAME: str = _setting(_text, "SESSION-TOKEN")
-    SESSION_COOKIE_DOMAIN: str = _setting(_text, "")
+    SESSION_COOKIE_DOMAIN: str = _setting(_domain, "")
     SESSION_COOKIE_SECURE: bool = _setting(_switch, default=True)
 
     # how long a session lasts, and how many one person may have

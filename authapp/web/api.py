@@ -20,6 +20,7 @@ from authapp.web.guards import (
     require_live,
     services,
 )
+from authapp.web.headers import AFTER_THE_END
 from authapp.web.representations import (
     LoginAnswer,
     SessionList,
@@ -153,9 +154,9 @@ def refresh_token() -> Response:
 
 @api.post("/logout")
 @described(Call("Logs out: ends the session", {204: None}, "nobody", changes=True))
-def logout() -> tuple[str, int]:
+def logout() -> tuple[str, int, dict[str, str]]:
     leave()
-    return "", 204
+    return "", 204, AFTER_THE_END
 
 
 @api.get("/me")
@@ -224,7 +225,7 @@ def my_sessions() -> Response:
 @described(
     Call("Ends one of one's own sessions", {204: None}, fails=[errors.UnknownUser], changes=True)
 )
-def end_my_session(session_id: UUID) -> tuple[str, int]:
+def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
     record = require_live().record
     own = session_id == record.id
     why = EndReason.LOGOUT if own else EndReason.REVOKED_BY_USER
@@ -232,7 +233,7 @@ def end_my_session(session_id: UUID) -> tuple[str, int]:
         raise NotFound("There is no such session.")
     if own:
         auth_session().forget()
-    return "", 204
+    return "", 204, AFTER_THE_END if own else {}
 
 
 @api.delete("/me/sessions")

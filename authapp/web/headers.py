@@ -4,6 +4,9 @@ from collections.abc import Collection
 
 from flask import Flask, Response, request
 
+# what the browser kept of private pages goes with the session (OWASP ASVS 5.0, 14.3.1)
+AFTER_THE_END = {"Clear-Site-Data": '"cache", "storage"'}
+
 
 def register_security_headers(app: Flask, form_targets: Collection[str], *, secure: bool) -> None:
     """

@@ -19,6 +19,7 @@ from authapp.web.guards import (
     require_live,
     services,
 )
+from authapp.web.headers import AFTER_THE_END
 from authapp.web.messages import DONE, SIGNED_OUT, WRONG_CREDENTIALS, too_many_attempts, within
 from authapp.web.redirects import safe_next
 from authapp.web.representations import SessionView
@@ -122,9 +123,12 @@ def login_submit() -> ResponseReturnValue:
 @pages.post("/logout")
 def logout() -> ResponseReturnValue:
     leave()
+    return _logged_out()
+
+
+def _logged_out() -> ResponseReturnValue:
     response = make_response(_done("pages.home", "logged-out"))
-    # what the browser kept of private pages goes too (OWASP ASVS 5.0, 14.3.1)
-    response.headers["Clear-Site-Data"] = '"cache", "storage"'
+    response.headers.update(AFTER_THE_END)
     return response
 
 
@@ -212,7 +216,7 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
         abort(404)
     if session_id == record.id:
         auth_session().forget()
-        return _done("pages.home", "logged-out")
+        return _logged_out()
     return _done("pages.sessions", "session-ended")
 
 

@@ -104,8 +104,32 @@ def test_hsts_only_where_https_is_certain(make_app: MakeApp) -> None:
         assert "Strict-Transport-Security" not in browser(app).get(path).headers
 
 
-def test_logging_out_clears_what_the_browser_kept(signed_in: FlaskClient) -> None:
-    assert signed_in.post("/logout").headers["Clear-Site-Data"] == '"cache", "storage"'
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/logout"),
+        ("POST", "/account/sessions/{}/end"),
+        ("POST", "/api/v1/logout"),
+        ("DELETE", "/api/v1/me/sessions/{}"),
+    ],
+)
+def test_logging_out_clears_what_the_browser_kept(
+    signed_in: FlaskClient, method: str, path: str
+) -> None:
+    (mine,) = signed_in.get("/api/v1/me/sessions").get_json()["sessions"]
+    answer = signed_in.open(path.format(mine["id"]), method=method)
+    assert answer.headers["Clear-Site-Data"] == '"cache", "storage"'
+
+
+def test_ending_another_session_keeps_what_the_browser_has(
+    app: Flask, signed_in: FlaskClient
+) -> None:
+    log_in(browser(app))
+    found = signed_in.get("/api/v1/me/sessions").get_json()["sessions"]
+    (other,) = [session["id"] for session in found if not session["current"]]
+    answer = signed_in.delete(f"/api/v1/me/sessions/{other}")
+    assert answer.status_code == 204
+    assert "Clear-Site-Data" not in answer.headers
 
 
 def test_each_answer_has_an_id_of_its_own_and_tells_it(app: Flask) -> None:
