@@ -10,19 +10,24 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import Empty, Full, Queue
 from typing import Any
 
 import psycopg2
 from psycopg2 import extensions
 
+from authapp.forks import start_in_forks
 from authapp.resilience import remaining
 
 PATIENCE = 3.0  # seconds; for one wait, unless a deadline comes first
 _TICK = 0.05  # seconds a wait may take too long
 _IDLE = 100  # ticks without a wait until the thread goes to sleep
+_KEPT = 10.0  # seconds that a connection which came too late waits for somebody
 
 
 class NoAnswer(psycopg2.OperationalError):
@@ -157,3 +162,60 @@ class BoundedConnection(extensions.connection):
     def rollback(self) -> None:
         with _bounded(self):
             super().rollback()
+
+
+class Connecting:
+    """Connects on threads of its own, so that nobody waits longer than they may: libpq counts whole
+    seconds, for each address, and looks up names for as long as that takes.
+
+    Args:
+        at_once: threads; while that many wait for a server, others wait for one of them.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._start()
+        start_in_forks(self._start)
+
+    def _start(self) -> None:
+        self._threads = ThreadPoolExecutor(self._at_once, "postgres-connect")  # starts none yet
+        self._late: Queue[tuple[float, extensions.connection]] = Queue(1)
+
+    def within(
+        self, seconds: float, connect: Callable[[], extensions.connection]
+    ) -> extensions.connection:
+        """What `connect` returns, now or for one who came before and had to leave.
+
+        Raises:
+            NoAnswer: there was none in time.
+        """
+        if seconds <= 0:
+            raise NoAnswer("there is no time left to connect")
+        if (kept := self._take_late()) is not None:
+            return kept
+        made = self._threads.submit(connect)
+        try:
+            return made.result(seconds)
+        except TookTooLong:
+            if not made.cancel():
+                made.add_done_callback(self._keep)
+            raise NoAnswer("the server did not answer in time to connect") from None
+
+    def _keep(self, made: "Future[extensions.connection]") -> None:
+        # Or a server that always takes longer, as one whose first address is dead, would never do.
+        if made.exception() is not None:
+            return
+        try:
+            self._late.put_nowait((time.monotonic(), made.result()))
+        except Full:
+            made.result().close()
+
+    def _take_late(self) -> extensions.connection | None:
+        try:
+            since, connection = self._late.get_nowait()
+        except Empty:
+            return None
+        if time.monotonic() - since < _KEPT:
+            return connection
+        connection.close()  # the server may be another by now
+        return None

@@ -1,22 +1,24 @@
 """Postgres: bounded waits, transactions, and one error for "it could not be asked"."""
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 import psycopg2
+from psycopg2 import extensions
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import QueuePool
 
 from authapp import metrics
-from authapp.bounded_connections import PATIENCE, BoundedConnection, NoAnswer
+from authapp.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
 from authapp.errors import StoreUnavailable
 from authapp.resilience import Breaker, deadline, pause_before_retry, remaining
 
@@ -75,30 +77,42 @@ def connect(database_url: str, pool_size: int) -> Engine:
     )
     engine = create_engine(
         driver_url(database_url),
+        poolclass=_Pool,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=POOL_TIMEOUT,
         hide_parameters=True,  # errors end up in logs
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         connect_args={
             "connection_factory": BoundedConnection,
             "application_name": "authapp",
             "options": options,
+            "connect_timeout": CONNECT_TIMEOUT,  # for each address, then libpq tries the next
         },
     )
-    event.listen(engine, "do_connect", _bound_connecting)
+    connecting = Connecting(pool_size)
+
+    def connect_in_time(
+        _dialect: object, _record: object, arguments: list[Any], parameters: dict[str, Any]
+    ) -> extensions.connection:
+        make = partial(psycopg2.connect, *arguments, **parameters)
+        return connecting.within(remaining(CONNECT_TIMEOUT), make)
+
+    event.listen(engine, "do_connect", connect_in_time)
     event.listen(engine, "connect", _note_fresh)
     event.listen(engine, "checkout", _ping)
     return engine
 
 
-def _bound_connecting(
-    _dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]
-) -> None:
-    seconds = remaining(CONNECT_TIMEOUT)
-    if seconds <= 0:
-        raise NoAnswer("there is no time left to connect")
-    parameters["connect_timeout"] = math.ceil(seconds)  # libpq takes whole ones
+class _Pool(QueuePool):
+    """Waits for a connection that is in use only as long as leaves the time to use it."""
+
+    @property
+    def _timeout(self) -> float:
+        return max(0.0, remaining(POOL_TIMEOUT + PING_TIMEOUT) - PING_TIMEOUT)
+
+    @_timeout.setter
+    def _timeout(self, _seconds: float) -> None:
+        pass  # the pool sets a fixed one when it is made
 
 
 def _note_fresh(_connection: object, record: Any) -> None:
@@ -119,7 +133,7 @@ def _ping(connection: BoundedConnection, record: Any, pooled: Any) -> None:
             cursor.execute("SELECT 1")
         connection.autocommit = False
     except NoAnswer as error:
-        if remaining(CONNECT_TIMEOUT) < 1:  # libpq would take a whole second to connect
+        if remaining(CONNECT_TIMEOUT) < PING_TIMEOUT:  # too little for a new one
             raise
         raise DisconnectionError from error
     except psycopg2.Error as error:  # the server was away: all older connections are gone

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
@@ -18,7 +19,7 @@ from psycopg2 import extensions, sql
 
 from authapp import bounded_connections as bounded
 from authapp import embedded
-from authapp.bounded_connections import PATIENCE, BoundedConnection, NoAnswer
+from authapp.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
 from authapp.resilience import deadline
 
 from .helpers import at_once
@@ -216,6 +217,81 @@ def test_without_a_descriptor_left_it_is_cut_as_well(connect: Connect) -> None:
                 status = 0 if hang(stuck) and hang(later) else 2
             os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "it goes on to watch"
+
+
+# -- connecting ------------------------------------------------------------------------------------
+
+
+def late_connections(connecting: Connecting, connect: Connect, many: int) -> list[Any]:
+    """Those that were made when nobody waited for them any more."""
+    wanted, late = Event(), SimpleQueue[BoundedConnection]()
+
+    def connect_late() -> BoundedConnection:
+        assert wanted.wait(10)
+        late.put(made := connect())
+        return made
+
+    for _ in range(many):
+        with pytest.raises(NoAnswer):
+            connecting.within(0.05, connect_late)
+    wanted.set()
+    return [late.get(timeout=10) for _ in range(many)]
+
+
+def until(is_so: Callable[[], object]) -> None:
+    give_up = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def nobody_connects() -> BoundedConnection:
+    raise AssertionError("there is one")
+
+
+def test_one_that_came_too_late_is_for_who_comes_next(connect: Connect) -> None:
+    """All others are closed: they are more than the pool would have."""
+    connecting = Connecting(3)
+    late = late_connections(connecting, connect, 3)
+    until(lambda: sum(one.closed for one in late) == 2)
+    (kept,) = (one for one in late if not one.closed)
+    assert connecting.within(10, nobody_connects) is kept
+    assert connecting.within(10, connect) not in late
+
+
+def test_one_that_came_too_late_is_not_kept_for_long(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting = Connecting(1)
+    (late,) = late_connections(connecting, connect, 1)
+    until(lambda: not connecting._late.empty())
+    monkeypatch.setattr(bounded, "_KEPT", 0)
+    assert connecting.within(10, connect) is not late
+    assert late.closed
+
+
+def test_where_no_time_is_left_nobody_connects() -> None:
+    with pytest.raises(NoAnswer):
+        Connecting(1).within(0, nobody_connects)
+
+
+def test_who_no_longer_waits_has_nobody_connect(connect: Connect) -> None:
+    """They queue while a server is frozen."""
+    connecting, over, tried = Connecting(1), Event(), []
+    try:
+        for work in (lambda: over.wait(10), lambda: tried.append(1)):
+            with pytest.raises(NoAnswer):
+                connecting.within(0.05, work)  # type: ignore[arg-type]
+    finally:
+        over.set()
+    assert connecting.within(10, connect).closed == 0
+    assert not tried
+
+
+def test_why_there_is_no_connection_is_told(tmp_path: Path) -> None:
+    with pytest.raises(psycopg2.OperationalError) as raised:
+        Connecting(1).within(10, lambda: psycopg2.connect(host=str(tmp_path)))
+    assert not isinstance(raised.value, NoAnswer)
 
 
 # -- descriptors are reused ------------------------------------------------------------------------

@@ -5,9 +5,10 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from threading import Barrier, Event
+from threading import Barrier, Event, Thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import psycopg2
@@ -17,7 +18,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from authapp import embedded
+from authapp import database, embedded
 from authapp.bounded_connections import BoundedConnection
 from authapp.database import Database, PostgresUnavailable, Trouble, connect
 from authapp.errors import OutcomeUnknown, StoreUnavailable
@@ -210,10 +211,65 @@ def test_no_connection_where_nobody_listens(tmp_path: Path) -> None:
     assert trouble(made) is Trouble.NO_CONNECTION
 
 
-def test_no_connection_where_somebody_accepts_and_never_answers() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        made = Database(connect(f"postgresql://nobody@127.0.0.1:{deaf.getsockname()[1]}/x", 1))
-        assert trouble(made) is Trouble.NO_CONNECTION
+@pytest.fixture
+def deaf() -> Iterator[tuple[socket.socket, Database]]:
+    """One who accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = f"postgresql://nobody@127.0.0.1:{listener.getsockname()[1]}/x"
+        yield listener, Database(connect(place, SIZE))
+
+
+def test_nobody_is_there_where_somebody_accepts_and_never_answers(
+    deaf: tuple[socket.socket, Database],
+) -> None:
+    assert trouble(deaf[1]) in {Trouble.NO_ANSWER, Trouble.NO_CONNECTION}  # who is faster says so
+
+
+def test_behind_an_address_that_never_answers_there_is_the_next(
+    deaf: tuple[socket.socket, Database], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libpq comes to it when nobody waits any more."""
+    monkeypatch.setattr(database, "CONNECT_TIMEOUT", 1)
+    place = make_url(url)
+    hosts = (f"127.0.0.1:{deaf[0].getsockname()[1]}", f"{place.query['host']}:5432")
+    made = Database(
+        connect(place.update_query_dict({"host": hosts}).render_as_string(hide_password=False), 1)
+    )
+    assert trouble(made) is Trouble.NO_ANSWER
+    give_up = time.monotonic() + 20
+    while True:
+        with suppress(StoreUnavailable):
+            assert asked(made, "SELECT 1") == 1
+            break
+        assert time.monotonic() < give_up, "each connection comes too late, for ever"
+    made.close()
+
+
+def test_nobody_waits_for_a_connection_longer_than_they_may(
+    deaf: tuple[socket.socket, Database],
+) -> None:
+    """Not the whole seconds of libpq, which goes on to wait."""
+    listener, made = deaf
+    assert trouble(made, patience=0.3) is Trouble.NO_ANSWER
+    with listener.accept()[0] as accepted:
+        accepted.recv(65_536)
+        accepted.setblocking(False)
+        with pytest.raises(BlockingIOError):  # not the end of what it has to say
+            accepted.recv(1)
+
+
+def test_no_more_wait_for_a_server_than_the_pool_would_have(
+    deaf: tuple[socket.socket, Database],
+) -> None:
+    _, made = deaf
+    before = connecting_threads()
+    found = [trouble(made, patience=0.05) for _ in range(2 * SIZE)]
+    assert found == [Trouble.NO_ANSWER] * 2 * SIZE
+    assert len(connecting_threads() - before) == SIZE
+
+
+def connecting_threads() -> set[Thread]:
+    return {thread for thread in enumerate_threads() if "postgres-connect" in thread.name}
 
 
 def test_no_connection_while_the_server_takes_no_more(
@@ -244,10 +300,21 @@ def test_all_connections_busy(
             free.set()
 
     monkeypatch.setattr(breaker, "_failures_to_open", 1)
-    monkeypatch.setattr(db._engine.pool, "_timeout", 0.1)
+    monkeypatch.setattr(database, "POOL_TIMEOUT", 0.1)
     *_, found = at_once(*[hold] * SIZE, one_more)
     assert found == [Trouble.ALL_BUSY] * 2
     assert not breaker.is_open, "it says nothing of the server"
+
+
+def test_nobody_waits_for_a_connection_in_use_longer_than_leaves_time_to_use_it(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "POOL_TIMEOUT", 60)
+    with ExitStack() as stack:
+        held = [stack.enter_context(db.transaction(20)) for _ in range(SIZE)]
+        pids = {pid(one_held) for one_held in held}
+        assert trouble(db, patience=0.7) is Trouble.ALL_BUSY
+    assert set(fill_pool(db)) == pids, "none was cut"
 
 
 def test_no_answer_of_a_frozen_backend(db: Database) -> None:
