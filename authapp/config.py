@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from limits import parse_many
 
@@ -99,22 +99,39 @@ def _has_sound_port(url: str) -> bool:
         return False
 
 
+# of those of redis-py
+_TLS_OPTIONS = {
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+    "ssl_password",
+}
+
+
 def _redis_url(value: str) -> str:
     if value.startswith(("redis://", "rediss://")) and _has_sound_port(value):
         return value
     if value.startswith("unix://"):
         return value
     scheme, _, rest = value.partition("://")
-    hosts = rest.rpartition("@")[2].partition("/")
-    listed = all(re.fullmatch(r"[^:]+|\[[^]]+\]:\d+|[^:]+:\d+", h) for h in hosts[0].split(","))
-    with_ports = all(re.search(r":\d+$", host) for host in hosts[0].split(","))
-    if scheme == "redis+cluster" and listed and with_ports:
-        return value
-    if scheme == "redis+sentinel" and listed and with_ports and hosts[2].strip("/"):
-        return value
+    place, _, query = rest.partition("?")
+    hosts, _, service = place.rpartition("@")[2].partition("/")
+    listed = all(re.fullmatch(r"[^:]+|\[[^]]+\]:\d+|[^:]+:\d+", h) for h in hosts.split(","))
+    with_ports = all(re.search(r":\d+$", host) for host in hosts.split(","))
+    has_tls = scheme.startswith("rediss+")
+    known = {name for name, _ in parse_qsl(query, keep_blank_values=True)} <= _TLS_OPTIONS
+    if listed and with_ports and (not query or (has_tls and known)):
+        if scheme in {"redis+cluster", "rediss+cluster"}:
+            return value
+        if scheme in {"redis+sentinel", "rediss+sentinel"} and service.strip("/"):
+            return value
     raise ValueError(
         "set it to redis://host:port/0, rediss://…, unix://…, "
-        "redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port"
+        "redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port; "
+        "with TLS rediss+sentinel://… or rediss+cluster://…, and perhaps ?ssl_ca_certs=/path"
     )
 
 

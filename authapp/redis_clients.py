@@ -1,4 +1,5 @@
-"""How Redis is reached: one server, Sentinel or Cluster; every wait bounded."""
+"""How Redis is reached: one server, Sentinel or Cluster, each with TLS or without; every wait
+bounded."""
 
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from limits.storage import RedisStorage
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import PRIMARY, ClusterNode, NodesManager, RedisCluster
 from redis.commands.core import Script
+from redis.connection import parse_url
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
@@ -26,24 +28,35 @@ def redis_client(url: str, retries: int, timeout: float = TIMEOUT) -> "redis.Red
     """A client that opens no connection before its first command and returns bytes.
 
     Args:
-        url: redis://, rediss://, unix://, redis+sentinel://host:port,host:port/service or
-            redis+cluster://host:port,host:port.
+        url: redis://, unix://, redis+sentinel://host:port,host:port/service or
+            redis+cluster://host:port,host:port; with TLS rediss://, rediss+sentinel://… or
+            rediss+cluster://….
         retries: 0 for commands that must not be repeated, as locks and counts.
         timeout: seconds, to connect and to answer.
     """
     waits: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), retries)
-    if url.startswith("redis+sentinel://"):
-        account, hosts, path = _parts(url)
+    if not url.startswith(("redis+", "rediss+")):
+        return redis.Redis.from_url(url, client_name="authapp", retry=retry, **waits)
+    account, hosts, path = _parts(url)
+    reach = waits | tls_options(url)
+    if "+sentinel://" in url:
         service, _, database = path.partition("/")
-        sentinel = _Sentinels(hosts, account, waits, db=int(database or 0), retry=retry)
+        sentinel = _Sentinels(hosts, account, reach, db=int(database or 0), retry=retry)
         master: redis.Redis = sentinel.master_for(service)  # type: ignore[no-untyped-call]
         return master
-    if url.startswith("redis+cluster://"):
-        account, hosts, _ = _parts(url)
-        cluster = _Later(lambda: _cluster(hosts, retry=retry, **account, **waits))
-        return cast("redis.Redis", cluster)
-    return redis.Redis.from_url(url, client_name="authapp", retry=retry, **waits)
+    cluster = _Later(lambda: _cluster(hosts, retry=retry, **account, **reach))
+    return cast("redis.Redis", cluster)
+
+
+def tls_options(url: str) -> dict[str, Any]:
+    """How the library is told of TLS: the options of `rediss://`; empty where there is none."""
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("rediss"):
+        return {}
+    options: dict[str, Any] = parse_url(f"rediss://?{parts.query}")  # type: ignore[no-untyped-call]
+    given = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    return {"ssl": True, **given}
 
 
 class LimiterStorage(RedisStorage):
@@ -87,13 +100,13 @@ class _Sentinels(Sentinel):
         self,
         hosts: list[tuple[str, int]],
         account: dict[str, Any],
-        waits: dict[str, Any],
+        reach: dict[str, Any],
         **options: Any,
     ) -> None:
-        super().__init__([], **account, **waits, **options)  # type: ignore[no-untyped-call]
+        super().__init__([], **account, **reach, **options)  # type: ignore[no-untyped-call]
         once = Retry(NoBackoff(), 0)  # the others are there to be asked instead
         self.sentinels = [
-            redis.Redis(host, port, retry=once, **waits, **used)
+            redis.Redis(host, port, retry=once, **reach, **used)
             for used in ([account, {}] if account else [{}])
             for host, port in hosts
         ]

@@ -505,6 +505,10 @@ def test_a_redis_that_does_not_let_us_in(config: Config, start: StartServer, acc
         ("redis+sentinel://127.0.0.1:1,{}:{}/service", WARN, FAIL),
         ("rediss://:tests-only@{}:{}", OK, OK),
         ("rediss://{}:{}", OK, FAIL),
+        ("rediss+cluster://127.0.0.1:1,{}:{}?ssl_ca_certs=/nonexistent", OK, FAIL),
+        ("rediss+sentinel://:tests-only@{}:{}/service", OK, OK),
+        ("rediss://:tests-only@{}:{}?ssl_cert_reqs=none", WARN, OK),
+        ("rediss+cluster://:tests-only@{}:{}?ssl_check_hostname=no", WARN, OK),
     ],
 )
 def test_a_redis_elsewhere(

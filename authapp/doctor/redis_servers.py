@@ -14,7 +14,7 @@ from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State, reason
 from authapp.doctor.hosts import is_loopback
 from authapp.errors import StoreUnavailable
-from authapp.redis_clients import REDIS_ERRORS, redis_client
+from authapp.redis_clients import REDIS_ERRORS, redis_client, tls_options
 from authapp.sealing import Sealer
 from authapp.versioned_cache import LIBRARY, VersionedCache
 
@@ -91,12 +91,18 @@ def _transport(url: str, password: str) -> Iterator[Finding]:
     if not hosts:
         yield Finding("redis transport", State.OK, "it is on this machine")
         return
-    if url.startswith("rediss://"):
-        yield Finding("redis transport", State.OK, f"TLS to {hosts}")
-    else:
+    tls = tls_options(url)
+    if not tls:
         told = f"what is sent to {hosts} is not encrypted, the password too"
-        remedy = "use rediss://…, or keep it on a network of its own"
+        scheme = url.partition("://")[0].replace("redis", "rediss")
+        remedy = f"use {scheme}://…, or keep it on a network of its own"
         yield Finding("redis transport", State.WARN, told, remedy)
+    elif tls.get("ssl_cert_reqs") == "none" or not tls.get("ssl_check_hostname", True):
+        told = f"TLS to {hosts}, with anybody who claims to be them"
+        remedy = "leave ssl_cert_reqs and ssl_check_hostname out of REDIS_URL; set ssl_ca_certs"
+        yield Finding("redis transport", State.WARN, told, remedy)
+    else:
+        yield Finding("redis transport", State.OK, f"TLS to {hosts}")
     if password:
         yield Finding("redis password", State.OK, "one is sent")
     else:

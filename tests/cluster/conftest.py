@@ -14,8 +14,9 @@ from authapp import embedded
 from authapp.config import Config
 from authapp.services import Services
 
+from ..deploy.servers import needs_redis
 from ..helpers import Clock, open_services
-from .servers import Cluster, SentinelSet, cluster, sentinel_set
+from .servers import Cluster, SentinelSet, TlsServers, cluster, sentinel_set, tls_servers
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ def sentinel_servers(engine_dir: Path) -> Iterator[SentinelSet]:
         yield servers
 
 
+@pytest.fixture(scope="session")
+def tls(engine_dir: Path) -> Iterator[TlsServers]:
+    needs_redis()
+    with tls_servers(engine_dir / "tls") as servers:
+        yield servers
+
+
 def _one_server(request: pytest.FixtureRequest) -> Redis:
     server: embedded.Valkey = request.getfixturevalue("valkey")
     return Redis("one server", server.url, (server.url,))
@@ -68,10 +76,22 @@ def _sentinel(request: pytest.FixtureRequest) -> Redis:
     return Redis("sentinel", servers.url, (servers.primary().url,))
 
 
-KINDS = {"one server": _one_server, "cluster": _cluster, "sentinel": _sentinel}
+def _tls_cluster(request: pytest.FixtureRequest) -> Redis:
+    servers: TlsServers = request.getfixturevalue("tls")
+    return Redis("cluster", servers.cluster_url, (servers.cluster_node.url,))
 
 
-@pytest.fixture(params=KINDS)
+def _tls_sentinel(request: pytest.FixtureRequest) -> Redis:
+    servers: TlsServers = request.getfixturevalue("tls")
+    return Redis("sentinel", servers.sentinel_url, (servers.primary.url,))
+
+
+PLAIN = {"one server": _one_server, "cluster": _cluster, "sentinel": _sentinel}
+WITH_TLS = {"cluster with TLS": _tls_cluster, "sentinel with TLS": _tls_sentinel}
+KINDS = PLAIN | WITH_TLS
+
+
+@pytest.fixture(params=PLAIN)
 def store(request: pytest.FixtureRequest) -> Redis:
     """Each kind of Redis in turn, empty; tests of one alone name it by `indirect`."""
     deadline = time.monotonic() + 20

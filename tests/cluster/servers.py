@@ -1,6 +1,8 @@
-"""A Valkey Cluster and a Sentinel set of our own: plain child processes on free ports."""
+"""A Valkey Cluster and a Sentinel set of our own, and smaller ones of Redis with TLS: plain child
+processes on free ports."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -55,23 +57,18 @@ class Node:
         """
         self.home.mkdir(exist_ok=True)
         config = self.home / "valkey.conf"
-        given = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.home)}
-        lines = (given | self.settings | settings).items()
+        lines = (self._given() | self.settings | settings).items()
         if not (self.sentinel and config.exists()):  # Sentinel writes there what it knows
             config.write_text("".join(f"{name} {text}\n" for name, text in lines))
         with child_processes.signals_held() as mask, (self.home / "log").open("ab") as log:
             self.process = child_processes.start_child(
-                [str(embedded._valkey_program()), str(config)]
-                + (["--sentinel"] if self.sentinel else []),
+                [self._program(), str(config)] + (["--sentinel"] if self.sentinel else []),
                 mask,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        wait_until(
-            lambda: embedded._valkey_answers(("127.0.0.1", self.port), PASSWORD),
-            f"{self.home.name} answers",
-        )
+        wait_until(self._answers, f"{self.home.name} answers")
 
     def kill(self) -> None:
         assert self.process is not None
@@ -87,19 +84,65 @@ class Node:
 
     @contextmanager
     def client(self) -> Iterator["redis.Redis"]:
-        made = redis.Redis(port=self.port, password=PASSWORD, socket_timeout=5)
+        made = redis.Redis.from_url(self.url, socket_timeout=5)
         with closing(made):
             yield made
+
+    def _answers(self) -> bool:
+        return embedded._valkey_answers(("127.0.0.1", self.port), PASSWORD)
+
+    def _program(self) -> str:
+        return str(embedded._valkey_program())
+
+    def _given(self) -> dict[str, str]:
+        return {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.home)}
 
     def ask(self, *command: Any) -> Any:
         with self.client() as client:
             return client.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
+@dataclass
+class TlsNode(Node):
+    """Redis, which speaks TLS and nothing else; Valkey's wheel speaks none."""
+
+    @property
+    def url(self) -> str:
+        return f"rediss://:{PASSWORD}@127.0.0.1:{self.port}?ssl_ca_certs={self._certificate}"
+
+    @property
+    def _certificate(self) -> Path:
+        return self.home.parent / "tls.crt"
+
+    def _answers(self) -> bool:
+        return bool(self.ask("PING"))
+
+    def _program(self) -> str:
+        return str(shutil.which("redis-server"))
+
+    def _given(self) -> dict[str, str]:
+        return super()._given() | {
+            "port": "0",
+            "tls-port": str(self.port),
+            "tls-cert-file": str(self._certificate),
+            "tls-key-file": str(self._certificate.with_suffix(".key")),
+            "tls-ca-cert-file": str(self._certificate),
+            "tls-auth-clients": "no",
+            "tls-replication": "yes",
+            "tls-cluster": "yes",
+            "bind": "127.0.0.1 127.0.0.2",  # the certificate is for the first alone
+        }
+
+
 def _node(
-    stack: ExitStack, home: Path, settings: dict[str, str], *, sentinel: bool = False
+    stack: ExitStack,
+    home: Path,
+    settings: dict[str, str],
+    *,
+    sentinel: bool = False,
+    kind: type[Node] = Node,
 ) -> Node:
-    node = Node(home, settings, sentinel)
+    node = kind(home, settings, sentinel)
     stack.callback(lambda: node.kill() if node.process else None)
     return node
 
@@ -334,3 +377,52 @@ def sentinel_set(home: Path, replicas: int = 2) -> Iterator[SentinelSet]:
 def _linked(primary: Node, replicas: int) -> bool:
     told = str(primary.ask("INFO", "replication"))
     return told.count("'state': 'online'") == replicas
+
+
+@dataclass(frozen=True)
+class TlsServers:
+    """A Cluster of one primary; a primary and its Sentinel.
+
+    Attributes:
+        certificate: of all, signed by itself.
+    """
+
+    certificate: Path
+    cluster_node: Node
+    primary: Node
+    sentinel: Node
+
+    @property
+    def cluster_url(self) -> str:
+        place = f"127.0.0.1:{self.cluster_node.port}"
+        return f"rediss+cluster://:{PASSWORD}@{place}?ssl_ca_certs={self.certificate}"
+
+    @property
+    def sentinel_url(self) -> str:
+        place = f"127.0.0.1:{self.sentinel.port}/{SERVICE}"
+        return f"rediss+sentinel://:{PASSWORD}@{place}?ssl_ca_certs={self.certificate}"
+
+
+@contextmanager
+def tls_servers(home: Path) -> Iterator[TlsServers]:
+    home.mkdir()
+    certificate = home / "tls.crt"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=tests"
+    make += f" -addext subjectAltName=IP:127.0.0.1 -keyout {home}/tls.key -out {certificate}"
+    subprocess.run(make.split(), check=True, capture_output=True, timeout=60)
+    settings = {"requirepass": PASSWORD, "masterauth": PASSWORD, "save": '""', "appendonly": "no"}
+    in_cluster = {"cluster-enabled": "yes", "cluster-port": str(embedded._free_port())}
+    with ExitStack() as stack:
+        cluster_node = _node(stack, home / "cluster-node", settings | in_cluster, kind=TlsNode)
+        primary = _node(stack, home / "primary", settings, kind=TlsNode)
+        watch = {
+            "requirepass": PASSWORD,
+            "sentinel monitor": f"{SERVICE} 127.0.0.1 {primary.port} 1",
+            "sentinel auth-pass": f"{SERVICE} {PASSWORD}",
+        }
+        sentinel = _node(stack, home / "sentinel", watch, sentinel=True, kind=TlsNode)
+        for node in (cluster_node, primary, sentinel):
+            node.start()
+        cluster_node.ask("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
+        wait_until(lambda: cluster_node.ask("CLUSTER INFO")["cluster_state"] == "ok", "it is up")
+        yield TlsServers(certificate, cluster_node, primary, sentinel)
