@@ -15,7 +15,7 @@ from authapp.audit import Entry
 from authapp.devices import device_name
 from authapp.doctor.findings import Finding, State
 from authapp.emails import parse_email
-from authapp.errors import AuthappError, UnknownUser
+from authapp.errors import AuthappError, StoreUnavailable, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
 from authapp.services import Services
 from authapp.session_records import Client, EndReason
@@ -210,20 +210,38 @@ def _audit_commands(services: Services) -> click.Group:
 def _maintenance_command(services: Services) -> click.Command:
     @click.command("maintenance")
     def maintenance() -> None:
-        """End expired sessions, remove those that ended long ago. Safe to interrupt."""
+        """End expired sessions, remove those that ended long ago. Safe to interrupt.
+
+        Fences that wait for Redis are no failure: running instances set them when it is back.
+        """
         try:
             with services.maintenance.alone() as alone:
                 if not alone:
                     raise click.ClickException("another instance is at it; try again later")
-                done: Counter[str] = Counter()
-                for progress in services.maintenance.run():
-                    done[progress.step] += progress.rows
-                    click.echo(f"{progress.step}: {done[progress.step]}")
-                click.echo("Nothing is left to do.")
+                click.echo(_maintained(services))
         except AuthappError as error:
             raise click.ClickException(str(error)) from None
 
     return maintenance
+
+
+def _maintained(services: Services) -> str:
+    """Does it, telling of each batch; what is to be said at the end.
+
+    Raises:
+        StoreUnavailable: something is left that nobody else will do.
+    """
+    done: Counter[str] = Counter()
+    try:
+        for progress in services.maintenance.run():
+            done[progress.step] += progress.rows
+            click.echo(f"{progress.step}: {done[progress.step]}")
+    except StoreUnavailable as error:
+        if error.store != "redis":
+            raise
+        waiting = services.changes.pending()
+        return f"Redis is away: {waiting} fences wait for it; running instances set them then."
+    return "Nothing is left to do."
 
 
 def _doctor_command(examine: Callable[[], list[Finding]]) -> click.Command:

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from click.testing import Result
 from flask import Flask
+from redis.connection import AbstractConnection
 
 from authapp import Config, create_app, maintenance
 from authapp.errors import StoreUnavailable
@@ -380,6 +383,29 @@ def test_maintenance_leaves_it_to_who_is_at_it(app: Flask) -> None:
         assert alone
         assert "another instance is at it" in refused(app, "maintenance")
     assert done(app, "maintenance") == "Nothing is left to do.\n"
+
+
+def test_maintenance_without_redis_does_what_it_can_and_has_not_failed(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler tells of a failure: nobody has anything to do, as instances set the fences."""
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    log_in(browser(app), EMAIL, PASSWORD)
+    sql(services_of(app), "UPDATE sessions SET last_seen_at = last_seen_at - interval '1 day'")
+
+    def away(*_args: Any, **_kwargs: Any) -> None:
+        raise redis.ConnectionError("away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(AbstractConnection, "connect", away)
+        outage.setattr(AbstractConnection, "send_packed_command", away)
+        told = done(app, "maintenance").splitlines()
+    waiting = services_of(app).changes.pending()
+    assert waiting
+    assert told == [
+        "expired sessions ended: 1",
+        f"Redis is away: {waiting} fences wait for it; running instances set them then.",
+    ]
 
 
 def test_maintenance_without_postgres_is_one_line(
