@@ -82,9 +82,10 @@ class VersionedCache:
         self.breaker = breaker or Breaker("redis")
 
     def acquire(self, key: str, *, renew: bool = False, leave_nothing: bool = False) -> Acquired:
-        """The copy under `key`, or a lease to fill it; with `renew`, both.
+        """The copy under `key`, or a lease to fill it.
 
         Args:
+            renew: both, for who has looked before or knows that there is none.
             leave_nothing: where there is no such key there is none afterwards, and no lease is
                 had: for who has yet to prove that they may ask.
         """
@@ -95,7 +96,8 @@ class VersionedCache:
             )
         )
         value = self._sealer.open(key, reply[0]) if reply[0] is not None else None
-        self._count(key, sealed=reply[0] is not None, opened=value is not None)
+        if not renew:  # who renews has looked before
+            self._count(key, sealed=reply[0] is not None, opened=value is not None)
         if leave_nothing:
             return Acquired(value, None)
         if len(reply) > 1:
