@@ -4,17 +4,52 @@ Refuses to start, in one line, on a wrong setting or a database that is not migr
 """
 
 import atexit
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
+import time
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 # Where the workers keep what they count, for one answer of all of them. prometheus-client looks
 # for it when it is imported, which what follows does.
 _memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 — no disk can stall it
+_PREFIX = "authapp-metrics."
+_MAKING = 60  # seconds; more than it takes to lock a folder that was made
+
+
+def _lock(folder: str) -> int | None:
+    """Holds the folder until the process and those it forks have ended, however they end."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_left_behind(parent: Path) -> None:
+    """Folders of those who were killed, and could not clean up."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        try:
+            if time.time() - folder.lstat().st_mtime < _MAKING:
+                continue
+            lock = _lock(str(folder))
+        except OSError:  # somebody else's, or somebody was faster
+            continue
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
 if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # it is, after a reload
-    _folder = tempfile.mkdtemp(prefix="authapp-metrics-", dir=_memory)
+    _folder = tempfile.mkdtemp(prefix=_PREFIX, dir=_memory)
+    _lock(_folder)
+    _remove_left_behind(Path(_folder).parent)
     _master = os.getpid()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _folder
 
@@ -26,7 +61,7 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # it is, after a reload
 
 from prometheus_client import multiprocess  # noqa: E402
 
-from authapp import schema  # noqa: E402
+from authapp import metrics, schema  # noqa: E402
 from authapp.errors import SettingError  # noqa: E402
 from authapp.observability import logging_config  # noqa: E402
 from authapp.services import REQUEST_THREADS  # noqa: E402
@@ -90,6 +125,17 @@ def on_starting(_server: object) -> None:
         sys.exit(f"authapp: {error}")
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """Before a worker starts: it counts on where one that is gone left off."""
+    taken = {other.slot for other in server.WORKERS.values()}
+    worker.slot = next(slot for number in count(1) if (slot := f"worker{number}") not in taken)
+
+
+def post_fork(_server: object, worker: Any) -> None:
+    """In each worker, at its start."""
+    metrics.count_in(worker.slot)
+
+
 def child_exit(_server: object, worker: Any) -> None:
     """A worker is gone: what it is doing no longer counts; what it did stays counted."""
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    multiprocess.mark_process_dead(worker.slot)  # type: ignore[no-untyped-call]

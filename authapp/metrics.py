@@ -1,6 +1,31 @@
 """What is counted, for Prometheus. Labels are few and known: no ids, no emails, no addresses."""
 
-from prometheus_client import Counter, Gauge, Histogram
+import os
+
+from prometheus_client import Counter, Gauge, Histogram, values
+
+_slots: dict[int, str] = {}  # by pid
+
+
+def count_in(slot: str) -> None:
+    """Has this process go on counting where the one that had this slot before it ended.
+
+    Each process writes files of its own (`observability.py`). Named by its pid, they would become
+    more and more, as workers are replaced.
+
+    Args:
+        slot: nobody else's who lives; no number, which could be a pid.
+    """
+    _slots[os.getpid()] = slot
+
+
+def _process() -> str:
+    pid = os.getpid()
+    return _slots.get(pid, str(pid))  # who is forked by a worker counts for themselves
+
+
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    values.ValueClass = values.MultiProcessValue(_process)  # type: ignore[no-untyped-call]
 
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)  # seconds
 

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -168,6 +169,24 @@ class Serving:
     def healthy(self) -> float:
         return self.value("authapp_requests_total", method="GET", route="/healthz", status="200")
 
+    def replace_a_worker(self, number: signal.Signals) -> int:
+        """How often it asked for `/healthz`."""
+        before, asked = self.workers(), 0
+        assert self.value("authapp_breaker_open", store="redis") == 2
+        os.kill(min(before), number)
+        self.await_true(lambda: len(self.workers()) == 2 and self.workers() != before)
+        self.await_true(lambda: self.value("authapp_breaker_open", store="redis") == 1)
+
+        def both_answered() -> bool:
+            nonlocal asked
+            asked += 1
+            self.get("/healthz")
+            self.get("/readyz")
+            return self.value("authapp_breaker_open", store="redis") == 2
+
+        self.await_true(both_answered)
+        return asked
+
     def await_true(self, done: Callable[[], bool]) -> None:
         give_up = time.monotonic() + 30
         while not done():
@@ -193,7 +212,7 @@ def note_folders(environment: dict[str, str], tmp_path: Path) -> Path:
 
 
 def noted_folders(noted: Path) -> list[Path]:
-    return [Path(line) for line in noted.read_text().splitlines() if "authapp-metrics-" in line]
+    return [Path(line) for line in noted.read_text().splitlines() if "authapp-metrics." in line]
 
 
 @pytest.fixture
@@ -218,7 +237,7 @@ def serving(environment: dict[str, str], database_url: str, tmp_path: Path) -> I
             process.wait(20)
 
 
-def test_metrics_are_those_of_all_workers(serving: Serving) -> None:
+def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[str, str]) -> None:
     (folder,) = serving.folders if serving.get("/healthz") else []
     asked = 1
 
@@ -230,16 +249,19 @@ def test_metrics_are_those_of_all_workers(serving: Serving) -> None:
         return serving.value("authapp_breaker_open", store="redis") == 2
 
     serving.await_true(both_answered)
-    assert all((folder / f"counter_{pid}.db").exists() for pid in serving.workers())
     assert {serving.healthy() for _ in range(10)} == {asked}, "whoever is asked"
 
-    killed = next(iter(serving.workers()))
-    before = serving.workers()
-    os.kill(killed, signal.SIGKILL)
-    serving.await_true(lambda: len(serving.workers()) == 2 and serving.workers() != before)
-    serving.await_true(lambda: serving.value("authapp_breaker_open", store="redis") == 1)
+    files = {path.name for path in folder.iterdir()}
+    asked += serving.replace_a_worker(signal.SIGKILL)
     assert serving.healthy() == asked, "what it did stays counted"
-    assert list(folder.glob(f"gauge_live*_{killed}.db")) == []
+    assert {path.name for path in folder.iterdir()} == files, "nor are there ever more files"
+
+    os.kill(serving.process.pid, signal.SIGTTOU)  # a worker less
+    serving.await_true(lambda: len(serving.workers()) == 1)
+    serving.await_true(lambda: serving.value("authapp_breaker_open", store="redis") == 1)
+    assert serving.healthy() == asked
+    os.kill(serving.process.pid, signal.SIGTTIN)
+    serving.await_true(lambda: len(serving.workers()) == 2)
 
     os.kill(serving.process.pid, signal.SIGHUP)  # a reload
     old = serving.workers()
@@ -247,18 +269,34 @@ def test_metrics_are_those_of_all_workers(serving: Serving) -> None:
     assert serving.healthy() == asked
     assert serving.folders == [folder], "it keeps the folder it has"
 
+    os.utime(folder, (0, 0))
+    refusal(environment | {"SECRET_KEY": "", "PYTHONPATH": ""})  # another, which cleans up first
+    assert folder.exists(), "somebody holds it"
+
     serving.process.terminate()
     assert serving.process.wait(20) == 0
     assert not folder.exists()
 
 
-def test_a_start_that_is_refused_leaves_no_folder(
+def test_a_start_that_is_refused_leaves_no_folder_nor_those_of_who_was_killed(
     environment: dict[str, str], tmp_path: Path, postgres: embedded.PostgreSQL
 ) -> None:
     noted = note_folders(environment, tmp_path)
     refusal(environment)  # DATABASE_URL is missing
-    environment["DATABASE_URL"] = f"postgresql://nobody@/authapp?host={tmp_path}"
-    refusal(environment)  # nobody listens there
+    (made,) = noted_folders(noted)
+    left, new = (made.with_name(made.name + more) for more in ("-left", "-new"))
+    try:
+        for folder in (left, new):
+            folder.mkdir()
+            (folder / "counter_1.db").touch()
+        os.utime(left, (0, 0))
+        environment["DATABASE_URL"] = f"postgresql://nobody@/authapp?host={tmp_path}"
+        refusal(environment)  # nobody listens there
+        assert not left.exists()
+        assert new.exists(), "perhaps somebody is just about to lock it"
+    finally:
+        for folder in (left, new):
+            shutil.rmtree(folder, ignore_errors=True)
     folders = noted_folders(noted)
     assert len(folders) == 2
     assert not [folder for folder in folders if folder.exists()]

@@ -27,6 +27,24 @@ def test_labels_are_bounded() -> None:
         assert metric._documentation
 
 
+def said_by(work: str, folder: Path) -> dict[str, float]:
+    """What a process of its own shows, which counts in this folder."""
+    said = subprocess.run(
+        [sys.executable, "-c", work],
+        cwd=ROOT,
+        env={"PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    return {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(said)
+        for sample in family.samples
+    }
+
+
 def test_it_is_the_sum_of_all_processes(tmp_path: Path) -> None:
     """Gauges of those that live alone; `gunicorn.conf.py` says which ended."""
     work = (
@@ -35,22 +53,28 @@ def test_it_is_the_sum_of_all_processes(tmp_path: Path) -> None:
         "metrics.PENDING_FENCES.set(4)\n"
         "print(observability.exposition().decode())\n"
     )
-    said = ""
+    values = {}
     for _ in range(2):
-        said = subprocess.run(
-            [sys.executable, "-c", work],
-            cwd=ROOT,
-            env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        ).stdout
-    values = {
-        sample.name: sample.value
-        for family in text_string_to_metric_families(said)
-        for sample in family.samples
-    }
+        values = said_by(work, tmp_path)
     assert values["authapp_stale_copies_total"] == 4
     assert values["authapp_hashing_occupied"] == 6
     assert values["authapp_pending_fences"] == 4
+
+
+def test_who_has_the_slot_of_one_that_ended_goes_on_counting(tmp_path: Path) -> None:
+    work = (
+        "import os\n"
+        "from authapp import metrics, observability\n"
+        "metrics.count_in('worker1')\n"
+        "metrics.STALE_COPIES.inc(2)\n"
+        "if os.fork() == 0:\n"
+        "    metrics.STALE_COPIES.inc(5)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "metrics.STALE_COPIES.inc(2)\n"
+        "print(observability.exposition().decode())\n"
+    )
+    for times in (1, 2):
+        values = said_by(work, tmp_path)
+        assert values["authapp_stale_copies_total"] == 9 * times
+    assert len(list(tmp_path.glob("counter_worker*.db"))) == 1
