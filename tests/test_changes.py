@@ -26,6 +26,7 @@ from .helpers import (
     log_in,
     sign_up,
     sql,
+    traffic,
 )
 
 Act = Callable[[Services, Live], Any]
@@ -343,6 +344,35 @@ def end_all_and_fail(services: Services, live: Live) -> None:
     with services.changes.begin() as change:
         services.sessions.end_all(change, live.record.user.id, EndReason.LOGOUT)
         raise KeyError
+
+
+def test_a_change_rolled_back_after_its_fence_costs_copies_until_the_next(
+    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fenced a version that never came to be; Postgres answers meanwhile."""
+    fence = services.cache.fence
+
+    def fence_and_fail(versions: Mapping[str, int]) -> None:
+        fence(versions)
+        raise KeyError
+
+    monkeypatch.setattr(services.cache, "fence", fence_and_fail)
+    with pytest.raises(KeyError):
+        services.sessions.patch(live, {"cart": 1}, [])
+    monkeypatch.setattr(services.cache, "fence", fence)
+    for _ in range(3):
+        assert seen_from_copy(services, live) == (False, {})
+    services.sessions.patch(live, {"cart": 2}, [])
+    assert seen_from_copy(services, live) == (False, {"cart": 2})
+    assert seen_from_copy(services, live) == (True, {"cart": 2})
+
+
+def seen_from_copy(services: Services, live: Live) -> tuple[bool, dict[str, Any]]:
+    """Whether a copy answered, and the session's data."""
+    with traffic() as seen:
+        found = services.sessions.find(live.token)
+    assert isinstance(found, Live)
+    return seen.sql == [], found.record.data
 
 
 def test_a_change_of_nothing_asks_redis_nothing(services: Services) -> None:
