@@ -1,11 +1,14 @@
 """Sign-up, log-in, log-out and passwords, and what a stranger can learn from them: nothing."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import bcrypt
 import pytest
 
+from authapp import authentication
 from authapp.config import Config
 from authapp.errors import (
     EmailTaken,
@@ -584,3 +587,63 @@ def test_a_copy_that_is_behind_refuses_no_new_password(
     assert two_instances.authentication.log_in(EMAIL, OTHER_PASSWORD, CLIENT)
     with pytest.raises(InvalidCredentials):
         two_instances.authentication.log_in(EMAIL, PASSWORD, CLIENT)
+
+
+def changed_by_hand(services: Services, change: str) -> None:
+    """So that the copy of the credentials is behind until somebody catches up."""
+    log_in(services)
+    sql(services, f"UPDATE users SET {change} WHERE email = :e", e=EMAIL)
+    assert services.changes.pending(), "the copy is not behind, so this shows nothing"
+
+
+def test_who_does_not_match_a_copy_is_hashed_for_once_more_only_where_that_may_match(
+    services: Services,
+) -> None:
+    """It takes time, which nobody waits for who has no account."""
+    sign_up(services)
+    for change, hashes in (
+        ("name = 'Countess'", 1),
+        ("password_hash = password_hash || ' '", 2),  # as good as another one
+        ("active = false", 1),
+    ):
+        changed_by_hand(services, change)
+        with hashing() as costs, pytest.raises(InvalidCredentials):
+            log_in(services, password=WRONG)
+        assert len(costs) == hashes, change
+        services.changes.catch_up()
+        sql(services, "UPDATE users SET password_hash = trim(password_hash), active = true")
+        services.changes.catch_up()
+
+
+def test_who_was_activated_again_is_not_refused_by_a_copy_that_is_behind(
+    services: Services,
+) -> None:
+    sign_up(services)
+    sql(services, "UPDATE users SET active = false")
+    services.changes.catch_up()
+    with pytest.raises(InvalidCredentials):
+        log_in(services)  # which fills the copy
+    services.background.drain()
+    sql(services, "UPDATE users SET active = true")
+    assert services.changes.pending(), "the copy is not behind, so this shows nothing"
+    log_in(services)
+
+
+def test_a_refusal_takes_its_time_beside_all_its_hashing(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also beside the second, where the copy is behind."""
+    sign_up(services)
+    changed_by_hand(services, "password_hash = password_hash || ' '")
+    took = 0.2
+
+    def slowly(_password: bytes, _hashed: bytes) -> bool:
+        time.sleep(took)
+        return False
+
+    monkeypatch.setattr(authentication, "REFUSAL_SECONDS", 0.3)
+    monkeypatch.setattr(bcrypt, "checkpw", slowly)
+    begun = time.perf_counter()
+    with pytest.raises(InvalidCredentials):
+        log_in(services, password=WRONG)
+    assert time.perf_counter() - begun >= 2 * took + 0.3
