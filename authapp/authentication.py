@@ -21,6 +21,7 @@ from authapp.errors import (
     InvalidCredentials,
     InvalidField,
     NotAuthenticated,
+    OwnAccount,
     StoreUnavailable,
     TooManyAttempts,
     UnknownUser,
@@ -330,7 +331,7 @@ class Authentication:
         """Sets what administrators may change of somebody: all that is given, or nothing.
 
         Raises:
-            InvalidField, UnknownUser, LastAdmin: nothing was changed.
+            InvalidField, UnknownUser, LastAdmin, OwnAccount: nothing was changed.
         """
         name = _sound_profile(name, image)
         with self._changes.begin() as change:
@@ -350,6 +351,7 @@ class Authentication:
         Raises:
             UnknownUser
             LastAdmin: no active administrator would be left.
+            OwnAccount: the actor would deactivate themselves.
         """
         with self._changes.begin() as change:
             return self._set_active(change, user_id, active, actor, address)
@@ -364,6 +366,8 @@ class Authentication:
     ) -> Identity:
         user = self._users.set_active(change, user_id, active=active)
         if not active:
+            if actor is not None and actor.id == user_id:
+                raise OwnAccount("deactivates themselves")
             self._sessions.end_all(change, user_id, EndReason.DEACTIVATED)
         audit.record(
             change.db,

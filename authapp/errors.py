@@ -43,6 +43,15 @@ class LastAdmin(AuthappError):
     """The change would leave the product without an active administrator."""
 
 
+class OwnAccount(AuthappError):
+    """People may not change this of themselves. The message says who can."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"Nobody {what}: ask another administrator, or an operator at the command line."
+        )
+
+
 class TooManyAttempts(AuthappError):
     """A limit is used up.
 

@@ -17,7 +17,7 @@ from authapp.changes import Change, Changes
 from authapp.copy_keys import user_key
 from authapp.database import Database
 from authapp.emails import Email
-from authapp.errors import EmailTaken, InvalidField, LastAdmin, UnknownUser
+from authapp.errors import EmailTaken, InvalidField, LastAdmin, OwnAccount, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
 from authapp.models import Role, User, UserRole
 from authapp.roles import all_roles, roles_named
@@ -266,15 +266,16 @@ class UserStore:
         return identity_of(user)
 
     def set_roles(
-        self, user_id: UUID, names: Iterable[str], actor_id: UUID, address: str = ""
+        self, user_id: UUID, names: Iterable[str], actor_id: UUID | None, address: str = ""
     ) -> Identity:
         """Gives a user exactly these roles.
 
         Args:
-            actor_id: who does it, from which address.
+            actor_id: who does it, from which address; None for an operator.
         Raises:
             UnknownUser, UnknownRole
             LastAdmin: no active administrator would be left.
+            OwnAccount: they are others than the actor has now.
         """
         with self._changes.begin() as change:
             user = self._locked(change.db, User.id == user_id)
@@ -283,6 +284,8 @@ class UserStore:
             if held != {role.name for role in wanted}:
                 if ADMIN in held and all(role.name != ADMIN for role in wanted):
                     self._keep_an_admin(change.db, without=user)
+                if actor_id == user.id:
+                    raise OwnAccount("changes their own roles")
                 user.roles = wanted
                 self._changed(change, user)
                 audit.record(

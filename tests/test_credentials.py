@@ -283,7 +283,7 @@ CHANGES: dict[str, Callable[[Services, Identity], object]] = {
     "deactivate": lambda s, ada: s.authentication.set_active(ada.id, active=False, actor=None),
     "grant": lambda s, _ada: s.users.grant(EMAIL, "admin"),
     "revoke": lambda s, _ada: s.users.revoke(EMAIL, "user"),
-    "set roles": lambda s, ada: s.users.set_roles(ada.id, [], ada.id),
+    "set roles": lambda s, ada: s.users.set_roles(ada.id, [], None),
     "rename": lambda s, ada: s.users.update_profile(ada.id, "Countess", ""),
 }
 every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

@@ -6,10 +6,17 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
-from authapp.errors import InvalidField, LastAdmin, UnknownUser
+from authapp.errors import InvalidField, LastAdmin, OwnAccount, UnknownUser
 from authapp.identity import Identity, Permission
 from authapp.web.effects import are_pending
-from authapp.web.guards import client, permission_required, require_live, services
+from authapp.web.error_handlers import problem_of
+from authapp.web.guards import (
+    client,
+    current_user,
+    permission_required,
+    require_live,
+    services,
+)
 from authapp.web.messages import HAPPENED
 from authapp.web.pages import bound_body
 from authapp.web.users_api import search_text
@@ -42,8 +49,8 @@ def set_roles(user_id: UUID) -> ResponseReturnValue:
         services().users.set_roles(
             user_id, request.form.getlist("roles"), actor.id, client().address
         )
-    except LastAdmin as error:
-        return _page(_existing(user_id), str(error)), 409
+    except (LastAdmin, OwnAccount) as error:
+        return _refused(user_id, error)
     return _done(user_id, "roles")
 
 
@@ -65,8 +72,8 @@ def deactivate(user_id: UUID) -> ResponseReturnValue:
         services().authentication.set_active(
             user_id, active=False, actor=actor, address=client().address
         )
-    except LastAdmin as error:
-        return _page(_existing(user_id), str(error)), 409
+    except (LastAdmin, OwnAccount) as error:
+        return _refused(user_id, error)
     return _done(user_id, "deactivated")
 
 
@@ -118,6 +125,13 @@ def _page(person: Identity, problem: str | None = None) -> str:
         sessions=len(services().sessions.of_user(person.id)),
         problem=problem,
     )
+
+
+def _refused(user_id: UUID, error: LastAdmin | OwnAccount) -> ResponseReturnValue:
+    """The page again, with the reason, for those who may see it."""
+    if not current_user.can(Permission.USERS_READ):
+        raise error
+    return _page(_existing(user_id), str(error)), problem_of(error).code or 500
 
 
 def _done(user_id: UUID, what: str) -> Response:

@@ -5,7 +5,14 @@ from uuid import UUID
 import msgspec
 from flask import Blueprint, Request, Response, request
 
-from authapp.errors import Forbidden, InvalidField, LastAdmin, UnknownRole, UnknownUser
+from authapp.errors import (
+    Forbidden,
+    InvalidField,
+    LastAdmin,
+    OwnAccount,
+    UnknownRole,
+    UnknownUser,
+)
 from authapp.identity import Permission
 from authapp.web.api import ProfileBody, bound_body, given
 from authapp.web.bodies import read_body
@@ -78,11 +85,12 @@ def users() -> Response:
 @users_api.patch("/users/<uuid:user_id>")
 @described(
     Call(
-        "Changes a user; what is left out stays. A deactivated one's sessions end",
+        "Changes a user; what is left out stays. A deactivated one's sessions end. Nobody "
+        "deactivates themselves",
         {200: UserView},
         "permission",
         UserBody,
-        fails=[UnknownUser, LastAdmin],
+        fails=[UnknownUser, LastAdmin, OwnAccount],
         changes=True,
     )
 )
@@ -104,11 +112,11 @@ def update_user(user_id: UUID) -> Response:
 @users_api.put("/users/<uuid:user_id>/roles")
 @described(
     Call(
-        "Gives a user exactly these roles",
+        "Gives a user exactly these roles. Nobody changes their own",
         {200: UserView},
         "permission",
         RolesBody,
-        fails=[UnknownUser, UnknownRole, LastAdmin],
+        fails=[UnknownUser, UnknownRole, LastAdmin, OwnAccount],
         changes=True,
     )
 )

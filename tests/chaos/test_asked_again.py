@@ -24,9 +24,7 @@ ACTS: dict[str, Act] = {
     "deactivate": lambda s, live, _: s.authentication.set_active(
         live.record.user.id, active=False, actor=None
     ),
-    "set roles": lambda s, live, _: s.users.set_roles(
-        live.record.user.id, ["admin", "user"], live.record.user.id
-    ),
+    "set roles": lambda s, live, _: s.users.set_roles(live.record.user.id, ["admin", "user"], None),
     "grant": lambda s, _live, _other: s.users.grant(EMAIL, "admin"),
 }
 

@@ -242,14 +242,45 @@ def test_the_last_administrator_stays(
     assert alert_of(answer) == "the last active administrator can&#39;t be removed"
     page = Page(answer)
     assert ROOT in page.text
-    assert held(page) == {"admin": True, "user": False}, "as it is, not as it was asked for"
     assert not cookies_of(answer)
     assert facts(stores) == before
     assert admin.get("/admin/users").status_code == 200
 
+
+@pytest.mark.parametrize(("act", "form"), [("roles", {"roles": ["user"]}), ("deactivate", {})])
+def test_nobody_removes_themselves(
+    admin: FlaskClient, root: str, app: Flask, stores: Stores, act: str, form: dict[str, Any]
+) -> None:
     sign_up(app, "second@example.org", roles=["admin"])
-    assert admin.post(of(root, act), data=form).status_code == 303
+    before = facts(stores)
+    answer = admin.post(of(root, act), data=form)
+    assert answer.status_code == 403
+    assert "another administrator, or an operator" in alert_of(answer)
+    assert facts(stores) == before
+    assert done(signed_in_as(app, "second@example.org"), root, act, **form).text
     assert admin.get("/admin/users").status_code in {302, 403}
+
+
+def test_one_s_own_page_has_no_controls_of_what_others_decide(
+    admin: FlaskClient, root: str
+) -> None:
+    page = Page(admin.get(of(root)))
+    assert forms(page) == {"end-sessions"}
+    assert held(page) == {}
+    assert "Nobody changes their own roles" in page.text
+    assert "Nobody deactivates themselves" in page.text
+
+
+def test_who_may_not_see_a_user_is_not_shown_one_by_a_refusal(
+    admin: FlaskClient, root: str, app: Flask, reader: str, stores: Stores
+) -> None:
+    grants = "UPDATE roles SET permissions = ARRAY['roles:grant'] WHERE name = 'reader'"
+    stores.sql(grants)
+    sign_up(app, "grants@example.org", roles=[reader])
+    answer = signed_in_as(app, "grants@example.org").post(of(root, "roles"), data={})
+    assert answer.status_code == 409
+    assert ROOT not in answer.get_data(as_text=True)
+    assert "the last active administrator" in Page(answer).text
 
 
 def test_what_an_administrator_did_is_on_record(

@@ -424,10 +424,30 @@ def test_the_last_administrator_stays(
     assert "last active administrator" in problem(answer, 409, "last_admin")["detail"]
     assert facts(stores) == before
     assert admin.get(f"{API}/users").status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REMOVALS)
+def test_nobody_removes_themselves(
+    admin: FlaskClient, app: Flask, stores: Stores, method: str, path: str, body: dict[str, Any]
+) -> None:
+    own = id_of(admin)
     sign_up(app, "second@example.org", roles=["admin"])
+    before = facts(stores)
     answer = admin.open(f"{API}/users/{own}{path}", method=method, json=body)
+    assert "ask another administrator" in problem(answer, 403, "own_account")["detail"]
+    assert facts(stores) == before
+    second = signed_in_as(app, "second@example.org")
+    answer = second.open(f"{API}/users/{own}{path}", method=method, json=body)
     assert answer.status_code == 200
     assert admin.get(f"{API}/users").status_code in {401, 403}, "and they are none at once"
+
+
+def test_what_changes_nothing_of_oneself_is_done(admin: FlaskClient) -> None:
+    """A program may send back what it was shown, with a new name."""
+    own = f"{API}/users/{id_of(admin)}"
+    assert admin.patch(own, json={"active": True, "name": "New"}).get_json()["name"] == "New"
+    roles = {"roles": admin.get(own).get_json()["roles"]}
+    assert admin.put(f"{own}/roles", json=roles).status_code == 200
 
 
 # -- on another instance ---------------------------------------------------------------------------
