@@ -18,7 +18,7 @@ def openapi() -> Response:
     return json_response(_document())
 
 
-@api_docs.get("/")
+@api_docs.get("/", strict_slashes=False)
 def page() -> str:
     """The same for people, without any script."""
     described = _document()

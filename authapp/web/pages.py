@@ -61,7 +61,8 @@ def next_url(target: str | None) -> str:
     return safe_next(target, services().redirect_hosts, request.host)
 
 
-@pages.get("/")
+# not strict: else the empty path of `GET http://any.example` is redirected to the host it names
+@pages.get("/", strict_slashes=False)
 def home() -> ResponseReturnValue:
     return render_template("home.html")
 

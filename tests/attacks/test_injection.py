@@ -88,6 +88,27 @@ def test_a_forged_host_leads_nobody_away(site: Site, host: str) -> None:
         assert b"evil" not in head, (line, headers)
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_host_in_the_target_leads_nobody_away(site: Site, host: str) -> None:
+    """Nor does one that a router would redirect to, to add or to take away a slash."""
+    for target, status in (
+        (f"http://{host}", 200),
+        (f"http://{host}?next=/", 200),
+        (f"http://{host}/api/v1", 200),
+        ("/api/v1", 200),
+        ("/account/", 404),
+        ("/admin/users/", 404),
+        ("/static", 404),
+        ("/healthz/", 404),
+    ):
+        for method in ("GET", "HEAD", "OPTIONS"):
+            sent = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+            answer = site.exchange(sent)
+            head = answer.partition(b"\r\n\r\n")[0]
+            assert statuses(answer)[0] in {status, 400}, (method, target)
+            assert b"evil" not in head, (method, target)
+
+
 def test_more_slashes_lead_nowhere_else(site: Site) -> None:
     """As a `Location: //evil.example` would."""
     for path in (

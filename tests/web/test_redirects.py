@@ -147,6 +147,16 @@ def test_the_table_holds_what_would_lead_away() -> None:
     assert sum(host_of(target) != "localhost" for target in readable) > 25
 
 
+def test_no_address_is_redirected_to_another_spelling(app: Flask) -> None:
+    """Werkzeug would name the host that the request names: `strict_slashes=False` where a route
+    ends in a slash, and no defaults."""
+    assert not app.url_map.merge_slashes
+    for rule in app.url_map.iter_rules():
+        assert not (rule.rule.endswith("/") and rule.strict_slashes), rule
+        assert not rule.defaults, rule
+        assert rule.redirect_to is None, rule
+
+
 def test_the_form_carries_only_what_is_safe(client: FlaskClient, app: Flask) -> None:
     for target in ("//e.example", "/\\e.example", "https:e.example", "/\t/e.example"):
         page = client.get("/login", query_string={"next": target}).get_data(as_text=True)
