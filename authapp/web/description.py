@@ -8,7 +8,7 @@ import msgspec
 from flask import Flask
 
 from authapp import errors
-from authapp.web.error_handlers import answer_to
+from authapp.web.error_handlers import CHALLENGE, REFUSED, answer_to
 
 PREFIX = "/api/v1"
 Needs = Literal["nobody", "somebody", "permission"]
@@ -18,6 +18,17 @@ _WHO = {
     "nobody": (),
     "somebody": (errors.NotAuthenticated,),
     "permission": (errors.NotAuthenticated, errors.Forbidden),
+}
+
+# headers of failures: name → what it says
+_RETRY = {"Retry-After": "seconds until it is worth another try"}
+_OF_FAILURES = {
+    401: {
+        "WWW-Authenticate": f"`{CHALLENGE}`; with `{REFUSED}` if it was an access "
+        "token that was refused"
+    },
+    429: _RETRY,
+    503: _RETRY,
 }
 
 
@@ -188,7 +199,7 @@ def _responses(call: Call) -> dict[str, Any]:
         str(status): {
             "description": (record.__doc__ or "").strip().split("\n")[0] if record else "Done.",
             **({"content": {"application/json": {"schema": _reference(record)}}} if record else {}),
-            **({"headers": _headers(call)} if call.headers and status in call.answers else {}),
+            **({"headers": _headers(call.headers)} if call.headers and status in call.answers else {}),
         }
         for status, record in answers.items()
     }
@@ -197,14 +208,14 @@ def _responses(call: Call) -> dict[str, Any]:
         found[str(status)] = {
             "description": "code: " + ", ".join(f"`{code}`" for code in sorted(codes)),
             "content": problem,
+            **({"headers": _headers(_OF_FAILURES[status])} if status in _OF_FAILURES else {}),
         }
     return found
 
 
-def _headers(call: Call) -> dict[str, Any]:
+def _headers(told: Mapping[str, str]) -> dict[str, Any]:
     return {
-        name: {"description": text, "schema": {"type": "string"}}
-        for name, text in call.headers.items()
+        name: {"description": text, "schema": {"type": "string"}} for name, text in told.items()
     }
 
 

@@ -67,6 +67,10 @@ _ANSWERS: dict[type, _Answer] = {
 _SESSION_INVALID = _Answer(401, "session_invalid", "The session has ended. Log in again.")
 _SESSION_MISSING = _Answer(401, "session_missing", "Log in first.")
 
+# what programs are told with every 401 (RFC 9110, 11.6.1)
+CHALLENGE = 'Bearer realm="authapp"'
+REFUSED = 'error="invalid_token"'
+
 # what people read instead of the phrase of the standard
 _PAGES = {
     400: ("We can't read this request", "Go back, reload the page and try again."),
@@ -192,7 +196,12 @@ def _as_json(error: HTTPException) -> Response:
     }
     if isinstance(error, Problem) and error.fields:
         body["errors"] = error.fields
-    return Response(msgspec.json.encode(body), mimetype="application/problem+json")
+    response = Response(msgspec.json.encode(body), mimetype="application/problem+json")
+    if error.code == HTTPStatus.UNAUTHORIZED:
+        # RFC 6750, 3: an error is named only to who sent an access token
+        refused = slug == _SESSION_INVALID.code and auth_session().brought_access_token
+        response.headers["WWW-Authenticate"] = CHALLENGE + (f", {REFUSED}" if refused else "")
+    return response
 
 
 def _as_page(error: HTTPException) -> Response:

@@ -99,6 +99,8 @@ def problem(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
     assert answer.status_code == status, answer.get_data(as_text=True)
     assert answer.mimetype == "application/problem+json"
     assert answer.headers["Cache-Control"] == "no-store"
+    challenge = answer.headers.get("WWW-Authenticate", "")
+    assert challenge.startswith('Bearer realm="authapp"') is (status == 401), challenge
     body: dict[str, Any] = answer.get_json()
     expected = {"type", "title", "status", "detail", "code", "request_id"}
     assert set(body) - {"errors"} == expected

@@ -87,6 +87,8 @@ def test_answers_are_described(app: Flask, described: dict[str, Any], who: str) 
         assert announced is not None, (operation, answer.status_code)
         if answer.status_code >= 400:
             assert f"`{answer.get_json()['code']}`" in announced["description"], operation
+        if answer.status_code == 401:
+            assert set(announced["headers"]) == {"WWW-Authenticate"} <= set(answer.headers.keys())
         if who == "nobody" and operation.call.needs != "nobody":
             assert answer.status_code == 401, operation
             assert told["security"] == [{"cookie": []}, {"bearer": []}, {"header": []}]

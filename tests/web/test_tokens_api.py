@@ -162,6 +162,46 @@ def test_it_says_who_is_asking(
     assert set(answer.vary) >= {"Cookie", "Authorization", "X-Access-Token"}
 
 
+CHALLENGE = 'Bearer realm="authapp"'
+SPENT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.AAAA"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "told"),
+    [
+        ("/me", {}, CHALLENGE),
+        ("/me", {"Authorization": "Basic YTpi"}, CHALLENGE),
+        ("/me", {"Cookie": f"{COOKIE}=none-of-ours"}, CHALLENGE),
+        ("/me", bearer(SPENT), f'{CHALLENGE}, error="invalid_token"'),
+        ("/me", {"X-Access-Token": SPENT}, f'{CHALLENGE}, error="invalid_token"'),
+        ("/login", {}, CHALLENGE),
+        ("/tokens", bearer(SPENT), CHALLENGE),
+        ("/tokens/refresh", {}, CHALLENGE),
+    ],
+)
+def test_a_refusal_says_how_to_authenticate(
+    app: Flask, path: str, headers: dict[str, str], told: str
+) -> None:
+    """RFC 9110, 11.6.1: with every 401. RFC 6750, 3: an error for who sent a token only."""
+    body = {"email": EMAIL, "password": PASSWORD}
+    body = {"refresh_token": SPENT} if path == "/tokens/refresh" else body
+    client = program(app)
+    url = f"/api/v1{path}"
+    answer = (
+        client.get(url, headers=headers)
+        if path == "/me"
+        else client.post(url, json=body, headers=headers)
+    )
+    assert answer.status_code == 401
+    assert answer.headers.getlist("WWW-Authenticate") == [told]
+
+
+def test_people_are_told_by_the_page(client: FlaskClient) -> None:
+    answer = client.post("/login", data={"email": EMAIL, "password": "wrong"})
+    assert (answer.status_code, answer.mimetype) == (401, "text/html")
+    assert "WWW-Authenticate" not in answer.headers
+
+
 def test_a_page_takes_it_too(app: Flask, person: str) -> None:
     token = get_token(app)["access_token"]
     assert program(app).get("/account", headers=bearer(token)).status_code == 200
