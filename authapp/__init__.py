@@ -55,6 +55,7 @@ from authapp.web.guards import (
 from authapp.web.headers import register_security_headers
 from authapp.web.health import health
 from authapp.web.pages import pages
+from authapp.web.rate_limits import note_attempt, tell_limit
 from authapp.web.request_log import register_request_log
 from authapp.web.session_interface import SessionInterface
 from authapp.web.users_api import users_api
@@ -89,7 +90,9 @@ class Auth:
         """
         config = config or Config.from_mapping(_without_flask_defaults(app))
         _tell_flask(app, config)
-        self.services = build_services(config, self._limiter(app, config), on_pending=note_pending)
+        self.services = build_services(
+            config, self._limiter(app, config), on_pending=note_pending, on_attempt=note_attempt
+        )
         app.extensions["authapp"] = self
         app.session_interface = SessionInterface(
             app,
@@ -106,6 +109,7 @@ class Auth:
             )
         app.before_request(lambda: expect_whole_body(request))
         app.before_request(lambda: check_origin(request, config.SESSION_COOKIE_NAME))
+        app.after_request(tell_limit)
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
 

@@ -275,13 +275,13 @@ class Authentication:
         user = live.record.user
         canonical = parse_email(user.email).canonical
         with self._hasher.slot(), deadline(self._timeout):
-            self._limits.take_account(canonical)
+            self._limits.take_password_change(canonical)
             found = self._credentials.read(canonical)
             if found is None or not found.user.active:
                 raise InvalidCredentials
             if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
                 raise InvalidField({"current_password": "this is not your current password"})
-            self._limits.clear_account(canonical)
+            self._limits.clear_password_change(canonical)
             if reason := why_refused(new, (user.email, user.name)):
                 raise InvalidField({"new_password": reason})
             new_hash = self._hasher.hash(new)

@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -20,6 +21,26 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is left of a limit after an attempt.
+
+    Attributes:
+        taken: whether the attempt was within it, and counted.
+        policy: its name.
+        quota: attempts it takes in so many seconds.
+        remaining: attempts it would take now.
+        more_in: whole seconds until it takes one more than now, at least 1.
+    """
+
+    taken: bool
+    policy: str
+    quota: int
+    seconds: int
+    remaining: int
+    more_in: int
+
+
 class LoginLimits:
     """Refuses guessing before anything is hashed (OWASP ASVS 5.0, 6.3.1).
 
@@ -31,6 +52,8 @@ class LoginLimits:
         key: 32 bytes; emails are counted under a keyed hash.
         workers: processes that count for themselves when Redis is away; each then takes its part.
         breaker: of Redis; says whether it is asked at all.
+        tell: told of windows that whoever made the attempt may know: not that of an account which
+            anybody can try to log in to, as it shows when its owner did.
     """
 
     def __init__(
@@ -41,7 +64,9 @@ class LoginLimits:
         key: bytes,
         workers: int,
         breaker: Breaker,
+        tell: Callable[[Window], None] = lambda _: None,
     ) -> None:
+        self._tell = tell
         self._breaker = breaker
         self._shared = shared
         self._own = MovingWindowRateLimiter(MemoryStorage())
@@ -56,7 +81,7 @@ class LoginLimits:
         Raises:
             TooManyAttempts
         """
-        self._take(self._per_address, "login-address", network_of(address))
+        self._take("login-address", self._per_address, network_of(address), tell=True)
 
     def take_sign_up(self, address: str) -> None:
         """Counts a sign-up from an address, as `take_address` counts log-ins.
@@ -64,32 +89,52 @@ class LoginLimits:
         Raises:
             TooManyAttempts
         """
-        self._take(self._per_address, "signup-address", network_of(address))
+        self._take("signup-address", self._per_address, network_of(address), tell=True)
 
     def take_account(self, canonical_email: str) -> None:
-        """Counts an attempt on an account, whether it exists or not.
+        """Counts an attempt to log in to an account, whether it exists or not.
 
         Raises:
             TooManyAttempts
         """
-        self._take(self._per_account, "login-account", self._name(canonical_email))
+        self._take("login-account", self._per_account, self._name(canonical_email))
 
     def clear_account(self, canonical_email: str) -> None:
         """Forgets the account's attempts after one that succeeded."""
+        self._clear("login-account", self._per_account, self._name(canonical_email))
+
+    def take_password_change(self, canonical_email: str) -> None:
+        """Counts an attempt of who is signed in to change the password. Its window is not that of
+        log-ins: who hammers these does not keep the person from it.
+
+        Raises:
+            TooManyAttempts
+        """
         name = self._name(canonical_email)
-        self._own.clear(self._part(self._per_account), "login-account", name)
+        self._take("password-account", self._per_account, name, tell=True)
+
+    def clear_password_change(self, canonical_email: str) -> None:
+        """Forgets these attempts after one that succeeded."""
+        self._clear("password-account", self._per_account, self._name(canonical_email))
+
+    def _take(self, policy: str, limit: RateLimitItem, who: str, *, tell: bool = False) -> None:
         try:
-            self._ask(lambda shared: shared.clear(self._per_account, "login-account", name))
+            window = self._ask(lambda shared: _hit(shared, policy, limit, who, look=tell))
+        except StoreUnavailable:
+            window = _hit(self._own, policy, self._part(limit), who, look=tell)
+        if window is None:
+            return
+        if tell:
+            self._tell(window)
+        if not window.taken:
+            raise TooManyAttempts(window.more_in)
+
+    def _clear(self, policy: str, limit: RateLimitItem, who: str) -> None:
+        self._own.clear(self._part(limit), policy, who)
+        try:
+            self._ask(lambda shared: shared.clear(limit, policy, who))
         except StoreUnavailable:
             _log.warning("limit_not_cleared")
-
-    def _take(self, limit: RateLimitItem, *identifiers: str) -> None:
-        try:
-            reset = self._ask(lambda shared: _hit(shared, limit, identifiers))
-        except StoreUnavailable:
-            reset = _hit(self._own, self._part(limit), identifiers)
-        if reset is not None:
-            raise TooManyAttempts(int(reset - time.time()) + 1)
 
     def _ask(self, command: Callable[[RateLimiter], T]) -> T:
         def asked() -> T:
@@ -108,11 +153,16 @@ class LoginLimits:
         return hmac.digest(self._key, canonical_email.encode(), "sha256").hex()
 
 
-def _hit(strategy: RateLimiter, limit: RateLimitItem, identifiers: tuple[str, ...]) -> float | None:
-    """Counts one; None, or when the window has room again if it is full (Unix time)."""
-    if strategy.hit(limit, *identifiers):
+def _hit(
+    strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str, *, look: bool
+) -> Window | None:
+    """Counts an attempt, if there is room. What is left; None if it was taken and `look` is off."""
+    taken = strategy.hit(limit, policy, who)
+    if taken and not look:
         return None
-    return strategy.get_window_stats(limit, *identifiers).reset_time
+    found = strategy.get_window_stats(limit, policy, who)
+    more_in = max(1, int(found.reset_time - time.time()) + 1)
+    return Window(taken, policy, limit.amount, limit.get_expiry(), found.remaining, more_in)
 
 
 def network_of(address: str) -> str:

@@ -20,7 +20,7 @@ from authapp.database import Database, connect
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
 from authapp.hashing_slots import HashingSlots
-from authapp.limits import LoginLimits
+from authapp.limits import LoginLimits, Window
 from authapp.locks import Locks
 from authapp.maintenance import Maintenance
 from authapp.passwords import PasswordHasher
@@ -122,12 +122,14 @@ def build_services(
     limiter: Callable[[], RateLimiter],
     clock: Callable[[], datetime] = utc_now,
     on_pending: Callable[[], None] = lambda: None,
+    on_attempt: Callable[[Window], None] = lambda _: None,
 ) -> Services:
     """Wires the stores and use cases. Opens no connection.
 
     Args:
         limiter: gives the strategy that counts in Redis.
         on_pending: see `Changes`.
+        on_attempt: see `LoginLimits`.
     """
     client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
     database = Database(connect(config.DATABASE_URL, POOL_SIZE), Breaker("postgres"))
@@ -171,6 +173,7 @@ def build_services(
         derive_key(config.SECRET_KEY[0], "limit names"),
         config.WEB_CONCURRENCY,
         redis_breaker,
+        on_attempt,
     )
     hasher = PasswordHasher(
         config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS, HashingSlots(LOGINS_AT_ONCE)

@@ -13,6 +13,8 @@ from authapp.limits import LoginLimits, network_of
 from authapp.redis_clients import LimiterStorage
 from authapp.resilience import Breaker
 
+from .helpers import traffic
+
 EMAIL = "ada@example.org"
 
 
@@ -75,6 +77,25 @@ def test_a_success_clears_the_account_and_not_the_address(limits: LoginLimits) -
     limits.clear_account(EMAIL)
     assert taken(limits.take_account, EMAIL) == 4
     assert taken(limits.take_address, "192.0.2.7") == 0
+
+
+def test_a_change_of_password_has_a_window_of_its_own(limits: LoginLimits) -> None:
+    assert taken(limits.take_account, EMAIL) == 4
+    assert taken(limits.take_password_change, EMAIL) == 4
+    limits.clear_password_change(EMAIL)
+    assert taken(limits.take_password_change, EMAIL) == 4
+    assert taken(limits.take_account, EMAIL) == 0
+
+
+def test_what_nobody_may_know_costs_no_round_trip_to_tell(limits: LoginLimits) -> None:
+    limits.take_account("first@example.org")  # connects
+    limits.take_address("192.0.2.8")
+    with traffic() as seen:
+        limits.take_account(EMAIL)
+    assert len(seen.redis) == 1
+    with traffic() as seen:
+        limits.take_address("192.0.2.7")
+    assert len(seen.redis) == 2
 
 
 def test_workers_share_the_windows(shared: RateLimiter) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from flask import Flask
 
 from authapp import errors
+from authapp.web import rate_limits
 from authapp.web.error_handlers import CHALLENGE, REFUSED, answer_to
 
 PREFIX = "/api/v1"
@@ -70,7 +71,7 @@ class Call:
     needs: Needs = "somebody"
     body: type[msgspec.Struct] | None = None
     query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     fails: Sequence[type[errors.AuthappError]] = ()
     changes: bool = False
 
@@ -192,6 +193,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 
 def _responses(call: Call) -> dict[str, Any]:
+    limited = rate_limits.HEADERS if errors.TooManyAttempts in call.fails else {}
     answers = dict(call.answers)
     if call.changes:
         answers[202] = LaterAnswer
@@ -199,7 +201,7 @@ def _responses(call: Call) -> dict[str, Any]:
         str(status): {
             "description": (record.__doc__ or "").strip().split("\n")[0] if record else "Done.",
             **({"content": {"application/json": {"schema": _reference(record)}}} if record else {}),
-            **({"headers": _headers(call.headers)} if call.headers and status in call.answers else {}),
+            **_headers((call.headers if status in call.answers else {}) | limited),
         }
         for status, record in answers.items()
     }
@@ -208,15 +210,14 @@ def _responses(call: Call) -> dict[str, Any]:
         found[str(status)] = {
             "description": "code: " + ", ".join(f"`{code}`" for code in sorted(codes)),
             "content": problem,
-            **({"headers": _headers(_OF_FAILURES[status])} if status in _OF_FAILURES else {}),
+            **_headers(_OF_FAILURES.get(status, {}) | (limited if status == 429 else {})),
         }
     return found
 
 
 def _headers(told: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        name: {"description": text, "schema": {"type": "string"}} for name, text in told.items()
-    }
+    found = {n: {"description": text, "schema": {"type": "string"}} for n, text in told.items()}
+    return {"headers": found} if found else {}
 
 
 def _failures(call: Call) -> dict[int, set[str]]:

@@ -65,20 +65,24 @@ REASONS = (
 
 
 def shown(answer: Answer) -> tuple[int, list[tuple[str, str]], dict[str, object]]:
-    """All of an answer but when it was given and its id."""
-    headers = [(n, v) for n, v in answer.headers.items() if n not in {"Date", "X-Request-ID"}]
+    """All of an answer but when it was given, its id and how many came from here before."""
+    own = {"Date", "X-Request-ID", "RateLimit"}
+    headers = [(name, value) for name, value in answer.headers.items() if name not in own]
     return answer.status, headers, answer.json() | {"request_id": ""}
 
 
 def test_every_refusal_looks_the_same(site: Site, accounts: Accounts) -> None:
     for _ in range(3):  # without a copy in Redis, and with one
-        seen = []
+        seen, left = [], []
         for reason in REASONS:
             email, password = getattr(accounts, reason)()
             body = {"email": email, "password": password}
-            seen.append(shown(site.ask("POST", "/api/v1/login", body)))
+            answer = site.ask("POST", "/api/v1/login", body)
+            seen.append(shown(answer))
+            left.append(int(answer.headers["RateLimit"].partition(";r=")[2].partition(";")[0]))
         assert seen[0][0] == 401
         assert all(each == seen[0] for each in seen)
+        assert left == list(range(left[0], left[0] - len(left), -1)), "whoever was asked for"
 
 
 def seconds(

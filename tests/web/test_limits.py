@@ -1,5 +1,6 @@
 """Whatever costs a hash, or could be guessed at, is limited before it costs anything."""
 
+import re
 from typing import Any
 
 import pytest
@@ -7,9 +8,22 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from authapp.web.description import document
+
 from ..helpers import hashing
 from .conftest import MakeApp
-from .support import EMAIL, OTHER_PASSWORD, PASSWORD, browser, cookies_of, sign_up, signed_in_as
+from .support import (
+    COOKIE,
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    browser,
+    cookies_of,
+    log_in,
+    services_of,
+    sign_up,
+    signed_in_as,
+)
 
 LIMIT = 3
 WRONG = {"current_password": "wrong", "new_password": OTHER_PASSWORD}
@@ -59,6 +73,70 @@ def test_what_costs_a_hash_is_refused_before_it(make_app: MakeApp, path: str) ->
             assert 0 < int(refused.headers["Retry-After"]) <= 3600
             assert not cookies_of(refused)
     assert costs == []
+
+
+POLICIES = {"login": "login-address", "tokens": "login-address", "signup": "signup-address"}
+
+
+@pytest.mark.parametrize("path", CALLS)
+def test_it_tells_what_is_left(make_app: MakeApp, path: str) -> None:
+    """As draft-ietf-httpapi-ratelimit-headers-10 has it, also when it refuses."""
+    app = limited(make_app)
+    client = browser(app)
+    if "password" in path:
+        sign_up(app)
+        client = signed_in_as(app)
+    policy = POLICIES.get(path.rpartition("/")[2], "password-account")
+    for number in range(LIMIT + 1):
+        answer = post(client, path, number)
+        assert answer.headers.getlist("RateLimit-Policy") == [f'"{policy}";q={LIMIT};w=3600']
+        (told,) = answer.headers.getlist("RateLimit")
+        name, left, more_in = re.fullmatch(r'"([a-z-]+)";r=(\d+);t=(\d+)', told).groups()  # type: ignore[union-attr]
+        assert (name, int(left)) == (policy, max(0, LIMIT - number - 1))
+        assert 3590 <= int(more_in) <= 3600
+    assert answer.headers["Retry-After"] == more_in
+    if path.startswith("/api/"):
+        calls = document(app, COOKIE, "0")["paths"][path]["post"]["responses"]
+        announced = {
+            name for status in ("200", "201") for name in calls.get(status, {}).get("headers", ())
+        }
+        assert {"RateLimit", "RateLimit-Policy"} <= announced
+        assert {"RateLimit", "RateLimit-Policy", "Retry-After"} == set(calls["429"]["headers"])
+    quiet = client.get("/api/v1/me")
+    assert not {"RateLimit", "RateLimit-Policy"} & set(quiet.headers.keys())
+
+
+def test_nobody_is_told_how_often_an_account_was_tried(make_app: MakeApp) -> None:
+    """It would show when the owner logged in, and so that there is one."""
+    app = limited(make_app, LOGIN_LIMIT_PER_ADDRESS="1000 per hour")
+    sign_up(app)
+    there, nowhere = browser(app), browser(app)
+    for client, email in ((there, EMAIL), (nowhere, "nobody@example.org")):
+        for _ in range(LIMIT):
+            assert log_in(client, email, "wrong").status_code == 401
+    answers = [log_in(there, EMAIL), log_in(nowhere, "nobody@example.org")]
+    for answer in answers:
+        assert answer.status_code == 429
+        assert answer.headers["RateLimit-Policy"] == '"login-address";q=1000;w=3600'
+    assert dict(answers[0].headers).keys() == dict(answers[1].headers).keys()
+
+
+def test_without_redis_it_tells_what_this_worker_has_left(make_app: MakeApp) -> None:
+    app = limited(make_app, WEB_CONCURRENCY=2, LOGIN_LIMIT_PER_ADDRESS="8 per hour")
+    services_of(app).cache.breaker.open()
+    answer = post(browser(app), "/login", 0)
+    assert answer.status_code == 401
+    assert answer.headers["RateLimit-Policy"] == '"login-address";q=4;w=3600'
+    assert answer.headers["RateLimit"].startswith('"login-address";r=3;')
+
+
+def test_who_hammers_the_log_in_keeps_nobody_from_a_new_password(make_app: MakeApp) -> None:
+    app = limited(make_app, LOGIN_LIMIT_PER_ADDRESS="1000 per hour")
+    sign_up(app)
+    owner, attacker = signed_in_as(app), browser(app)
+    assert [log_in(attacker, EMAIL, "wrong").status_code for _ in range(LIMIT + 1)][-1] == 429
+    change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+    assert owner.post("/account/password", data=change).status_code == 303
 
 
 def test_no_call_that_hashes_is_missing_from_the_table(app: Flask) -> None:
