@@ -1,8 +1,9 @@
 """What people do with their account: sign up, log in, log out, change the password."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Self
 from urllib.parse import urlsplit
@@ -131,11 +132,13 @@ class Authentication:
         *,
         remember: bool = False,
         replaces: SessionToken | None = None,
+        devices: Sequence[str] = (),
     ) -> Live:
         """Starts a session for who knows the password.
 
         Args:
             replaces: the session the browser had so far; it ends.
+            devices: what the browser sent to be known by.
         Raises:
             InvalidField: `email` is none.
             TooManyAttempts: before anything was hashed.
@@ -143,11 +146,12 @@ class Authentication:
         """
 
         def begin(found: Credentials) -> Live:
-            return self._sessions.begin_verified(
+            live = self._sessions.begin_verified(
                 found, client, remember=remember, replaces=replaces
             )
+            return self._known(live, found.epoch, devices)
 
-        return self._count(lambda: self._log_in(email, password, client, begin))
+        return self._count(lambda: self._log_in(email, password, client, begin, devices))
 
     def issue_token(
         self, email: str, password: str, client: Client, *, refreshable: bool = False
@@ -183,14 +187,22 @@ class Authentication:
         password: str,
         client: Client,
         begin: Callable[[Credentials], Live],
+        devices: Sequence[str] = (),
     ) -> Live:
         address = parse_email(email)
+        device = self._limits.known_device(address.canonical, devices)
         with _EvenPace() as pace, self._hasher.slot(), deadline(self._timeout):
             # in a slot: who is told to come back has not used up an attempt
             self._limits.take_address(client.address)
-            self._limits.take_account(address.canonical)
-            found, verdict = self._verify(address.canonical, password, client, pace)
-            self._limits.clear_account(address.canonical)
+            if device is None or not self._limits.take_device(device):
+                self._limits.take_account(address.canonical)
+                device = None
+            copy = self._credentials.find(address.canonical)
+            if device and (copy is None or copy.epoch > device.epoch):
+                self._limits.take_account(address.canonical)
+            found, verdict = self._verify(address.canonical, password, copy, client, pace)
+            if device is None:
+                self._limits.clear_account(address.canonical)
             if verdict is Verdict.MATCH_REHASH:
                 self._rehash(found, password)
             try:
@@ -200,13 +212,19 @@ class Authentication:
             return begin(found)
 
     def _verify(
-        self, canonical_email: str, password: str, client: Client, pace: "_EvenPace"
+        self,
+        canonical_email: str,
+        password: str,
+        found: Credentials | None,
+        client: Client,
+        pace: "_EvenPace",
     ) -> tuple[Credentials, Verdict]:
         """
+        Args:
+            found: by a copy, perhaps.
         Raises:
             InvalidCredentials
         """
-        found = self._credentials.find(canonical_email)
         with pace.hashing():
             verdict = self._compare(password, found)
         if found is not None and verdict is Verdict.MISMATCH:
@@ -222,6 +240,10 @@ class Authentication:
             self._note_failure(found, client)
             raise InvalidCredentials
         return found, verdict
+
+    def _known(self, live: Live, epoch: int, devices: Sequence[str]) -> Live:
+        email = parse_email(live.record.user.email).canonical
+        return replace(live, devices=self._limits.know_device(email, epoch, devices))
 
     def _unless_changed(self, canonical_email: str, verified: Credentials) -> Credentials:
         """The credentials as they are now, when the same password still opens them: other trust
@@ -263,10 +285,14 @@ class Authentication:
         """Ends the session of this token on every instance, before it returns."""
         self._sessions.end(token, EndReason.LOGOUT, client)
 
-    def change_password(self, live: Live, current: str, new: str, client: Client) -> Live:
+    def change_password(
+        self, live: Live, current: str, new: str, client: Client, devices: Sequence[str] = ()
+    ) -> Live:
         """Sets a new password; every other session of the person ends, this one gets a new token
         (OWASP ASVS 5.0, 6.2.3 and 7.4.3).
 
+        Args:
+            devices: as for `log_in`.
         Raises:
             InvalidField: `current_password` or `new_password`, with the reason.
             TooManyAttempts: too many wrong current passwords.
@@ -287,7 +313,7 @@ class Authentication:
             new_hash = self._hasher.hash(new)
         with self._changes.begin() as change:
             try:
-                self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
+                epoch = self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
             except UnknownUser:
                 raise InvalidCredentials from None  # changed or gone since it was verified
             why = EndReason.PASSWORD_CHANGED
@@ -302,7 +328,7 @@ class Authentication:
                 actor_id=found.user.id,
                 address=client.address,
             )
-        return fresh
+        return self._known(fresh, epoch, devices)
 
     def update_profile(
         self, user_id: UUID, name: str | None, image: str | None, address: str = ""

@@ -195,6 +195,8 @@ class Config:
             c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in name
         ):
             raise SettingError("SESSION_COOKIE_NAME: use letters, digits, - and _ only")
+        if name.removeprefix("__Host-").removeprefix("__Secure-") == "DEVICE-TOKEN":
+            raise SettingError("SESSION_COOKIE_NAME: use another, DEVICE-TOKEN is a cookie of ours")
         if name.startswith(("__Host-", "__Secure-")) and not self.SESSION_COOKIE_SECURE:
             raise SettingError(f"SESSION_COOKIE_SECURE: set it to 1, {name} is refused without it")
         if name.startswith("__Host-") and self.SESSION_COOKIE_DOMAIN:

@@ -3,7 +3,7 @@
 import hmac
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,8 +15,11 @@ from limits.strategies import MovingWindowRateLimiter, RateLimiter
 from authapp.errors import StoreUnavailable, TooManyAttempts
 from authapp.redis_clients import REDIS_ERRORS
 from authapp.resilience import Breaker
+from authapp.tokens import DeviceToken, DeviceTokens
 
 T = TypeVar("T")
+
+MAX_DEVICES = 4  # people who share a browser, each of whose accounts knows it
 
 _log = structlog.get_logger(__name__)
 
@@ -64,8 +67,11 @@ class LoginLimits:
         key: bytes,
         workers: int,
         breaker: Breaker,
+        *,
+        devices: DeviceTokens,
         tell: Callable[[Window], None] = lambda _: None,
     ) -> None:
+        self._devices = devices
         self._tell = tell
         self._breaker = breaker
         self._shared = shared
@@ -102,6 +108,30 @@ class LoginLimits:
     def clear_account(self, canonical_email: str) -> None:
         """Forgets the account's attempts after one that succeeded."""
         self._clear("login-account", self._per_account, self._name(canonical_email))
+
+    def known_device(self, canonical_email: str, sent: Sequence[str]) -> DeviceToken | None:
+        """The token among those a browser sent by which this account knows it."""
+        checked = (self._devices.check(text, canonical_email) for text in sent[:MAX_DEVICES])
+        return next((device for device in checked if device), None)
+
+    def know_device(self, canonical_email: str, epoch: int, sent: Sequence[str]) -> tuple[str, ...]:
+        """What a browser sends from now on, where the password was just verified: a new token of
+        this account, and those of others who share the browser.
+
+        Args:
+            epoch: of the credentials that were verified.
+        """
+        others = [t for t in sent[:MAX_DEVICES] if not self._devices.check(t, canonical_email)]
+        fresh = self._devices.mint(canonical_email, epoch)
+        return (fresh.text, *others[: MAX_DEVICES - 1])
+
+    def take_device(self, device: DeviceToken) -> bool:
+        """Counts an attempt from a device that its account knows; whether its window had room."""
+        try:
+            self._take("login-device", self._per_account, device.digest.hex())
+        except TooManyAttempts:
+            return False
+        return True
 
     def take_password_change(self, canonical_email: str) -> None:
         """Counts an attempt of who is signed in to change the password. Its window is not that of

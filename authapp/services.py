@@ -32,7 +32,7 @@ from authapp.session_lookup import SessionLookup
 from authapp.session_records import Limits
 from authapp.session_rows import SessionRows
 from authapp.sessions import SessionStore
-from authapp.tokens import RefreshTokens, SessionTokens
+from authapp.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.users import UserStore
 from authapp.versioned_cache import VersionedCache
 
@@ -173,7 +173,8 @@ def build_services(
         derive_key(config.SECRET_KEY[0], "limit names"),
         config.WEB_CONCURRENCY,
         redis_breaker,
-        on_attempt,
+        devices=DeviceTokens(config.SECRET_KEY),
+        tell=on_attempt,
     )
     hasher = PasswordHasher(
         config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS, HashingSlots(LOGINS_AT_ONCE)

@@ -1,7 +1,7 @@
 """What is known of a session: records and values, no store."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
@@ -146,11 +146,14 @@ class Live:
 
     Attributes:
         grant: present where a program has just been given this token.
+        devices: tokens by which this browser is known from now on, where a password was just
+            verified; that of this account first.
     """
 
     token: SessionToken
     record: SessionRecord
     grant: Grant | None = None
+    devices: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

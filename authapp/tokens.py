@@ -1,4 +1,6 @@
-"""Opaque tokens, of sessions and to refresh: mint, check. A forged one is refused by arithmetic."""
+"""Opaque tokens, of sessions, of devices and to refresh: mint, check. A forged one is refused by
+arithmetic.
+"""
 
 import base64
 import binascii
@@ -83,8 +85,44 @@ class RefreshTokens:
         return RefreshToken(text, found[1], UUID(bytes=found[0][:16])) if found else None
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceToken:
+    """A device token that was checked: somebody logged in to this account from there.
+
+    Attributes:
+        text: what the browser sends; goes to it and nowhere else.
+        digest: 32 bytes that name the device where its attempts are counted.
+        epoch: of the credentials that were verified there.
+    """
+
+    text: str = field(repr=False)
+    digest: bytes
+    epoch: int
+
+
+class DeviceTokens:
+    """Mints and checks tokens of devices. One holds random bits and the epoch; for which account
+    it is, only who has the key and guesses the email can tell.
+
+    Args:
+        secrets: as for `SessionTokens`.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._signer = _Signer(secrets, "device token")
+
+    def mint(self, canonical_email: str, epoch: int) -> DeviceToken:
+        body = os.urandom(_BODY_BYTES - 8) + epoch.to_bytes(8)
+        return DeviceToken(*self._signer.sign(body, canonical_email.encode()), epoch)
+
+    def check(self, text: str, canonical_email: str) -> DeviceToken | None:
+        """The token, or None when we did not mint it for this account."""
+        found = self._signer.open(text, canonical_email.encode())
+        return DeviceToken(text, found[1], int.from_bytes(found[0][-8:])) if found else None
+
+
 class _Signer:
-    """Makes tokens of one purpose: 32 bytes and their MAC."""
+    """Makes tokens of one purpose: 32 bytes and their MAC, which may cover more that is known."""
 
     def __init__(self, secrets: Sequence[str], purpose: str) -> None:
         self._keys = [
@@ -92,14 +130,14 @@ class _Signer:
             for secret in secrets
         ]
 
-    def sign(self, body: bytes) -> tuple[str, bytes]:
+    def sign(self, body: bytes, about: bytes = b"") -> tuple[str, bytes]:
         """The token's text and its digest."""
         mac_key, digest_key = self._keys[0]
-        raw = body + _mac(mac_key, body)
+        raw = body + _mac(mac_key, body + about)
         text = base64.urlsafe_b64encode(raw).decode("ascii")
         return text, hmac.digest(digest_key, raw, "sha256")
 
-    def open(self, text: str) -> tuple[bytes, bytes] | None:
+    def open(self, text: str, about: bytes = b"") -> tuple[bytes, bytes] | None:
         """The 32 bytes and the token's digest, or None when we did not sign it."""
         if len(text) != _LENGTH or not text.isascii():
             return None
@@ -111,10 +149,10 @@ class _Signer:
             return None
         body, mac = raw[:_BODY_BYTES], raw[_BODY_BYTES:]
         for mac_key, digest_key in self._keys:
-            if hmac.compare_digest(mac, _mac(mac_key, body)):
+            if hmac.compare_digest(mac, _mac(mac_key, body + about)):
                 return body, hmac.digest(digest_key, raw, "sha256")
         return None
 
 
-def _mac(key: bytes, body: bytes) -> bytes:
-    return hmac.digest(key, body, "sha256")[:_MAC_BYTES]
+def _mac(key: bytes, covered: bytes) -> bytes:
+    return hmac.digest(key, covered, "sha256")[:_MAC_BYTES]

@@ -12,6 +12,7 @@ from authapp.errors import TooManyAttempts
 from authapp.limits import LoginLimits, network_of
 from authapp.redis_clients import LimiterStorage
 from authapp.resilience import Breaker
+from authapp.tokens import DeviceTokens
 
 from .helpers import traffic
 
@@ -20,7 +21,13 @@ EMAIL = "ada@example.org"
 
 def make(shared: RateLimiter, workers: int = 2, per_account: str = "4 per minute") -> LoginLimits:
     return LoginLimits(
-        lambda: shared, "6 per minute", per_account, b"k" * 32, workers, Breaker("redis")
+        lambda: shared,
+        "6 per minute",
+        per_account,
+        b"k" * 32,
+        workers,
+        Breaker("redis"),
+        devices=DeviceTokens(["k" * 32]),
     )
 
 

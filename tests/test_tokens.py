@@ -3,12 +3,13 @@
 import base64
 import string
 from collections.abc import Callable
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authapp.tokens import SessionTokens
+from authapp.tokens import DeviceTokens, RefreshTokens, SessionTokens
 
 KEY, OLD_KEY, OTHER_KEY = "a" * 32, "b" * 32, "c" * 32
 TOKENS = SessionTokens([KEY])
@@ -93,3 +94,29 @@ def test_the_other_base64_alphabet_is_refused(ours: str, theirs: str) -> None:
     while ours not in minted.text:
         minted = TOKENS.mint()
     assert TOKENS.check(minted.text.replace(ours, theirs)) is None
+
+
+# -- of devices ------------------------------------------------------------------------------------
+
+DEVICES = DeviceTokens([KEY])
+
+
+def test_a_device_token_counts_for_its_account_only() -> None:
+    minted = DEVICES.mint("ada@example.org", 7)
+    assert DEVICES.check(minted.text, "ada@example.org") == minted
+    assert minted.epoch == 7
+    for email in ("bob@example.org", "", "ada@example.orgx", "da@example.org"):
+        assert DEVICES.check(minted.text, email) is None
+
+
+def test_a_device_token_survives_rotation_until_its_key_is_retired() -> None:
+    minted = DEVICES.mint("ada@example.org", 1)
+    assert DeviceTokens([OTHER_KEY, KEY]).check(minted.text, "ada@example.org") == minted
+    assert DeviceTokens([OTHER_KEY]).check(minted.text, "ada@example.org") is None
+
+
+def test_no_kind_of_token_is_another() -> None:
+    kinds = [TOKENS.mint().text, DEVICES.mint("", 1).text, RefreshTokens([KEY]).mint(uuid4()).text]
+    checks = [TOKENS.check, lambda text: DEVICES.check(text, ""), RefreshTokens([KEY]).check]
+    for number, text in enumerate(kinds):
+        assert [bool(check(text)) for check in checks] == [n == number for n in range(3)]

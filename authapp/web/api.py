@@ -15,6 +15,7 @@ from authapp.web.effects import forget_pending
 from authapp.web.guards import (
     auth_session,
     client,
+    devices,
     enter,
     leave,
     require_live,
@@ -202,7 +203,7 @@ def change_password() -> tuple[str, int, dict[str, str]]:
     live = require_live()
     body = read_body(request, PasswordBody)
     fresh = services().authentication.change_password(
-        live, body.current_password, body.new_password, client()
+        live, body.current_password, body.new_password, client(), devices()
     )
     auth_session().begin(fresh)
     headers = {}

@@ -1,4 +1,4 @@
-"""Reads our cookie from the raw header: exactly one, spelled exactly so, or none.
+"""Reads our cookies from the raw header: exactly one of a name, spelled exactly so, or none.
 
 Parsers disagree on repeated names (Werkzeug takes the first), on two Cookie headers (gunicorn joins
 them with a comma) and on blanks around names, and a neighbouring site can use that to plant a
@@ -6,7 +6,12 @@ session. So anything but one clean pair counts as no session.
 """
 
 import re
+from collections.abc import Sequence
 from functools import cache
+
+DEVICE_SECONDS = 365 * 86_400  # how long a browser keeps by what it is known
+_DEVICE = "DEVICE-TOKEN"
+_PREFIXES = ("__Host-", "__Secure-")  # RFC 6265bis, 4.1.3
 
 _BLANKS = " \t\r\n\v\f"
 
@@ -33,6 +38,22 @@ def read_cookie(header: str, name: str) -> str | None:
 def all_values(header: str, name: str) -> list[str]:
     """Every value that some parser could read as our cookie, for log-out, which must miss none."""
     return re.findall(rf"(?:^|[;,\s]){re.escape(name)}\s*=\s*\"?([^;,\s\"]*)", header)
+
+
+def device_cookie_name(session_cookie: str) -> str:
+    """The name of the cookie a device is known by, with the prefix that the session's has."""
+    return next((p for p in _PREFIXES if session_cookie.startswith(p)), "") + _DEVICE
+
+
+def read_devices(header: str, session_cookie: str) -> list[str]:
+    """What the browser sends to be known by, unchecked."""
+    text = read_cookie(header, device_cookie_name(session_cookie))
+    return text.split(".") if text else []
+
+
+def write_devices(tokens: Sequence[str]) -> str:
+    """The value of the cookie that `read_devices` reads."""
+    return ".".join(tokens)
 
 
 @cache

@@ -11,6 +11,7 @@ from authapp.errors import Forbidden, NotAuthenticated
 from authapp.identity import Identity
 from authapp.services import Services
 from authapp.session_records import Client, Live
+from authapp.web.cookies import read_devices
 from authapp.web.effects import forget_pending
 from authapp.web.session_interface import AuthSession
 
@@ -39,6 +40,12 @@ def client() -> Client:
     return Client((request.remote_addr or "")[:45], request.user_agent.string)
 
 
+def devices() -> list[str]:
+    """What the visitor's browser sends to be known by. Read where a password is, nowhere else."""
+    name = current_app.config["SESSION_COOKIE_NAME"]
+    return read_devices(request.headers.get("Cookie", ""), name)
+
+
 def enter(email: str, password: str, *, remember: bool) -> Live:
     """Logs the visitor in, in place of who they were; the cookie goes out with the answer.
 
@@ -47,7 +54,12 @@ def enter(email: str, password: str, *, remember: bool) -> Live:
     """
     visitor = auth_session()
     live = services().authentication.log_in(
-        email, password, client(), remember=remember, replaces=visitor.presented
+        email,
+        password,
+        client(),
+        remember=remember,
+        replaces=visitor.presented,
+        devices=devices(),
     )
     visitor.begin(live)
     forget_pending()

@@ -13,6 +13,7 @@ from authapp.web.forms import LoginForm, PasswordForm, ProfileForm, SignupForm, 
 from authapp.web.guards import (
     auth_session,
     client,
+    devices,
     enter,
     leave,
     login_required,
@@ -189,7 +190,11 @@ def password_submit() -> ResponseReturnValue:
         return render_template("password.html", form=form), 400
     try:
         fresh = services().authentication.change_password(
-            require_live(), text(form.current_password), text(form.new_password), client()
+            require_live(),
+            text(form.current_password),
+            text(form.new_password),
+            client(),
+            devices(),
         )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)

@@ -15,7 +15,13 @@ from authapp.session_records import Client, Found, Live
 from authapp.sessions import SessionStore
 from authapp.tokens import SessionToken, SessionTokens
 from authapp.web.access_tokens import HEADERS, read_access_tokens
-from authapp.web.cookies import all_values, read_cookie
+from authapp.web.cookies import (
+    DEVICE_SECONDS,
+    all_values,
+    device_cookie_name,
+    read_cookie,
+    write_devices,
+)
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
@@ -251,6 +257,13 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
             max_age=max_age,
             **self._cookie_attributes(app),
         )
+        if live.devices:
+            response.set_cookie(
+                device_cookie_name(self.get_cookie_name(app)),
+                write_devices(live.devices),
+                max_age=DEVICE_SECONDS,
+                **self._cookie_attributes(app),
+            )
 
     def _cookie_attributes(self, app: Flask) -> dict[str, Any]:
         return {

@@ -73,6 +73,17 @@ def lose_fences(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "fence", fails)
 
 
+def without_redis(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This instance does not ask Redis from now on."""
+    breaker = services_of(app).cache.breaker
+
+    def fails() -> None:
+        raise StoreUnavailable("redis")
+
+    monkeypatch.setattr(breaker, "recover", fails)
+    breaker.open()
+
+
 def token_of(client: FlaskClient, name: str = COOKIE) -> str:
     cookie = client.get_cookie(name)
     assert cookie is not None, "there is no session cookie"

@@ -40,7 +40,7 @@ def post(api: FlaskClient, call: str, **body: Any) -> TestResponse:
 
 
 def token_in(answer: TestResponse) -> str:
-    [cookie] = cookies_of(answer)
+    [cookie, _device] = cookies_of(answer)
     return cookie.value
 
 
@@ -75,7 +75,7 @@ def test_log_in_and_me(api: FlaskClient, person: str, stores: Stores) -> None:
     assert answer.status_code == 200
     assert answer.mimetype == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
-    [cookie] = cookies_of(answer)
+    [cookie, _device] = cookies_of(answer)
     assert (cookie.name, "max-age" in cookie.attributes) == (COOKIE, False)
 
     body = answer.get_json()
@@ -103,8 +103,8 @@ def test_log_in_and_me(api: FlaskClient, person: str, stores: Stores) -> None:
 
 
 def test_remember(api: FlaskClient, person: str) -> None:
-    [kept] = cookies_of(post(api, "login", **LOGIN, remember=True))
-    [plain] = cookies_of(post(api, "login", **LOGIN, remember=False))
+    [kept, _device] = cookies_of(post(api, "login", **LOGIN, remember=True))
+    [plain, _device] = cookies_of(post(api, "login", **LOGIN, remember=False))
     assert kept.attributes["max-age"] == "2592000"
     assert "max-age" not in plain.attributes
 
@@ -151,7 +151,9 @@ def test_unknown_wrong_and_inactive_look_the_same(
         answer = post(api, "login", email=email, password=password)
         body = problem(answer, 401, "invalid_credentials")
         assert not cookies_of(answer)
-        headers = {n: v for n, v in answer.headers if n not in {"X-Request-ID", "Date"}}
+        headers = {
+            n: v for n, v in answer.headers if n not in {"X-Request-ID", "Date", "RateLimit"}
+        }
         del body["request_id"]
         seen.append((body, headers))
     assert all(each == seen[0] for each in seen)

@@ -128,7 +128,7 @@ def test_a_new_password_brings_a_new_token_and_ends_all_other_sessions(
     old = token_of(signed_in)
     answer = signed_in.post(f"{ME}/password", json=CHANGE)
     assert (answer.status_code, answer.get_data()) == (204, b"")
-    [cookie] = cookies_of(answer)
+    [cookie, _device] = cookies_of(answer)
     assert cookie.value not in {"", old}
     assert signed_in.get(ME).status_code == 200
     assert [s["id"] for s in sessions_of(signed_in)] == [this_one(signed_in)]

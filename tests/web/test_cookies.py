@@ -38,7 +38,7 @@ def test_each_name_has_the_same_attributes_when_set_and_when_cleared(
     sign_up(app)
     client = browser(app)
 
-    [at_login] = cookies_of(log_in(client))
+    [at_login, _device] = cookies_of(log_in(client))
     assert (at_login.name, at_login.attributes) == (name, ATTRIBUTES)
     assert client.get("/account").status_code == 200
 
@@ -52,7 +52,7 @@ def test_each_name_has_the_same_attributes_when_set_and_when_cleared(
 def test_a_domain_and_plain_http_are_followed_at_both_ends(make_app: MakeApp) -> None:
     app = make_app(SESSION_COOKIE_DOMAIN="example.org", SESSION_COOKIE_SECURE=False)
     sign_up(app)
-    [at_login] = cookies_of(log_in(browser(app)))
+    [at_login, _device] = cookies_of(log_in(browser(app)))
     [at_logout] = cookies_of(program(app).post("/logout", headers=bearing(at_login.value)))
     for cookie in (at_login, at_logout):
         assert cookie.attributes["domain"] == "example.org"

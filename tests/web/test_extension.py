@@ -308,8 +308,8 @@ def test_roles_required_without_a_role_is_a_mistake() -> None:
 
 def test_remember_sets_how_long_the_browser_keeps_it(notes: Flask, visitor: FlaskClient) -> None:
     sign_up(notes)
-    [plain] = cookies_of(log_in(visitor))
-    [kept] = cookies_of(log_in(visitor, remember="y"))
+    [plain, _device] = cookies_of(log_in(visitor))
+    [kept, _device] = cookies_of(log_in(visitor, remember="y"))
     assert "max-age" not in plain.attributes
     assert kept.attributes["max-age"] == "2592000"
 

@@ -57,7 +57,7 @@ EVERY_KIND: dict[str, tuple[str, str, int]] = {
     "method": ("GET", "/logout", 405),
     "options": ("OPTIONS", "/login", 200),
     "head": ("HEAD", "/login", 200),
-    "slashes": ("GET", "//login", 308),
+    "slashes": ("GET", "/account//sessions", 404),
     "failing view": ("GET", "/boom", 500),
     "static": ("GET", "/static/authapp.css", 200),
     "bootstrap": ("GET", "/bootstrap/static/css/bootstrap.min.css", 200),

@@ -20,9 +20,9 @@ from .support import (
     browser,
     cookies_of,
     log_in,
-    services_of,
     sign_up,
     signed_in_as,
+    without_redis,
 )
 
 LIMIT = 3
@@ -121,9 +121,11 @@ def test_nobody_is_told_how_often_an_account_was_tried(make_app: MakeApp) -> Non
     assert dict(answers[0].headers).keys() == dict(answers[1].headers).keys()
 
 
-def test_without_redis_it_tells_what_this_worker_has_left(make_app: MakeApp) -> None:
+def test_without_redis_it_tells_what_this_worker_has_left(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = limited(make_app, WEB_CONCURRENCY=2, LOGIN_LIMIT_PER_ADDRESS="8 per hour")
-    services_of(app).cache.breaker.open()
+    without_redis(app, monkeypatch)
     answer = post(browser(app), "/login", 0)
     assert answer.status_code == 401
     assert answer.headers["RateLimit-Policy"] == '"login-address";q=4;w=3600'

@@ -281,8 +281,8 @@ def test_a_password_is_taken_as_it_was_typed(client: FlaskClient, app: Flask) ->
 
 
 def test_remember_me(client: FlaskClient, person: str) -> None:
-    [plain] = cookies_of(log_in(client))
-    [kept] = cookies_of(log_in(client, remember="y"))
+    [plain, _device] = cookies_of(log_in(client))
+    [kept, _device] = cookies_of(log_in(client, remember="y"))
     assert "max-age" not in plain.attributes
     assert kept.attributes["max-age"] == "2592000"
 
@@ -391,7 +391,7 @@ def test_changing_the_password_ends_the_other_sessions_and_tells_them(
     data = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
     done = signed_in.post("/account/password", data=data)
     assert (done.status_code, done.headers["Location"]) == (303, "/account?done=password")
-    [fresh] = cookies_of(done)
+    [fresh, _device] = cookies_of(done)
     assert fresh.value not in {"", before}
     assert signed_in.get("/account").status_code == 200
     dead = program(app).get("/api/v1/me", headers={"Cookie": f"SESSION-TOKEN={before}"})
