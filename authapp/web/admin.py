@@ -8,6 +8,7 @@ from werkzeug import Response
 
 from authapp.errors import InvalidField, LastAdmin, OwnAccount, UnknownUser
 from authapp.identity import Identity, Permission
+from authapp.web.bodies import bound_body
 from authapp.web.effects import are_pending
 from authapp.web.error_handlers import problem_of
 from authapp.web.guards import (
@@ -18,7 +19,6 @@ from authapp.web.guards import (
     services,
 )
 from authapp.web.messages import HAPPENED
-from authapp.web.pages import bound_body
 from authapp.web.users_api import search_text
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")

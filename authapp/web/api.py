@@ -9,7 +9,7 @@ from werkzeug.exceptions import NotFound
 
 from authapp import errors
 from authapp.session_records import EndReason, Live, SessionSummary
-from authapp.web.bodies import read_body
+from authapp.web.bodies import bound_body, read_body
 from authapp.web.description import Call, described
 from authapp.web.effects import forget_pending
 from authapp.web.guards import (
@@ -30,8 +30,6 @@ from authapp.web.representations import (
     UserView,
     json_response,
 )
-
-MAX_BODY = 64 * 1024  # bytes
 
 
 class SignupBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -75,11 +73,7 @@ def given(value: T | msgspec.UnsetType) -> T | None:
 
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
-
-
-@api.before_request
-def bound_body() -> None:
-    request.max_content_length = MAX_BODY
+api.before_request(bound_body)
 
 
 @api.post("/signup")

@@ -1,15 +1,22 @@
-"""Reads JSON bodies into typed records; what is wrong is told by field."""
+"""How long a body may be; and JSON bodies as typed records, what is wrong being told by field."""
 
 from typing import TypeVar
 
 import msgspec
 from flask import Request
+from flask import request as current_request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from authapp.errors import InvalidField, InvalidJson
 
 T = TypeVar("T", bound=msgspec.Struct)
+MAX_BODY = 64 * 1024  # bytes
 _MAX_ERRORS = 10
+
+
+def bound_body() -> None:
+    """Has a body refused (413) that is longer than anything we read."""
+    current_request.max_content_length = MAX_BODY
 
 
 def read_body(request: Request, kind: type[T]) -> T:

@@ -13,12 +13,11 @@ from wtforms import (
     PasswordField,
     StringField,
     URLField,
-    ValidationError,
 )
 from wtforms.validators import DataRequired, InputRequired, Length
 
-NAME_MAX = 100
-IMAGE_MAX = 2048
+from authapp.authentication import MAX_IMAGE, MAX_NAME
+
 CHOOSING_HINT = "At least 15 characters. A few unrelated words work well; pasting is fine."
 
 
@@ -51,7 +50,7 @@ class SignupForm(PageForm):
         "Name (optional)",
         description="Shown to you, and to the apps you use with this account.",
         filters=[_strip],
-        validators=[Length(max=NAME_MAX, message=f"Use at most {NAME_MAX} characters.")],
+        validators=[Length(max=MAX_NAME, message=f"Use at most {MAX_NAME} characters.")],
     )
     password = PasswordField(
         "Password",
@@ -75,18 +74,14 @@ class ProfileForm(PageForm):
     name = StringField(
         "Name",
         filters=[_strip],
-        validators=[Length(max=NAME_MAX, message=f"Use at most {NAME_MAX} characters.")],
+        validators=[Length(max=MAX_NAME, message=f"Use at most {MAX_NAME} characters.")],
     )
     image = URLField(
         "Picture address (optional)",
         description="A link to a picture that starts with https://. Leave it empty for none.",
         filters=[_strip],
-        validators=[Length(max=IMAGE_MAX, message=f"Use at most {IMAGE_MAX} characters.")],
+        validators=[Length(max=MAX_IMAGE, message=f"Use at most {MAX_IMAGE} characters.")],
     )
-
-    def validate_name(self, field: Field) -> None:
-        if field.data and not field.data.isprintable():
-            raise ValidationError("Use letters that can be shown.")
 
 
 class PasswordForm(PageForm):

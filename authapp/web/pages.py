@@ -8,6 +8,7 @@ from werkzeug import Response
 
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.session_records import Ended, EndReason
+from authapp.web.bodies import bound_body
 from authapp.web.effects import are_pending
 from authapp.web.forms import LoginForm, PasswordForm, ProfileForm, SignupForm, show_errors, text
 from authapp.web.guards import (
@@ -25,15 +26,8 @@ from authapp.web.messages import DONE, SIGNED_OUT, WRONG_CREDENTIALS, too_many_a
 from authapp.web.redirects import safe_next
 from authapp.web.representations import SessionView
 
-MAX_BODY = 64 * 1024  # bytes
-
-
 pages = Blueprint("pages", __name__)
-
-
-@pages.before_request
-def bound_body() -> None:
-    request.max_content_length = MAX_BODY
+pages.before_request(bound_body)
 
 
 @pages.app_context_processor

@@ -14,8 +14,8 @@ from authapp.errors import (
     UnknownUser,
 )
 from authapp.identity import Permission
-from authapp.web.api import ProfileBody, bound_body, given
-from authapp.web.bodies import read_body
+from authapp.web.api import ProfileBody, given
+from authapp.web.bodies import bound_body, read_body
 from authapp.web.description import Call, described
 from authapp.web.guards import (
     client,
