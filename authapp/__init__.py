@@ -130,16 +130,19 @@ class Auth:
         """
         leave()
 
-    def _limiter(self, app: Flask, config: Config) -> Callable[[], RateLimiter]:
+    def _limiter(self, app: Flask, config: Config) -> Callable[[], RateLimiter] | None:
+        app.config.setdefault("RATELIMIT_STRATEGY", "moving-window")
+        storage: dict[str, Any] = {
+            "storage_uri": f"{LimiterStorage.STORAGE_SCHEME[0]}://",
+            "storage_options": {"redis_url": config.REDIS_URL},
+        }
         limiter = Limiter(
             key_func=lambda: network_of(request.remote_addr or ""),
             app=app,
-            storage_uri=f"{LimiterStorage.STORAGE_SCHEME[0]}://",
-            storage_options={"redis_url": config.REDIS_URL},
-            strategy="moving-window",
             in_memory_fallback_enabled=True,
+            **({} if app.config.get("RATELIMIT_STORAGE_URI") else storage),
         )
-        return lambda: limiter.limiter
+        return (lambda: limiter.limiter) if limiter.enabled else None
 
 
 def create_app(config: Config) -> Flask:

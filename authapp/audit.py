@@ -28,6 +28,7 @@ Event = Literal[
     "session.ended",
     "sessions.ended",
     "login.failed",
+    "password.refused",
 ]
 EVENTS: tuple[Event, ...] = get_args(Event)
 
@@ -163,6 +164,13 @@ class AuditLog:
 
         After the answer, or the time it takes would tell that there is such an account.
         """
+        self._add_later("login.failed", user_id, None, address)
+
+    def password_refused(self, user_id: UUID, address: str) -> None:
+        """Adds that who uses a session of this account did not know its password."""
+        self._add_later("password.refused", user_id, user_id, address)
+
+    def _add_later(self, event: Event, user_id: UUID, actor_id: UUID | None, address: str) -> None:
         at = self._clock()
 
         def write() -> None:
@@ -171,9 +179,9 @@ class AuditLog:
                     there = select(User.id).where(User.id == user_id)
                     # held until the commit, or it could be removed meanwhile
                     if db.scalar(there.with_for_update(read=True, key_share=True)) is not None:
-                        record(db, "login.failed", at, user_id=user_id, address=address)
+                        record(db, event, at, user_id=user_id, actor_id=actor_id, address=address)
             except StoreUnavailable:
-                _log.warning("failed_login_not_recorded")
+                _log.warning("event_not_recorded", what=event)
 
         self._later(write)
 

@@ -49,6 +49,8 @@ _OUTCOMES: dict[type[AuthappError], str] = {
 # differ by some milliseconds between who has an account and who has none.
 REFUSAL_SECONDS = 0.05
 
+REHASH_PATIENCE = 0.8  # seconds that Postgres has for it; the log-in needs those that are left
+
 MAX_NAME = 100  # characters
 MAX_IMAGE = 2048  # characters
 
@@ -266,8 +268,10 @@ class Authentication:
             return copy  # all that can be known while Postgres is away
 
     def _rehash(self, found: Credentials, password: str) -> None:
+        new_hash = self._hasher.hash(password)
         try:
-            self._users.rehash(found.user.id, found.epoch, self._hasher.hash(password))
+            with deadline(REHASH_PATIENCE):
+                self._users.rehash(found.user.id, found.epoch, new_hash)
         except StoreUnavailable:
             _log.info("rehash_postponed")  # to the next log-in
 
@@ -306,6 +310,7 @@ class Authentication:
             if found is None or not found.user.active:
                 raise InvalidCredentials
             if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
+                self._audit_log.password_refused(user.id, client.address)
                 raise InvalidField({"current_password": "this is not your current password"})
             self._limits.clear_password_change(canonical)
             if reason := why_refused(new, (user.email, user.name)):

@@ -12,6 +12,7 @@ from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
+from authapp import metrics
 from authapp.errors import StoreUnavailable, TooManyAttempts
 from authapp.redis_clients import REDIS_ERRORS
 from authapp.resilience import Breaker
@@ -51,7 +52,7 @@ class LoginLimits:
     can't slip past; a log-in that succeeds clears the account's window.
 
     Args:
-        shared: gives the strategy that counts in Redis, at each use.
+        shared: gives the strategy that counts in Redis, at each use; None: nothing is limited.
         key: 32 bytes; emails are counted under a keyed hash.
         workers: processes that count for themselves when Redis is away; each then takes its part.
         breaker: of Redis; says whether it is asked at all.
@@ -61,7 +62,7 @@ class LoginLimits:
 
     def __init__(
         self,
-        shared: Callable[[], RateLimiter],
+        shared: Callable[[], RateLimiter] | None,
         per_address: str,
         per_account: str,
         key: bytes,
@@ -148,6 +149,8 @@ class LoginLimits:
         self._clear("password-account", self._per_account, self._name(canonical_email))
 
     def _take(self, policy: str, limit: RateLimitItem, who: str, *, tell: bool = False) -> None:
+        if self._shared is None:
+            return
         try:
             window = self._ask(lambda shared: _hit(shared, policy, limit, who, look=tell))
         except StoreUnavailable:
@@ -160,6 +163,8 @@ class LoginLimits:
             raise TooManyAttempts(window.more_in)
 
     def _clear(self, policy: str, limit: RateLimitItem, who: str) -> None:
+        if self._shared is None:
+            return
         self._own.clear(self._part(limit), policy, who)
         try:
             self._ask(lambda shared: shared.clear(limit, policy, who))
@@ -168,9 +173,11 @@ class LoginLimits:
 
     def _ask(self, command: Callable[[RateLimiter], T]) -> T:
         def asked() -> T:
+            assert self._shared is not None  # noqa: S101 — nobody asks then
             try:
                 return command(self._shared())
             except REDIS_ERRORS as error:
+                metrics.STORE_ERRORS.labels("redis").inc()
                 raise StoreUnavailable("redis") from error
 
         return self._breaker.call(asked)

@@ -119,7 +119,7 @@ def utc_now() -> datetime:
 
 def build_services(
     config: Config,
-    limiter: Callable[[], RateLimiter],
+    limiter: Callable[[], RateLimiter] | None,
     clock: Callable[[], datetime] = utc_now,
     on_pending: Callable[[], None] = lambda: None,
     on_attempt: Callable[[Window], None] = lambda _: None,
@@ -127,7 +127,7 @@ def build_services(
     """Wires the stores and use cases. Opens no connection.
 
     Args:
-        limiter: gives the strategy that counts in Redis.
+        limiter: gives the strategy that counts in Redis; None: nothing is limited.
         on_pending: see `Changes`.
         on_attempt: see `LoginLimits`.
     """

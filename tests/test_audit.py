@@ -228,6 +228,16 @@ def test_a_log_in_that_succeeds_or_is_limited_is_no_failure(services: Services) 
     assert len(entries(services, event="login.failed")) == 10, "bounded by the limit"
 
 
+def test_a_wrong_current_password_is_recorded(services: Services) -> None:
+    sign_up(services)
+    with pytest.raises(InvalidField):
+        services.authentication.change_password(
+            log_in(services), "not the password", OTHER_PASSWORD, CLIENT
+        )
+    (entry,) = entries(services, event="password.refused")
+    assert told(entry) == ("password.refused", EMAIL, EMAIL, CLIENT.address)
+
+
 def test_what_is_recorded_of_a_failure_holds_nothing_that_was_typed(services: Services) -> None:
     sign_up(services)
     fail(services)

@@ -47,6 +47,7 @@ HAPPENED: dict[Event, str] = {
     "session.ended": "Session ended",
     "sessions.ended": "All sessions ended",
     "login.failed": "Log-in refused",
+    "password.refused": "Wrong current password",
 }
 
 WRONG_CREDENTIALS = "Email or password is not right."

@@ -15,6 +15,7 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from authapp import (
     Auth,
     Config,
+    create_app,
     current_user,
     login_required,
     permission_required,
@@ -419,6 +420,33 @@ def test_a_weak_or_unknown_value_is_refused_in_one_line(
     app.config.update({**settings, name: value})
     with pytest.raises(SettingError, match=f"^{name}: [^\n]+$"):
         Auth(app)
+
+
+def refusals(app: Flask, attempts: int) -> set[int]:
+    wrong = {"email": EMAIL, "password": "not the password"}
+    client = app.test_client()
+    return {client.post("/api/v1/login", json=wrong).status_code for _ in range(attempts)}
+
+
+def test_the_names_of_flask_limiter_work(
+    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = {**settings, "LOGIN_LIMIT_PER_ADDRESS": "2 per minute"}
+    monkeypatch.setenv("FLASK_RATELIMIT_STORAGE_URI", "memory://")
+    monkeypatch.setenv("FLASK_RATELIMIT_STRATEGY", '"fixed-window"')
+    app = create_app(Config.from_mapping(limited))
+    assert refusals(app, 3) == {401, 429}
+    assert not list(stores.redis.scan_iter("rate*"))
+    services_of(app).close()
+    monkeypatch.delenv("FLASK_RATELIMIT_STORAGE_URI")
+    app = create_app(Config.from_mapping(limited))
+    assert refusals(app, 3) == {401, 429}
+    assert {stores.redis.type(key) for key in stores.redis.scan_iter("rate*")} == {b"string"}
+    services_of(app).close()
+    monkeypatch.setenv("FLASK_RATELIMIT_ENABLED", "false")
+    app = create_app(Config.from_mapping(limited))
+    assert refusals(app, 12) == {401}
+    services_of(app).close()
 
 
 def test_settings_may_be_ready_values(settings: Settings, stores: Stores) -> None:
