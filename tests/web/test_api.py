@@ -306,11 +306,39 @@ def test_many_unknown_fields_get_an_answer_of_bounded_size(api: FlaskClient) -> 
     assert max(len(name) for name in told["errors"]) == 50
 
 
-def test_of_a_field_given_twice_the_last_counts(api: FlaskClient, person: str) -> None:
-    for first, last, status in (("x", PASSWORD, 200), (PASSWORD, "x", 401)):
-        text = f'{{"email": "{EMAIL}", "password": "{first}", "password": "{last}"}}'
+TWICE = {
+    "in two values": '"password": "x", "password": "{password}"',
+    "in one value": '"password": "{password}", "password": "{password}"',
+    "spelled otherwise": '"password": "{password}", "pass\\u0077ord": "x"',
+    "unknown": '"password": "{password}", "f": 1, "f": 2',
+    "below": '"password": "{password}", "email": {{"f": 1, "f": 2}}',
+    "a long one": '"password": "{password}", "{f50}": 1, "{f50}": 2',
+}
+
+
+@pytest.mark.parametrize("fields", TWICE.values(), ids=TWICE)
+def test_a_field_given_twice_is_refused(api: FlaskClient, person: str, fields: str) -> None:
+    text = f'{{"email": "{EMAIL}", {fields.format(password=PASSWORD, f50="f" * 90)}}}'
+    answer = api.post("/api/v1/login", data=text, content_type="application/json")
+    [(name, reason)] = problem(answer, 400, "invalid_field")["errors"].items()
+    assert name in {"password", "f", "f" * 50}
+    assert reason == "this field is given more than once"
+
+
+def test_any_depth_is_refused(api: FlaskClient) -> None:
+    """Also those where one reader gives up and the other does not yet."""
+    for depth in range(100, 1_100, 7):
+        text = '{"f":' * depth + "1" + "}" * depth
         answer = api.post("/api/v1/login", data=text, content_type="application/json")
-        assert answer.status_code == status
+        assert answer.status_code == 400, depth
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "1." + "9" * 5_000, "1e5000", "-" + "9" * 9_999])
+def test_a_number_of_any_length(api: FlaskClient, number: str) -> None:
+    text = f'{{"email": "{EMAIL}", "password": {number}}}'
+    answer = api.post("/api/v1/login", data=text, content_type="application/json")
+    assert answer.status_code == 400
+    assert answer.get_json()["code"] in {"invalid_field", "invalid_json"}
 
 
 @pytest.mark.parametrize("call", ["login", "signup", "logout"])
