@@ -1,6 +1,6 @@
 """The JSON API, `/api/v1`."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -8,9 +8,11 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
 from authapp import errors
+from authapp.authentication import MAX_IMAGE, MAX_NAME
+from authapp.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS
 from authapp.session_records import EndReason, Live, SessionSummary
 from authapp.web.bodies import bound_body, read_body
-from authapp.web.description import Call, described
+from authapp.web.description import Call, Value, described
 from authapp.web.effects import forget_pending
 from authapp.web.guards import (
     auth_session,
@@ -32,20 +34,39 @@ from authapp.web.representations import (
 )
 
 
+def told(text: str, **schema: object) -> msgspec.Meta:
+    """What the description says of a field. Here `schema` is only told: what does not fit is
+    refused where it is used, with a reason for people."""
+    return msgspec.Meta(description=text, extra_json_schema=schema)
+
+
+EmailField = Annotated[str, told("Upper and lower case are one.", format="email")]
+NewPassword = Annotated[
+    str,
+    told(
+        "A few unrelated words do well. The first ones that attackers try are refused.",
+        minLength=MIN_CODE_POINTS,
+        maxLength=MAX_CODE_POINTS,
+    ),
+]
+NameField = Annotated[str, told("Letters that can be shown.", maxLength=MAX_NAME)]
+ImageField = Annotated[str, told("An https link to a picture, or empty.", maxLength=MAX_IMAGE)]
+
+
 class SignupBody(msgspec.Struct, forbid_unknown_fields=True):
-    email: str
-    password: str
-    name: str = ""
+    email: EmailField
+    password: NewPassword
+    name: NameField = ""
 
 
 class LoginBody(msgspec.Struct, forbid_unknown_fields=True):
-    email: str
+    email: EmailField
     password: str
     remember: bool = False
 
 
 class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
-    email: str
+    email: EmailField
     password: str
     refresh: bool = False
 
@@ -55,13 +76,13 @@ class RefreshBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ProfileBody(msgspec.Struct, forbid_unknown_fields=True):
-    name: str | msgspec.UnsetType = msgspec.UNSET
-    image: str | msgspec.UnsetType = msgspec.UNSET
+    name: NameField | msgspec.UnsetType = msgspec.UNSET
+    image: ImageField | msgspec.UnsetType = msgspec.UNSET
 
 
 class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
     current_password: str
-    new_password: str
+    new_password: NewPassword
 
 
 T = TypeVar("T")
@@ -99,6 +120,7 @@ def signup() -> Response:
         {200: LoginAnswer},
         "nobody",
         LoginBody,
+        headers={"Set-Cookie": Value("the session's token")},
         fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
     )
 )
@@ -185,8 +207,9 @@ def update_me() -> Response:
         {204: None},
         body=PasswordBody,
         headers={
-            "X-Access-Token": "to a program: its new access token",
-            "X-Refresh-Token": "to a program that has one: its new refresh token",
+            "Set-Cookie": Value("to a browser: the session's new token"),
+            "X-Access-Token": Value("to a program: its new access token"),
+            "X-Refresh-Token": Value("to a program that has one: its new refresh token"),
         },
         fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
         changes=True,

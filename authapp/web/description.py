@@ -21,17 +21,6 @@ _WHO = {
     "permission": (errors.NotAuthenticated, errors.Forbidden),
 }
 
-# headers of failures: name → what it says
-_RETRY = {"Retry-After": "seconds until it is worth another try"}
-_OF_FAILURES = {
-    401: {
-        "WWW-Authenticate": f"`{CHALLENGE}`; with `{REFUSED}` if it was an access "
-        "token that was refused"
-    },
-    429: _RETRY,
-    503: _RETRY,
-}
-
 
 class ProblemBody(msgspec.Struct, kw_only=True):
     """What went wrong (RFC 9457). Switch on `code`."""
@@ -52,6 +41,31 @@ class LaterAnswer(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
+class Value:
+    """A parameter or a header: what it is for, its JSON Schema, and whether it is always there."""
+
+    text: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    required: bool = False
+
+
+_RETRY_AFTER = Value(
+    "seconds to wait before asking again", {"type": "integer", "minimum": 1}, required=True
+)
+_LIMITS = {name: Value(text) for name, text in rate_limits.HEADERS.items()}
+_OF_FAILURES = {
+    401: {
+        "WWW-Authenticate": Value(
+            f"`{CHALLENGE}`; with `{REFUSED}` if it was an access token that was refused",
+            required=True,
+        )
+    },
+    429: {"Retry-After": _RETRY_AFTER},
+    503: {"Retry-After": _RETRY_AFTER},
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """What a call of the API does, for who reads about it.
 
@@ -60,8 +74,8 @@ class Call:
         answers: status → the record in the body, None for no body.
         needs: who may call it at all.
         body: the record it reads.
-        query: names of parameters → what they are for.
-        headers: of its answers → what they say.
+        query: its parameters by name.
+        headers: of its answers by name; none is on all of them.
         fails: errors of its own, beside those that all calls may have.
         changes: it changes something, which may take effect later (202).
     """
@@ -70,8 +84,8 @@ class Call:
     answers: Mapping[int, type | None]
     needs: Needs = "somebody"
     body: type[msgspec.Struct] | None = None
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
+    query: Mapping[str, Value] = field(default_factory=dict)
+    headers: dict[str, Value] = field(default_factory=dict)
     fails: Sequence[type[errors.AuthappError]] = ()
     changes: bool = False
 
@@ -147,7 +161,11 @@ def document(app: Flask, cookie: str, version: str) -> dict[str, Any]:
         "info": {
             "title": "authapp",
             "version": version,
-            "description": "Sessions, accounts and roles. Errors are application/problem+json.",
+            "description": (
+                "Sessions, accounts and roles. Bodies are JSON objects, times are RFC 3339 in UTC, "
+                "errors are application/problem+json with a `code` to switch on. Who sends the "
+                "cookie with an unsafe method, and is no browser, adds `X-Requested-With`."
+            ),
         },
         "paths": paths,
         "components": {
@@ -165,6 +183,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     call = operation.call
     described: dict[str, Any] = {
         "operationId": operation.name,
+        "tags": [operation.path.removeprefix(PREFIX).split("/")[1]],
         "summary": call.summary,
         "responses": _responses(call),
     }
@@ -176,10 +195,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "schema": {"type": "string", "format": "uuid"},
         }
         for name in operation.parameters
-    ] + [
-        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
-        for name, text in call.query.items()
-    ]
+    ] + [{"name": name, "in": "query", **_value(value)} for name, value in call.query.items()]
     if parameters:
         described["parameters"] = parameters
     if call.body:
@@ -193,15 +209,15 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 
 def _responses(call: Call) -> dict[str, Any]:
-    limited = rate_limits.HEADERS if errors.TooManyAttempts in call.fails else {}
+    limited = _LIMITS if errors.TooManyAttempts in call.fails else {}
     answers = dict(call.answers)
     if call.changes:
         answers[202] = LaterAnswer
-    found = {
+    found: dict[str, Any] = {
         str(status): {
             "description": (record.__doc__ or "").strip().split("\n")[0] if record else "Done.",
             **({"content": {"application/json": {"schema": _reference(record)}}} if record else {}),
-            **_headers((call.headers if status in call.answers else {}) | limited),
+            **_headers(call.headers | limited),
         }
         for status, record in answers.items()
     }
@@ -215,9 +231,16 @@ def _responses(call: Call) -> dict[str, Any]:
     return found
 
 
-def _headers(told: Mapping[str, str]) -> dict[str, Any]:
-    found = {n: {"description": text, "schema": {"type": "string"}} for n, text in told.items()}
+def _headers(told: Mapping[str, Value]) -> dict[str, Any]:
+    found = {
+        name: _value(value) | ({"required": True} if value.required else {})
+        for name, value in told.items()
+    }
     return {"headers": found} if found else {}
+
+
+def _value(value: Value) -> dict[str, Any]:
+    return {"description": value.text, "schema": dict(value.schema)}
 
 
 def _failures(call: Call) -> dict[int, set[str]]:

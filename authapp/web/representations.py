@@ -65,6 +65,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoginAnswer(msgspec.Struct, frozen=True):
+    """Who logged in, and the session that began."""
+
     user: UserView
     session: SessionView
 
@@ -96,21 +98,29 @@ class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionList(msgspec.Struct, frozen=True):
+    """Where somebody is signed in."""
+
     sessions: list[SessionView]
 
 
 class UserList(msgspec.Struct, frozen=True):
+    """A part of the users; `next_cursor` leads to the next one."""
+
     users: list[UserView]
     next_cursor: str | None
 
 
 class RoleView(msgspec.Struct, frozen=True):
+    """A role, and the permissions it gives."""
+
     name: str
     description: str
     permissions: list[str]
 
 
 class RoleList(msgspec.Struct, frozen=True):
+    """The roles there are."""
+
     roles: list[RoleView]
 
 

@@ -16,7 +16,7 @@ from authapp.errors import (
 from authapp.identity import Permission
 from authapp.web.api import ProfileBody, given
 from authapp.web.bodies import bound_body, read_body
-from authapp.web.description import Call, described
+from authapp.web.description import Call, Value, described
 from authapp.web.guards import (
     client,
     permission_required,
@@ -25,6 +25,8 @@ from authapp.web.guards import (
     services,
 )
 from authapp.web.representations import RoleList, RoleView, UserList, UserView, json_response
+
+MAX_PAGE = 200  # users
 
 
 class UserBody(ProfileBody, forbid_unknown_fields=True):
@@ -45,7 +47,7 @@ users_api.before_request(bound_body)
         "A user: oneself, or anybody with the permission users:read",
         {200: UserView},
         fails=[Forbidden, UnknownUser],
-        headers={"X-Cache": "hit or miss: whether a copy told"},
+        headers={"X-Cache": Value("whether a copy told", {"enum": ["hit", "miss"]})},
     )
 )
 def user(user_id: UUID) -> Response:
@@ -67,9 +69,11 @@ def user(user_id: UUID) -> Response:
         {200: UserList},
         "permission",
         query={
-            "cursor": "next_cursor of the part before",
-            "limit": "how many, 1 to 200; 50 if left out",
-            "q": "part of the email or name",
+            "cursor": Value("next_cursor of the part before"),
+            "limit": Value(
+                "how many", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 50}
+            ),
+            "q": Value("part of the email or name"),
         },
         fails=[InvalidField],
     )
@@ -160,6 +164,7 @@ def search_text(request: Request) -> str:
 def _limit() -> int:
     text = request.args.get("limit", "50")
     # short first: Python refuses to read thousands of digits, by a ValueError
-    if not text.isascii() or not text.isdecimal() or len(text) > 3 or not 1 <= int(text) <= 200:
-        raise InvalidField({"limit": "use a whole number from 1 to 200"})
+    short = text.isascii() and text.isdecimal() and len(text) <= 3
+    if not short or not 1 <= int(text) <= MAX_PAGE:
+        raise InvalidField({"limit": f"use a whole number from 1 to {MAX_PAGE}"})
     return int(text)

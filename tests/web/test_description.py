@@ -96,8 +96,34 @@ def test_answers_are_described(app: Flask, described: dict[str, Any], who: str) 
             assert answer.status_code == 403, operation
 
 
+def test_each_answer_is_explained(described: dict[str, Any]) -> None:
+    seen = 0
+    for path, methods in described["paths"].items():
+        for told in methods.values():
+            for status, answer in told["responses"].items():
+                assert answer["description"], (path, status)
+                if status in {"429", "503"}:
+                    assert answer["headers"]["Retry-After"]["required"], (path, status)
+                    seen += 1
+    assert seen >= 20
+
+
+def test_what_is_asked_of_fields_is_told(described: dict[str, Any]) -> None:
+    fields = described["components"]["schemas"]["SignupBody"]["properties"]
+    assert fields["email"]["format"] == "email"
+    assert (fields["password"]["minLength"], fields["password"]["maxLength"]) == (15, 128)
+    assert fields["name"]["maxLength"] == 100
+    [limit] = [
+        parameter["schema"]
+        for parameter in described["paths"]["/api/v1/users"]["get"]["parameters"]
+        if parameter["name"] == "limit"
+    ]
+    assert limit == {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+
+
 def test_people_can_read_it(app: Flask) -> None:
     page = browser(app).get("/api/v1/").get_data(as_text=True)
     for operation in calls(app):
         assert f"{operation.method} {operation.path}" in page
+    assert "<dd>how many, 1 to 200; 50 if left out</dd>" in page
     assert "<script" not in page
