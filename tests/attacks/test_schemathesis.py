@@ -1,0 +1,339 @@
+"""Requests that schemathesis makes from the API's own description, sound and unsound, one by one
+and one after another: each is answered as described.
+
+`SCHEMATHESIS_CASES` is how many are drawn for each call and visitor, beside those that are always
+made at the edges of what is described; `SCHEMATHESIS_SEED` draws others.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import hypothesis
+import pytest
+import schemathesis
+from flask import Flask
+from schemathesis.core.failures import FailureGroup
+from schemathesis.generation.feedback import FeedbackSources
+from schemathesis.pytest._test_builder import build_operation_test
+
+from authapp import Config, authentication, create_app, embedded
+from authapp.errors import InvalidCredentials
+from authapp.identity import Identity
+from authapp.session_records import Live
+
+from ..helpers import CLIENT, PASSWORD, PEPPER
+from ..web.support import COOKIE, Stores, services_of
+
+CASES = int(os.environ.get("SCHEMATHESIS_CASES", "10"))
+SEED = int(os.environ.get("SCHEMATHESIS_SEED", "1"))
+STEPS = 10
+VISITORS = ("nobody", "a person by cookie", "an administrator by Bearer")
+
+# fields that may be refused though they fit their schemas: for what they mean
+MEANT = {"email", "password", "current_password", "new_password", "name", "image", "cursor"}
+MEANT_CODES = {"unknown_role", "two_identities"}
+
+_numbers = count(1)
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module")
+def stores(database_url: str, valkey: embedded.Valkey) -> Iterator[Stores]:
+    stores = Stores(database_url, valkey.url)
+    yield stores
+    stores.close()
+
+
+@pytest.fixture(scope="module")
+def app(database_url: str, valkey: embedded.Valkey) -> Flask:
+    settings = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": valkey.url,
+        "SECRET_KEY": "k" * 32,
+        "PASSWORD_PEPPER": PEPPER,
+        "BCRYPT_ROUNDS": 4,
+        "LOGIN_LIMIT_PER_ADDRESS": "1000000 per minute",
+        "LOGIN_FAILURES_PER_ACCOUNT": "1000000 per minute",
+    }
+    return create_app(Config.from_mapping(settings))
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(authentication, "REFUSAL_SECONDS", 0)
+    caplog.set_level(logging.WARNING, "authapp.request")
+
+
+class Visitor:
+    """Who asks, with a session that lives whatever they asked before; and somebody else."""
+
+    def __init__(self, app: Flask, who: str) -> None:
+        self._authentication = services_of(app).authentication
+        self._who = who
+        self.answers: Counter[tuple[str, int]] = Counter()
+        self.start()
+
+    def start(self) -> None:
+        self._live: Live | None = None
+        self._other = self._somebody("user")
+
+    def ask(self, case: Any) -> None:
+        """
+        Raises:
+            FailureGroup: it was not answered as described.
+        """
+        self.deepen(case)
+        sent = self.credential()
+        response = case.call(**sent)
+        self.note(case, response)
+        hold_to_description(case, response, sent)
+
+    def credential(self) -> dict[str, Any]:
+        """What `Case.call` takes to send it."""
+        headers = {"X-Requested-With": "tests"}
+        if self._who == "nobody":
+            return {"headers": headers}
+        token = self._session().token.text
+        if "Bearer" in self._who:
+            return {"headers": headers | {"Authorization": f"Bearer {token}"}}
+        # the cookie is what is sent; the header tells the checks that it is meant to be sound
+        return {"headers": headers | {"Cookie": f"{COOKIE}={token}"}, "cookies": {COOKIE: token}}
+
+    def note(self, case: Any, response: Any) -> None:
+        self.answers[f"{case.method} {case.path}", response.status_code] += 1
+        changed = case.method != "GET" and response.status_code < 300
+        if changed or response.status_code == 401:
+            self._live = None
+
+    def deepen(self, case: Any) -> None:
+        """Puts what there is into a sound request: what is drawn never is."""
+        if not case.meta.generation.mode.is_positive:
+            return
+        if case.meta.phase.name.value != "stateful":  # there ids come from answers
+            for name, drawn in case.path_parameters.items():
+                case.path_parameters[name] = self._there_is(name, drawn)
+        body = case.body
+        if not isinstance(body, dict):
+            return
+        if case.path.endswith(("/login", "/tokens")) and len(body["password"]) % 4:
+            body |= {"email": self._other.email, "password": PASSWORD}
+        if "current_password" in body and len(body["current_password"]) % 4:
+            body["current_password"] = PASSWORD
+        if "roles" in body and len(body["roles"]) % 4:
+            body["roles"] = ["admin"]
+        if "refresh_token" in body and len(body["refresh_token"]) % 4:
+            grant = self._log_in_other(program=True).grant
+            assert grant
+            assert grant.refresh
+            body["refresh_token"] = grant.refresh.text
+
+    def _there_is(self, name: str, drawn: str) -> str:
+        """An id, one's own or another's; sometimes what was drawn."""
+        match UUID(drawn).int % 4, self._who, name:
+            case 0, _, _:
+                return drawn
+            case 1, "nobody", _:
+                return drawn
+            case 1, _, "user_id":
+                return str(self._session().record.user.id)
+            case 1, _, _:
+                return str(self._session().record.id)
+            case _, _, "user_id":
+                return str(self._other.id)
+            case _:
+                return str(self._log_in_other().record.id)
+
+    def _session(self) -> Live:
+        if self._live is None:
+            person = self._somebody("admin" if "administrator" in self._who else "user")
+            self._live = self._log_in(person, program="Bearer" in self._who)
+        return self._live
+
+    def _log_in_other(self, *, program: bool = False) -> Live:
+        try:
+            return self._log_in(self._other, program=program)
+        except InvalidCredentials:  # they were deactivated
+            self._other = self._somebody("user")
+            return self._log_in(self._other, program=program)
+
+    def _log_in(self, person: Identity, *, program: bool) -> Live:
+        if program:
+            return self._authentication.issue_token(
+                person.email, PASSWORD, CLIENT, refreshable=True
+            )
+        return self._authentication.log_in(person.email, PASSWORD, CLIENT)
+
+    def _somebody(self, role: str) -> Identity:
+        email = f"schemathesis{next(_numbers)}@example.org"
+        return self._authentication.sign_up(email, PASSWORD, "Ada", (role,))
+
+    def report(self, what: str) -> None:
+        """For who runs it with `-s`."""
+        by_status: Counter[int] = Counter()
+        for (_, status), times in self.answers.items():
+            by_status[status] += times
+        listed = ", ".join(f"{status}: {by_status[status]}" for status in sorted(by_status))
+        print(f"\n{what}, {self._who}: {by_status.total()} requests; {listed}")  # noqa: T201
+
+
+def hold_to_description(
+    case: Any, response: Any, sent: dict[str, Any], recorder: Any = None
+) -> None:
+    """Runs every check of schemathesis."""
+    excluded = []
+    if response.status_code == 400:
+        told = response.json()
+        fields = told.get("errors", {"": "none"})
+        if told["code"] in MEANT_CODES or fields.keys() <= MEANT:
+            excluded = [schemathesis.checks.positive_data_acceptance]
+    case.validate_response(
+        response,
+        headers=sent["headers"],
+        transport_kwargs=sent,
+        excluded_checks=excluded,
+        recorder=recorder,
+    )
+
+
+def described(app: Flask, change: Change | None = None, *, forge_credentials: bool) -> Any:
+    generation = {
+        "max-examples": CASES,
+        "deterministic": True,
+        "database": "none",
+        "with-security-parameters": forge_credentials,
+    }
+    config = schemathesis.Config.from_dict({"seed": SEED, "generation": generation})
+    told = app.test_client().get("/api/v1/openapi.json").get_json()
+    if change:
+        change(told)
+    api: Any = schemathesis.openapi.from_dict(told, config=config)
+    api.app = app
+    return api
+
+
+def attack(api: Any, ask: Callable[[Any], None]) -> list[str]:
+    """Calls all there is; what was found."""
+    schemathesis.checks.load_all_checks()
+    found = []
+    for result in api.get_all_operations():
+        operation = result.ok()
+        # what `@schema.parametrize()` does, without the time it takes each run of any test
+        test = build_operation_test(
+            config=api.config,
+            operation=operation,
+            test_func=ask,
+            given_kwargs={},
+            feedback=FeedbackSources(),
+        )
+        try:
+            test()
+        except FailureGroup as failures:
+            found.append(f"{operation.label}: {failures}")
+    return found
+
+
+@pytest.mark.parametrize("who", VISITORS)
+@pytest.mark.timeout(120 + CASES * 10)
+def test_calls_are_answered_as_described(app: Flask, stores: Stores, who: str) -> None:
+    stores.clear()
+    visitor = Visitor(app, who)
+    api = described(app, forge_credentials=who == "nobody")
+    found = attack(api, visitor.ask)
+    visitor.report("each call alone")
+    assert not found, "\n\n".join(found)
+    answered = {call for call, status in visitor.answers if status < 300}
+    there_are = {operation.ok().label for operation in api.get_all_operations()}
+    not_allowed = {call for call in there_are if "/users" in call or "/roles" in call}
+    match who.split()[:2]:
+        case ["a", "person"]:
+            assert there_are - answered <= not_allowed
+        case ["an", "administrator"]:
+            assert there_are <= answered
+
+
+@pytest.mark.timeout(120 + CASES * 10)
+def test_one_call_after_another_is_answered_as_described(app: Flask, stores: Stores) -> None:
+    """With what answers held in the requests that follow: ids, tokens, cursors."""
+    api = described(app, forge_credentials=False)
+    visitor = Visitor(app, "an administrator by cookie")
+
+    class Walk(api.as_state_machine()):  # type: ignore[misc]  # made as it runs
+        def setup(self) -> None:
+            stores.clear()  # a walk that is repeated gets the same answers
+            visitor.start()
+
+        def before_call(self, case: Any) -> None:
+            visitor.deepen(case)
+            self.sent = visitor.credential()
+
+        def get_call_kwargs(self, _case: Any) -> dict[str, Any]:
+            return self.sent
+
+        def after_call(self, response: Any, case: Any) -> None:
+            super().after_call(response, case)
+            visitor.note(case, response)
+
+        def validate_response(self, response: Any, case: Any, **_: Any) -> None:
+            hold_to_description(case, response, self.sent, self.recorder)
+
+    Walk.run(
+        settings=hypothesis.settings(
+            api.config.get_hypothesis_settings(), max_examples=CASES, stateful_step_count=STEPS
+        )
+    )
+    visitor.report("one after another")
+    assert len({call for call, status in visitor.answers if status < 300}) >= 8
+
+
+# what is not so, said in the description
+UNTRUE: dict[str, tuple[str, str, Change]] = {
+    "a status less": (
+        *("nobody", "/api/v1/me"),
+        lambda told: told["paths"]["/api/v1/me"]["get"]["responses"].pop("401"),
+    ),
+    "a body of another type": (
+        *("a person by cookie", "/api/v1/me"),
+        lambda told: schema_of(told, "UserView", "active").update(type="string"),
+    ),
+    "a field that is shorter": (
+        *("a person by cookie", "/api/v1/me"),
+        lambda told: schema_of(told, "ProfileBody", "name").update(maxLength=3),
+    ),
+    "a parameter that reaches further": (
+        *("an administrator by Bearer", "/api/v1/users"),
+        lambda told: parameter_of(told, "limit")["schema"].update(maximum=900),
+    ),
+    "a session that is needed": (
+        *("nobody", "/api/v1/signup"),
+        lambda told: told["paths"]["/api/v1/signup"]["post"].update(security=[{"bearer": []}]),
+    ),
+    "a method less": (
+        *("a person by cookie", "/api/v1/me"),
+        lambda told: told["paths"]["/api/v1/me"].pop("patch"),
+    ),
+}
+
+
+def schema_of(told: dict[str, Any], record: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = told["components"]["schemas"][record]["properties"][name]
+    return found
+
+
+def parameter_of(told: dict[str, Any], name: str) -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = told["paths"]["/api/v1/users"]["get"]["parameters"]
+    return next(parameter for parameter in parameters if parameter["name"] == name)
+
+
+@pytest.mark.parametrize(("who", "path", "change"), UNTRUE.values(), ids=UNTRUE)
+def test_what_is_answered_otherwise_is_found(
+    app: Flask, who: str, path: str, change: Change
+) -> None:
+    """The control: the same attack on a description that is not true."""
+    visitor = Visitor(app, who)
+    untrue = described(app, change, forge_credentials=who == "nobody").include(path=path)
+    assert attack(untrue, visitor.ask)
