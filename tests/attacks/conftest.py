@@ -1,15 +1,19 @@
-"""The product as production starts it, on a database of its own, for attackers to try."""
+"""The product as production starts it, and the application alone, for attackers to try: each on a
+database of its own."""
 
+import logging
 import os
 from collections.abc import Iterator
 
 import pytest
+from flask import Flask
 
-from authapp import embedded
+from authapp import Config, authentication, create_app, embedded
 
 from ..databases import add_migrated_database
 from ..helpers import PEPPER
 from ..instances import serving
+from ..web.support import Stores
 from .site import Site
 
 SECRET_KEY = "a secret that the attackers do not know"
@@ -36,3 +40,45 @@ def site(
     log = tmp_path_factory.mktemp("attacks") / "gunicorn.log"
     with serving("wsgi:app", environment, log) as instance:
         yield Site(instance, url)
+
+
+@pytest.fixture(scope="session")
+def attacked_url(postgres: embedded.PostgreSQL) -> str:
+    return add_migrated_database(postgres.url, "attacked")
+
+
+@pytest.fixture(scope="session")
+def shared_app(attacked_url: str, valkey: embedded.Valkey) -> Flask:
+    settings = {
+        "DATABASE_URL": attacked_url,
+        "REDIS_URL": valkey.url,
+        "SECRET_KEY": SECRET_KEY,
+        "PASSWORD_PEPPER": PEPPER,
+        "BCRYPT_ROUNDS": 4,
+        "LOGIN_LIMIT_PER_ADDRESS": "1000000 per minute",  # all attackers have one address
+        "LOGIN_FAILURES_PER_ACCOUNT": "1000000 per minute",
+        "WEB_CONCURRENCY": 1,
+    }
+    return create_app(Config.from_mapping(settings))
+
+
+@pytest.fixture
+def stores(attacked_url: str, valkey: embedded.Valkey) -> Iterator[Stores]:
+    """The engines of `app`, without users, sessions and keys."""
+    stores = Stores(attacked_url, valkey.url)
+    stores.clear()
+    yield stores
+    stores.close()
+
+
+@pytest.fixture
+def app(
+    shared_app: Flask,
+    stores: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> Flask:
+    """The application, for thousands of requests: it lets nobody wait, and keeps no log of them."""
+    monkeypatch.setattr(authentication, "REFUSAL_SECONDS", 0)
+    caplog.set_level(logging.WARNING, "authapp.request")
+    return shared_app
