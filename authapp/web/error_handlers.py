@@ -11,7 +11,12 @@ import msgspec
 import structlog
 from flask import Flask, Response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException, InternalServerError, default_exceptions
+from werkzeug.exceptions import (
+    BadHost,
+    HTTPException,
+    InternalServerError,
+    default_exceptions,
+)
 
 from authapp import errors
 from authapp.web.guards import auth_session
@@ -140,6 +145,8 @@ def wants_json() -> bool:
     """Whether the client is a program rather than a person's browser."""
     if request.path.startswith("/api/"):
         return True
+    if isinstance(request.routing_exception, BadHost):
+        return True  # no browser asks for such a host, and a page has links, which need one
     accepted = request.accept_mimetypes
     return accepted["application/json"] > accepted["text/html"]
 

@@ -109,6 +109,25 @@ def test_a_host_in_the_target_leads_nobody_away(site: Site, host: str) -> None:
             assert b"evil" not in head, (method, target)
 
 
+@pytest.mark.parametrize("host", ["a" * 64, "a" * 64 + ".example:80"])
+def test_a_host_that_can_be_none_is_refused(site: Site, host: str) -> None:
+    """A label of a name has at most 63 characters (RFC 1035, 2.3.4)."""
+    fields = "email=x&password=y"
+    posted = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(fields)}"
+    for line, more, body in (
+        ("GET /", "Accept: text/html", ""),
+        ("GET /login", "Cookie: SESSION-TOKEN=x", ""),
+        ("GET /nothing", "Accept: text/html", ""),
+        ("GET /healthz", "Accept: */*", ""),
+        ("GET /api/v1/me", "Accept: */*", ""),
+        ("POST /login", f"Origin: http://{host}\r\n{posted}", fields),
+        ("POST /login", f"Origin: http://localhost\r\n{posted}", fields),
+    ):
+        head = f"{line} HTTP/1.1\r\nHost: {host}\r\n{more}\r\nConnection: close\r\n\r\n"
+        [status] = statuses(site.exchange(f"{head}{body}".encode()))
+        assert status in {400, 403}, line
+
+
 def test_more_slashes_lead_nowhere_else(site: Site) -> None:
     """As a `Location: //evil.example` would."""
     for path in (
