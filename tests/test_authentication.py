@@ -149,6 +149,12 @@ def refused_log_in(services: Services, email: str, password: str) -> tuple[objec
     return type(error), str(error), error.args, vars(error), costs
 
 
+def test_a_password_does_not_grow_old(services: Services, clock: Clock) -> None:
+    sign_up(services)
+    clock.forward(20 * 365 * 86_400)
+    assert is_live(services, log_in(services))
+
+
 @pytest.mark.parametrize("rounds", [4, 5])
 def test_a_refusal_does_not_tell_why(config: Config, clock: Clock, rounds: int) -> None:
     costly = make_config(config.DATABASE_URL, config.REDIS_URL, BCRYPT_ROUNDS=rounds)

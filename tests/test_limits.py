@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
+from redis.connection import AbstractConnection
 
 from authapp import embedded
 from authapp.errors import TooManyAttempts
@@ -13,6 +15,8 @@ from authapp.limits import LoginLimits, network_of
 from authapp.redis_clients import LimiterStorage
 from authapp.resilience import Breaker
 from authapp.tokens import DeviceTokens
+
+from .helpers import traffic
 
 from .helpers import traffic
 
@@ -136,6 +140,22 @@ def test_without_redis_each_worker_takes_its_part(without_redis: LoginLimits) ->
     assert taken(without_redis.take_address, "192.0.2.7") == 3
     without_redis.clear_account(EMAIL)
     assert taken(without_redis.take_account, EMAIL) == 2
+
+
+def test_a_lost_reply_counts_once(limits: LoginLimits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis counted; who asked again would have it count twice."""
+    limits.take_account(EMAIL)  # connects, and loads the script
+    read = AbstractConnection.read_response
+
+    def lose(self: AbstractConnection, *args: Any, **kwargs: Any) -> Any:
+        read(self, *args, **kwargs)  # type: ignore[no-untyped-call]
+        raise redis.TimeoutError("the answer was lost")
+
+    with traffic() as seen, monkeypatch.context() as patch:
+        patch.setattr(AbstractConnection, "read_response", lose)
+        limits.take_account(EMAIL)
+    assert len([sent for sent in seen.redis if b"rate" in sent]) == 1
+    assert taken(limits.take_account, EMAIL) == 2
 
 
 def test_without_redis_many_workers_still_let_one_attempt_pass() -> None:

@@ -6,6 +6,7 @@ import bcrypt
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from authapp.hashing_slots import HashingSlots
 from authapp.passwords import (
@@ -210,6 +211,12 @@ def test_a_bad_password_is_refused_with_the_reason(password: str, reason: str) -
 @pytest.mark.parametrize("email", ["ａｄａlove@example.org", "adalove@example.org"])
 def test_full_width_letters_hide_no_email(password: str, email: str) -> None:
     assert "your email" in (why_refused(password, (email,)) or "taken")
+
+
+def test_common_passwords_that_are_long_enough_are_refused() -> None:
+    long = [p for p in FREQUENCY_LISTS["passwords"] if len(p) >= MIN_CODE_POINTS]
+    assert len(long) > 20
+    assert [password for password in long if why_refused(password) is None] == []
 
 
 @given(st.text(max_size=200))

@@ -72,6 +72,12 @@ def test_migrations_lead_exactly_to_the_models(url: str) -> None:
     assert migrated == contents(url)
 
 
+def test_a_new_database_has_nobody(url: str) -> None:
+    schema.upgrade(url)
+    with engine_of(url).connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM users")) == 0
+
+
 def test_alembic_finds_no_drift(database_url: str) -> None:
     with engine_of(database_url).connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}

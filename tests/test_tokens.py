@@ -1,6 +1,7 @@
 """Session tokens: nobody else makes one, and each has one spelling."""
 
 import base64
+import secrets
 import string
 from collections.abc import Callable
 from uuid import uuid4
@@ -26,6 +27,18 @@ def test_tokens_are_unique_and_fit_a_cookie() -> None:
     assert len(texts) == 1000
     safe = set(string.ascii_letters + string.digits + "-_")
     assert all(len(text) == 64 and set(text) <= safe for text in texts)
+
+
+def test_each_token_is_256_bits_of_the_system_s_randomness(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[bytes] = []
+
+    def urandom(size: int) -> bytes:
+        drawn.append(secrets.token_bytes(size))
+        return drawn[-1]
+
+    monkeypatch.setattr("os.urandom", urandom)
+    bodies = [base64.urlsafe_b64decode(TOKENS.mint().text)[:32] for _ in range(3)]
+    assert bodies == drawn
 
 
 def test_the_token_is_not_shown_and_is_not_in_its_digest() -> None:

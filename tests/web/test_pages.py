@@ -274,6 +274,20 @@ def test_log_in_needs_both(client: FlaskClient, data: dict[str, str], field: str
     assert_beside(Page(answer), field, "enter")
 
 
+@pytest.mark.parametrize("path", ["/login", "/signup", "/account/password"])
+def test_passwords_are_masked_and_left_to_paste_and_managers(
+    signed_in: FlaskClient, app: Flask, path: str
+) -> None:
+    page = Page((signed_in if path.startswith("/account") else browser(app)).get(path))
+    fields = [field for field in page.all("input") if "password" in field.get("name", "")]
+    assert fields
+    for field in fields:
+        assert field["type"] == "password"
+        assert field["autocomplete"] in {"current-password", "new-password"}
+        assert not {name for name in field if name.startswith(("on", "maxlength", "readonly"))}
+    assert not page.all("script")
+
+
 def test_a_password_is_taken_as_it_was_typed(client: FlaskClient, app: Flask) -> None:
     services_of(app).authentication.sign_up(EMAIL, " seven quiet rivers ")
     assert log_in(client, password="seven quiet rivers").status_code == 401

@@ -1,0 +1,111 @@
+"""The page about security says what is so: the tests it names are there, its numbers are ours."""
+
+import ast
+import re
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+import pytest
+from msgspec.structs import fields as fields_of
+
+from authapp.config import Config
+from authapp.passwords import _SERVICE_WORDS, why_refused
+from authapp.web.api import PasswordBody, ProfileBody, SignupBody
+from authapp.web.representations import SessionView, UserView
+from authapp.web.users_api import RolesBody, UserBody
+
+from .web.test_limits import CALLS
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"tests/[\w/]+\.py::\w+", PAGE)))
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def rows() -> list[list[str]]:
+    """The rows of the tables that say what is met."""
+    found: list[list[str]] = []
+    judging = False
+    for line in PAGE.splitlines():
+        judging = line.startswith("|") and (judging or line.endswith("| shown by |"))
+        if judging and not line.endswith("| shown by |") and "---" not in line:
+            found.append(cells_of(line))
+    return found
+
+
+def part(title: str) -> str:
+    """What stands under a heading."""
+    found = PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    assert found, f"there is no part {title!r}"
+    return found
+
+
+@cache
+def functions_of(path: str) -> set[str]:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("named", NAMED)
+def test_a_test_that_is_named_exists(named: str) -> None:
+    path, _, name = named.partition("::")
+    assert (ROOT / path).is_file(), f"there is no {path}"
+    assert name in functions_of(path), f"{path} has no {name}"
+
+
+def test_each_line_says_whether_it_is_met_and_what_is_met_names_a_test() -> None:
+    assert len(rows()) > 100
+    for row in rows():
+        number, asked, state, how, shown = row
+        assert state in {"met", "not yet", "not applicable"}, row
+        assert asked, row
+        assert how, row
+        named = [shown[1:-1] for shown in shown.split()]
+        assert bool(named) is (state == "met"), f"{number}: {asked}"
+        assert set(named) <= set(NAMED), f"{number} names something else than tests: {shown}"
+
+
+def test_what_is_missing_of_level_1_is_said_at_the_top() -> None:
+    missing = [row[0].split()[0] for row in rows() if row[2] == "not yet" and "L1" in row[0]]
+    said = re.search(r"Of Level 1, here is not yet: ([\d., ]+)\.", PAGE)
+    assert said
+    assert said[1].split(", ") == missing
+
+
+def test_the_defaults_are_those_of_the_settings() -> None:
+    defaults = {setting.name: setting.default for setting in fields(Config)}
+    said = {}
+    for line in PAGE.splitlines():
+        if named := re.match(r"\| `([A-Z_]+)` \|", line):
+            said[named[1]] = re.findall(r"\| `([^`]+)` \|", line[named.end() - 1 :])
+    assert said == {name: [str(defaults[name])] for name in said}
+    assert set(said) >= {
+        *("LOGIN_LIMIT_PER_ADDRESS", "LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_TIMEOUT_SECONDS"),
+        *("SESSION_IDLE_SECONDS", "SESSION_ABSOLUTE_SECONDS", "REMEMBER_ME_SECONDS"),
+        *("ACCESS_TOKEN_SECONDS", "SESSION_MAX_PER_USER", "BCRYPT_ROUNDS", "TRUSTED_PROXY_HOPS"),
+    }
+    assert defaults["REMEMBER_ME_SECONDS"] <= 30 * 86_400, "NIST SP 800-63B-4, 2.1.3"
+
+
+def test_the_context_words_are_those_that_are_refused() -> None:
+    words = set(re.findall(r"`([a-z]+)`", part("Words that no password may be")))
+    assert words == set(_SERVICE_WORDS)
+    for word in words:
+        assert why_refused(word * 3), word
+
+
+def test_every_way_in_is_named() -> None:
+    """What takes a password is in the table of `tests/web/test_limits.py`."""
+    named = set(re.findall(r"`(/[\w/]+)`", part("Every way in")))
+    assert named == {*CALLS, "/api/v1/tokens/refresh"}
+
+
+def test_every_field_has_a_rule() -> None:
+    named = set(re.findall(r"`(\w+)`", part("Who may do what")))
+    records = (UserView, SessionView, ProfileBody, UserBody, RolesBody, PasswordBody, SignupBody)
+    there_are = {field.name for record in records for field in fields_of(record)}
+    assert there_are <= named, sorted(there_are - named)
