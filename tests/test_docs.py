@@ -1,4 +1,4 @@
-"""The page about security says what is so: the tests it names are there, its numbers are ours."""
+"""What docs/ says is so: the tests that are named are there, the numbers are ours."""
 
 import ast
 import re
@@ -11,8 +11,9 @@ from msgspec.structs import fields as fields_of
 
 from authapp.config import Config
 from authapp.passwords import _SERVICE_WORDS, why_refused
+from authapp.services import POOL_SIZE
 from authapp.web.api import PasswordBody, ProfileBody, SignupBody
-from authapp.web.representations import SessionView, UserView
+from authapp.web.representations import RoleView, SessionView, UserView
 from authapp.web.users_api import RolesBody, UserBody
 
 from .web.test_limits import CALLS
@@ -88,7 +89,7 @@ def test_the_defaults_are_those_of_the_settings() -> None:
         *("SESSION_IDLE_SECONDS", "SESSION_ABSOLUTE_SECONDS", "REMEMBER_ME_SECONDS"),
         *("ACCESS_TOKEN_SECONDS", "SESSION_MAX_PER_USER", "BCRYPT_ROUNDS", "TRUSTED_PROXY_HOPS"),
     }
-    assert defaults["REMEMBER_ME_SECONDS"] <= 30 * 86_400, "NIST SP 800-63B-4, 2.1.3"
+    assert Config.REMEMBER_ME_SECONDS <= 30 * 86_400, "NIST SP 800-63B-4, 2.1.3"
 
 
 def test_the_context_words_are_those_that_are_refused() -> None:
@@ -96,6 +97,12 @@ def test_the_context_words_are_those_that_are_refused() -> None:
     assert words == set(_SERVICE_WORDS)
     for word in words:
         assert why_refused(word * 3), word
+
+
+def test_the_guide_counts_connections_as_they_are() -> None:
+    guide = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+    assert f"up to {POOL_SIZE} connections of Postgres" in guide
+    assert f"instances × workers × {POOL_SIZE + 1} must" in guide
 
 
 def test_every_way_in_is_named() -> None:
@@ -106,6 +113,7 @@ def test_every_way_in_is_named() -> None:
 
 def test_every_field_has_a_rule() -> None:
     named = set(re.findall(r"`(\w+)`", part("Who may do what")))
-    records = (UserView, SessionView, ProfileBody, UserBody, RolesBody, PasswordBody, SignupBody)
-    there_are = {field.name for record in records for field in fields_of(record)}
+    told = (UserView, SessionView, RoleView)
+    read = (SignupBody, ProfileBody, PasswordBody, UserBody, RolesBody)
+    there_are = {field.name for record in (*told, *read) for field in fields_of(record)}
     assert there_are <= named, sorted(there_are - named)
