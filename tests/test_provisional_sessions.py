@@ -259,6 +259,82 @@ def test_what_redis_loses_lets_nobody_in(services: Services, ada: Identity, lost
     assert is_live(services, live) is (lost == "the user"), "its copy alone can give it a row"
 
 
+def kept(services: Services, kind: str) -> dict[str, Any]:
+    """What Redis holds of one kind of copy; all of it was sealed by us."""
+    keys = [key.decode() for key in services.redis.scan_iter(f"{kind}:*")]
+    return {key: services.redis.hgetall(key) for key in keys}
+
+
+def put_back(services: Services, copies: dict[str, Any]) -> None:
+    """As somebody would who can write to Redis: in place of fences and all."""
+    assert copies
+    for key, copy in copies.items():
+        services.redis.delete(key)
+        services.redis.hset(key, mapping=copy)
+
+
+def test_an_old_password_that_is_put_back_in_redis_opens_nothing_that_outlasts_the_outage(
+    services: Services, ada: Identity
+) -> None:
+    """That it opens something is what docs/security.md warns of."""
+    before = kept(services, "cred")
+    services.authentication.set_password(EMAIL, OTHER_PASSWORD)
+    put_back(services, before)
+    with pytest.raises(InvalidCredentials):
+        log_in(services)
+    with postgres_away(services):
+        services.redis.delete(user_key(ada.id))  # its fence
+        put_back(services, before)
+        live = log_in(services)
+        assert is_live(services, live)
+        assert live.record.expires_at - live.record.created_at == LONGEST
+    assert services.sessions.find(live.token) == Ended(EndReason.PASSWORD_CHANGED)
+    put_back(services, before)
+    assert is_live(services, log_in(services, password=OTHER_PASSWORD)), "nor does it keep her out"
+
+
+def test_a_session_that_is_put_back_in_redis_has_ended_when_postgres_is_back(
+    services: Services, ada: Identity, clock: Clock
+) -> None:
+    """As above."""
+    live = log_in(services)
+    services.sessions.find(live.token)
+    before = kept(services, "sess")
+    services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
+    with postgres_away(services):
+        put_back(services, before)
+        clock.forward(REVALIDATE)
+        assert is_live(services, live)
+        clock.forward(IDLE)
+        put_back(services, before)
+        assert services.sessions.find(live.token) == Ended(EndReason.IDLE)
+    put_back(services, before)
+    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+
+
+def test_roles_that_are_put_back_in_redis_are_gone_when_postgres_is_back(
+    services: Services, two_instances: Services, ada: Identity
+) -> None:
+    """As above."""
+    sign_up(services, "root@example.org")
+    services.users.grant("root@example.org", "admin")
+    services.users.grant(EMAIL, "admin")
+    services.credentials.find(EMAIL)
+    with postgres_away(services):
+        live = log_in(services)
+        before = kept(services, "user")
+        two_instances.users.revoke(EMAIL, "admin")
+        with pytest.raises(StoreUnavailable):
+            services.sessions.find(live.token)
+        put_back(services, before)
+        found = services.sessions.find(live.token)
+        assert isinstance(found, Live)
+        assert found.record.user.roles == ("admin", "user")
+    found = services.sessions.find(live.token)
+    assert isinstance(found, Live)
+    assert found.record.user.roles == ("user",)
+
+
 # -- when it gets a row ----------------------------------------------------------------------------
 
 
