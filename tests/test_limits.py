@@ -18,8 +18,6 @@ from authapp.tokens import DeviceTokens
 
 from .helpers import traffic
 
-from .helpers import traffic
-
 EMAIL = "ada@example.org"
 
 
