@@ -23,6 +23,8 @@ from authapp.services import build_services, utc_now
 from authapp.versioned_cache import FillOutcome, Lease, VersionedCache
 from config import Config
 
+HELD_SECONDS = 12.0  # below what clients wait for an answer
+
 
 def add_views(app: Flask) -> None:
     @app.get("/data")
@@ -36,12 +38,18 @@ def add_views(app: Flask) -> None:
         session[key] = request.get_json()
         return "", 204
 
-    @app.put("/slow-data/<key>")
+    @app.put("/held-data/<key>")
     @login_required
-    def put_data_slowly(key: str) -> tuple[str, int]:
-        """Knows the session before the pause and saves it after."""
+    def put_data_held(key: str) -> tuple[str, int]:
+        """Knows the session, says so by the file `known`, and saves it once there is `go`."""
         session[key] = request.get_json()
-        time.sleep(float(request.args["seconds"]))
+        folder = Path(request.args["folder"])
+        (folder / "known").touch()
+        give_up = time.monotonic() + HELD_SECONDS
+        while not (folder / "go").exists():
+            if time.monotonic() > give_up:
+                return "", 500
+            time.sleep(0.005)
         return "", 204
 
 

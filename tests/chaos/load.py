@@ -27,9 +27,15 @@ _numbers = count(1)
 
 @dataclass(eq=False)
 class Session:
+    """Attributes:
+    token: opaque, or the access token of a program.
+    refresh_token: a program's.
+    """
+
     token: str
     lives: Fact
     id: str = ""
+    refresh_token: str = ""
 
 
 @dataclass
@@ -63,8 +69,7 @@ def begun(person: Person, answer: Answer) -> Session:
     """The session that an answer began."""
     fact = Fact(f"session {person.email} {answer.token[:6]}", LIVE)
     session = Session(answer.token, fact)
-    if answer.body is not None:
-        session.id = answer.body["session"]["id"]
+    session.id = (answer.body or {}).get("session", {}).get("id", "")
     person.sessions.append(session)
     return session
 
@@ -74,6 +79,17 @@ def log_in(client: Client, person: Person, password: str = PASSWORD) -> Session:
     answer = client.ask("POST", "/api/v1/login", body=body)
     assert answer.status == 200, answer
     return begun(person, answer)
+
+
+def log_in_program(client: Client, person: Person) -> Session:
+    body = {"email": person.email, "password": PASSWORD, "refresh": True}
+    answer = client.ask("POST", "/api/v1/tokens", body=body)
+    assert answer.status == 200, answer
+    token, refresh_token = answer.body["access_token"], answer.body["refresh_token"]
+    fact = Fact(f"program {person.email} {refresh_token[:6]}", LIVE)
+    session = Session(token, fact, refresh_token=refresh_token)
+    person.sessions.append(session)
+    return session
 
 
 # -- probes ----------------------------------------------------------------------------------------

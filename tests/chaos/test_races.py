@@ -5,6 +5,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from authapp import embedded
 from authapp.config import Config
 from authapp.services import Services, utc_now
 
-from ..helpers import at_once, open_services, sql
+from ..helpers import open_services, sql
 from .history import Fact, Seen, Verdict, judge
 from .instances import Answer, Client, environment_for, served
 from .load import (
@@ -24,9 +25,11 @@ from .load import (
     Load,
     Person,
     Probe,
+    Session,
     a_person,
     begun,
     log_in,
+    log_in_program,
     shows_data,
     shows_me,
     shows_password,
@@ -36,6 +39,7 @@ from .load import (
 
 NEW_PASSWORD = "seven quiet rivers meet"
 ROUNDS = 10
+MOST_ROUNDS = 40  # until there is enough to show something
 READS = 60  # after the last change of a round
 FLOOR = 200  # facts read after an acknowledged change, for each kind of change
 READERS = 3  # at each instance
@@ -139,7 +143,8 @@ def end_one(arena: Arena, person: Person) -> Round:
 
 def end_others(arena: Arena, _person: Person) -> Round:
     person = a_person(arena.clients[0])
-    keeps, *others = (log_in(arena.clients[n % 2], person) for n in range(4))
+    keeps, *others = (log_in(arena.clients[n % 2], person) for n in range(3))
+    others.append(log_in_program(arena.clients[1], person))
     step = Step(
         lambda c: c.ask("DELETE", "/api/v1/me/sessions", keeps.token),
         [(other.lives, ENDED) for other in others],
@@ -147,9 +152,44 @@ def end_others(arena: Arena, _person: Person) -> Round:
     return Round([step], [shows_me(person, session) for session in (keeps, *others)])
 
 
+def end_all(arena: Arena, person: Person) -> Round:
+    """As an administrator does."""
+    one, two = arena.clients
+    ends = [log_in(one, person), log_in(two, person), log_in_program(two, person)]
+    path = f"/api/v1/users/{person.id}/sessions"
+    step = Step(
+        lambda c: c.ask("DELETE", path, arena.admin), [(session.lives, ENDED) for session in ends]
+    )
+    return Round([step], [shows_me(person, session) for session in ends])
+
+
+def refresh(arena: Arena, person: Person) -> Round:
+    """A program's session has two access tokens from then on; one of them ends both."""
+    first = log_in_program(arena.clients[0], person)
+    newest = [first]
+
+    def renew(client: Client) -> Answer:
+        body = {"refresh_token": first.refresh_token}
+        answer = client.ask("POST", "/api/v1/tokens/refresh", body=body)
+        newest.append(Session(answer.body["access_token"], first.lives))
+        return answer
+
+    def leave(client: Client) -> Answer:
+        return client.ask("POST", "/api/v1/logout", newest[-1].token)
+
+    def shows_newest(client: Client) -> tuple[Answer, Seen]:
+        return shows_me(person, newest[-1])(client)
+
+    return Round(
+        [Step(renew, []), Step(leave, [(first.lives, ENDED)])],
+        [shows_me(person, first), shows_newest],
+    )
+
+
 def change_password(arena: Arena, _person: Person) -> Round:
     person = a_person(arena.clients[0])
     first = log_in(arena.clients[0], person)
+    program = log_in_program(arena.clients[1], person)
     old, new = (Fact(f"password {person.email}", v) for v in ("accepted", "refused"))
     newest = [first]
 
@@ -162,11 +202,12 @@ def change_password(arena: Arena, _person: Person) -> Round:
     def shows_newest(client: Client) -> tuple[Answer, Seen]:
         return shows_me(person, newest[-1])(client)
 
-    sets = [(first.lives, ENDED), (old, "refused"), (new, "accepted")]
+    sets = [(first.lives, ENDED), (program.lives, ENDED), (old, "refused"), (new, "accepted")]
     return Round(
         [Step(ask, sets)],
         [
             shows_me(person, first),
+            shows_me(person, program),
             shows_password(person, PASSWORD, old),
             shows_password(person, NEW_PASSWORD, new),
             shows_newest,
@@ -175,7 +216,7 @@ def change_password(arena: Arena, _person: Person) -> Round:
 
 
 def set_roles(arena: Arena, person: Person) -> Round:
-    session = log_in(arena.clients[0], person)
+    session, program = log_in(arena.clients[0], person), log_in_program(arena.clients[1], person)
     flips = [put_roles(arena, person, "user", *more) for more in (["admin"], []) * 3]
     return Round(
         flips,
@@ -183,15 +224,21 @@ def set_roles(arena: Arena, person: Person) -> Round:
             shows_me(person, session),
             shows_user(person, session),
             shows_permission(person, session),
+            shows_permission(person, program),
         ],
     )
 
 
 def deactivate(arena: Arena, person: Person) -> Round:
-    session = log_in(arena.clients[0], person)
+    session, program = log_in(arena.clients[0], person), log_in_program(arena.clients[1], person)
     off, on = (put_active(arena, person, active=active) for active in (False, True))
     return Round(
-        [off, on], [shows_me(person, session), shows_password(person, PASSWORD, person.active)]
+        [off, on],
+        [
+            shows_me(person, session),
+            shows_me(person, program),
+            shows_password(person, PASSWORD, person.active),
+        ],
     )
 
 
@@ -227,6 +274,8 @@ KINDS = [
     log_out,
     end_one,
     end_others,
+    end_all,
+    refresh,
     change_password,
     set_roles,
     deactivate,
@@ -239,14 +288,22 @@ KINDS = [
 
 
 def race(
-    arena: Arena, kind: Callable[[Arena, Person], Round], rounds: int, load: Load
+    arena: Arena,
+    kind: Callable[[Arena, Person], Round],
+    load: Load,
+    is_enough: Callable[[Verdict], bool],
 ) -> tuple[Verdict, int]:
-    """Changes on one instance and the other in turn, read on both; how it went, and how many."""
+    """Changes on one instance and the other in turn, read on both; how it went, and how many.
+
+    One that is answered 202, as when Redis is late, holds later, so then there are more of them.
+    """
     draw = random.Random(kind.__name__)
     person = a_person(arena.clients[0])
     changes = 0
     with load.running():
-        for number in range(rounds):
+        for number in range(MOST_ROUNDS):
+            if number >= ROUNDS and is_enough(judge(load.reads)):
+                break
             here = arena.clients[number % 2]
             round_ = kind(arena, person)
             load.probes = round_.probes
@@ -255,9 +312,9 @@ def race(
                 time.sleep(draw.random() * 0.03)
                 asked = [fact.change(value) for fact, value in step.sets]
                 answer = step.ask(here)
-                assert answer.status in {200, 204}, answer
+                assert answer.status in {200, 202, 204}, answer
                 for change in asked:
-                    change.acknowledge()
+                    change.acknowledge(answer.within)
                 changes += 1
             load.go_on(READS)
             load.probes = ()
@@ -277,7 +334,7 @@ def test_once_acknowledged_everywhere(
     kind: Callable[[Arena, Person], Round],
 ) -> None:
     load = arena.load()
-    verdict, changes = race(arena, kind, ROUNDS, load)
+    verdict, changes = race(arena, kind, load, lambda so_far: so_far.checked >= FLOOR)
     show(capsys, f"{kind.__name__}: {changes} changes, {verdict}")
     assert not load.problems, load.problems[:5]
     assert not verdict.violations, verdict.violations[:5]
@@ -291,7 +348,7 @@ def test_control_serves_what_is_stale(
     kind: Callable[[Arena, Person], Round],
 ) -> None:
     load = control.load()
-    verdict, changes = race(control, kind, ROUNDS, load)
+    verdict, changes = race(control, kind, load, lambda so_far: bool(so_far.violations))
     show(capsys, f"control, {kind.__name__}: {changes} changes, {verdict}")
     assert verdict.violations, "the race no longer sees what it is there to see"
 
@@ -299,50 +356,73 @@ def test_control_serves_what_is_stale(
 # -- session data ----------------------------------------------------------------------------------
 
 
+def shows(is_so: Callable[[], bool], *changes: Answer) -> bool:
+    """Whether it is so as soon as these changes hold: at once, unless an answer gave a bound."""
+    due = max(change.end + change.within for change in changes)
+    while True:
+        last = time.monotonic() >= due
+        if is_so():
+            return True
+        if last:
+            return False
+        time.sleep(0.05)
+
+
 def test_parallel_requests_lose_no_key(arena: Arena) -> None:
     person = a_person(arena.clients[0])
     session = log_in(arena.clients[0], person)
     keys, writes = 6, 12
 
-    def write(number: int) -> list[int]:
+    def write(number: int) -> list[Answer]:
         with closing(Client(arena.clients[number % 2].instance)) as client:
             return [
-                client.ask("PUT", f"/data/key{number}-{n}", session.token, n).status
-                for n in range(writes)
+                client.ask("PUT", f"/data/key{number}-{n}", session.token, n) for n in range(writes)
             ]
 
-    outcomes = at_once(*(lambda number=number: write(number) for number in range(keys)))
-    assert outcomes == [[204] * writes] * keys
+    with ThreadPoolExecutor(keys) as pool:
+        answers = [answer for answers in pool.map(write, range(keys)) for answer in answers]
+    assert [answer.status for answer in answers] == [204] * keys * writes
+    wanted = {f"key{k}-{n}": n for k in range(keys) for n in range(writes)}
     for client in arena.clients:
-        kept = client.ask("GET", "/data", session.token).body
-        assert kept == {f"key{k}-{n}": n for k in range(keys) for n in range(writes)}
+
+        def is_whole(client: Client = client) -> bool:
+            return bool(client.ask("GET", "/data", session.token).body == wanted)
+
+        assert shows(is_whole, *answers)
 
 
 @pytest.mark.parametrize("other", [0, 1], ids=["same instance", "other instance"])
-def test_log_out_during_a_slow_request_that_saves_data(arena: Arena, other: int) -> None:
+def test_log_out_during_a_slow_request_that_saves_data(
+    arena: Arena, other: int, tmp_path: Path
+) -> None:
     person = a_person(arena.clients[0])
     session = log_in(arena.clients[0], person)
     for client in arena.clients:
         assert client.ask("GET", "/data", session.token).status == 200
-    answers: list[Answer] = []
 
-    def save_slowly() -> None:
+    def save() -> Answer:
         with closing(Client(arena.clients[0].instance)) as client:
-            path = "/slow-data/late?seconds=0.5"
-            answers.append(client.ask("PUT", path, session.token, "late"))
+            path = f"/held-data/late?folder={tmp_path}"
+            return client.ask("PUT", path, session.token, "late")
 
-    def leave() -> None:
-        time.sleep(0.2)
-        with closing(Client(arena.clients[other].instance)) as client:
-            answers.append(client.ask("POST", "/api/v1/logout", session.token))
-
-    assert at_once(save_slowly, leave) == [None, None]
-    left, saved = answers
-    assert left.status == 204
-    assert saved.start < left.start < left.end < saved.end, "the log-out was not in between"
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(save)
+        while not (tmp_path / "known").exists():
+            assert not saving.done(), saving.result()
+            time.sleep(0.005)
+        left = arena.clients[other].ask("POST", "/api/v1/logout", session.token)
+        assert left.status in {202, 204}
+        assert not saving.done(), "the log-out was not in between"
+        (tmp_path / "go").touch()
+        saved = saving.result()
+    assert saved.status == 204
     assert saved.set_cookie == ""
-    for client in arena.clients * 2:
-        assert client.ask("GET", "/api/v1/me", session.token).status == 401
-        assert client.ask("PUT", "/data/more", session.token, 1).status == 401
+    for client in arena.clients:
+
+        def is_refused(client: Client = client) -> bool:
+            read = client.ask("GET", "/api/v1/me", session.token).status
+            return (read, client.ask("PUT", "/data/more", session.token, 1).status) == (401, 401)
+
+        assert shows(is_refused, left)
     query = "SELECT ended_why, data FROM sessions WHERE id = :id"
     assert sql(arena.services, query, id=session.id) == [("logout", {})]
