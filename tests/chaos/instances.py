@@ -5,7 +5,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,18 @@ class Answer:
         return "Max-Age=0" in self.set_cookie
 
 
+def holds(is_so: Callable[[], bool], *changes: Answer) -> bool:
+    """Whether it is so as soon as these changes hold: at once, unless an answer gave a bound."""
+    due = max(change.end + change.within for change in changes)
+    while True:
+        last = time.monotonic() >= due
+        if is_so():
+            return True
+        if last:
+            return False
+        time.sleep(0.05)
+
+
 class Client:
     """Asks one instance, one request at a time, on a connection that is kept."""
 
@@ -108,6 +120,14 @@ class Client:
             time.monotonic(),
             float(response.headers.get("Effective-Within", 0)),
         )
+
+    def read_text(self, path: str) -> str:
+        """
+        Raises:
+            OSError, http.client.HTTPException
+        """
+        self._connection.request("GET", path)
+        return self._connection.getresponse().read().decode()
 
     def close(self) -> None:
         self._connection.close()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
@@ -20,7 +21,7 @@ from authapp.copy_keys import CredentialKeys
 from ..instances import ROOT
 from .faults import Postgres, Redis
 from .history import Read, judge
-from .instances import Answer, Client, environment_for, served
+from .instances import Answer, Client, environment_for, holds, served
 from .load import (
     ENDED,
     PASSWORD,
@@ -31,15 +32,29 @@ from .load import (
     log_in,
     shows_me,
 )
-from .outages import AT_ONCE, CLOCK_JUMPS, ROWS, WORKER_KILLED, Row, Stage
+from .outages import (
+    AT_ONCE,
+    CLOCK_JUMPS,
+    ROWS,
+    WORKER_KILLED,
+    Row,
+    Stage,
+    counted,
+    logged_out_at_once,
+    until,
+)
 
 NEW_PASSWORD = "seven quiet rivers meet"
 WITHIN = 2  # seconds: REVALIDATE_SECONDS
 READERS = 2  # at each instance, of those who stay; about 80 requests a second in all
-BEFORE, DURING, AFTER = 0.5, 2.6, 0.4  # seconds
-SETTLED = 1.0  # seconds that 5xx may come after a fault began
-SLACK = 1.0  # seconds that a busy machine may add to the longest wait
-HEALED_WITHIN = 10.0
+READS = 24  # before a fault, late in it, and after it
+DURING = 2.6  # seconds that a fault lasts at least
+SETTLED = 1.0  # seconds that 5xx may come once a fault is there
+# Seconds that a loaded machine may add to the longest wait, while people log in with passwords. It
+# is here to tell a wait that ends from one that does not: the libraries' own time-outs are above
+# ten seconds, or never. `nearly_longest` holds the README to its word.
+SLACK = 3.0
+ATTEMPTS = 10  # to kill a worker while a change waits: for half a second
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +118,14 @@ class Leaver:
         change = self.left.lives.change(ENDED)
         self.answer = asked.note("log-out", client.ask("POST", "/api/v1/logout", self.left.token))
         if made(self.answer):
-            within = self.answer.body["effective_within"] if self.answer.status == 202 else 0.0
-            assert within <= WITHIN
-            change.acknowledge(within)
+            assert self.answer.within <= WITHIN
+            change.acknowledge(self.answer.within)
         elif made(self.answer) is False:
             self.left.lives.changes.remove(change)
 
     def check(self, stage: Stage) -> None:
-        allowed = {True: {401}, False: {200}, None: {200, 401}}[made(self.answer)]
-        assert everywhere(stage, self.left.token) in [{status} for status in allowed], self.answer
+        allowed = {True: [{401}], False: [{200}], None: [{200}, {401}]}[made(self.answer)]
+        assert holds(lambda: everywhere(stage, self.left.token) in allowed, self.answer)
         assert everywhere(stage, self.kept.token) == {200}
 
 
@@ -129,20 +143,22 @@ class Changer:
         self.answer = asked.note("password", answer)
         if made(answer):
             for change in changes:
-                change.acknowledge(answer.body["effective_within"] if answer.status == 202 else 0)
+                change.acknowledge(answer.within)
         elif made(answer) is False:
             self.by.lives.changes.remove(changes[0])
             self.other.lives.changes.remove(changes[1])
 
     def check(self, stage: Stage) -> None:
-        sessions = [everywhere(stage, session.token) for session in (self.by, self.other)]
-        opens = [self._opens(stage, password) for password in (PASSWORD, NEW_PASSWORD)]
         after = ([{401}, {401}], [{401}, {200}])
         before = ([{200}, {200}], [{200}, {401}])
         allowed = {True: [after], False: [before], None: [after, before]}[made(self.answer)]
-        assert (sessions, opens) in allowed, self.answer
+        assert holds(lambda: self._found(stage) in allowed, self.answer)
         if made(self.answer):
             assert everywhere(stage, self.answer.token) == {200}, "who changed it stays"
+
+    def _found(self, stage: Stage) -> tuple[list[set[int]], list[set[int]]]:
+        sessions = [everywhere(stage, session.token) for session in (self.by, self.other)]
+        return sessions, [self._opens(stage, password) for password in (PASSWORD, NEW_PASSWORD)]
 
     def _opens(self, stage: Stage, password: str) -> set[int]:
         body = {"email": self.person.email, "password": password}
@@ -198,9 +214,7 @@ def ready(stage: Stage) -> bool:
 
 def seconds_until_ready(stage: Stage) -> float:
     start = time.monotonic()
-    while not ready(stage):
-        assert time.monotonic() < start + HEALED_WITHIN, "it does not heal"
-        time.sleep(0.05)
+    until(lambda: ready(stage), "it does not heal")
     return time.monotonic() - start
 
 
@@ -245,10 +259,13 @@ class Company:
         for session in self.staying:
             assert everywhere(self.stage, session.token) == {200}
         for client in self.stage.clients:  # all is as it was before
-            later, asked = Leaver(self.stage), Asked()
-            later.leave(client, asked)
-            assert asked.statuses("log-out") == {204}
-            later.check(self.stage)
+            until(partial(self._leaves_at_once, client), "changes do not hold at once again")
+
+    def _leaves_at_once(self, client: Client) -> bool:
+        later = Leaver(self.stage)
+        later.leave(client, Asked())
+        later.check(self.stage)
+        return later.answer.status == 204
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.state)
@@ -256,16 +273,19 @@ def test_outage(stage: Stage, row: Row, capsys: pytest.CaptureFixture[str]) -> N
     seconds_until_ready(stage)
     company, asked = Company(stage), Asked()
     with company.steady.running(), company.others.running():
-        time.sleep(BEFORE)
+        company.steady.go_on(READS)
         began = time.monotonic()
         with row.fault(stage):
-            felt = time.monotonic()
+            felt = time.monotonic()  # to bring it about may have taken seconds
             company.act(asked)
+            sources = [counted(client) for client in stage.clients]
             time.sleep(max(0.0, felt + DURING - time.monotonic()))
+            company.steady.go_on(READS)
+            sources = [counted(c) - was for c, was in zip(stage.clients, sources, strict=True)]
             over = time.monotonic()
         back = time.monotonic()
         healed = seconds_until_ready(stage)
-        time.sleep(AFTER)
+        company.steady.go_on(READS)
     company.check()
 
     reads = company.steady.reads
@@ -284,11 +304,14 @@ def test_outage(stage: Stage, row: Row, capsys: pytest.CaptureFixture[str]) -> N
     problems = company.steady.problems + company.others.problems
     assert not verdict.violations, verdict.violations[:5]
     assert not problems, problems[:5]
+    assert nearly_longest(waits) <= row.longest
     assert max(waits) <= row.longest + SLACK
+    assert all(row.requests.served(counts) for counts in sources), sources
+    assert after
     assert all(read.seen for read in after), "it goes on answering 503"
     if row.requests.statuses == {200}:
-        late = [r.start - began for r in during if not r.seen and r.start > began + SETTLED]
-        assert not late, f"answered 5xx {late} seconds after it began"
+        late = [r.start - felt for r in during if not r.seen and r.start > felt + SETTLED]
+        assert not late, f"answered 5xx {late} seconds after it was there"
     else:
         settled = [r for r in during if r.start > felt + SETTLED]
         assert settled
@@ -302,10 +325,23 @@ def check_statuses(row: Row, asked: Asked) -> None:
     assert asked.statuses("log-in without a copy") <= row.without_copy
     works = row.log_in.statuses == {200}
     assert asked.statuses("log-in, wrong password") == ({401} if works else {503})
-    assert asked.statuses("log-out") | asked.statuses("password") <= row.changes.statuses
+    changes, promised = asked.statuses("log-out") | asked.statuses("password"), row.changes.statuses
+    if promised <= AT_ONCE.statuses:
+        assert changes & AT_ONCE.statuses
+    # Redis was late by itself, on a loaded machine: then this is what must be said
+    honest = {202} if promised & AT_ONCE.statuses else set()
+    assert changes <= promised | honest
+
+
+def nearly_longest(waits: Sequence[float]) -> float:
+    """Of twenty, one may be late because the machine is."""
+    return sorted(waits)[len(waits) * 19 // 20]
 
 
 def figures(reads: Sequence[Read]) -> str:
+    """For who reads along: how fast it is is not for a test to say, on whatever machine."""
+    if len(reads) < 2:
+        return f"{len(reads)} reads"
     cuts = quantiles([1000 * (read.end - read.start) for read in reads], n=100)
     return f"p50 {cuts[49]:.0f} p99 {cuts[98]:.0f} ms"
 
@@ -342,45 +378,60 @@ KILLED_IN = {
 }
 
 
-def until(is_so: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + HEALED_WITHIN
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
-
-
-def in_a_change(stage: Stage) -> bool:
-    return bool(
-        stage.postgres.run(
-            "SELECT 1 FROM pg_stat_activity"
-            " WHERE application_name = 'authapp' AND state = 'idle in transaction'"
-            " AND query LIKE 'SELECT EXISTS (SELECT pending_fences.id%'"  # what comes last in it
-        )
-    )
+IN_A_CHANGE = (
+    "SELECT 1 FROM pg_stat_activity"
+    " WHERE application_name = 'authapp' AND state = 'idle in transaction'"
+    " AND query LIKE 'SELECT EXISTS (SELECT pending_fences.id%'"  # what comes last in it
+)
 
 
 @pytest.mark.parametrize("act", KILLED_IN.values(), ids=KILLED_IN)
 def test_a_worker_killed_in_the_midst_of_a_change(stage: Stage, act: Act) -> None:
     """While it waits for Redis, its transaction open: the change is made whole or not at all."""
+    for _ in range(ATTEMPTS):
+        if was_killed_in(stage, act):
+            return
+    pytest.fail("the worker always answered before it was killed")
+
+
+def was_killed_in(stage: Stage, act: Act) -> bool:
+    """False: it had answered by then, and nothing is shown."""
     seconds_until_ready(stage)
     one, two = stage.clients
     person = a_person(one)
     left, by, other = (log_in(client, person) for client in (one, two, one))
     assert everywhere(stage, by.token) == {200}
-    assert two.ask("POST", "/api/v1/logout", left.token).status == 204
-    with ThreadPoolExecutor(1) as pool, closing(Client(one.instance)) as client:
+    until(lambda: logged_out_at_once(two, left.token), "log-out does not hold at once")
+    workers = one.instance.workers()
+    with (
+        ThreadPoolExecutor(1) as pool,
+        closing(Client(one.instance)) as client,
+        closing(stage.postgres.connect()) as connection,
+        connection.cursor() as cursor,
+    ):
+
+        def is_in_the_midst() -> bool:
+            cursor.execute(IN_A_CHANGE)
+            return bool(cursor.fetchall()) or asked.done()
+
         with stage.redis.frozen():
             asked = pool.submit(act.ask, client, by.token)
-            until(lambda: in_a_change(stage), "the change does not wait for Redis")
-            for pid in one.instance.workers():
+            until(is_in_the_midst, "the change does not wait for Redis")
+            for pid in workers:
                 os.kill(pid, signal.SIGKILL)
-            assert asked.result(timeout=10).status == 0, "it was answered"
+            answer = asked.result(timeout=20)
         seconds_until_ready(stage)
+        if answer.status:
+            return False
         assert everywhere(stage, left.token) == {401}
         found = everywhere(stage, by.token), everywhere(stage, other.token)
         assert found in [({200}, {200}), act.after]
-        assert act.ask(two, by.token).status in AT_ONCE.statuses | {401}
-    assert (everywhere(stage, by.token), everywhere(stage, other.token)) == act.after
+        again = act.ask(two, by.token)
+        assert again.status in AT_ONCE.statuses | {202, 401}
+    assert holds(
+        lambda: (everywhere(stage, by.token), everywhere(stage, other.token)) == act.after, again
+    )
+    return True
 
 
 @pytest.fixture
@@ -398,7 +449,7 @@ def test_the_clock_jumps(clocks: Stage, seconds: int) -> None:
     gone = Leaver(stage)
     gone.leave(one, asked)
     with company.steady.running(), company.others.running():
-        time.sleep(BEFORE)
+        company.steady.go_on(READS)
         with stage.redis.frozen():
             company.leavers[0].leave(one, asked)  # 202: the bound is of time that passed
             stage.set_clock(seconds)
@@ -407,7 +458,7 @@ def test_the_clock_jumps(clocks: Stage, seconds: int) -> None:
         time.sleep(WITHIN)
         stage.set_clock(0)
         seconds_until_ready(stage)
-        time.sleep(AFTER)
+        company.steady.go_on(READS)
     company.check()
     gone.check(stage)
     assert not judge([*company.steady.reads, *company.others.reads]).violations

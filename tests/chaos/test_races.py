@@ -18,7 +18,7 @@ from authapp.services import Services, utc_now
 
 from ..helpers import open_services, sql
 from .history import Fact, Seen, Verdict, judge
-from .instances import Answer, Client, environment_for, served
+from .instances import Answer, Client, environment_for, holds, served
 from .load import (
     ENDED,
     PASSWORD,
@@ -356,18 +356,6 @@ def test_control_serves_what_is_stale(
 # -- session data ----------------------------------------------------------------------------------
 
 
-def shows(is_so: Callable[[], bool], *changes: Answer) -> bool:
-    """Whether it is so as soon as these changes hold: at once, unless an answer gave a bound."""
-    due = max(change.end + change.within for change in changes)
-    while True:
-        last = time.monotonic() >= due
-        if is_so():
-            return True
-        if last:
-            return False
-        time.sleep(0.05)
-
-
 def test_parallel_requests_lose_no_key(arena: Arena) -> None:
     person = a_person(arena.clients[0])
     session = log_in(arena.clients[0], person)
@@ -388,7 +376,7 @@ def test_parallel_requests_lose_no_key(arena: Arena) -> None:
         def is_whole(client: Client = client) -> bool:
             return bool(client.ask("GET", "/data", session.token).body == wanted)
 
-        assert shows(is_whole, *answers)
+        assert holds(is_whole, *answers)
 
 
 @pytest.mark.parametrize("other", [0, 1], ids=["same instance", "other instance"])
@@ -423,6 +411,6 @@ def test_log_out_during_a_slow_request_that_saves_data(
             read = client.ask("GET", "/api/v1/me", session.token).status
             return (read, client.ask("PUT", "/data/more", session.token, 1).status) == (401, 401)
 
-        assert shows(is_refused, left)
+        assert holds(is_refused, left)
     query = "SELECT ended_why, data FROM sessions WHERE id = :id"
     assert sql(arena.services, query, id=session.id) == [("logout", {})]
