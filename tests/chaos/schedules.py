@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from authapp import metrics
 from authapp.errors import (
     InvalidCredentials,
     NotAuthenticated,
@@ -113,6 +114,7 @@ class Schedule:
         self._pending, self._tally = pending, tally
         self._away: dict[str, tuple[int, Callable[[], object]]] = {}
         self._shaken = False
+        self._errors_before = _store_errors()
         self.story: list[str] = []
         self._people: list[Person] = []
 
@@ -250,6 +252,7 @@ class Schedule:
         }
         (kind,) = self._draw.choices([*acts], [weight for weight, _ in acts.values()])
         self._tally.acts[kind] += 1
+        self._errors_before = _store_errors()
         self._say(f"{kind} on {self._instances.index(instance)}")
         acts[kind][1]()
         for other in self._instances:  # what was acknowledged shows, wherever
@@ -282,9 +285,28 @@ class Schedule:
     def _unavailable(self, instance: Services, error: StoreUnavailable) -> None:
         self._tally.unavailable += 1
         self._say(f"  {error}")
+        late = _store_errors() > self._errors_before  # by itself, on a loaded machine
         open_ = instance.cache.breaker.is_open or instance.database.breaker.is_open
-        if not (self._shaken or self._away or open_):
+        if not (self._shaken or self._away or open_ or late):
             raise Violation(f"{error}, and nothing is away") from error
+
+    def _surely(self, work: Callable[[], T]) -> T:
+        """What it returned when no store was late."""
+        deadline = time.monotonic() + HEALED_WITHIN
+        while True:
+            unavailable, self._errors_before = self._tally.unavailable, _store_errors()
+            done = work()
+            if self._tally.unavailable == unavailable:
+                return done
+            if time.monotonic() > deadline:
+                raise Violation("it goes on answering 503")
+            self._await_stores(deadline)
+
+    def _await_stores(self, deadline: float) -> None:
+        while not all(all(i.store_states().values()) for i in self._instances):
+            if time.monotonic() > deadline:
+                raise Violation("it does not heal")
+            time.sleep(0.005)
 
     def _find(self, session: Session, instance: Services) -> Live | None:
         """The session if it lives, held against what is known of it."""
@@ -493,16 +515,16 @@ class Schedule:
     def _healed(self) -> None:
         """All is well again: everything holds, on each instance, and it serves."""
         self._shaken = False
-        deadline = time.monotonic() + HEALED_WITHIN
-        while not all(all(i.store_states().values()) for i in self._instances):
-            if time.monotonic() > deadline:
-                raise Violation("it does not heal")
-            time.sleep(0.005)
+        self._await_stores(time.monotonic() + HEALED_WITHIN)
         self._say("healed")
         self._clock.forward(WITHIN + 1)
         for person in self._people:
             for session in person.sessions:
-                seen = {bool(self._find(session, instance)) for instance in self._instances}
+                found = [
+                    self._surely(partial(self._find, session, instance))
+                    for instance in self._instances
+                ]
+                seen = {bool(live) for live in found}
                 if len(seen) > 1:
                     raise Violation(f"{session.live.record.id}: the instances do not agree")
                 if seen == {True} and not session.has_row:
@@ -513,11 +535,30 @@ class Schedule:
                     self._log_in_wrongly(person, instance)
                     self._log_in(person, instance)
                     self._find(person.sessions[-1], instance)
-        if self._instances[0].changes.pending():
-            raise Violation("fences are still to be set")
+        deadline = time.monotonic() + HEALED_WITHIN
+        while self._are_pending():
+            if time.monotonic() > deadline:
+                raise Violation("fences are still to be set")
+            time.sleep(0.005)
+
+    def _are_pending(self) -> bool:
+        try:
+            return self._instances[0].changes.pending() > 0
+        except StoreUnavailable:
+            return True
 
     def _say(self, what: str) -> None:
         self.story.append(what)
+
+
+def _store_errors() -> float:
+    """How often a store did not answer in time, or refused."""
+    return sum(
+        sample.value
+        for family in metrics.STORE_ERRORS.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    )
 
 
 def _entered(context: Any) -> Callable[[], object]:
