@@ -16,7 +16,15 @@ from authapp.services import Services
 
 from ..deploy.servers import needs_redis
 from ..helpers import Clock, open_services
-from .servers import Cluster, SentinelSet, TlsServers, cluster, sentinel_set, tls_servers
+from .servers import (
+    PATIENCE,
+    Cluster,
+    SentinelSet,
+    TlsServers,
+    cluster,
+    sentinel_set,
+    tls_servers,
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ KINDS = PLAIN | WITH_TLS
 @pytest.fixture(params=PLAIN)
 def store(request: pytest.FixtureRequest) -> Redis:
     """Each kind of Redis in turn, empty; tests of one alone name it by `indirect`."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while True:  # a failover of the test before may just be ending
         found = KINDS[request.param](request)
         try:

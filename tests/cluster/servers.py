@@ -17,10 +17,15 @@ from redis.exceptions import RedisError
 
 from authapp import child_processes, embedded
 
+from ..instances import free_port
+
 PASSWORD = "tests-only"
 SERVICE = "authapp"
 SLOTS = 16_384
 PATIENCE = 30.0  # seconds until a wait has failed
+# Milliseconds until a server that is silent counts as dead: a second is what one that lives may
+# need on a loaded machine, and nobody asked for that failover.
+SILENT_MS = 3000
 
 
 def wait_until(is_so: Callable[[], object], what: str, seconds: float = PATIENCE) -> float:
@@ -43,7 +48,7 @@ class Node:
     home: Path
     settings: dict[str, str]
     sentinel: bool = False
-    port: int = field(default_factory=embedded._free_port)
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -243,8 +248,8 @@ class Cluster:
             "save": '""',
             "appendonly": "no",
             "cluster-enabled": "yes",
-            "cluster-port": str(embedded._free_port()),
-            "cluster-node-timeout": "1000",
+            "cluster-port": str(free_port()),
+            "cluster-node-timeout": str(SILENT_MS),
             "cluster-allow-replica-migration": "no",  # who gives its last slot away stays a primary
         }
         node = _node(self.stack, self.home / f"node-{len(self.nodes)}", settings)
@@ -361,7 +366,7 @@ def sentinel_set(home: Path, replicas: int = 2) -> Iterator[SentinelSet]:
             "sentinel sentinel-pass": PASSWORD,
             "sentinel monitor": f"{SERVICE} 127.0.0.1 {nodes[0].port} 2",
             "sentinel auth-pass": f"{SERVICE} {PASSWORD}",
-            "sentinel down-after-milliseconds": f"{SERVICE} 1000",
+            "sentinel down-after-milliseconds": f"{SERVICE} {SILENT_MS}",
             "sentinel failover-timeout": f"{SERVICE} 2000",
             "sentinel parallel-syncs": f"{SERVICE} 2",
         }

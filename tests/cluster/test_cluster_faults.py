@@ -60,9 +60,9 @@ def test_sessions_of_a_primary_that_died_are_answered_by_postgres(
 
     victim.start()
     wait_until(servers.is_ok, "the cluster is back")
-    wait_until(lambda: is_hit(services, kept_too), "it is used again", 5)
+    wait_until(lambda: is_hit(services, kept_too), "it is used again")
     assert services.changes.pending() == 0
-    wait_until(lambda: all(is_hit(other, live) for live in lives), "all are copied again", 5)
+    wait_until(lambda: all(is_hit(other, live) for live in lives), "all are copied again")
     ended = {lost.token, kept.token, lost_too.token}
     for live in lives:
         assert (find(other, live) == LOGOUT) is (live.token in ended)

@@ -40,24 +40,20 @@ def test_a_failover_logs_nobody_out_and_revives_nobody(
     kept, ended = lives[:5], [lives[5]]
     end(services, lives[5])
     leaving = iter(lives[6:])
-    slowest = 0.0
 
     old = servers.primary()
     old.kill()
     failover = Thread(target=servers.wait_for_failover, args=[old], daemon=True)
     failover.start()
-    while failover.is_alive():  # at least a second: so long a primary must be silent
+    while failover.is_alive():  # for seconds at least: so long a primary must be silent
         for one in islice(leaving, 1):
             end(services, one)
             ended.append(one)
         for live, lives_on in [(kept[0], True), (ended[0], False), (ended[-1], False)]:
             for instance in (services, other):
-                start = time.monotonic()
                 assert is_live(instance, live) is lives_on
-                slowest = max(slowest, time.monotonic() - start)
         time.sleep(0.05)
-    assert slowest < 2  # a few time-outs of a quarter second; then the breaker does not ask
-    assert len(ended) > 5
+    assert len(ended) > 5, "each waits long for a primary that is dead"
 
     for one in leaving:
         end(services, one)
@@ -66,7 +62,7 @@ def test_a_failover_logs_nobody_out_and_revives_nobody(
         assert all(is_live(instance, live) for live in kept)
         assert {find(instance, live) for live in ended} == {LOGOUT}
     # on the new primary copies are trusted again, and those that changes were owed are set
-    wait_until(lambda: is_hit(services, kept[0]) and is_hit(other, kept[0]), "it is used", 10)
+    wait_until(lambda: is_hit(services, kept[0]) and is_hit(other, kept[0]), "it is used")
     assert services.changes.pending() == 0
     for instance in (services, other):
         assert {find(instance, live) for live in ended} == {LOGOUT}
@@ -81,11 +77,11 @@ def test_copies_of_the_old_primary_are_misses_on_the_new(
         assert is_hit(services, live)
     old = servers.primary()
     with old.client() as client:
-        client.wait(2, 1000)  # the replicas have the copies
+        assert client.wait(2, 10_000) == 2  # the replicas have the copies
     old.kill()
     servers.wait_for_failover(old)
     assert len(servers.primary().ask("KEYS", "sess:*")) == 3
-    wait_until(lambda: _answers(services), "the new primary is used", 10)
+    wait_until(lambda: _answers(services), "the new primary is used")
     for live in lives:
         assert not is_hit(services, live)
         assert is_hit(services, live)
@@ -111,7 +107,7 @@ def test_a_demoted_primary_is_left_at_once(
     servers.sentinels[0].ask("SENTINEL", "FAILOVER", "authapp")
     servers.wait_for_failover(old)
     end(services, lives[0])
-    wait_until(lambda: is_hit(other, lives[1]), "the new primary is used", 10)
+    wait_until(lambda: is_hit(other, lives[1]), "the new primary is used")
     for instance in (services, other):
         assert find(instance, lives[0]) == LOGOUT
         assert is_live(instance, lives[1])
@@ -135,10 +131,10 @@ def test_a_primary_that_was_frozen_serves_no_stale_copy(
         old.freeze()
         try:
             servers.wait_for_failover(old)
-            wait_until(lambda: is_hit(busy, kept), "the new primary is used", 10)
+            wait_until(lambda: is_hit(busy, kept), "the new primary is used")
             end(busy, ended)
-            assert busy.changes.pending() == 0
-            wait_until(lambda: servers.have_left(old), "its replicas follow the new primary", 30)
+            wait_until(lambda: busy.changes.pending() == 0, "the new primary takes the fence")
+            wait_until(lambda: servers.have_left(old), "its replicas follow the new primary")
         finally:
             old.thaw()
         assert find(idle, ended) == LOGOUT

@@ -20,13 +20,12 @@ import pytest
 
 from authapp import embedded
 
-from ..instances import FLASK, Instance, serving
+from ..instances import FLASK, Instance, free_port, serving
 from .files import DEPLOY, ROOT, compose, copied_by_dockerfile, read_env
 from .servers import (
     ADMIN_PASSWORD,
     Redis,
     Server,
-    free_port,
     make_secrets,
     needs_redis,
     nginx,

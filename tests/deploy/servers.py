@@ -17,6 +17,7 @@ import redis
 
 from authapp import child_processes, embedded
 
+from ..instances import free_port
 from .files import DEPLOY, adapted, read_env
 
 START_SECONDS = 30.0
@@ -43,12 +44,6 @@ def make_secrets(folder: Path, host: str) -> Path:
         timeout=60,
     )
     return secrets
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class Server:
