@@ -1,5 +1,5 @@
-"""The product as production starts it, and the application alone, for attackers to try: each on a
-database of its own."""
+"""The product as production starts it, but for `app.py`, and the application alone, for attackers to
+try: each on a database of its own."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ def site(
         "WEB_CONCURRENCY": "1",
     }
     log = tmp_path_factory.mktemp("attacks") / "gunicorn.log"
-    with serving("wsgi:app", environment, log) as instance:
+    with serving("tests.attacks.app:app", environment, log) as instance:
         yield Site(instance, url)
 
 

@@ -244,7 +244,7 @@ def test_credentials_put_back_open_nothing(site: Site, writer: redis.Redis) -> N
         assert time.monotonic() < deadline
         site.log_in(email)
         time.sleep(0.05)
-    (key,) = found
+    key = found[0].decode()
     fields: Any = writer.hgetall(key)
     new = "a password of later on"
     change = {"current_password": PASSWORD, "new_password": new}
