@@ -416,7 +416,7 @@ def tls_servers(home: Path) -> Iterator[TlsServers]:
     make += f" -addext subjectAltName=IP:127.0.0.1 -keyout {home}/tls.key -out {certificate}"
     subprocess.run(make.split(), check=True, capture_output=True, timeout=60)
     settings = {"requirepass": PASSWORD, "masterauth": PASSWORD, "save": '""', "appendonly": "no"}
-    in_cluster = {"cluster-enabled": "yes", "cluster-port": str(embedded._free_port())}
+    in_cluster = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
     with ExitStack() as stack:
         cluster_node = _node(stack, home / "cluster-node", settings | in_cluster, kind=TlsNode)
         primary = _node(stack, home / "primary", settings, kind=TlsNode)

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import ExitStack, suppress
-from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,10 +10,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
+import authapp
 from authapp.copy_keys import session_key
 from authapp.errors import StoreUnavailable
-from authapp.services import LOGINS_AT_ONCE, utc_now
+from authapp.services import LOGINS_AT_ONCE, build_services
 
+from ..helpers import Clock
 from .conftest import MakeApp
 from .support import (
     EMAIL,
@@ -223,6 +225,8 @@ def wait_for_zero(scraper: FlaskClient) -> None:
 def test_a_session_answered_from_an_old_copy(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Clock()
+    monkeypatch.setattr(authapp, "build_services", partial(build_services, clock=clock))
     app = make_app(REVALIDATE_SECONDS=60)
     sign_up(app)
     client = browser(app)
@@ -232,8 +236,7 @@ def test_a_session_answered_from_an_old_copy(
     with Away(app):
         assert client.get("/account").status_code == 200
         assert stale() == {}, "while it is fresh it is not counted"
-        later = utc_now() + timedelta(seconds=61)
-        monkeypatch.setattr(services_of(app).sessions, "_clock", lambda: later)
+        clock.forward(61)
         assert client.get("/account").status_code == 200
         assert stale() == {(): 1}
 
