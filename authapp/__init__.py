@@ -43,6 +43,7 @@ from authapp.web.bodies import expect_whole_body
 from authapp.web.csrf import check_origin
 from authapp.web.effects import note_pending, tell_pending
 from authapp.web.error_handlers import register_domain_errors, register_error_answers
+from authapp.web.forward_auth import ForwardAuth, make_forward_auth
 from authapp.web.guards import (
     client,
     current_user,
@@ -52,7 +53,7 @@ from authapp.web.guards import (
     permission_required,
     roles_required,
 )
-from authapp.web.headers import register_security_headers
+from authapp.web.headers import register_security_headers, security_headers
 from authapp.web.health import health
 from authapp.web.pages import pages
 from authapp.web.rate_limits import note_attempt, tell_limit
@@ -146,7 +147,7 @@ class Auth:
 
 
 def create_app(config: Config) -> Flask:
-    """The whole product: the extension, the pages, the API, health and the command line."""
+    """The whole product: the extension, pages, API, forward-auth, health and the command line."""
     configure_logging()
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # by a redirect to whatever host the request names
@@ -159,12 +160,22 @@ def create_app(config: Config) -> Flask:
 
     for blueprint in (pages, admin, api, users_api, api_docs, health):
         app.register_blueprint(blueprint)
+    app.register_blueprint(make_forward_auth(_forward_auth(config, services)))
     register_error_answers(app)
-    register_security_headers(
-        app, config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE
-    )
+    headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
+    register_security_headers(app, headers)
     register_commands(app, config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
     return app
+
+
+def _forward_auth(config: Config, services: Services) -> ForwardAuth:
+    return ForwardAuth(
+        services.sessions,
+        services.tokens,
+        services.access_tokens,
+        config.SESSION_COOKIE_NAME,
+        config.ALLOWED_REDIRECT_HOSTS,
+    )
 
 
 def _without_flask_defaults(app: Flask) -> dict[str, Any]:

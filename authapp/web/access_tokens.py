@@ -1,19 +1,20 @@
 """Reads access tokens from the headers of a request."""
 
-from werkzeug.datastructures import Headers
+from collections.abc import Mapping
+from typing import Any
 
 HEADERS = ("Authorization", "X-Access-Token")
 
 
-def read_access_tokens(headers: Headers) -> frozenset[str]:
+def read_access_tokens(environ: Mapping[str, Any]) -> frozenset[str]:
     """The different access tokens sent, sound or not; one that is sent in both headers is one.
 
     `Authorization` with another scheme than Bearer (RFC 6750, 2.1) is nothing to us.
     """
     found = set()
-    scheme, _, credentials = headers.get("Authorization", "").partition(" ")
+    scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer":
         found.add(credentials.strip(" "))
-    if (token := headers.get("X-Access-Token")) is not None:
+    if (token := environ.get("HTTP_X_ACCESS_TOKEN")) is not None:
         found.add(token.strip(" "))
     return frozenset(found)

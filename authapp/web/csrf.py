@@ -17,14 +17,15 @@ def check_origin(request: Request, cookie_name: str) -> None:
     cookie it needs `X-Requested-With`, which a form can't set and fetch can't send across origins.
     Log-in has no cookie to rely on and is covered the same way. An access token is none that a
     browser adds by itself, so what relies on one, and brings no cookie, may come from anywhere.
+    Forward-auth asks about a request to another app, and changes nothing whatever its method.
 
     Raises:
         CrossOrigin: the request must not act.
     """
-    if request.method in _SAFE_METHODS:
+    if request.method in _SAFE_METHODS or request.blueprint == "forward_auth":
         return
     brings_cookie = cookie_name in request.headers.get("Cookie", "")
-    if read_access_tokens(request.headers) and not brings_cookie:
+    if read_access_tokens(request.environ) and not brings_cookie:
         return
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:

@@ -1,6 +1,6 @@
 """The security headers of every answer of our own application."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from flask import Flask, Response, request
 
@@ -8,7 +8,7 @@ from flask import Flask, Response, request
 AFTER_THE_END = {"Clear-Site-Data": '"cache", "storage"'}
 
 
-def register_security_headers(app: Flask, form_targets: Collection[str], *, secure: bool) -> None:
+def security_headers(form_targets: Collection[str], *, secure: bool) -> dict[str, str]:
     """
     Args:
         form_targets: hosts a form may lead to; browsers hold the redirect after log-in to this too.
@@ -31,6 +31,11 @@ def register_security_headers(app: Flask, form_targets: Collection[str], *, secu
     }
     if secure:
         fixed["Strict-Transport-Security"] = "max-age=31536000"
+    return fixed
+
+
+def register_security_headers(app: Flask, fixed: Mapping[str, str]) -> None:
+    """Adds these to every answer, and keeps all but files from being stored."""
 
     def add(response: Response) -> Response:
         for name, value in fixed.items():

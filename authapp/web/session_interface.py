@@ -189,7 +189,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         name, header = self.get_cookie_name(app), request.headers.get("Cookie", "")
         text = read_cookie(header, name)
         token = self._tokens.check(text) if text else None
-        sent = read_access_tokens(request.headers)
+        sent = read_access_tokens(request.environ)
         return AuthSession(
             lambda: self._find(token, sent),
             token,

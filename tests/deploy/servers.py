@@ -155,11 +155,11 @@ def nginx(folder: Path, secrets: Path, ports: dict[int, int], instances: Sequenc
     return Server(
         [str(program), "-p", str(folder), "-c", str(config), "-g", f"{account}daemon off;"],
         folder / "nginx.log",
-        lambda: all(map(_listens, ports.values())),
+        lambda: all(map(listens, ports.values())),
     )
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except OSError:

@@ -41,6 +41,8 @@ GET    /logged-out.css                    200  200  200  200  200  200  200  200
 GET    /healthz                           200  200  200  200  200  200  200  200  200
 GET    /readyz                            200  200  200  200  200  200  200  200  200
 GET    /metrics                           200  200  200  200  200  200  200  200  200
+GET    /forward-auth/nginx                401  200  200  200  200  200  200  200  401
+GET    /forward-auth/redirect             302  200  200  200  200  200  200  200  302
 GET    /account                           302  200  200  200  200  200  200  200  302
 POST   /account                           302  303  303  303  303  303  303  303  302
 GET    /account/password                  302  200  200  200  200  200  200  200  302
@@ -260,7 +262,7 @@ def test_no_call_is_missing_from_the_table(app: Flask) -> None:
         (method, generic(rule.rule))
         for rule in app.url_map.iter_rules()
         if rule.rule not in outside
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        for method in (rule.methods or {"GET"}) - {"HEAD", "OPTIONS"}  # none are named: any
     }
     assert there_are == {(method, generic(path)) for method, path, _ in ROWS}
     for method, path, _ in ROWS:

@@ -1,0 +1,259 @@
+"""Forward-auth: a proxy asks whether a request to another web app may pass, and whose it is.
+
+Every answer carries all of `Remote-…`, empty where nobody is known: what a proxy copies from it
+then replaces whatever the client sent under these names.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl, quote, urljoin
+
+from flask import Blueprint, Response, g, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.urls import iri_to_uri
+from werkzeug.wsgi import get_host
+
+from authapp.access_tokens import AccessTokens
+from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable
+from authapp.identity import Identity
+from authapp.session_records import Found, Live
+from authapp.sessions import SessionStore
+from authapp.tokens import SessionTokens
+from authapp.web.access_tokens import HEADERS as TOKEN_HEADERS
+from authapp.web.access_tokens import read_access_tokens
+from authapp.web.cookies import read_cookie
+from authapp.web.redirects import HOME, safe_next
+
+NGINX = "/forward-auth/nginx"
+REDIRECT = "/forward-auth/redirect"
+REFUSAL = "authapp.forward_auth.refusal"  # in the WSGI environment: what has been decided already
+
+LOGIN = "/login"
+_LONGEST_NEXT = 2_000  # characters; proxies have 4 KB for all headers of an answer
+
+Headers = list[tuple[str, str]]
+Environ = dict[str, Any]
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the proxy is told."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What is answered as any other error, as a page or problem+json, with `headers` beside."""
+
+    error: AuthappError
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class _Demand:
+    """What the address that the proxy asks says.
+
+    Attributes:
+        roles: any of these is needed; empty: anybody who is signed in may pass.
+        login: the log-in page, where that is on another host than the guarded app.
+    """
+
+    roles: tuple[str, ...] = ()
+    login: str = ""
+    unknown: str = ""
+
+
+class ForwardAuth:
+    """Decides on requests that a proxy asks about. Knows WSGI and no Flask.
+
+    Args:
+        allowed_hosts: other hosts that log-in may lead to, and may be on.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        tokens: SessionTokens,
+        access_tokens: AccessTokens,
+        cookie_name: str,
+        allowed_hosts: Collection[str],
+    ) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._access_tokens = access_tokens
+        self._cookie_name = cookie_name
+        self._allowed_hosts = allowed_hosts
+
+    def answer(self, route: str, environ: Environ) -> Answer | Refusal:
+        """
+        Args:
+            route: NGINX or REDIRECT.
+            environ: of WSGI (PEP 3333), with what a trusted proxy forwarded in its place.
+        """
+        demand = _demand(environ.get("QUERY_STRING", ""))
+        if demand.unknown:
+            return Refusal(InvalidField({demand.unknown: "only role and login are known"}), NOBODY)
+        try:
+            found = self._find(environ)
+        except (StoreUnavailable, Forbidden) as error:
+            return Refusal(error, NOBODY)
+        if isinstance(found, Live):
+            person = found.record.user
+            if demand.roles and not person.has_role(*demand.roles):
+                needed = f"this needs the role {' or '.join(demand.roles)}"
+                return Refusal(Forbidden(needed), identity_headers(person))
+            return Answer(200, [*identity_headers(person), *_FIXED], b"")
+        try:
+            return self._not_signed_in(route, environ, demand)
+        except InvalidField as error:
+            return Refusal(error, NOBODY)
+
+    def _find(self, environ: Environ) -> Found:
+        """Whose request it is. A token that can't be one of ours is of the guarded app.
+
+        Raises:
+            Forbidden: a cookie and a token of ours were sent, or two tokens.
+            StoreUnavailable: nobody could say.
+        """
+        text = read_cookie(environ.get("HTTP_COOKIE", ""), self._cookie_name)
+        token = self._tokens.check(text) if text else None
+        claims = [
+            claim
+            for sent in read_access_tokens(environ)
+            if (claim := self._access_tokens.read(sent)) is not None
+        ]
+        if len(claims) + (token is not None) > 1:
+            raise Forbidden("this says in two ways who is asking")
+        named = claims[0] if claims else token
+        return self._store.find(named) if named else None
+
+    def _not_signed_in(self, route: str, environ: Environ, demand: _Demand) -> Answer:
+        if route == NGINX:
+            status, sent = 401, "HTTP_X_ORIGINAL_URL"
+            if sent not in environ:  # the name in nginx's own guide, for a path
+                sent = "HTTP_X_ORIGINAL_URI"
+        elif _is_browser(environ):
+            method = environ.get("HTTP_X_FORWARDED_METHOD") or environ["REQUEST_METHOD"]
+            # RFC 9110, 15.4: after 303 a browser asks with GET
+            status = 302 if method in {"GET", "HEAD"} else 303
+            sent = "HTTP_X_FORWARDED_URI"
+        else:
+            return Answer(401, [*NOBODY, *_FIXED], _LOG_IN)
+        location = self._login(environ, demand.login, environ.get(sent, ""))
+        return Answer(status, [*NOBODY, *_FIXED, ("Location", location)], _LOG_IN)
+
+    def _login(self, environ: Environ, login: str, original: str) -> str:
+        """Where to log in, to be led back to `original` if log-in may lead there.
+
+        Raises:
+            InvalidField: `login` is on no host that is allowed.
+        """
+        own_host = get_host(environ)
+        origin = f"{environ['wsgi.url_scheme']}://{own_host}"
+        page = str(environ.get("SCRIPT_NAME", "")) + LOGIN
+        target = safe_next(original, self._allowed_hosts, own_host)
+        if login:
+            page = safe_next(login, self._allowed_hosts, own_host)
+            if page == HOME:
+                raise InvalidField({"login": "name a page on this host or an allowed one"})
+            page = iri_to_uri(page)
+            if target != HOME:
+                target = urljoin(origin, target)
+        elif target.startswith(f"{origin}/"):
+            target = target.removeprefix(origin)
+        elif own_host and not target.startswith("/"):  # the browser is on another host than we are
+            page = f"{origin}{page}"
+        if target == HOME:
+            return page
+        onward = quote(target.encode("latin-1"), safe="/")
+        if len(onward) > _LONGEST_NEXT:
+            return page
+        return f"{page}{'&' if '?' in page else '?'}next={onward}"
+
+
+def identity_headers(person: Identity) -> Headers:
+    """What the guarded app learns of a person: UTF-8, without anything that could end a header."""
+    return [
+        ("Remote-User", str(person.id)),
+        ("Remote-Email", _header_text(person.email)),
+        ("Remote-Name", _header_text(person.name)),
+        # a name with a comma would be read as two
+        ("Remote-Groups", _header_text(",".join(r for r in person.roles if "," not in r))),
+    ]
+
+
+def _header_text(value: str) -> str:
+    """As WSGI has it: bytes as Latin-1."""
+    if value.isascii() and value.isprintable():
+        return value
+    return _CONTROLS.sub(" ", value).strip().encode("utf-8", "replace").decode("latin-1")
+
+
+NOBODY: Headers = [(name, "") for name in ("Remote-User", "Remote-Email", "Remote-Name")]
+NOBODY.append(("Remote-Groups", ""))
+
+_FIXED: Headers = [
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    ("Vary", ", ".join(("Cookie", *TOKEN_HEADERS))),
+]
+_LOG_IN = b"Log in first.\n"
+
+
+@lru_cache(maxsize=256)
+def _demand(query: str) -> _Demand:
+    roles, login = [], ""
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "role":
+            roles.append(value)
+        elif name == "login":
+            login = value
+        else:  # mistyped, it must not let everybody pass
+            return _Demand(unknown=name[:50] or "role")
+    return _Demand(tuple(roles), login)
+
+
+def _is_browser(environ: Environ) -> bool:
+    """Whether somebody opens a page, and not a script in one, or a program."""
+    if environ.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate":
+        return False
+    return "text/html" in environ.get("HTTP_ACCEPT", "").lower()
+
+
+def make_forward_auth(guard: ForwardAuth) -> Blueprint:
+    """The two calls, in Flask."""
+    blueprint = Blueprint("forward_auth", __name__)
+
+    def answer(route: str) -> Response:
+        decided = request.environ.pop(REFUSAL, None) or guard.answer(route, request.environ)
+        if isinstance(decided, Refusal):
+            g.identity_headers = decided.headers
+            raise decided.error
+        return Response(decided.body, decided.status, decided.headers)
+
+    @blueprint.get(NGINX)
+    def nginx() -> Response:
+        return answer(NGINX)
+
+    def add_redirect(state: BlueprintSetupState) -> None:
+        endpoint = f"{blueprint.name}.redirect"
+        # `route` can't be told to take any method
+        state.app.url_map.add(state.app.url_rule_class(REDIRECT, endpoint=endpoint))
+        state.app.view_functions[endpoint] = lambda: answer(REDIRECT)
+
+    def add_identity(response: Response) -> Response:
+        for name, value in g.pop("identity_headers", NOBODY):
+            response.headers.setdefault(name, value)
+        return response
+
+    blueprint.record(add_redirect)
+    blueprint.after_request(add_identity)
+    return blueprint

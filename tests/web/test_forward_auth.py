@@ -1,0 +1,408 @@
+"""Forward-auth: who may pass to another web app, as whom, and where the others are sent."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from authapp.errors import StoreUnavailable
+from authapp.session_records import EndReason
+
+from ..access_tokens import forged as forged_access_token
+from ..helpers import CLIENT, await_trust
+from .conftest import MakeApp
+from .support import (
+    COOKIE,
+    EMAIL,
+    PASSWORD,
+    Stores,
+    browser,
+    log_in,
+    program,
+    services_of,
+    sign_up,
+    token_of,
+)
+
+NGINX = "/forward-auth/nginx"
+REDIRECT = "/forward-auth/redirect"
+BOTH = (NGINX, REDIRECT)
+NAMES = ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups")
+PAGE = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+SMUGGLED = {"Remote-User": "root", "Remote-Email": "e@e", "Remote-Name": "e", "Remote-Groups": "e"}
+
+
+def ask(
+    app: Flask, path: str = NGINX, token: str = "", method: str = "GET", **headers: str
+) -> TestResponse:
+    """What a proxy sends for a request of somebody who would like to be somebody else."""
+    sent = SMUGGLED | {name.replace("_", "-"): value for name, value in headers.items()}
+    if token:
+        sent["Cookie"] = f"{COOKIE}={token}"
+    answer = program(app).open(path, method=method, headers=sent)
+    assert "Set-Cookie" not in answer.headers
+    assert "Clear-Site-Data" not in answer.headers
+    if answer.status_code != 405:
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert all(len(answer.headers.getlist(name)) == 1 for name in NAMES)
+    return answer
+
+
+def told(answer: TestResponse) -> dict[str, str]:
+    """Who the guarded app is told is asking."""
+    return {name: answer.headers[name].encode("latin-1").decode() for name in NAMES}
+
+
+def ada(person: str, **others: str) -> dict[str, str]:
+    expected = dict(zip(NAMES, (person, EMAIL, "Ada", "user"), strict=True))
+    return expected | {name.replace("_", "-"): value for name, value in others.items()}
+
+
+def refused(answer: TestResponse, *statuses: int) -> TestResponse:
+    assert answer.status_code in (statuses or (401, 302, 303)), answer.get_data(as_text=True)
+    assert set(told(answer).values()) == {""}
+    return answer
+
+
+@pytest.fixture
+def token(signed_in: FlaskClient) -> str:
+    """Of Ada's session, which has a copy."""
+    assert signed_in.get("/api/v1/me").status_code == 200
+    return token_of(signed_in)
+
+
+def access_token(app: Flask, email: str = EMAIL) -> str:
+    body = {"email": email, "password": PASSWORD}
+    found: str = program(app).post("/api/v1/tokens", json=body).get_json()["access_token"]
+    return found
+
+
+# -- who may pass ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_who_is_signed_in_passes_as_themselves(
+    app: Flask, token: str, person: str, stores: Stores, path: str
+) -> None:
+    with stores.counted() as cost:
+        answer = ask(app, path, token)
+    assert (answer.status_code, told(answer)) == (200, ada(person))
+    assert (cost.redis, cost.sql) == (1, [])
+    assert {"Cookie", "Authorization", "X-Access-Token"} <= set(answer.vary)
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_a_program_passes_with_its_access_token(app: Flask, person: str, path: str) -> None:
+    sound = access_token(app)
+    for headers in ({"Authorization": f"Bearer {sound}"}, {"X-Access-Token": sound}):
+        answer = ask(app, path, **headers)
+        assert (answer.status_code, told(answer)) == (200, ada(person))
+    refused(ask(app, path, Authorization=f"Bearer {forged_access_token(sound)}"))
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_two_identities_are_none(app: Flask, token: str, person: str, path: str) -> None:
+    refused(ask(app, path, token, X_Access_Token=access_token(app)), 403)
+    two = {"X_Access_Token": access_token(app), "Authorization": f"Bearer {access_token(app)}"}
+    refused(ask(app, path, **two), 403)
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_tokens_of_the_guarded_app_are_its_own_business(
+    app: Flask, token: str, person: str, path: str
+) -> None:
+    for theirs in ("Bearer theirs", "Bearer a.b.c", "Basic YTpi", "Bearer"):
+        answer = ask(app, path, token, Authorization=theirs)
+        assert (answer.status_code, told(answer)) == (200, ada(person))
+        refused(ask(app, path, Authorization=theirs))
+
+
+def end_by_log_out(app: Flask, client: FlaskClient, _person: str) -> None:
+    client.post("/logout")
+
+
+def end_by_deactivation(app: Flask, _client: FlaskClient, person: str) -> None:
+    users = services_of(app).authentication
+    users.set_active(person, active=False, actor=None)  # type: ignore[arg-type]  # text will do
+
+
+def end_by_admin(app: Flask, client: FlaskClient, person: str) -> None:
+    live = services_of(app).sessions.of_user(person)  # type: ignore[arg-type]  # as above
+    for session in live:
+        services_of(app).sessions.end_one(
+            person,  # type: ignore[arg-type]  # as above
+            session.id,
+            EndReason.REVOKED_BY_ADMIN,
+            CLIENT,
+        )
+
+
+@pytest.mark.parametrize("end", [end_by_log_out, end_by_deactivation, end_by_admin])
+def test_whose_session_ended_is_stopped_at_once(
+    app: Flask, signed_in: FlaskClient, token: str, person: str, stores: Stores, end: Any
+) -> None:
+    assert [ask(app, path, token).status_code for path in BOTH] == [200, 200]
+    end(app, signed_in, person)
+    for path in BOTH:
+        refused(ask(app, path, token))
+    with stores.counted() as cost:
+        refused(ask(app, NGINX, token))
+    assert (cost.redis, cost.sql) == (1, [])
+
+
+MALFORMED = {
+    "short": "x",
+    "of the right length": "A" * 64,
+    "another spelling": "+" * 64,
+    "long": "A" * 8_000,
+    "no ASCII": "\xe9" * 64,
+}
+
+
+@pytest.mark.parametrize("path", [*BOTH, "/api/v1/me"])
+def test_a_forged_token_is_refused_without_asking_anybody(
+    app: Flask, token: str, stores: Stores, path: str
+) -> None:
+    flipped = token[:20] + ("B" if token[20] == "A" else "A") + token[21:]
+    with stores.counted() as cost:
+        for text in (*MALFORMED.values(), flipped, token[::-1]):
+            headers = {"Cookie": f"{COOKIE}={text}"}
+            answer = program(app).get(path, headers=headers)
+            assert answer.status_code == 401
+            answer = program(app).get(path, headers={"Authorization": f"Bearer {text}"})
+            assert answer.status_code == 401
+    assert (cost.redis, cost.sql) == (0, [])
+
+
+# -- roles -----------------------------------------------------------------------------------------
+
+ROLES = {
+    "role=user": 200,
+    "role=admin&role=user": 200,
+    "role=user&role=user": 200,
+    "role=admin": 403,
+    "role=admin&role=auditor": 403,
+    "role=": 403,
+    "role=user,admin": 403,
+    "role=USER": 403,
+    "role=%75ser": 200,
+}
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_any_of_the_roles_is_needed(app: Flask, token: str, person: str, path: str) -> None:
+    for query, status in ROLES.items():
+        answer = ask(app, f"{path}?{query}", token)
+        assert (answer.status_code, told(answer)) == (status, ada(person)), query
+        refused(ask(app, f"{path}?{query}"))
+
+
+@pytest.mark.parametrize("path", BOTH)
+@pytest.mark.parametrize("query", ["roles=admin", "Role=admin", "role=user&x=1", "admin", "=x"])
+def test_what_is_mistyped_lets_nobody_pass(app: Flask, token: str, path: str, query: str) -> None:
+    refused(ask(app, f"{path}?{query}", token), 400)
+
+
+# -- what the guarded app is told ------------------------------------------------------------------
+
+PEOPLE = {
+    "Ädä Łovelace": "Ädä Łovelace",
+    "愛": "愛",
+    "A\r\nRemote-Groups: admin": "A Remote-Groups: admin",
+    "A\nB\rC\tD\x7fE\x85F": "A B C D E F",
+    " A ": "A",
+    "": "",
+    "\x1b[2J": "[2J",
+}
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_a_name_can_not_become_a_header(
+    app: Flask, token: str, person: str, stores: Stores, path: str
+) -> None:
+    for name, expected in PEOPLE.items():
+        stores.sql("UPDATE users SET name = %s", name)
+        stores.redis.flushall()
+        answer = ask(app, path, token)
+        assert answer.status_code == 200
+        assert told(answer)["Remote-Name"].strip() == expected
+        assert told(answer)["Remote-Groups"] == "user"
+
+
+def test_groups_are_the_roles_and_none_is_read_as_two(app: Flask, stores: Stores) -> None:
+    stores.sql(
+        "INSERT INTO roles (id, name, description, permissions)"
+        " VALUES (98, 'auditor,admin', '', '{}'), (99, 'ops', '', '{}')"
+    )
+    try:
+        sign_up(app, roles=["user", "ops", "auditor,admin"])
+        client = browser(app)
+        log_in(client)
+        answer = ask(app, NGINX, token_of(client))
+        assert told(answer)["Remote-Groups"] == "ops,user"
+    finally:
+        stores.clear()
+        stores.sql("DELETE FROM roles WHERE id IN (98, 99)")
+
+
+# -- where the others are sent ---------------------------------------------------------------------
+
+
+def test_nginx_is_told_where_to_log_in(app: Flask) -> None:
+    answer = refused(ask(app, NGINX), 401)
+    assert answer.headers["Location"] == "/login"
+    assert program(app).get(answer.headers["Location"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "forwarded", "status"),
+    [("GET", "", 302), ("GET", "HEAD", 302), ("GET", "POST", 303), ("POST", "", 303)],
+)
+def test_browsers_are_sent_to_log_in(app: Flask, sent: str, forwarded: str, status: int) -> None:
+    headers = PAGE | ({"X-Forwarded-Method": forwarded} if forwarded else {})
+    answer = refused(ask(app, REDIRECT, method=sent, **headers), status)
+    assert answer.headers["Location"] == "/login"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Accept": "*/*"},
+        {"Accept": "application/json"},
+        {},
+        PAGE | {"Sec-Fetch-Mode": "cors"},
+    ],
+)
+def test_programs_and_scripts_are_told_no(app: Flask, headers: dict[str, str]) -> None:
+    answer = refused(ask(app, REDIRECT, **headers), 401)
+    assert "Location" not in answer.headers
+
+
+ALLOWED = "app.example.org"
+# what was asked for → where to log in, and what log-in leads to
+WAYS = {
+    "/notes?x=1&y=ü": ("/login", "/notes?x=1&y=ü"),
+    "http://localhost/notes": ("/login", "/notes"),
+    f"https://{ALLOWED}/notes?x=%2F": ("http://localhost/login", f"https://{ALLOWED}/notes?x=%2F"),
+    f"https://{ALLOWED}": ("http://localhost/login", f"https://{ALLOWED}"),
+    "": ("/login", None),
+    "/": ("/login", None),
+    "//e.example/": ("/login", None),
+    "/\\e.example": ("/login", None),
+    "https://e.example/": ("/login", None),
+    f"https://{ALLOWED}@e.example/": ("/login", None),
+    f"https://{ALLOWED}.e.example/": ("/login", None),
+    "javascript:alert(1)": ("/login", None),
+    "/\tx": ("/login", None),
+    "/" + "x" * 5_000: ("/login", None),
+}
+
+
+def onward(answer: TestResponse) -> tuple[str, str | None]:
+    """Where to log in, and what that leads to."""
+    assert len(answer.headers.getlist("Location")) == 1
+    assert answer.headers["Location"].isascii()
+    parts = urlsplit(answer.headers["Location"])
+    (target,) = parse_qs(parts.query, strict_parsing=True)["next"] if parts.query else (None,)
+    return parts._replace(query="").geturl(), target
+
+
+def test_after_log_in_people_get_where_they_were_going(make_app: MakeApp) -> None:
+    app = make_app(ALLOWED_REDIRECT_HOSTS=ALLOWED)
+    for original, expected in WAYS.items():
+        wire = original.encode().decode("latin-1")  # as WSGI has it
+        assert onward(ask(app, NGINX, X_Original_URL=wire)) == expected, original
+        if original.startswith("/") and len(original) < 5_000:
+            assert onward(ask(app, NGINX, X_Original_URI=wire)) == expected, original
+            answer = ask(app, REDIRECT, X_Forwarded_Uri=wire, **PAGE)
+            assert onward(answer) == expected, original
+    sign_up(app)
+    location = ask(app, NGINX, X_Original_URL=f"https://{ALLOWED}/notes?x=1").headers["Location"]
+    answer = browser(app).post(location, data={"email": EMAIL, "password": PASSWORD})
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"https://{ALLOWED}/notes?x=1")
+
+
+def test_behind_a_proxy_our_host_is_the_one_it_forwards(make_app: MakeApp) -> None:
+    app = make_app(TRUSTED_PROXY_HOPS=1, ALLOWED_REDIRECT_HOSTS="auth.example.org")
+    traefik = {
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": ALLOWED,
+        "X-Forwarded-Uri": "/notes?x=1",
+        **PAGE,
+    }
+    assert onward(ask(app, REDIRECT, **traefik)) == ("/login", "/notes?x=1")
+    elsewhere = f"{REDIRECT}?role=user&login=https://auth.example.org/login"
+    assert onward(ask(app, elsewhere, **traefik)) == (
+        "https://auth.example.org/login",
+        f"https://{ALLOWED}/notes?x=1",
+    )
+    for there in ("https://e.example/login", "//e.example", "javascript:alert(1)", "", "\x00"):
+        answer = ask(app, f"{REDIRECT}?login={there}", **traefik)
+        assert urlsplit(answer.headers.get("Location", "")).netloc == "", there
+    nginx = {
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "auth.example.org",
+        "X-Original-URL": "https://auth.example.org/notes",
+    }
+    assert onward(ask(app, NGINX, **nginx)) == ("/login", "/notes")
+
+
+# -- any method, from anywhere ---------------------------------------------------------------------
+
+
+def test_a_request_of_any_kind_may_be_asked_about(app: Flask, token: str) -> None:
+    """It is the guarded app's business what it does with a request from another site."""
+    for method in ("HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"):
+        sent = {"Sec-Fetch-Site": "cross-site", "Origin": "https://e.example"}
+        assert ask(app, REDIRECT, token, method, **sent).status_code == 200, method
+        refused(ask(app, REDIRECT, method=method, **sent), 401)
+    assert ask(app, NGINX, token, "HEAD").status_code == 200
+    assert ask(app, NGINX, method="POST").status_code == 405
+
+
+# -- when stores are away --------------------------------------------------------------------------
+
+
+@contextmanager
+def away(app: Flask, *stores: str) -> Iterator[None]:
+    """None of these is asked while the block lasts."""
+    services = services_of(app)
+    breakers = {"redis": services.cache.breaker, "postgres": services.database.breaker}
+
+    def fail() -> None:
+        raise StoreUnavailable("tests")
+
+    with ExitStack() as stack:
+        for name in stores:
+            stack.callback(setattr, breakers[name], "recover", breakers[name].recover)
+            breakers[name].recover = fail
+            breakers[name].open()
+        yield
+    await_trust(services)
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_who_is_signed_in_passes_while_one_store_is_away(
+    app: Flask, token: str, person: str, path: str
+) -> None:
+    for store in ("redis", "postgres"):
+        with away(app, store):
+            answer = ask(app, path, token)
+        assert (answer.status_code, told(answer)) == (200, ada(person)), store
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_when_nobody_can_say_nobody_is_logged_out(app: Flask, token: str, path: str) -> None:
+    with away(app, "redis", "postgres"):
+        for headers in (PAGE, {"Accept": "application/json"}):
+            answer = refused(ask(app, path, token, **headers), 503)
+            assert int(answer.headers["Retry-After"]) > 0
+            assert "Location" not in answer.headers
+        refused(ask(app, path, "A" * 64))  # arithmetic says no
+        refused(ask(app, path))
+    assert ask(app, path, token).status_code == 200
