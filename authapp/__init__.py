@@ -13,14 +13,15 @@ Read this file top to bottom to know how the product is put together:
     assembly        services, doctor/, schema, observability
     edges           web/, cli, embedded, child_processes, launcher
 
-A request flows guard → `SessionStore.find` → `Identity` → view. A log-in flows page or API →
-`Authentication.log_in` → stores → the one place that starts a session → cookie. Imports point
-down only; `docs/architecture.md` says why.
+A request flows guard → `SessionStore.find` → `Identity` → view; one of a proxy that asks
+(`web/forward_auth.py`) is answered in front of Flask (`web/verify_lane.py`). A log-in flows page or
+API → `Authentication.log_in` → stores → the one place that starts a session → cookie. Imports
+point down only; `docs/architecture.md` says why.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, request, url_for
 from flask_bootstrap import Bootstrap5
@@ -60,6 +61,10 @@ from authapp.web.rate_limits import note_attempt, tell_limit
 from authapp.web.request_log import register_request_log
 from authapp.web.session_interface import SessionInterface
 from authapp.web.users_api import users_api
+from authapp.web.verify_lane import VerifyLane
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 __all__ = [
     "Auth",
@@ -153,29 +158,39 @@ def create_app(config: Config) -> Flask:
     app.url_map.merge_slashes = False  # by a redirect to whatever host the request names
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
-    register_request_log(app, behind_proxy=config.TRUSTED_PROXY_HOPS > 0)
+    behind_proxy = config.TRUSTED_PROXY_HOPS > 0
+    register_request_log(app, behind_proxy=behind_proxy)
     services = Auth(app, config).services
     Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
 
-    for blueprint in (pages, admin, api, users_api, api_docs, health):
-        app.register_blueprint(blueprint)
-    app.register_blueprint(make_forward_auth(_forward_auth(config, services)))
-    register_error_answers(app)
-    headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
-    register_security_headers(app, headers)
-    register_commands(app, config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
-    return app
-
-
-def _forward_auth(config: Config, services: Services) -> ForwardAuth:
-    return ForwardAuth(
+    forward_auth = ForwardAuth(
         services.sessions,
         services.tokens,
         services.access_tokens,
         config.SESSION_COOKIE_NAME,
         config.ALLOWED_REDIRECT_HOSTS,
     )
+    for blueprint in (pages, admin, api, users_api, api_docs, health):
+        app.register_blueprint(blueprint)
+    app.register_blueprint(make_forward_auth(forward_auth))
+    register_error_answers(app)
+    headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
+    register_security_headers(app, headers)
+    _put_in_front(
+        app, lambda inner: VerifyLane(inner, forward_auth, headers, behind_proxy=behind_proxy)
+    )
+    register_commands(app, config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
+    return app
+
+
+def _put_in_front(app: Flask, layer: "Callable[[WSGIApplication], WSGIApplication]") -> None:
+    """In front of Flask, and behind what believes the proxies."""
+    outer = app.wsgi_app
+    if isinstance(outer, ProxyFix):
+        outer.app = layer(outer.app)
+    else:
+        app.wsgi_app = layer(outer)  # type: ignore[method-assign, assignment]
 
 
 def _without_flask_defaults(app: Flask) -> dict[str, Any]:

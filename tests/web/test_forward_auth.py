@@ -1,4 +1,7 @@
-"""Forward-auth: who may pass to another web app, as whom, and where the others are sent."""
+"""Forward-auth: who may pass to another web app, as whom, and where the others are sent.
+
+All of it holds for the lane in front of Flask, and for Flask without it.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from authapp.errors import StoreUnavailable
 from authapp.session_records import EndReason
+from authapp.web.verify_lane import VerifyLane
 
 from ..access_tokens import forged as forged_access_token
 from ..helpers import CLIENT, await_trust
@@ -28,6 +32,7 @@ from .support import (
     sign_up,
     token_of,
 )
+from .test_metrics import Growth
 
 NGINX = "/forward-auth/nginx"
 REDIRECT = "/forward-auth/redirect"
@@ -35,6 +40,14 @@ BOTH = (NGINX, REDIRECT)
 NAMES = ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups")
 PAGE = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 SMUGGLED = {"Remote-User": "root", "Remote-Email": "e@e", "Remote-Name": "e", "Remote-Groups": "e"}
+
+
+@pytest.fixture(autouse=True, params=["lane", "flask"])
+def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What answers."""
+    if request.param == "flask":
+        monkeypatch.setattr(VerifyLane, "__call__", lambda lane, *args: lane._app(*args))
+    return str(request.param)
 
 
 def ask(
@@ -406,3 +419,96 @@ def test_when_nobody_can_say_nobody_is_logged_out(app: Flask, token: str, path: 
         refused(ask(app, path, "A" * 64))  # arithmetic says no
         refused(ask(app, path))
     assert ask(app, path, token).status_code == 200
+
+
+# -- the lane --------------------------------------------------------------------------------------
+
+
+def of_every_kind(app: Flask, token: str, sound: str) -> Iterator[TestResponse]:
+    """An answer for each thing that can be said."""
+    for path in (*BOTH, *(f"{path}?role=admin" for path in BOTH), f"{NGINX}?x=1"):
+        for who in ({}, {"X-Access-Token": sound}, {"X-Access-Token": "x"}):
+            for how in (PAGE, {"Accept": "application/json"}):
+                yield ask(app, path, **who, **how)
+        for cookie in (token, "x", "A" * 64, token[::-1]):
+            yield ask(app, path, cookie, X_Original_URL="/notes", X_Forwarded_Uri="/notes", **PAGE)
+        yield ask(app, path, token, "HEAD")
+    with away(app, "redis", "postgres"):
+        for path in BOTH:
+            yield ask(app, path, token)
+
+
+def whole(answer: TestResponse) -> tuple[int, list[tuple[str, str]], str]:
+    """All of an answer but the id of the request."""
+    request_id = answer.headers["X-Request-ID"]
+    assert len(request_id) == 32
+    headers = [(k.lower(), v) for k, v in answer.headers if v != request_id]
+    return answer.status_code, sorted(headers), answer.text.replace(request_id, "")
+
+
+def test_the_lane_says_what_flask_says(
+    app: Flask, token: str, monkeypatch: pytest.MonkeyPatch, through: str
+) -> None:
+    if through == "flask":
+        return
+    sound = access_token(app)
+    by_lane = list(map(whole, of_every_kind(app, token, sound)))
+    monkeypatch.setattr(VerifyLane, "__call__", lambda lane, *args: lane._app(*args))
+    assert by_lane == list(map(whole, of_every_kind(app, token, sound)))
+    assert {status for status, *_ in by_lane} == {200, 302, 400, 401, 403, 503}
+
+
+def test_what_is_plain_never_gets_to_flask(
+    app: Flask, token: str, monkeypatch: pytest.MonkeyPatch, through: str
+) -> None:
+    if through == "flask":
+        return
+    monkeypatch.setattr(Flask, "full_dispatch_request", None)
+    for path in BOTH:
+        assert ask(app, path, token).status_code == 200
+        refused(ask(app, path))
+        refused(ask(app, path, "x", **PAGE))
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_what_was_decided_is_not_decided_twice(
+    app: Flask, token: str, stores: Stores, path: str
+) -> None:
+    with stores.counted() as cost:
+        assert ask(app, f"{path}?role=admin", token).status_code == 403
+    assert (cost.redis, cost.sql) == (1, [])
+
+
+def test_nobody_can_send_what_was_decided(app: Flask) -> None:
+    for name in ("authapp.forward_auth.refusal", "Authapp-Forward-Auth-Refusal"):
+        refused(ask(app, NGINX, **{name: "x"}), 401)
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_it_is_counted_and_logged_as_all_requests_are(
+    app: Flask, token: str, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = Growth(program(app), "authapp_requests_total")
+    timed = Growth(program(app), "authapp_request_seconds_count")
+    caplog.clear()
+    answers = [ask(app, path, token), ask(app, path), ask(app, f"{path}?role=admin", token)]
+    logged: list[Any] = [
+        record.msg for record in caplog.records if record.name == "authapp.request"
+    ]
+    assert counted()[("GET", path, "200")] == 1
+    assert counted()[("GET", path, "401")] == 1
+    assert counted()[("GET", path, "403")] == 1
+    assert timed()[(path,)] == 3
+    assert [(line["route"], line["status"], line["request_id"]) for line in logged] == [
+        (path, answer.status_code, answer.headers["X-Request-ID"]) for answer in answers
+    ]
+    for method in ("X1", "X2"):
+        refused(ask(app, REDIRECT, method=method), 401)
+    grown = {labels[0] for labels in counted() if labels[1] == REDIRECT}
+    assert grown <= {"GET", "other"}
+
+
+def test_the_id_of_a_trusted_proxy_is_taken(make_app: MakeApp) -> None:
+    for hops, expected in ((1, True), (0, False)):
+        answer = ask(make_app(TRUSTED_PROXY_HOPS=hops), NGINX, X_Request_ID="a-1")
+        assert (answer.headers["X-Request-ID"] == "a-1") is expected
