@@ -7,10 +7,10 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench clean
+.PHONY: help install run test lint format bench bench-quick clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
 
 install: $(INSTALLED) ## .venv with everything the rest needs
 
@@ -30,8 +30,11 @@ format: $(INSTALLED) ## lay the code out, sort imports
 	$(VENV)/bin/ruff check --select I --fix
 	$(VENV)/bin/ruff format
 
-bench: $(INSTALLED) ## the benchmarks
+bench: $(INSTALLED) ## what a session check costs beside peers (needs wrk); writes docs/benchmark.*
 	@$(PYTHON) -m benchmarks
+
+bench-quick: $(INSTALLED) ## the same in less than two minutes; writes var/bench/
+	@$(PYTHON) -m benchmarks --quick
 
 clean: ## remove what make made; accounts and sessions in var/ stay, unless you say DATA=1
 	rm -rf $(VENV) build dist test-artifacts *.egg-info

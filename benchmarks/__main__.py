@@ -1,116 +1,123 @@
-"""What a session check costs beside an answer that asks nothing, on one gunicorn worker."""
+"""What a session check costs, beside peers made of public packages.
 
-import http.client
+All contests take turns, round by round, as the machine's speed drifts; ratios are of one round.
+"""
+
+import argparse
 import json
 import os
-import statistics
+import platform
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from authapp import embedded, schema
+from authapp import embedded
+from benchmarks import report, servers
+from benchmarks.contests import Contest, contests
+from benchmarks.servers import KEPT, ROOT, BenchmarkError, say
 
-ROUNDS = 5
-REQUESTS = 1_000
-PORT = 8077
-ACCOUNT = {"email": "bench@example.org", "password": "correct horse battery"}
-JSON = {"Content-Type": "application/json"}
-
-
-def main() -> None:
-    with _served() as connection:
-        _send(connection, "POST", "/api/v1/signup", 201, JSON, ACCOUNT)
-        cookie = _send(connection, "POST", "/api/v1/login", 200, JSON, ACCOUNT).split(";")[0]
-        name, _, token = cookie.partition("=")
-        forged = f"{name}={token[:-4]}AAAA"
-        cases = {
-            "no session asked for (/healthz)": ("/healthz", 200, {}),
-            "live session (/api/v1/me)": ("/api/v1/me", 200, {"Cookie": cookie}),
-            "forged token (/api/v1/me)": ("/api/v1/me", 401, {"Cookie": forged}),
-        }
-        seconds: dict[str, list[float]] = {case: [] for case in cases}
-        for _ in range(ROUNDS):  # in turn, for the machine's speed drifts
-            for case, (path, status, headers) in cases.items():
-                started = time.perf_counter()
-                for _ in range(REQUESTS):
-                    _send(connection, "GET", path, status, headers)
-                seconds[case].append((time.perf_counter() - started) / REQUESTS)
-    base = seconds["no session asked for (/healthz)"]
-    _say(f"{'one client, one worker':34} {'us/request':>10} {'speed, ratio to the first':>26}")
-    for case, times in seconds.items():
-        ratios = [first / own for first, own in zip(base, times, strict=True)]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        _say(f"{case:34} {statistics.median(times) * 1e6:10.0f} {ratio:>26}")
-    _say(f"median and spread of {ROUNDS} alternating rounds of {REQUESTS} requests")
+CONNECTIONS = 8
+PASSWORD = "benchmark"
 
 
-def _send(
-    connection: http.client.HTTPConnection,
-    method: str,
-    path: str,
-    status: int,
-    headers: dict[str, str],
-    body: dict[str, str] | None = None,
-) -> str:
-    """Gives the Set-Cookie header. An answer that is not the expected one ends the run."""
-    connection.request(method, path, json.dumps(body) if body else None, headers)
-    answer = connection.getresponse()
-    text = answer.read()
-    if answer.status != status:
-        sys.exit(f"{method} {path} answered {answer.status}, not {status}: {text[:200]!r}")
-    return answer.headers.get("Set-Cookie", "")
+@dataclass(frozen=True)
+class Effort:
+    """How long it takes."""
+
+    rounds: int
+    seconds: int
 
 
-@contextmanager
-def _served() -> Iterator[http.client.HTTPConnection]:
+FULL, QUICK = Effort(5, 3), Effort(3, 1)
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="in less than two minutes")
+    parser.add_argument("--only", default="", help="those with this in their names, and the bare")
+    chosen = parser.parse_args(arguments)
+    if shutil.which("wrk") is None:
+        raise BenchmarkError("wrk makes the load, and is not here: apt-get install wrk")
+    pinned = servers.apart()
+    KEPT.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="authapp-bench-") as directory,
+        tempfile.TemporaryDirectory(prefix="authapp-bench-", ignore_cleanup_errors=True) as path,
         embedded.private_socket_dir() as sockets,
-        embedded.PostgreSQL.start(Path(directory, "pg"), sockets, "bench") as postgres,
-        embedded.Valkey.start(Path(directory, "valkey"), sockets, "bench") as valkey,
     ):
-        schema.upgrade(postgres.url)
-        environment = os.environ | {
-            "DATABASE_URL": postgres.url,
-            "REDIS_URL": valkey.url,
-            "SECRET_KEY": "benchmark-" * 5,
-            "PASSWORD_PEPPER": "benchmark-" * 5,
-            "SESSION_COOKIE_SECURE": "0",
-            "PORT": str(PORT),
-            "WEB_CONCURRENCY": "1",
-        }
-        with open(Path(directory, "log"), "w") as log:
-            server = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "wsgi:app"], env=environment, stderr=log
-            )
-            try:
-                yield _connected()
-            finally:
-                server.terminate()
-                server.wait(30)
+        folder = Path(path)
+        os.chmod(folder, 0o711)  # as root the servers run as another account
+        with (
+            embedded.PostgreSQL.start(folder / "pg", sockets, PASSWORD, tcp=True) as postgres,
+            embedded.Valkey.start(folder / "valkey", sockets, PASSWORD, tcp=True) as valkey,
+            contests(postgres.url, valkey.url, folder, pinned=pinned) as found,
+        ):
+            measured = measure(_chosen(found, chosen.only), QUICK if chosen.quick else FULL)
+    result = report.Result(_machine(pinned=pinned), measured)
+    say(report.table(result))
+    whole = not (chosen.quick or chosen.only)
+    place = ROOT / "docs" if whole else KEPT
+    (place / "benchmark.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+    (place / "benchmark.svg").write_text(report.picture(result))
+    say(f"written: {place.relative_to(ROOT)}/benchmark.json and benchmark.svg")
 
 
-def _connected() -> http.client.HTTPConnection:
-    deadline = time.monotonic() + 30
-    while True:
-        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
-        try:
-            connection.connect()
-        except OSError:
-            if time.monotonic() > deadline:
-                sys.exit("the server did not start")
-            time.sleep(0.1)
-        else:
-            return connection
+def _chosen(found: Sequence[Contest], part: str) -> list[Contest]:
+    return [one for one in found if one.name.startswith("bare") or part in one.name]
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
+def measure(found: list[Contest], effort: Effort) -> list[report.Measured]:
+    for contest in found:
+        contest.check()
+        _load(contest, 1)  # warm
+        contest.check()
+    taken: dict[str, list[report.Sample]] = {contest.name: [] for contest in found}
+    for number in range(effort.rounds):
+        for contest in found[number % len(found) :] + found[: number % len(found)]:
+            taken[contest.name].append(_load(contest, effort.seconds))
+        say(f"round {number + 1} of {effort.rounds}")
+    return [report.Measured(one.name, one.does, tuple(taken[one.name])) for one in found]
+
+
+def _load(contest: Contest, seconds: int) -> report.Sample:
+    before = contest.server.cpu_seconds()
+    headers = [
+        word for name, value in contest.headers.items() for word in ("-H", f"{name}: {value}")
+    ]
+    said = subprocess.run(
+        [
+            *("wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s"),
+            *("-s", str(Path(__file__).with_name("load.lua")), *headers),
+            f"http://127.0.0.1:{contest.server.port}{contest.path}",
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=seconds + 60,
+    )
+    told = json.loads(said.stdout.strip().splitlines()[-1])
+    refused = told["requests"] if contest.status >= 400 else 0
+    if told["refused"] != refused or told["failed"] or not told["requests"]:
+        raise BenchmarkError(f"{contest.name}: not all answers were as expected: {told}")
+    used = contest.server.cpu_seconds() - before
+    return report.Sample(
+        per_second=told["requests"] / told["seconds"],
+        p50_ms=told["p50_ms"],
+        p99_ms=told["p99_ms"],
+        cpu_us=used / told["requests"] * 1e6,
+    )
+
+
+def _machine(*, pinned: bool) -> str:
+    how = "server on a core of its own" if pinned else "not pinned"
+    return f"{os.cpu_count()} cores, {how}, Python {platform.python_version()}, one worker"
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main(sys.argv[1:])
+    except BenchmarkError as error:
+        sys.exit(f"benchmark: {error}")

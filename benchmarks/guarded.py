@@ -1,0 +1,22 @@
+"""A Flask app of somebody else with `Auth`: a page for who is signed in, and one that asks who."""
+
+import os
+
+from flask import Flask
+
+from authapp import Auth, current_user, login_required
+
+app = Flask(__name__)
+app.config.update({name: os.environ[name] for name in os.environ if name.isupper()})
+Auth(app)
+
+
+@app.get("/page")
+@login_required
+def page() -> dict[str, str]:
+    return {"name": "Ada"}
+
+
+@app.get("/who")
+def who() -> dict[str, str]:
+    return {"name": current_user.name}

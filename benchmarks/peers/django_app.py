@@ -1,0 +1,61 @@
+"""Django's sessions in its cache (Redis) and its auth with the user from Postgres; no more."""
+
+import os
+from urllib.parse import urlsplit
+
+import django
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import JsonResponse
+from django.urls import path
+
+database = urlsplit(os.environ["DATABASE_URL"])
+settings.configure(
+    SECRET_KEY="benchmark-" * 5,
+    ALLOWED_HOSTS=["127.0.0.1"],
+    ROOT_URLCONF=__name__,
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
+    MIDDLEWARE=[
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ],
+    SESSION_ENGINE="django.contrib.sessions.backends.cache",
+    CACHES={
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": os.environ["REDIS_URL"],
+        }
+    },
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": database.path.strip("/"),
+            "USER": database.username,
+            "PASSWORD": database.password,
+            "HOST": database.hostname,
+            "PORT": database.port,
+            "CONN_MAX_AGE": None,
+        }
+    },
+)
+django.setup()
+
+from django.contrib.auth import get_user_model, login  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+
+
+def log_in(request):
+    call_command("migrate", verbosity=0)
+    user, _ = get_user_model().objects.get_or_create(username="ada", first_name="Ada")
+    login(request, user)
+    return JsonResponse({})
+
+
+def me(request):
+    if not request.user.is_authenticated:
+        return JsonResponse({}, status=401)
+    return JsonResponse({"name": request.user.first_name})
+
+
+urlpatterns = [path("login", log_in), path("me", me)]
+app = get_wsgi_application()

@@ -1,0 +1,59 @@
+"""Flask-Session in Redis, Flask-Login, the user by SQLAlchemy: as their guides say."""
+
+import os
+
+import redis
+from flask import Flask
+from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
+from flask_session import Session
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, scoped_session, sessionmaker
+
+url = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg2://")
+engine = create_engine(url, pool_size=10, pool_pre_ping=True)
+db = scoped_session(sessionmaker(engine))
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(UserMixin, Base):
+    __tablename__ = "bench_users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+app = Flask(__name__)
+app.secret_key = "benchmark-" * 5
+app.config["SESSION_TYPE"] = "redis"
+app.config["SESSION_REDIS"] = redis.Redis.from_url(os.environ["REDIS_URL"])
+app.config["SESSION_REFRESH_EACH_REQUEST"] = False
+Session(app)
+logins = LoginManager(app)
+
+
+@logins.user_loader
+def load(user_id):
+    return db.get(User, int(user_id))
+
+
+@app.teardown_appcontext
+def give_back(_error):
+    db.remove()
+
+
+@app.post("/login")
+def login():
+    Base.metadata.create_all(engine)
+    if db.get(User, 1) is None:
+        db.add(User(id=1, name="Ada"))
+        db.commit()
+    login_user(db.get(User, 1))
+    return {}
+
+
+@app.get("/me")
+@login_required
+def me():
+    return {"name": current_user.name}

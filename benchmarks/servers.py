@@ -1,0 +1,210 @@
+"""The servers that are compared: how each is installed, started and asked."""
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PEERS = Path(__file__).parent / "peers"
+KEPT = ROOT / "var" / "bench"  # what is installed for peers
+START_SECONDS = 60.0
+SERVER_CPU = 0
+
+
+class BenchmarkError(Exception):
+    """The benchmark can't go on. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    cookie: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs, with its workers."""
+
+    process: "subprocess.Popen[bytes]" = field(repr=False)
+    port: int
+    log: Path
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, str] | None = None,
+    ) -> Answer:
+        sent = dict(headers or {})
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with closing(connection):
+            try:
+                connection.request(method, path, json.dumps(body) if body else None, sent)
+                answer = connection.getresponse()
+            except OSError:
+                said = self.log.read_text(errors="replace")[-2_000:]
+                raise BenchmarkError(f"a server does not answer:\n{said}") from None
+            cookie = (answer.headers.get("Set-Cookie") or "").split(";")[0]
+            return Answer(answer.status, cookie, answer.read())
+
+    def cpu_seconds(self) -> float:
+        """That it and its workers used so far."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return sum(map(_cpu_seconds, (pid, *map(int, children))))
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def apart() -> bool:
+    """Keeps this process, and all it starts but servers, off the servers' core; whether it can."""
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2 or SERVER_CPU not in cores:
+        return False
+    os.sched_setaffinity(0, cores - {SERVER_CPU})
+    return True
+
+
+@contextmanager
+def serving(
+    command: Sequence[str | Path], environment: Mapping[str, str], log: Path, *, pinned: bool
+) -> Iterator[Server]:
+    """Starts a server; `PORT` in a word of its command is a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    words = [str(word).replace("PORT", str(port)) for word in command]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            words,
+            env={**environment, "PORT": str(port), "HOST": "127.0.0.1"},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        if pinned:
+            os.sched_setaffinity(process.pid, {SERVER_CPU})
+        _await_listening(process, port, log)
+        yield Server(process, port, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def _await_listening(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = log.read_text(errors="replace")[-2_000:]
+                raise BenchmarkError(f"a server did not start:\n{said}") from None
+            time.sleep(0.1)
+        else:
+            return
+
+
+def gunicorn_options() -> list[str]:
+    """What gunicorn.conf.py at the root says of how to serve, for peers: one worker."""
+    told = subprocess.run(
+        [sys.executable, "-c", _TELL],
+        env={
+            **os.environ,
+            **SETTINGS,
+            "DATABASE_URL": "postgresql://u@h/d",
+            "REDIS_URL": "redis://h",
+        },
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    names = json.loads(told.stdout)
+    return [
+        *("--config", "/dev/null", "--workers", "1", "--bind", "127.0.0.1:PORT"),
+        *("--worker-class", names["worker_class"], "--threads", str(names["threads"])),
+        *("--keep-alive", str(names["keepalive"])),
+        *("--worker-tmp-dir", names["worker_tmp_dir"] or "/tmp"),
+        *("--max-requests", str(names["max_requests"])),
+        *("--max-requests-jitter", str(names["max_requests_jitter"])),
+    ]
+
+
+_TELL = """
+import json, runpy
+found = runpy.run_path("gunicorn.conf.py")
+print(json.dumps({k: v for k, v in found.items() if isinstance(v, (str, int))}))
+"""
+SETTINGS = {
+    "SECRET_KEY": "benchmark-" * 5,
+    "PASSWORD_PEPPER": "benchmark-" * 5,
+    "SESSION_COOKIE_SECURE": "0",
+    "WEB_CONCURRENCY": "1",
+    "REVALIDATE_SECONDS": "60",
+}
+
+
+def peers_python() -> Path:
+    """The interpreter with the packages of the Python peers, installed if they are not."""
+    python = KEPT / "venv" / "bin" / "python"
+    wanted = PEERS / "requirements.txt"
+    installed = KEPT / "venv" / "installed.txt"
+    if not installed.exists() or installed.read_text() != wanted.read_text():
+        say("installing the Python peers into var/bench (once)")
+        shutil.rmtree(KEPT / "venv", ignore_errors=True)
+        _run([sys.executable, "-m", "venv", KEPT / "venv"])
+        pip: list[str | Path] = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        _run([*pip, "install", "-r", wanted])
+        installed.write_text(wanted.read_text())
+    return python
+
+
+def express() -> Path | None:
+    """The script of the Express peer with its packages beside it; None without node and npm."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        return None
+    home = KEPT / "express"
+    wanted = (PEERS / "package.json").read_text()
+    installed = home / "installed.json"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PEERS / "express.js", home)
+    if not installed.exists() or installed.read_text() != wanted:
+        say("installing the Express peer into var/bench (once)")
+        shutil.copy(PEERS / "package.json", home)
+        _run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=home)
+        installed.write_text(wanted)
+    return home / "express.js"
+
+
+def _run(command: Sequence[str | Path], cwd: Path = ROOT) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = " ".join(str(word) for word in command)
+        raise BenchmarkError(f"{words} failed:\n{done.stdout[-1_000:]}{done.stderr[-2_000:]}")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
