@@ -1,6 +1,7 @@
 """How Redis is reached: one server, Sentinel or Cluster, each with TLS or without; every wait
 bounded."""
 
+import os
 import time
 from collections.abc import Callable
 from copy import copy
@@ -13,9 +14,13 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import PRIMARY, ClusterNode, NodesManager, RedisCluster
 from redis.commands.core import Script
 from redis.connection import parse_url
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
+
+from authapp.resilience import pause_before_retry
 
 # what a client raises when it could not be answered; the cluster's is no RedisError
 REDIS_ERRORS = (RedisError, RedisClusterException)
@@ -37,7 +42,8 @@ def redis_client(url: str, retries: int, timeout: float = TIMEOUT) -> "redis.Red
     waits: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), retries)
     if not url.startswith(("redis+", "rediss+")):
-        return redis.Redis.from_url(url, client_name="authapp", retry=retry, **waits)
+        kind = _Server if retries else redis.Redis
+        return kind.from_url(url, client_name="authapp", retry=retry, **waits)
     account, hosts, path = _parts(url)
     reach = waits | tls_options(url)
     if "+sentinel://" in url:
@@ -57,6 +63,51 @@ def tls_options(url: str) -> dict[str, Any]:
     options: dict[str, Any] = parse_url(f"rediss://?{parts.query}")  # type: ignore[no-untyped-call]
     given = {name: value for name, value in options.items() if name.startswith("ssl_")}
     return {"ssl": True, **given}
+
+
+class _Server(redis.Redis):
+    """One server, asked past the bookkeeping of the library's pool, which costs more than an answer
+    does: a look at the socket before each command, locks, and events that nobody listens to.
+
+    What the look is for is left to the one retry: a connection that was closed meanwhile.
+    """
+
+    def _execute_command(self, *args: Any, **options: Any) -> Any:
+        pool: Any = self.connection_pool
+        idle: list[Any] = pool._available_connections
+        if pool.pid != os.getpid():  # forked: these are our parent's
+            return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        try:
+            connection = idle.pop()  # one step, as is append: no two threads get the same
+        except IndexError:
+            return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        if connection._sock is None:
+            idle.append(connection)
+            return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        try:
+            connection.send_packed_command(connection.pack_command(*args))
+            return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+        except (RedisConnectionError, RedisTimeoutError):
+            connection.disconnect()
+        except ResponseError:
+            raise  # an answer as well
+        except BaseException:
+            connection.disconnect()  # or the next would read ours
+            raise
+        finally:
+            idle.append(connection)
+        pause_before_retry()
+        return self._once_more(pool, *args, **options)
+
+    def _once_more(self, pool: Any, *args: Any, **options: Any) -> Any:
+        connection = pool.get_connection()
+        try:
+            return self._send_command_parse_response(connection, args[0], *args, **options)  # type: ignore[no-untyped-call]
+        except (RedisConnectionError, RedisTimeoutError):
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
 
 
 class LimiterStorage(RedisStorage):

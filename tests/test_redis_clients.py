@@ -1,6 +1,7 @@
 """Clients of one server, Sentinel and Cluster: what can be said without servers."""
 
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from threading import Barrier
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import pytest
 import redis
 from limits.storage import storage_from_string
+from redis.connection import AbstractConnection
 from redis.sentinel import MasterNotFoundError
 
+from authapp import embedded
 from authapp.redis_clients import (
     REDIS_ERRORS,
     TIMEOUT,
@@ -130,3 +133,114 @@ def test_sentinels_that_hang_are_not_all_waited_for(monkeypatch: pytest.MonkeyPa
         assert len(asked) < known / 2, "it waited for most of them"
         assert len(sentinels.sentinels) == known
         assert first in sentinels.sentinels[known // 2 :], "next time the others come first"
+
+
+# -- one server ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(valkey: embedded.Valkey) -> Iterator[redis.Redis]:
+    with redis_client(valkey.url, retries=1) as client:
+        client.flushall()
+        yield client
+
+
+def connections(client: redis.Redis) -> list[Any]:
+    """Those that wait to be used."""
+    found: list[Any] = client.connection_pool._available_connections
+    return found
+
+
+def test_a_connection_is_kept(client: redis.Redis) -> None:
+    client.set("key", 1)
+    (kept,) = connections(client)
+    for _ in range(3):
+        assert client.get("key") == b"1"
+    assert connections(client) == [kept]
+
+
+def test_each_thread_gets_its_own_answers(client: redis.Redis) -> None:
+    def ask(number: int) -> bool:
+        return all(client.echo(f"{number}-{n}") == f"{number}-{n}".encode() for n in range(200))
+
+    assert at_once(*[lambda number=number: ask(number) for number in range(6)]) == [True] * 6
+    assert len(connections(client)) <= 6
+
+
+def test_what_the_server_closed_is_opened_once_more(client: redis.Redis) -> None:
+    at_once(*[client.ping] * 3)
+    with redis.Redis(connection_pool=client.connection_pool) as other:
+        other.client_kill_filter(_type="normal", skipme=True)
+    for _ in range(3):
+        assert client.ping()
+
+
+def test_a_lost_answer_is_asked_for_once_more_and_no_more(client: redis.Redis) -> None:
+    client.ping()
+    read: Any = AbstractConnection.read_response
+    lost: list[bytes] = []
+
+    def lose(self: AbstractConnection, *args: Any, **how: Any) -> Any:
+        answer = read(self, *args, **how)
+        if answer == b"PONG" and len(lost) < losses:
+            lost.append(answer)
+            raise redis.TimeoutError
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AbstractConnection, "read_response", lose)
+        losses = 1
+        assert client.ping()
+        assert len(lost) == 1
+        lost.clear()
+        losses = 9
+        with pytest.raises(redis.TimeoutError):
+            client.ping()
+        assert len(lost) == 2
+    assert client.ping()
+
+
+def test_an_answer_nobody_waited_for_is_not_the_next_one_s(client: redis.Redis) -> None:
+    client.set("key", "right")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis.Redis, "parse_response", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.echo("wrong")
+    assert client.get("key") == b"right"
+
+
+def interrupted(*_args: object, **_how: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_a_server_refuses_costs_no_connection(client: redis.Redis) -> None:
+    client.set("key", "text")
+    kept = list(connections(client))
+    with pytest.raises(redis.ResponseError):
+        client.lpush("key", "x")
+    assert connections(client) == kept
+    assert client.get("key") == b"text"
+
+
+def test_a_forked_process_uses_none_of_its_parents(client: redis.Redis) -> None:
+    client.ping()
+    (parents,) = connections(client)
+    client.connection_pool.pid = -1  # as a fork finds it
+    client.ping()
+    assert parents not in connections(client)
+
+
+def test_what_must_not_be_repeated_is_not(valkey: embedded.Valkey) -> None:
+    with redis_client(valkey.url, retries=0) as client:
+        client.ping()
+        with pytest.MonkeyPatch.context() as patch:
+            sent: list[object] = []
+
+            def fails(*args: object, **_how: object) -> None:
+                sent.append(args)
+                raise redis.TimeoutError
+
+            patch.setattr(redis.Redis, "_send_command_parse_response", fails)
+            with pytest.raises(redis.TimeoutError):
+                client.incr("key")
+        assert len(sent) == 1
