@@ -21,6 +21,19 @@ def derive_key(secret: str, purpose: str) -> bytes:
     )
 
 
+class KeyedHash:
+    """HMAC-SHA-256 (RFC 2104) under a key derived for one purpose, prepared once."""
+
+    def __init__(self, secret: str, purpose: str) -> None:
+        self._prepared = hmac.new(derive_key(secret, purpose), digestmod="sha256")
+
+    def __call__(self, message: bytes) -> bytes:
+        """32 bytes."""
+        prepared = self._prepared.copy()
+        prepared.update(message)
+        return prepared.digest()
+
+
 class Sealer:
     """Encrypts and authenticates values bound to the key they are stored under.
 
@@ -33,7 +46,7 @@ class Sealer:
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._keys = [derive_key(secret, "seal") for secret in secrets]
+        self._keys = [KeyedHash(secret, "seal") for secret in secrets]
 
     def seal(self, stored_key: str, value: bytes) -> bytes:
         """Returns nonce + ciphertext + tag: 28 bytes more than `value`."""
@@ -51,5 +64,5 @@ class Sealer:
         return None
 
 
-def _cipher(key: bytes, stored_key: str) -> AESGCM:
-    return AESGCM(hmac.digest(key, stored_key.encode(), "sha256"))
+def _cipher(key: KeyedHash, stored_key: str) -> AESGCM:
+    return AESGCM(key(stored_key.encode()))
