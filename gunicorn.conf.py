@@ -88,9 +88,10 @@ keepalive = (
 timeout = 30  # a worker that shows no life for so long is replaced
 graceful_timeout = 10  # what requests get to end at a stop; a browser's idle connection uses it up
 
-# a fresh worker now and then, not all at once, bounds what a leak can grow to
-max_requests = 20_000
-max_requests_jitter = 4_000
+# a fresh worker now and then, not all at once, bounds what a leak can grow to; it costs a second
+# of a core, so not every few seconds of full load
+max_requests = 1_000_000
+max_requests_jitter = 200_000
 
 # how large; bytes
 limit_request_line = 8_190
