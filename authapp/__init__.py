@@ -113,8 +113,7 @@ class Auth:
             app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
                 app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
             )
-        app.before_request(lambda: expect_whole_body(request))
-        app.before_request(lambda: check_origin(request, config.SESSION_COOKIE_NAME))
+        app.before_request(partial(_expect_sound, config.SESSION_COOKIE_NAME))
         app.after_request(tell_limit)
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
@@ -142,9 +141,13 @@ class Auth:
             "storage_uri": f"{LimiterStorage.STORAGE_SCHEME[0]}://",
             "storage_options": {"redis_url": config.REDIS_URL},
         }
+        counted = app
+        if not any(name in app.config for name in _APP_WIDE_LIMITS):
+            counted = Flask(app.import_name)  # or each request pays for limits there are none of
+            counted.config.update(app.config)
         limiter = Limiter(
             key_func=lambda: network_of(request.remote_addr or ""),
-            app=app,
+            app=counted,
             in_memory_fallback_enabled=True,
             **({} if app.config.get("RATELIMIT_STORAGE_URI") else storage),
         )
@@ -184,6 +187,10 @@ def create_app(config: Config) -> Flask:
     return app
 
 
+# Flask-Limiter's own, for all views
+_APP_WIDE_LIMITS = ("RATELIMIT_DEFAULT", "RATELIMIT_APPLICATION", "RATELIMIT_META")
+
+
 def _put_in_front(app: Flask, layer: "Callable[[WSGIApplication], WSGIApplication]") -> None:
     """In front of Flask, and behind what believes the proxies."""
     outer = app.wsgi_app
@@ -191,6 +198,12 @@ def _put_in_front(app: Flask, layer: "Callable[[WSGIApplication], WSGIApplicatio
         outer.app = layer(outer.app)
     else:
         app.wsgi_app = layer(outer)  # type: ignore[method-assign, assignment]
+
+
+def _expect_sound(cookie_name: str) -> None:
+    """Refuses a request whose body is cut short, or that another origin made a browser send."""
+    expect_whole_body(request)
+    check_origin(request, cookie_name)
 
 
 def _without_flask_defaults(app: Flask) -> dict[str, Any]:

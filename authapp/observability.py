@@ -7,8 +7,10 @@ Metrics: what `metrics.py` counts, for Prometheus; of all processes that share
 
 import logging.config
 import os
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -24,6 +26,25 @@ _SHARED: list[structlog.types.Processor] = [
 ]
 
 
+class _Lines(structlog.stdlib.ProcessorFormatter):
+    """JSON; of what is JSON already (see `log_line`) the text as it is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return str(record.msg) if hasattr(record, "is_line") else super().format(record)
+
+
+def log_line(logger: logging.Logger, fields: dict[str, Any]) -> None:
+    """Logs an event of level info that comes with each request: as structlog would, in a quarter
+    of the time."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    fields |= {"level": "info", "logger": logger.name, "timestamp": datetime.now(UTC)}
+    line = msgspec.json.encode(fields).decode()
+    record = logging.LogRecord(logger.name, logging.INFO, "", 0, line, None, None)
+    record.is_line = True
+    logger.handle(record)
+
+
 def logging_config() -> dict[str, Any]:
     """For `logging.config.dictConfig`: our events and those of all libraries, in one format."""
     return {
@@ -31,7 +52,7 @@ def logging_config() -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {
             "json": {
-                "()": structlog.stdlib.ProcessorFormatter,
+                "()": _Lines,
                 "foreign_pre_chain": [
                     structlog.stdlib.PositionalArgumentsFormatter(),
                     *_SHARED,

@@ -35,11 +35,18 @@ def security_headers(form_targets: Collection[str], *, secure: bool) -> dict[str
 
 
 def register_security_headers(app: Flask, fixed: Mapping[str, str]) -> None:
-    """Adds these to every answer, and keeps all but files from being stored."""
+    """Adds these to every answer that a browser may show, and keeps all but files from being
+    stored."""
+
+    known = [(name, name.lower(), value) for name, value in fixed.items()]
 
     def add(response: Response) -> Response:
-        for name, value in fixed.items():
-            response.headers.setdefault(name, value)
+        if request.blueprint == "forward_auth" and response.status_code == 200:
+            return response  # the proxy reads it, and no browser
+        set_by_view = {name.lower() for name in response.headers.keys()}  # noqa: SIM118 - of pairs
+        for name, lower, value in known:
+            if lower not in set_by_view:
+                response.headers.add(name, value)
         if request.endpoint not in {"static", "bootstrap.static"}:
             response.headers["Cache-Control"] = "no-store"
         return response

@@ -1,15 +1,19 @@
 """The id of each request, one log line for it, and its part in the metrics."""
 
+import logging
+import random
 import re
 import time
-import uuid
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import structlog
 from flask import Flask, Response, g, request
+from prometheus_client import Counter, Histogram
 
 from authapp import metrics
+from authapp.observability import log_line
 
 # what every proxy and tracer makes, and nothing that could be more than a name in a log
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -17,7 +21,7 @@ _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # a method that nobody knows is what somebody typed: not a label of its own
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-_log = structlog.get_logger("authapp.request")
+_log = logging.getLogger("authapp.request")
 
 
 def request_id() -> str:
@@ -29,7 +33,7 @@ def request_id() -> str:
 
 
 def new_id() -> str:
-    return uuid.uuid4().hex
+    return f"{random.getrandbits(128):032x}"
 
 
 def register_request_log(app: Flask, *, behind_proxy: bool) -> None:
@@ -47,10 +51,10 @@ def register_request_log(app: Flask, *, behind_proxy: bool) -> None:
         structlog.contextvars.bind_contextvars(request_id=request_id())
 
     def finish(response: Response) -> Response:
-        response.headers["X-Request-ID"] = request_id()
+        response.headers["X-Request-ID"] = identifier = request_id()
         seconds = time.perf_counter() - g.get("started", time.perf_counter())
         route = request.url_rule.rule if request.url_rule else None
-        note_request(request.method, route, response.status_code, seconds)
+        note_request(identifier, request.method, route, response.status_code, seconds)
         return response
 
     app.before_request(start)
@@ -65,9 +69,25 @@ def given_id(environ: Mapping[str, Any], *, behind_proxy: bool) -> str | None:
     return sent if _ACCEPTED.fullmatch(sent) else None
 
 
-def note_request(method: str, route: str | None, status: int, seconds: float) -> None:
+def note_request(
+    identifier: str, method: str, route: str | None, status: int, seconds: float
+) -> None:
     """Logs and counts a request that was answered."""
-    _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
+    fields = {
+        "event": "request",
+        "request_id": identifier,
+        "method": method,
+        "route": route,
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+    }
+    log_line(_log, fields)
     label = method if route and method in _METHODS else "other"
-    metrics.REQUESTS.labels(label, route or "none", status).inc()
-    metrics.REQUEST_SECONDS.labels(route or "none").observe(seconds)
+    count, time_taken = _meters(label, route or "none", status)
+    count.inc()
+    time_taken.observe(seconds)
+
+
+@cache  # to look labels up costs as much as to count
+def _meters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return metrics.REQUESTS.labels(method, route, status), metrics.REQUEST_SECONDS.labels(route)

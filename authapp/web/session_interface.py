@@ -23,6 +23,8 @@ from authapp.web.cookies import (
     write_devices,
 )
 
+_VARY = ("Cookie", *HEADERS)
+
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
     """The visitor's session. Who they are and their data are read together, at the first use.
@@ -220,7 +222,10 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         elif session.forgotten:
             response.delete_cookie(self.get_cookie_name(app), **self._cookie_attributes(app))
         if session.accessed or session.issued or session.forgotten:
-            response.vary.update(("Cookie", *HEADERS))
+            if "Vary" in response.headers:
+                response.vary.update(_VARY)
+            else:  # to parse and update a set costs more than all else here
+                response.headers.add("Vary", ", ".join(_VARY))
         if session.modified:
             try:
                 self._save_data(session)

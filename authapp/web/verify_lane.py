@@ -56,10 +56,10 @@ class VerifyLane:
             return self._app(environ, start_response)
         headers = [
             *answer.headers,
-            *self._headers,
+            *(() if answer.status == 200 else self._headers),  # which the proxy reads, no browser
             ("Content-Length", str(len(answer.body))),
             ("X-Request-ID", request_id),
         ]
         start_response(_STATUS_LINES[answer.status], headers)
-        note_request(method, route, answer.status, time.perf_counter() - started)
+        note_request(request_id, method, route, answer.status, time.perf_counter() - started)
         return [] if method == "HEAD" else [answer.body]

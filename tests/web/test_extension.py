@@ -479,3 +479,15 @@ def test_plain_http_is_chosen_in_app_config_by_text(settings: Settings, stores: 
     app.config.update(settings, SESSION_COOKIE_SECURE="off")
     Auth(app)
     assert app.config["SESSION_COOKIE_SECURE"] is False
+
+
+@pytest.mark.parametrize(("name", "status"), [("RATELIMIT_DEFAULT", 429), ("RATELIMIT_X", 200)])
+def test_flask_limiter_s_own_limits_count_where_there_are_some(
+    settings: Settings, stores: Stores, name: str, status: int
+) -> None:
+    app = Flask("limited")
+    app.config.update(settings, **{name: "1 per minute"})
+    Auth(app)
+    app.add_url_rule("/", view_func=lambda: "")
+    client = browser(app)
+    assert [client.get("/").status_code for _ in range(2)] == [200, status]

@@ -3,6 +3,7 @@
 All of it holds for the lane in front of Flask, and for Flask without it.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -493,7 +494,7 @@ def test_it_is_counted_and_logged_as_all_requests_are(
     caplog.clear()
     answers = [ask(app, path, token), ask(app, path), ask(app, f"{path}?role=admin", token)]
     logged: list[Any] = [
-        record.msg for record in caplog.records if record.name == "authapp.request"
+        json.loads(record.msg) for record in caplog.records if record.name == "authapp.request"
     ]
     assert counted()[("GET", path, "200")] == 1
     assert counted()[("GET", path, "401")] == 1
