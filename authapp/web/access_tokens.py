@@ -5,12 +5,16 @@ from typing import Any
 
 HEADERS = ("Authorization", "X-Access-Token")
 
+_NONE: frozenset[str] = frozenset()
+
 
 def read_access_tokens(environ: Mapping[str, Any]) -> frozenset[str]:
     """The different access tokens sent, sound or not; one that is sent in both headers is one.
 
     `Authorization` with another scheme than Bearer (RFC 6750, 2.1) is nothing to us.
     """
+    if "HTTP_AUTHORIZATION" not in environ and "HTTP_X_ACCESS_TOKEN" not in environ:
+        return _NONE
     found = set()
     scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer":

@@ -156,6 +156,8 @@ class ForwardAuth:
         Raises:
             InvalidField: `login` is on no host that is allowed.
         """
+        if not login and not original:
+            return str(environ.get("SCRIPT_NAME", "")) + LOGIN
         own_host = get_host(environ)
         origin = f"{environ['wsgi.url_scheme']}://{own_host}"
         page = str(environ.get("SCRIPT_NAME", "")) + LOGIN

@@ -48,7 +48,6 @@ class VerifyLane:
             return self._app(environ, start_response)
         started = time.perf_counter()
         request_id = given_id(environ, behind_proxy=self._behind_proxy) or new_id()
-        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         answer = self._forward_auth.answer(route, environ)
         if isinstance(answer, Refusal):
