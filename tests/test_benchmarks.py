@@ -1,0 +1,66 @@
+"""What the benchmark says of what it measured; `make bench` measures."""
+
+import json
+from dataclasses import asdict
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import __main__ as benchmark
+from benchmarks import report, servers
+from benchmarks.contests import Contest
+from benchmarks.report import Measured, Result, Sample
+from benchmarks.servers import Answer, BenchmarkError
+
+
+def measured(name: str, *per_second: float, cpu_us: float = 100) -> Measured:
+    return Measured(name, "<does>", tuple(Sample(one, 1, 2, cpu_us) for one in per_second))
+
+
+RESULT = Result(
+    "2 cores",
+    [
+        measured("bare WSGI", 1000, 500, 2000),
+        measured("bare Flask", 500, 250, 1000, cpu_us=200),
+        measured("authapp & more", 400, 250, 900, cpu_us=250),
+    ],
+)
+
+
+def test_ratios_are_of_one_round() -> None:
+    """The machine may have been half as fast in the next."""
+    assert RESULT.speed("authapp & more", "bare Flask") == (0.9, 0.8, 1.0)
+    assert RESULT.thrift("authapp & more", "bare Flask") == 0.8
+    assert "0.90 (0.80-1.00)" in report.table(RESULT)
+
+
+def test_the_picture_shows_each_and_needs_nothing_else() -> None:
+    root = ElementTree.fromstring(report.picture(RESULT))
+    text = " ".join(root.itertext())
+    for one in RESULT.contests:
+        assert one.name in text
+    assert not [e for e in root.iter() if e.tag.endswith(("script", "image", "style"))]
+    json.dumps(asdict(RESULT))
+
+
+def test_without_a_load_generator_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BenchmarkError, match="apt-get install wrk"):
+        benchmark.main([])
+
+
+def test_an_answer_that_is_not_the_expected_one_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers.Server, "ask", lambda *_args: Answer(200, "", b"{}"))
+    server = servers.Server(None, 1, None)  # type: ignore[arg-type]  # neither is looked at
+    Contest("right", "", server, "/").check()
+    for wrong in (Contest("a", "", server, "/", 401), Contest("b", "", server, "/", 200, b"Ada")):
+        with pytest.raises(BenchmarkError):
+            wrong.check()
+
+
+def test_peers_are_served_as_we_are() -> None:
+    options = servers.gunicorn_options()
+    assert options[options.index("--worker-class") + 1] == "gthread"
+    assert options[options.index("--threads") + 1] == "8"
