@@ -1,5 +1,5 @@
-"""The product as production starts it, but for `app.py`, and the application alone, for attackers to
-try: each on a database of its own."""
+"""The product as production starts it, but for `app.py`, and the application alone, for attackers
+to try: each on a database of its own."""
 
 import logging
 import os

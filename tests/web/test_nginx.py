@@ -16,7 +16,8 @@ from flask import Flask, request
 from werkzeug.serving import make_server
 
 from ..deploy.files import adapted
-from ..deploy.servers import Server, free_port, listens
+from ..deploy.servers import Server, listens
+from ..instances import free_port
 from .conftest import MakeApp
 from .support import COOKIE, EMAIL, browser, log_in, sign_up, token_of
 from .test_forward_auth import SMUGGLED, away
