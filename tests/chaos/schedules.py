@@ -3,9 +3,9 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -112,6 +112,7 @@ class Schedule:
         self._postgres, self._redis = engines
         self._instances, self._clock = instances, clock
         self._pending, self._tally = pending, tally
+        self._losses = 0
         self._away: dict[str, tuple[int, Callable[[], object]]] = {}
         self._shaken = False
         self._errors_before = _store_errors()
@@ -203,24 +204,33 @@ class Schedule:
 
     def _evict(self) -> None:
         found = [k for p in KEYS for k in cast("list[bytes]", self._redis.client.keys(p))]
-        self._forget()
         if gone := [key for key in found if self._draw.random() < 0.6]:
-            self._redis.client.delete(*gone)
+            with self._forgetting():
+                self._redis.client.delete(*gone)
 
     def _kill_redis(self, *, empty: bool) -> Callable[[], object]:
-        self._forget()
-        self._redis.kill()
+        with self._forgetting():
+            self._redis.kill()
         return lambda: self._redis.come_back(empty=empty)
 
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """What only Redis knew may be gone, also of acts that run beside this."""
+        self._forget()
+        try:
+            yield
+        finally:
+            self._forget()
+
     def _forget(self) -> None:
-        """What only Redis knew may be gone."""
+        self._losses += 1
         for person in self._people:
             for session in person.sessions:
                 session.may_be_lost |= not session.has_row
 
     def _read_only(self) -> Callable[[], object]:
-        self._forget()  # once it is a primary again it lives anew
-        self._redis.client.slaveof("127.0.0.1", 1)
+        with self._forgetting():  # once it is a primary again it lives anew
+            self._redis.client.slaveof("127.0.0.1", 1)
         return self._redis.client.slaveof
 
     def _end_connections(self) -> None:
@@ -339,7 +349,7 @@ class Schedule:
     def _log_in(self, person: Person, instance: Services) -> None:
         password = person.password.values[-1]
         log_in = partial(instance.authentication.log_in, person.email, password, CLIENT)
-        replaced = None
+        replaced, losses = None, self._losses
         if len(person.sessions) > 4:
             replaced = self._some(person)
             log_in = partial(log_in, replaces=replaced.live.token)
@@ -360,7 +370,8 @@ class Schedule:
             return
         provisional = live.record.provisional is not None
         self._tally.provisional += provisional
-        person.sessions.append(Session(live, has_row=not provisional))
+        may_be_lost = provisional and losses != self._losses
+        person.sessions.append(Session(live, has_row=not provisional, may_be_lost=may_be_lost))
         if replaced is None:
             return
         if provisional:  # it ends once this one has a row
