@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from .instances import free_port
+
 ROOT = Path(__file__).parents[1]
 
 # The launcher with two stand-ins, so that a start takes no time. They note what they were given.
@@ -119,13 +121,6 @@ class Launched:
     def engines(self) -> list[int]:
         """Process ids of the engines last started here."""
         return [int(path.read_text()) for path in sorted(self.data_dir.glob("*/lock"))]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def descendants(pid: int) -> list[int]:

@@ -19,6 +19,7 @@ from authapp import embedded
 from authapp.services import utc_now
 
 from .helpers import EMAIL, PASSWORD, make_config, open_services, sign_up
+from .instances import free_port
 from .web.support import COOKIE
 
 ROOT = Path(__file__).parents[1]
@@ -79,12 +80,6 @@ class Instance:
                 while part := connection.recv(65_536):
                     answer += part
         return int(answer.split()[1]), answer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 Serve = Callable[[], AbstractContextManager[Instance]]
