@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from authapp.resilience import pause_before_retry
 
@@ -27,6 +27,7 @@ REDIS_ERRORS = (RedisError, RedisClusterException)
 
 TIMEOUT = 0.25  # seconds; the library's own default is never
 SEARCH = 0.6  # seconds to find a Sentinel that answers
+CONFIRMED_FOR = 1.0  # seconds that a primary is taken for one; Sentinels replace none within them
 
 
 def redis_client(url: str, retries: int, timeout: float = TIMEOUT) -> "redis.Redis":
@@ -49,7 +50,7 @@ def redis_client(url: str, retries: int, timeout: float = TIMEOUT) -> "redis.Red
     if "+sentinel://" in url:
         service, _, database = path.partition("/")
         sentinel = _Sentinels(hosts, account, reach, db=int(database or 0), retry=retry)
-        master: redis.Redis = sentinel.master_for(service)  # type: ignore[no-untyped-call]
+        master: redis.Redis = sentinel.master_for(service, connection_pool_class=_Confirmed)  # type: ignore[no-untyped-call]
         return master
     cluster = _Later(lambda: _cluster(hosts, retry=retry, **account, **reach))
     return cast("redis.Redis", cluster)
@@ -181,6 +182,23 @@ class _Sentinels(Sentinel):
             self.sentinels = [sentinel, *before[:number], *before[number + 1 :]]
             return found
         raise MasterNotFoundError(f"no Sentinel that answers knows a primary of {service_name!r}")
+
+
+class _Confirmed(SentinelConnectionPool):
+    """Asks who the primary is, unless that was asked just now.
+
+    A primary that was frozen while another took its place answers from the copies of before until
+    it has noticed; whoever did not use it meanwhile is still connected to it.
+    """
+
+    _asked = 0.0
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        now = time.monotonic()
+        if now - self._asked > CONFIRMED_FOR:
+            self.get_master_address()  # type: ignore[no-untyped-call]  # closes others' connections
+            self._asked = now
+        return super().get_connection(*args, **options)
 
 
 def _cluster(hosts: list[tuple[str, int]], **options: Any) -> RedisCluster:

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
+from redis.connection import AbstractConnection
 
 from authapp.config import Config
 from authapp.errors import StoreUnavailable
 from authapp.redis_clients import redis_client
 from authapp.services import Services
+from authapp.session_records import Found
 
 from ..helpers import Clock, open_services
 from .acts import LOGOUT, begin_many, end, find, is_hit, is_live
@@ -26,8 +29,6 @@ pytestmark = pytest.mark.parametrize("store", ["sentinel"], indirect=True)
 def servers(sentinel_servers: SentinelSet, store: Redis) -> Iterator[SentinelSet]:
     yield sentinel_servers
     sentinel_servers.repair()
-    for node in sentinel_servers.nodes:
-        node.ask("CONFIG", "SET", "min-replicas-to-write", "0")
 
 
 def test_a_failover_logs_nobody_out_and_revives_nobody(
@@ -118,10 +119,9 @@ def test_a_primary_that_was_frozen_serves_no_stale_copy(
 ) -> None:
     """Its own copies are all it knows, and an instance that was idle is still connected to it.
 
-    It must refuse once its replicas are gone: min-replicas-to-write.
+    Its first question waits for the thaw: what the old primary says then is said before it has
+    noticed anything. So it must not be asked.
     """
-    for node in servers.nodes:
-        node.ask("CONFIG", "SET", "min-replicas-to-write", "1", "min-replicas-max-lag", "1")
     with open_services(config, clock) as busy, open_services(config, clock) as idle:
         kept, ended = begin_many(busy, 2)
         for live in (kept, ended):
@@ -135,10 +135,32 @@ def test_a_primary_that_was_frozen_serves_no_stale_copy(
             end(busy, ended)
             wait_until(lambda: busy.changes.pending() == 0, "the new primary takes the fence")
             wait_until(lambda: servers.have_left(old), "its replicas follow the new primary")
+            answers: list[Found] = []
+            first = Thread(target=lambda: answers.append(find(idle, ended)), daemon=True)
+            with sending() as sent:
+                first.start()
+                assert sent.wait(30)
         finally:
             old.thaw()
+        first.join(30)
+        assert answers == [LOGOUT]
         assert find(idle, ended) == LOGOUT
         assert is_live(idle, kept)
+
+
+@contextmanager
+def sending() -> Iterator[Event]:
+    """An event that is set once something was sent to a Redis."""
+    sent = Event()
+    send = AbstractConnection.send_packed_command
+
+    def noting(self: AbstractConnection, *args: Any, **how: Any) -> None:
+        send(self, *args, **how)  # type: ignore[no-untyped-call]
+        sent.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AbstractConnection, "send_packed_command", noting)
+        yield sent
 
 
 def test_sentinels_may_die_one_by_one(servers: SentinelSet) -> None:
