@@ -386,11 +386,11 @@ def test_a_change_voids_the_copies_under_all_secrets(
 def test_without_redis_postgres_answers(
     services: Services, ada: Identity, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    def fails(*_args: Any) -> Any:
+    def fails(*_args: Any, **_how: Any) -> Any:
         raise error("away")
 
     facts = services.credentials.read(EMAIL)
-    monkeypatch.setattr(services.redis, "fcall", fails)
+    monkeypatch.setattr(services.redis, "execute_command", fails)
     for _ in range(10):  # the breaker opens meanwhile
         assert services.credentials.find(EMAIL) == facts
     assert services.cache.breaker.is_open
