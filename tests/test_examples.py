@@ -28,7 +28,9 @@ README = README.partition("\n## ")[0]
 DIFFERS = "…"  # what differs each time
 MARK = "-- the next example --"
 
-needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+needs_curl = pytest.mark.skipif(
+    not shutil.which("curl"), reason="NO curl, so nobody runs these examples: apt-get install curl"
+)
 
 
 @dataclass(frozen=True)
