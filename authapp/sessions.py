@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +14,11 @@ from authapp import audit
 from authapp.access_tokens import Claim
 from authapp.changes import Change, Changes
 from authapp.credentials import Credentials
-from authapp.database import Database
+from authapp.database import Database, PostgresUnavailable, Trouble
 from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailable
 from authapp.models import SessionRow, User
 from authapp.provisional_sessions import ProvisionalSessions
+from authapp.resilience import pause_before_retry
 from authapp.session_lookup import SessionLookup
 from authapp.session_records import (
     Client,
@@ -120,10 +122,17 @@ class SessionStore:
             StoreUnavailable: neither store took it.
         """
         user = credentials.user
+        begin = partial(
+            self.begin, user.id, credentials.epoch, client, remember=remember, replaces=replaces
+        )
         try:
-            return self.begin(
-                user.id, credentials.epoch, client, remember=remember, replaces=replaces
-            )
+            try:
+                return begin()
+            except PostgresUnavailable as error:
+                if error.trouble is not Trouble.LOST:
+                    raise
+            pause_before_retry()  # nothing was committed, and a session without a row may be lost
+            return begin()
         except StoreUnavailable:
             return self._provisional.begin(
                 credentials, client, remember=remember, replaces=replaces

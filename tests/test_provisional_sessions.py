@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from authapp.copy_keys import session_key, user_key
+from authapp.database import PostgresUnavailable, Trouble
 from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.identity import Identity
 from authapp.provisional_sessions import LONGEST
@@ -225,6 +226,23 @@ def test_what_ends_all_sessions_ends_it_everywhere(
     for instance in (cut_off, other):
         assert instance.sessions.find(live.token) == Ended(why)
     assert rows(services, live) == [(live.record.id, why)]
+
+
+def test_a_connection_that_is_lost_is_no_postgres_that_is_away(
+    services: Services, ada: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, lost = SessionStore.begin, [PostgresUnavailable(Trouble.LOST)]
+
+    def once_lost(*args: Any, **how: Any) -> Live:
+        if lost:
+            raise lost.pop()
+        return begin(*args, **how)
+
+    monkeypatch.setattr(SessionStore, "begin", once_lost)
+    live = log_in(services)
+    assert live.record.provisional is None
+    assert lost == []
+    assert rows(services, live) == [(live.record.id, None)]
 
 
 def test_a_log_in_with_credentials_that_were_changed_meanwhile_gets_none(

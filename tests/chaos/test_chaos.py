@@ -96,7 +96,10 @@ class Writer:
         answer = self._client().ask("POST", "/api/v1/login", body=body)
         self.answers["log-in", answer.status] += 1
         if answer.status == 200:
-            begun(person, answer)
+            session = begun(person, answer)
+            # As browsers do: they are led to a page. Where Postgres was away for a moment this
+            # gives the session its row; until then it is lost with Redis.
+            self._client().ask("GET", "/api/v1/me", session.token)
         elif answer.status not in UNKNOWN:  # 401 above all: the password is right
             self.problems.append(f"log-in: {answer}")
 
