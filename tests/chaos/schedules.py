@@ -115,7 +115,7 @@ class Schedule:
         self._losses = 0
         self._away: dict[str, tuple[int, Callable[[], object]]] = {}
         self._shaken = False
-        self._errors_before = _store_errors()
+        self._errors_before, self._open_before = _store_errors(), False
         self.story: list[str] = []
         self._people: list[Person] = []
 
@@ -262,7 +262,7 @@ class Schedule:
         }
         (kind,) = self._draw.choices([*acts], [weight for weight, _ in acts.values()])
         self._tally.acts[kind] += 1
-        self._errors_before = _store_errors()
+        self._look()
         self._say(f"{kind} on {self._instances.index(instance)}")
         acts[kind][1]()
         for other in self._instances:  # what was acknowledged shows, wherever
@@ -297,14 +297,22 @@ class Schedule:
         self._say(f"  {error}")
         late = _store_errors() > self._errors_before  # by itself, on a loaded machine
         open_ = instance.cache.breaker.is_open or instance.database.breaker.is_open
+        open_ |= self._open_before  # it may have closed again since it refused
         if not (self._shaken or self._away or open_ or late):
             raise Violation(f"{error}, and nothing is away") from error
+
+    def _look(self) -> None:
+        """Notes how the stores are, before something is asked of them."""
+        breakers = [b for i in self._instances for b in (i.cache.breaker, i.database.breaker)]
+        self._errors_before = _store_errors()
+        self._open_before = any(breaker.is_open for breaker in breakers)
 
     def _surely(self, work: Callable[[], T]) -> T:
         """What it returned when no store was late."""
         deadline = time.monotonic() + HEALED_WITHIN
         while True:
-            unavailable, self._errors_before = self._tally.unavailable, _store_errors()
+            self._look()
+            unavailable = self._tally.unavailable
             done = work()
             if self._tally.unavailable == unavailable:
                 return done
