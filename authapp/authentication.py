@@ -111,11 +111,11 @@ class Authentication:
             address = parse_email(email)
         except InvalidField as invalid:
             errors |= invalid.errors
-        name = " ".join(name.split())
-        if reason := why_refused(password, (email, name)):
-            errors["password"] = reason
         if reason := why_name_refused(name):
             errors["name"] = reason
+        name = _stored(name)
+        if reason := why_refused(password, (email, name)):
+            errors["password"] = reason
         if errors or address is None:
             raise InvalidField(errors)
         here = client.address if client else None
@@ -478,18 +478,25 @@ class _EvenPace:
 
 def _sound_profile(name: str | None, image: str | None) -> str | None:
     """The name as it is stored, when both can be taken."""
-    name = None if name is None else " ".join(name.split())
     errors = {"name": why_name_refused(name or ""), "image": why_image_refused(image or "")}
     if refused := {field: reason for field, reason in errors.items() if reason}:
         raise InvalidField(refused)
-    return name
+    return None if name is None else _stored(name)
+
+
+def _stored(name: str) -> str:
+    return " ".join(name.split())
 
 
 def why_name_refused(name: str) -> str | None:
-    """The reason a name can't be taken, written for the person; None when it can."""
+    """The reason a name can't be taken, written for the person; None when it can.
+
+    Args:
+        name: as it was given, with the blanks that are not stored.
+    """
     if len(name) > MAX_NAME:
         return f"use at most {MAX_NAME} characters"
-    if not name.isprintable():
+    if not _stored(name).isprintable():
         return "use letters that can be shown"
     return None
 

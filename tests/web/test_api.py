@@ -275,6 +275,7 @@ NO_SWITCH: list[object] = [None, 1, 0, "true", "", []]
         ("signup", {"name": "a\x00"}, "name"),
         ("signup", {"name": "n" * 101}, "name"),
         ("signup", {"name": "\U0001f600" * 101}, "name"),
+        ("signup", {"name": "n" + " " * 100}, "name"),  # 1 would be stored
         ("signup", {"password": ""}, "password"),
         ("signup", {"password": "x" * 14}, "password"),
         ("signup", {"password": "x" * 129}, "password"),
