@@ -175,15 +175,12 @@ class Database:
         Raises:
             PostgresUnavailable
         """
-        try:
+
+        def once() -> T:
             with self.transaction(patience) as db:
                 return query(db)
-        except PostgresUnavailable as error:
-            if error.trouble is not Trouble.LOST:
-                raise
-        pause_before_retry()
-        with self.transaction(patience) as db:
-            return query(db)
+
+        return again_if_lost(once)
 
     def check(self) -> None:
         """Returns if Postgres answers and is asked again.
@@ -229,6 +226,22 @@ class Database:
             metrics.STORE_ERRORS.labels("postgres").inc()
             raise PostgresUnavailable(trouble, committing=committing and unheard) from error
         self.breaker.succeeded()
+
+
+def again_if_lost(work: Callable[[], T]) -> T:
+    """What `work` returns, whose transaction may be repeated. It runs once more when its connection
+    is lost.
+
+    Raises:
+        PostgresUnavailable
+    """
+    try:
+        return work()
+    except PostgresUnavailable as error:
+        if error.trouble is not Trouble.LOST:
+            raise
+    pause_before_retry()
+    return work()
 
 
 def _trouble(error: DBAPIError) -> Trouble | None:

@@ -14,11 +14,10 @@ from authapp import audit
 from authapp.access_tokens import Claim
 from authapp.changes import Change, Changes
 from authapp.credentials import Credentials
-from authapp.database import Database, PostgresUnavailable, Trouble
+from authapp.database import Database, again_if_lost
 from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailable
 from authapp.models import SessionRow, User
 from authapp.provisional_sessions import ProvisionalSessions
-from authapp.resilience import pause_before_retry
 from authapp.session_lookup import SessionLookup
 from authapp.session_records import (
     Client,
@@ -126,13 +125,7 @@ class SessionStore:
             self.begin, user.id, credentials.epoch, client, remember=remember, replaces=replaces
         )
         try:
-            try:
-                return begin()
-            except PostgresUnavailable as error:
-                if error.trouble is not Trouble.LOST:
-                    raise
-            pause_before_retry()  # nothing was committed, and a session without a row may be lost
-            return begin()
+            return again_if_lost(begin)  # as a session without a row may be lost
         except StoreUnavailable:
             return self._provisional.begin(
                 credentials, client, remember=remember, replaces=replaces
