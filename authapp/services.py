@@ -162,9 +162,7 @@ def build_services(
     )
     provisional = ProvisionalSessions(cache, tokens, limits, clock)
     rows = SessionRows(tokens, access_tokens, refresh_tokens, limits, clock)
-    lookup = SessionLookup(
-        database, changes, cache, access_tokens, rows, provisional, limits=limits, clock=clock
-    )
+    lookup = SessionLookup(database, changes, cache, rows, provisional, limits=limits, clock=clock)
     sessions = SessionStore(database, changes, rows, lookup, provisional, limits, clock)
     login_limits = LoginLimits(
         limiter,

@@ -1,7 +1,6 @@
 """Whose token is this? From the copy in Redis while it is fresh, else from the row in Postgres."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -9,7 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from authapp import audit, metrics
-from authapp.access_tokens import AccessTokens, Claim
+from authapp.access_tokens import Claim
 from authapp.changes import Change, Changes, any_pending
 from authapp.copy_keys import session_key
 from authapp.database import Database, PostgresUnavailable, Trouble
@@ -24,36 +23,12 @@ from authapp.session_records import (
     Live,
     Provisional,
     SessionRecord,
-    VerifiedToken,
 )
 from authapp.session_rows import FIRST_VERSION, SessionRows, hold_token
 from authapp.tokens import SessionToken
 from authapp.versioned_cache import Lease, VersionedCache, decode_copy
 
 REVALIDATION_PATIENCE = 0.8  # seconds that Postgres has while there is a copy to serve
-MAX_VERIFIED = 4  # access tokens that the copy of a session knows; the others are checked again
-
-
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    """That a token is ours.
-
-    Attributes:
-        claim: what it says, if it is an access token.
-        verified: the access tokens that a copy of the session shall know.
-        is_new: whether the copy does not know this one yet.
-    """
-
-    token: SessionToken
-    claim: Claim | None = None
-    verified: tuple[VerifiedToken, ...] = ()
-    is_new: bool = False
-
-    def fits(self, record: SessionRecord) -> bool:
-        """Whether such a token may name this session."""
-        if self.claim is None:
-            return record.kind == "browser"
-        return record.kind == "api" and record.user.id == self.claim.user_id
 
 
 class SessionLookup:
@@ -62,7 +37,6 @@ class SessionLookup:
         database: Database,
         changes: Changes,
         cache: VersionedCache,
-        access_tokens: AccessTokens,
         rows: SessionRows,
         provisional: ProvisionalSessions,
         *,
@@ -72,7 +46,6 @@ class SessionLookup:
         self._database = database
         self._changes = changes
         self._cache = cache
-        self._access_tokens = access_tokens
         self._rows = rows
         self._provisional = provisional
         self._limits = limits
@@ -82,68 +55,33 @@ class SessionLookup:
         """The session of a token: one Redis round trip, no SQL, no write while its copy is fresh.
 
         When Redis can't be asked Postgres answers; when Postgres can't, an old copy does, up to
-        its hard limit. The signature of an access token is checked at its first use alone: from
-        then on the copy knows the token.
+        its hard limit.
         """
         key = session_key(token.digest)
         try:
-            # nobody has checked the signature of an access token yet
-            acquired = self._cache.acquire(key, leave_nothing=isinstance(token, Claim))
+            acquired = self._cache.acquire(key)
             copy = decode_copy(acquired.value, SessionRecord)
-            proof = self._prove(token, copy)
-            if proof is None:
-                return None
             if copy is not None and self._is_fresh(copy):
-                if proof.is_new:
-                    self._remember(key, proof)
-                return self._judge(proof, copy)
+                return self._judge(token, copy)
             if copy is not None and self._database.breaker.is_open and not self._visit_is_due(copy):
-                return self._serve_stale(proof, key, None, copy)
+                return self._serve_stale(token, key, None, copy)
             lease = acquired.lease or self._cache.acquire(key, renew=True).lease
         except StoreUnavailable:
-            proof = self._prove(token, None)
-            return self._judge(proof, self._find_without_copies(proof)) if proof else None
+            return self._judge(token, self._find_without_copies(token))
         try:
-            record = self._revalidate(proof.token, copy)
+            record = self._revalidate(token, copy)
         except StoreUnavailable:
             if copy is None:
                 raise
-            return self._serve_stale(proof, key, lease, copy)
+            return self._serve_stale(token, key, lease, copy)
         if record is not None and lease is not None:
-            self._fill(key, lease, record, proof.verified)
-        return self._judge(proof, record)
+            self._fill(key, lease, record)
+        return self._judge(token, record)
 
-    def _prove(self, token: SessionToken | Claim, copy: SessionRecord | None) -> _Proof | None:
-        """That we made this token; None when we did not."""
-        if isinstance(token, SessionToken):
-            return _Proof(token)
-        known = copy.verified if copy else ()
-        checked = SessionToken(token.text, token.digest)
-        if token.is_among([one.fingerprint for one in known]):
-            return _Proof(checked, token, known)
-        fingerprint = self._access_tokens.verify(token)
-        if fingerprint is None:
-            return None
-        now = self._clock()
-        lasting = [one for one in known if one.expires_at > now]
-        verified = (VerifiedToken(fingerprint, token.expires_at), *lasting)[:MAX_VERIFIED]
-        return _Proof(checked, token, verified, is_new=True)
-
-    def _remember(self, key: str, proof: _Proof) -> None:
-        """Has the copy know this access token; if Redis does not take it, it is checked again."""
-        try:
-            acquired = self._cache.acquire(key, renew=True)
-        except StoreUnavailable:
-            return
-        # not the copy from before the lease: a fence between the two would be missed
-        copy = decode_copy(acquired.value, SessionRecord)
-        if copy is not None and acquired.lease is not None:
-            self._fill(key, acquired.lease, copy, proof.verified)
-
-    def _find_without_copies(self, proof: _Proof) -> SessionRecord | None:
+    def _find_without_copies(self, token: SessionToken | Claim) -> SessionRecord | None:
         # Redis would keep who catches up waiting once more
-        record = self._read(proof.token, catch_up=False)
-        if record is None and proof.claim is None:
+        record = self._read(token.digest, catch_up=False)
+        if record is None and isinstance(token, SessionToken):
             # Only Redis knows of a session that began while Postgres was away.
             raise StoreUnavailable("redis")
         return record
@@ -165,17 +103,19 @@ class SessionLookup:
         """Whether it must be noted, in the row or the copy, that the person is here."""
         return self._clock() - copy.last_seen_at >= self._limits.revalidate / 2
 
-    def _revalidate(self, token: SessionToken, copy: SessionRecord | None) -> SessionRecord | None:
+    def _revalidate(
+        self, token: SessionToken | Claim, copy: SessionRecord | None
+    ) -> SessionRecord | None:
         if copy is None:
-            return self._read(token)
+            return self._read(token.digest)
         # who has a copy to serve is not kept waiting for a Postgres that does not answer
         with deadline(REVALIDATION_PATIENCE):
             if copy.provisional is not None:
-                self._make_durable(token, copy, copy.provisional)
-            return self._read(token, seen=copy.last_seen_at)
+                self._make_durable(token.digest, copy, copy.provisional)
+            return self._read(token.digest, seen=copy.last_seen_at)
 
     def _serve_stale(
-        self, proof: _Proof, key: str, lease: Lease | None, copy: SessionRecord
+        self, token: SessionToken | Claim, key: str, lease: Lease | None, copy: SessionRecord
     ) -> Found:
         """Answers from an old copy while Postgres can't be asked.
 
@@ -185,20 +125,24 @@ class SessionLookup:
             user = self._provisional.user_of(copy)
             copy = msgspec.structs.replace(copy, user=user)
         metrics.STALE_COPIES.inc()
-        found = self._judge(proof, copy)
+        found = self._judge(token, copy)
         if isinstance(found, Live) and lease is not None and self._visit_is_due(copy):
             seen = msgspec.structs.replace(copy, last_seen_at=self._clock())
-            self._fill(key, lease, seen, proof.verified)
+            self._fill(key, lease, seen)
         return found
 
-    def _judge(self, proof: _Proof, record: SessionRecord | None) -> Found:
-        if record is None or not proof.fits(record):
+    def _judge(self, token: SessionToken | Claim, record: SessionRecord | None) -> Found:
+        if record is None or not _names(token, record):
             return None
         why = record.ended_why or self._rows.expired(record)
-        return Ended(why) if why else Live(proof.token, record)
+        if why:
+            return Ended(why)
+        if isinstance(token, Claim):
+            token = SessionToken(token.text, token.digest)
+        return Live(token, record)
 
     def _read(
-        self, token: SessionToken, seen: datetime | None = None, *, catch_up: bool = True
+        self, digest: bytes, seen: datetime | None = None, *, catch_up: bool = True
     ) -> SessionRecord | None:
         """Reads the facts, and notes that the person was here if that is due.
 
@@ -208,7 +152,7 @@ class SessionLookup:
         """
 
         def read(*, note: bool) -> tuple[SessionRecord | None, bool]:
-            return self._database.read(lambda db: self._query(db, token, seen, note=note))
+            return self._database.read(lambda db: self._query(db, digest, seen, note=note))
 
         try:
             record, fences_pending = read(note=True)
@@ -222,14 +166,14 @@ class SessionLookup:
         return record
 
     def _query(
-        self, db: Session, token: SessionToken, seen: datetime | None, *, note: bool
+        self, db: Session, digest: bytes, seen: datetime | None, *, note: bool
     ) -> tuple[SessionRecord | None, bool]:
         """The facts, and whether fences are written down."""
         now = self._clock()
         found = db.execute(
             select(SessionRow, User, any_pending())
             .join(User, User.id == SessionRow.user_id)
-            .where(SessionRow.digest == token.digest)
+            .where(SessionRow.digest == digest)
         ).one_or_none()
         if found is None:  # removed by hand, perhaps
             return None, bool(db.scalar(select(any_pending())))
@@ -255,23 +199,23 @@ class SessionLookup:
             record = msgspec.structs.replace(record, last_seen_at=now)
         return record, fences_pending
 
-    def _make_durable(self, token: SessionToken, copy: SessionRecord, begun: Provisional) -> None:
+    def _make_durable(self, digest: bytes, copy: SessionRecord, begun: Provisional) -> None:
         """Gives a session that began while Postgres was away its row, once."""
         with self._changes.begin(told=False) as change:
             db = change.db
-            hold_token(db, token.digest)
+            hold_token(db, digest)
             user = db.scalar(
                 select(User).where(User.id == copy.user.id).with_for_update(key_share=True)
             )
-            known = db.scalar(select(SessionRow.id).where(SessionRow.digest == token.digest))
+            known = db.scalar(select(SessionRow.id).where(SessionRow.digest == digest))
             if user is None or known is not None or self._rows.expired(copy):
                 return
-            if not self._still_begun(change, token, copy):
+            if not self._still_begun(change, digest, copy):
                 return
             self._rows.make_room(change, user.id, begun.replaces)
             row = SessionRow(
                 id=copy.id,
-                digest=token.digest,
+                digest=digest,
                 user_id=user.id,
                 kind=copy.kind,
                 epoch=begun.epoch,
@@ -287,7 +231,7 @@ class SessionLookup:
             )
             db.add(row)
             db.flush()
-            change.of_session(token.digest, FIRST_VERSION)
+            change.of_session(digest, FIRST_VERSION)
             audit.record(
                 db,
                 "session.begun",
@@ -302,24 +246,21 @@ class SessionLookup:
             if (why := self._rows.record(row, user).ended_why) is not None:
                 self._rows.end(change, why, SessionRow.id == row.id)
 
-    def _still_begun(self, change: Change, token: SessionToken, copy: SessionRecord) -> bool:
+    def _still_begun(self, change: Change, digest: bytes, copy: SessionRecord) -> bool:
         """Whether the copy stands. Who logs out without a row drops it under the same lock."""
-        key = session_key(token.digest)
+        key = session_key(digest)
         owed = change.db.scalar(select(PendingFence.id).where(PendingFence.key == key).limit(1))
         now = decode_copy(self._cache.acquire(key).value, SessionRecord)
         return owed is None and now is not None and now.id == copy.id
 
-    def _fill(
-        self,
-        key: str,
-        lease: Lease,
-        record: SessionRecord,
-        verified: tuple[VerifiedToken, ...],
-    ) -> None:
-        now = self._clock()
-        remaining = (record.expires_at - now).total_seconds()
+    def _fill(self, key: str, lease: Lease, record: SessionRecord) -> None:
+        remaining = (record.expires_at - self._clock()).total_seconds()
         ttl = min(max(remaining, 60.0), record.idle_seconds + 3_600.0)
-        if verified:  # no token is known for longer than it lasts
-            ttl = min(ttl, (max(one.expires_at for one in verified) - now).total_seconds())
-        record = msgspec.structs.replace(record, verified=verified)
         self._cache.fill_quietly(key, lease, record.ver, record, ttl)
+
+
+def _names(token: SessionToken | Claim, record: SessionRecord) -> bool:
+    """Whether such a token may name this session."""
+    if isinstance(token, SessionToken):
+        return record.kind == "browser"
+    return record.kind == "api" and record.user.id == token.user_id

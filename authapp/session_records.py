@@ -95,20 +95,12 @@ class Provisional(msgspec.Struct, frozen=True, kw_only=True):
     replaces: bytes | None
 
 
-class VerifiedToken(msgspec.Struct, frozen=True):
-    """An access token whose signature was checked: how to know it, and until when."""
-
-    fingerprint: bytes
-    expires_at: datetime
-
-
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A session and a snapshot of its user, as read at `checked_at`.
 
     Attributes:
         remembered: the person asked to stay signed in on this device, or the program can refresh.
         provisional: present while the session has no row.
-        verified: access tokens of this session that need no check any more, the latest first.
     """
 
     id: UUID
@@ -124,7 +116,6 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     remembered: bool = False
     ended_why: EndReason | None = None
     provisional: Provisional | None = None
-    verified: tuple[VerifiedToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,23 +84,18 @@ class VersionedCache:
         self._sealer = sealer
         self.breaker = breaker or Breaker("redis")
 
-    def acquire(self, key: str, *, renew: bool = False, leave_nothing: bool = False) -> Acquired:
+    def acquire(self, key: str, *, renew: bool = False) -> Acquired:
         """The copy under `key`, or a lease to fill it.
 
         Args:
             renew: both, for who has looked before or knows that there is none.
-            leave_nothing: where there is no such key there is none afterwards, and no lease is
-                had: for who has yet to prove that they may ask.
         """
         # with the server's time it makes a lease; none is a secret, and this asks no kernel
         nonce = random.getrandbits(72).to_bytes(9)
-        lease_ms = 0 if leave_nothing else LEASE_MS
-        reply = self._call(_ACQUIRE, key, nonce, lease_ms, "1" if renew else "0")
+        reply = self._call(_ACQUIRE, key, nonce, LEASE_MS, "1" if renew else "0")
         value = self._sealer.open(key, reply[0]) if reply[0] is not None else None
         if not renew:  # who renews has looked before
             self._count(key, sealed=reply[0] is not None, opened=value is not None)
-        if leave_nothing:
-            return Acquired(value, None)
         if len(reply) > 1:
             return Acquired(value, Lease(reply[2], reply[1]))
         if value is None:  # planted, moved, or sealed by a key that was retired: get the lease too

@@ -1,13 +1,11 @@
-"""Access tokens as others would like to write them, and how often we check a signature."""
+"""Access tokens as others would like to write them."""
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-import pytest
 from jwt.algorithms import HMACAlgorithm
 
 from authapp.sealing import derive_key
@@ -50,19 +48,3 @@ def forged(token: str) -> str:
 def unheard_of(token: str, key: bytes) -> str:
     """A sound token of a session that never was."""
     return signed(parts_of(token)[1] | {"sid": str(uuid4())}, key)
-
-
-@contextmanager
-def signature_checks() -> Iterator[list[bool]]:
-    """The outcome of each check of a signature, whoever makes it."""
-    outcomes: list[bool] = []
-    verify = HMACAlgorithm.verify
-
-    def counting(self: HMACAlgorithm, message: bytes, key: bytes, signature: bytes) -> bool:
-        right = verify(self, message, key, signature)
-        outcomes.append(right)
-        return right
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HMACAlgorithm, "verify", counting)
-        yield outcomes

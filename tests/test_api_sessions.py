@@ -5,17 +5,13 @@ from uuid import UUID
 
 import pytest
 
-from authapp import session_lookup
-from authapp.access_tokens import Claim, digest_of
 from authapp.config import Config
-from authapp.copy_keys import session_key
 from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailable
 from authapp.services import Services
-from authapp.session_records import Ended, EndReason, Found, Live, SessionRecord
+from authapp.session_records import Ended, EndReason, Found, Live
 from authapp.tokens import RefreshToken
-from authapp.versioned_cache import decode_copy
 
-from .access_tokens import forged, signature_checks, unheard_of
+from .access_tokens import forged, unheard_of
 from .helpers import (
     CLIENT,
     EMAIL,
@@ -71,7 +67,7 @@ def refresh(services: Services, live: Live) -> Live:
 
 def find(services: Services, text: str) -> Found:
     """What comes of a token that a request brings."""
-    claim = services.access_tokens.read(text)
+    claim = services.access_tokens.check(text)
     return services.sessions.find(claim) if claim else None
 
 
@@ -83,13 +79,6 @@ def ending(services: Services, live: Live) -> EndReason:
     found = find(services, live.token.text)
     assert isinstance(found, Ended)
     return found.why
-
-
-def is_known(services: Services, live: Live) -> bool:
-    """Whether its next use costs no check of the signature."""
-    with signature_checks() as checks:
-        assert is_live(services, live)
-    return checks == []
 
 
 # -- how long --------------------------------------------------------------------------------------
@@ -105,7 +94,7 @@ def test_a_session_without_refresh_lasts_as_long_as_its_token(
     clock.forward(ACCESS - 1)
     assert is_live(services, live)
     clock.forward(1)
-    assert services.access_tokens.read(live.token.text) is None
+    assert services.access_tokens.check(live.token.text) is None
     assert services.sessions.of_user(live.record.user.id) == []
 
 
@@ -151,14 +140,13 @@ def test_refreshing_counts_as_a_visit(services: Services, clock: Clock) -> None:
     assert listed.kind == "api"
 
 
-# -- what the copy knows ---------------------------------------------------------------------------
+# -- what it costs ---------------------------------------------------------------------------------
 
 
-def test_a_token_is_verified_once(services: Services, two_instances: Services) -> None:
+def test_a_token_costs_one_round_trip(services: Services, two_instances: Services) -> None:
     live = issue(services)
-    assert not is_known(services, live)
     for instance in (services, two_instances):
-        assert is_known(instance, live)
+        assert is_live(instance, live)
         with traffic() as seen:
             assert is_live(instance, live)
         assert (len(seen.redis), seen.sql) == (1, [])
@@ -168,109 +156,30 @@ def test_a_new_token_of_a_session_with_a_fresh_copy_costs_no_sql(services: Servi
     first = issue(services, refreshable=True)
     assert is_live(services, first)
     second = refresh(services, first)
+    assert is_live(services, first)
     with traffic() as seen:
         assert is_live(services, second)
-    assert seen.sql == []
-    assert is_known(services, first)
-    assert is_known(services, second)
+    assert (len(seen.redis), seen.sql) == (1, [])
 
 
-def test_reading_the_facts_anew_forgets_no_token(services: Services, clock: Clock) -> None:
-    first = issue(services, refreshable=True)
-    second = refresh(services, first)
-    assert is_live(services, first)
-    assert is_live(services, second)
-    clock.forward(61)
-    with traffic() as seen:
-        assert is_known(services, first)
-    assert any("last_seen_at" in statement for statement in seen.sql)
-    assert is_known(services, second)
-
-
-def test_a_change_of_the_session_has_each_token_checked_again(services: Services) -> None:
+def test_forged_tokens_cost_no_io(services: Services, clock: Clock) -> None:
     live = issue(services)
     assert is_live(services, live)
-    assert services.sessions.patch(live, {"a": 1}, [])
-    assert not is_known(services, live)
-    assert is_known(services, live)
-
-
-def test_the_copy_knows_so_many_and_no_expired_ones(services: Services, clock: Clock) -> None:
-    lives = [issue(services, refreshable=True)]
-    for _ in range(session_lookup.MAX_VERIFIED):
-        lives.append(refresh(services, lives[-1]))
-        clock.forward(1)
-    for live in lives:
-        assert is_live(services, live)
-    assert not is_known(services, lives[0])
-    assert is_known(services, lives[-1])
-    assert len(copy_of(services, lives[0]).verified) == session_lookup.MAX_VERIFIED
-    clock.forward(ACCESS - 1)
-    assert is_live(services, last := refresh(services, lives[-1]))
-    assert len(copy_of(services, last).verified) <= 2
-
-
-def copy_of(services: Services, live: Live) -> SessionRecord:
-    copy = services.cache.acquire(session_key(digest_of(live.record.id))).value
-    record = decode_copy(copy, SessionRecord)
-    assert record is not None
-    return record
-
-
-def test_forged_tokens_cost_no_sql_and_make_the_copy_forget_nothing(
-    services: Services, clock: Clock
-) -> None:
-    live = issue(services)
-    fakes = [forged(live.token.text) for _ in range(2)]
-    with traffic() as seen:
-        assert find(services, fakes[0]) is None
-    assert seen.sql == []
-    assert is_live(services, live)
-    before = copy_of(services, live)
     for seconds in (0, 61):  # a copy that is fresh, and one that is not
         clock.forward(seconds)
         with traffic() as seen:
-            for _ in range(2 * session_lookup.MAX_VERIFIED):
-                for fake in fakes:
-                    assert find(services, fake) is None
-        assert seen.sql == []
-        assert copy_of(services, live) == before
-    assert is_known(services, live)
-
-
-@pytest.mark.parametrize("evicted", [False, True], ids=["fenced", "evicted"])
-def test_a_session_that_ends_while_its_token_is_verified_stays_ended(
-    services: Services,
-    two_instances: Services,
-    monkeypatch: pytest.MonkeyPatch,
-    evicted: bool,
-) -> None:
-    first = issue(services, refreshable=True)
-    assert is_live(services, first)
-    second = refresh(services, first)
-    verify = services.access_tokens.verify
-
-    def slowly(claim: Claim) -> bytes | None:
-        two_instances.sessions.end(first.token, EndReason.LOGOUT, CLIENT)
-        if evicted:
-            services.redis.delete(session_key(claim.digest))
-        return verify(claim)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(services.access_tokens, "verify", slowly)
-        find(services, second.token.text)
-    for live in (first, second):
-        for instance in (services, two_instances):
-            assert ending(instance, live) is EndReason.LOGOUT
+            assert find(services, forged(live.token.text)) is None
+        assert (seen.redis, seen.sql) == ([], [])
+    assert is_live(services, live)
 
 
 def test_a_dead_token_costs_no_sql_either(services: Services) -> None:
     live = issue(services)
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
     assert ending(services, live) is EndReason.LOGOUT
-    with traffic() as seen, signature_checks() as checks:
+    with traffic() as seen:
         assert ending(services, live) is EndReason.LOGOUT
-    assert (len(seen.redis), seen.sql, checks) == (1, [], [])
+    assert (len(seen.redis), seen.sql) == (1, [])
     assert find(services, forged(live.token.text)) is None  # nor does it tell others why
 
 
@@ -297,7 +206,7 @@ def test_without_postgres_copies_answer(
     second = refresh(services, live)
     clock.forward(61)
     assert is_live(without_postgres, live)
-    assert is_live(without_postgres, second)  # checked by its signature
+    assert is_live(without_postgres, second)
     assert find(without_postgres, forged(live.token.text)) is None
     with pytest.raises(StoreUnavailable):
         is_live(without_postgres, uncopied)

@@ -128,7 +128,7 @@ class ForwardAuth:
         claims = [
             claim
             for sent in read_access_tokens(environ)
-            if (claim := self._access_tokens.read(sent)) is not None
+            if (claim := self._access_tokens.check(sent)) is not None
         ]
         if len(claims) + (token is not None) > 1:
             raise Forbidden("this says in two ways who is asking")

@@ -207,7 +207,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         if len(access_tokens) + (token is not None) > 1:
             raise TwoIdentities("Send the cookie or one access token, not two of them.")
         for text in access_tokens:
-            claim = self._access_tokens.read(text)
+            claim = self._access_tokens.check(text)
             return self._store.find(claim) if claim else None
         return self._store.find(token) if token else None
 
