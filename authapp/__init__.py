@@ -23,11 +23,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, request, url_for
+from flask import Flask, Request, request, url_for
 from flask_bootstrap import Bootstrap5
 from flask_limiter import Limiter
 from limits.strategies import RateLimiter
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import Rule
 
 from authapp.cli import register_commands
 from authapp.config import Config
@@ -40,11 +41,12 @@ from authapp.session_records import Live
 from authapp.web.admin import admin
 from authapp.web.api import api
 from authapp.web.api_docs import api_docs
-from authapp.web.bodies import expect_whole_body
+from authapp.web.bodies import MAX_BODY, expect_whole_body
 from authapp.web.csrf import check_origin
 from authapp.web.effects import note_pending, tell_pending
+from authapp.web.envelope import Envelope
 from authapp.web.error_handlers import register_domain_errors, register_error_answers
-from authapp.web.forward_auth import ForwardAuth, make_forward_auth
+from authapp.web.forward_auth import NGINX, REDIRECT, ForwardAuth, make_forward_auth
 from authapp.web.guards import (
     client,
     current_user,
@@ -54,11 +56,10 @@ from authapp.web.guards import (
     permission_required,
     roles_required,
 )
-from authapp.web.headers import register_security_headers, security_headers
+from authapp.web.headers import security_headers
 from authapp.web.health import health
 from authapp.web.pages import pages
-from authapp.web.rate_limits import note_attempt, tell_limit
-from authapp.web.request_log import register_request_log
+from authapp.web.rate_limits import note_attempt
 from authapp.web.session_interface import SessionInterface
 from authapp.web.users_api import users_api
 from authapp.web.verify_lane import VerifyLane
@@ -114,7 +115,6 @@ class Auth:
                 app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
             )
         app.before_request(partial(_expect_sound, config.SESSION_COOKIE_NAME))
-        app.after_request(tell_limit)
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
 
@@ -160,9 +160,7 @@ def create_app(config: Config) -> Flask:
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # by a redirect to whatever host the request names
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
-    app.config["BOOTSTRAP_SERVE_LOCAL"] = True
-    behind_proxy = config.TRUSTED_PROXY_HOPS > 0
-    register_request_log(app, behind_proxy=behind_proxy)
+    app.config.update(BOOTSTRAP_SERVE_LOCAL=True, MAX_CONTENT_LENGTH=MAX_BODY)
     services = Auth(app, config).services
     Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
@@ -179,9 +177,15 @@ def create_app(config: Config) -> Flask:
     app.register_blueprint(make_forward_auth(forward_auth))
     register_error_answers(app)
     headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
-    register_security_headers(app, headers)
     _put_in_front(
-        app, lambda inner: VerifyLane(inner, forward_auth, headers, behind_proxy=behind_proxy)
+        app,
+        lambda flask: Envelope(
+            VerifyLane(flask, forward_auth),
+            headers,
+            behind_proxy=config.TRUSTED_PROXY_HOPS > 0,
+            for_proxies=frozenset({NGINX, REDIRECT}),
+            files=frozenset(rule.rule for rule in app.url_map.iter_rules() if _is_file(rule)),
+        ),
     )
     register_commands(app, config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
     return app
@@ -200,10 +204,15 @@ def _put_in_front(app: Flask, layer: "Callable[[WSGIApplication], WSGIApplicatio
         app.wsgi_app = layer(outer)  # type: ignore[method-assign, assignment]
 
 
+def _is_file(rule: Rule) -> bool:
+    return rule.endpoint in {"static", "bootstrap.static"}
+
+
 def _expect_sound(cookie_name: str) -> None:
     """Refuses a request whose body is cut short, or that another origin made a browser send."""
-    expect_whole_body(request)
-    check_origin(request, cookie_name)
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    expect_whole_body(current)
+    check_origin(current, cookie_name)
 
 
 def _without_flask_defaults(app: Flask) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from typing import Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
+from msgspec.structs import replace
 
 from authapp import audit, metrics
 from authapp.audit import AuditLog

@@ -1,6 +1,11 @@
 """What is counted, for Prometheus. Labels are few and known: no ids, no emails, no addresses."""
 
+import atexit
 import os
+import threading
+import time
+from bisect import bisect_left
+from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram, values
 
@@ -69,3 +74,89 @@ HASHING = Gauge(
     "Log-ins and other uses of passwords that hash, or wait for it",
     multiprocess_mode="livesum",
 )
+
+
+class _Sum(Protocol):
+    """What amounts can be added to."""
+
+    def inc(self, amount: float) -> None: ...
+
+
+class _Counted(threading.local):
+    """What the current thread counted so far, and what of it was added to the metrics."""
+
+    def __init__(self) -> None:
+        self.sums: dict[_Sum, float] = {}
+        _all_counted.append((threading.current_thread(), self.sums, {}))
+
+
+_SETTLE_SECONDS = 1.0
+_all_counted: list[tuple[threading.Thread, dict[_Sum, float], dict[_Sum, float]]] = []
+_settling = threading.Lock()
+_settler: threading.Thread | None = None
+_counted = _Counted()
+
+
+def count(counter: Counter) -> None:
+    """Counts one, for what comes with each request: within a second it is in the metrics.
+
+    To add to a metric that processes share takes longer than some of what is counted.
+    """
+    sums = _counted.sums
+    sums[counter] = sums.get(counter, 0) + 1
+    if _settler is None:
+        _start_settling()
+
+
+class Stopwatch:
+    """Observes times as `Histogram.observe` does, in the way of `count`."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        # the library has no way to add several at once
+        self._buckets, self._sum = histogram._buckets, histogram._sum
+        self._bounds = histogram._upper_bounds
+
+    def observe(self, seconds: float) -> None:
+        sums = _counted.sums
+        bucket = self._buckets[bisect_left(self._bounds, seconds)]
+        sums[bucket] = sums.get(bucket, 0) + 1
+        sums[self._sum] = sums.get(self._sum, 0) + seconds
+
+
+def settle() -> None:
+    """Adds what all threads counted so far to the metrics."""
+    with _settling:
+        for entry in list(_all_counted):
+            thread, sums, added = entry
+            is_over = not thread.is_alive()  # before the last look
+            for meter, total in sums.copy().items():
+                if new := total - added.get(meter, 0):
+                    meter.inc(new)
+                    added[meter] = total
+            if is_over:
+                _all_counted.remove(entry)
+
+
+def _start_settling() -> None:
+    global _settler  # noqa: PLW0603 - one a process
+    with _settling:
+        if _settler is None:
+            _settler = threading.Thread(target=_keep_settling, name="metrics", daemon=True)
+            _settler.start()
+
+
+def _keep_settling() -> None:
+    while True:
+        time.sleep(_SETTLE_SECONDS)
+        settle()
+
+
+def _start_anew() -> None:
+    """In a process that was forked: what its parent counted, its parent adds."""
+    global _settling, _settler, _counted
+    _all_counted.clear()
+    _settling, _settler, _counted = threading.Lock(), None, _Counted()
+
+
+os.register_at_fork(after_in_child=_start_anew)
+atexit.register(settle)

@@ -7,6 +7,8 @@ Metrics: what `metrics.py` counts, for Prometheus; of all processes that share
 
 import logging.config
 import os
+from contextlib import nullcontext
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +17,24 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from authapp import metrics
+
 METRICS_TYPE = CONTENT_TYPE_LATEST
 
+# the id of the request that the current thread answers, or answered last
+REQUEST_ID: ContextVar[str | None] = ContextVar("authapp_request_id", default=None)
+
+
+def _add_request_id(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    if (identifier := REQUEST_ID.get()) is not None:
+        event.setdefault("request_id", identifier)
+    return event
+
+
 _SHARED: list[structlog.types.Processor] = [
-    structlog.contextvars.merge_contextvars,
+    _add_request_id,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -33,13 +49,26 @@ class _Lines(structlog.stdlib.ProcessorFormatter):
         return str(record.msg) if hasattr(record, "is_line") else super().format(record)
 
 
+class LineHandler(logging.StreamHandler[Any]):
+    """Writes to standard error; also a line that is whole already."""
+
+    def write(self, line: str) -> None:
+        with self.lock or nullcontext():
+            self.stream.write(line + self.terminator)
+            self.flush()
+
+
 def log_line(logger: logging.Logger, fields: dict[str, Any]) -> None:
-    """Logs an event of level info that comes with each request: as structlog would, in a quarter
-    of the time."""
+    """Logs an event of level info that comes with each request: as structlog would, in a tenth of
+    the time."""
     if not logger.isEnabledFor(logging.INFO):
         return
     fields |= {"level": "info", "logger": logger.name, "timestamp": datetime.now(UTC)}
     line = msgspec.json.encode(fields).decode()
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], LineHandler) and not logger.handlers:
+        handlers[0].write(line)  # to make a record for it takes longer than all else here
+        return
     record = logging.LogRecord(logger.name, logging.INFO, "", 0, line, None, None)
     record.is_line = True
     logger.handle(record)
@@ -63,7 +92,7 @@ def logging_config() -> dict[str, Any]:
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "handlers": {"stderr": {"()": LineHandler, "formatter": "json"}},
         "root": {"level": "INFO", "handlers": ["stderr"]},
         "loggers": {
             "alembic": {"level": "WARNING"},
@@ -85,7 +114,9 @@ def configure_logging() -> None:
 
 
 def exposition() -> bytes:
-    """All metrics in the text format of Prometheus."""
+    """All metrics in the text format of Prometheus: this process' up to now, others' up to a
+    second ago."""
+    metrics.settle()
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

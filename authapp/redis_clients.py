@@ -9,6 +9,7 @@ from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import redis
+from hiredis import pack_command
 from limits.storage import RedisStorage
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import PRIMARY, ClusterNode, NodesManager, RedisCluster
@@ -73,21 +74,22 @@ class _Server(redis.Redis):
     What the look is for is left to the one retry: a connection that was closed meanwhile.
     """
 
-    def _execute_command(self, *args: Any, **options: Any) -> Any:
+    def execute_command(self, *args: Any, **options: Any) -> Any:
         pool: Any = self.connection_pool
         idle: list[Any] = pool._available_connections
-        if pool.pid != os.getpid():  # forked: these are our parent's
-            return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        # other commands have replies that the library makes something of
+        if args[0] != "FCALL" or pool.pid != os.getpid():  # forked: these are our parent's
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         try:
             connection = idle.pop()  # one step, as is append: no two threads get the same
         except IndexError:
-            return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         if connection._sock is None:
             idle.append(connection)
-            return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         try:
-            connection.send_packed_command(connection.pack_command(*args))
-            return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+            connection.send_packed_command((pack_command(args),), check_health=False)
+            return connection.read_response()
         except (RedisConnectionError, RedisTimeoutError):
             connection.disconnect()
         except ResponseError:

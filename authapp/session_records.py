@@ -1,7 +1,7 @@
 """What is known of a session: records and values, no store."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
@@ -131,8 +131,7 @@ class Grant:
     refresh: RefreshToken | None
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
+class Live(msgspec.Struct, frozen=True):
     """A session that may act for its user.
 
     Attributes:
@@ -144,11 +143,13 @@ class Live:
     token: SessionToken
     record: SessionRecord
     grant: Grant | None = None
-    devices: tuple[str, ...] = field(default=(), repr=False)
+    devices: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Live({self.token!r}, {self.record!r})"  # neither grant nor devices: not to be seen
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """A session that was, and why it is no more."""
 
     why: EndReason

@@ -1,7 +1,7 @@
 """Rows of sessions in Postgres: what they say, and how they end, for whoever looks or changes."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import ceil
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -44,6 +44,7 @@ class SessionRows:
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
         self._limits = limits
+        self._revalidate_seconds = limits.revalidate.total_seconds()
         self._clock = clock
 
     def record(self, row: SessionRow, user: User) -> SessionRecord:
@@ -74,8 +75,8 @@ class SessionRows:
         if now >= record.expires_at:
             return EndReason.ABSOLUTE
         # last_seen_at moves once a revalidation, so it may lag behind by as much
-        idle = timedelta(seconds=record.idle_seconds) + self._limits.revalidate
-        if now >= record.last_seen_at + idle:
+        away = (now - record.last_seen_at).total_seconds()
+        if away >= record.idle_seconds + self._revalidate_seconds:
             return EndReason.IDLE
         return None
 

@@ -11,27 +11,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import msgspec
+
 from authapp.sealing import KeyedHash
 
 _BODY_BYTES = 32
 _MAC_BYTES = 16
 # 48 bytes are 64 characters without padding or spare bits: one spelling each
-_SPELLING = re.compile(r"[A-Za-z0-9_-]{64}")
-_TO_STANDARD = str.maketrans("-_", "+/")
+_is_spelt = re.compile(r"[A-Za-z0-9_-]{64}").fullmatch
 
 
-@dataclass(frozen=True, slots=True)
-class SessionToken:
+class SessionToken(msgspec.Struct, frozen=True):
     """A token that was checked.
 
     Attributes:
-        text: what the visitor sends; goes to them and nowhere else.
+        text: what the visitor sends; goes to them and nowhere else, so it is not shown.
         digest: 32 bytes that name the session in the stores. They can't be turned back into the
             token.
     """
 
-    text: str = field(repr=False)
+    text: str
     digest: bytes
+
+    def __repr__(self) -> str:
+        return f"SessionToken(digest={self.digest!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +145,9 @@ class _Signer:
 
     def open(self, text: str, about: bytes = b"") -> tuple[bytes, bytes] | None:
         """The 32 bytes and the token's digest, or None when we did not sign it."""
-        if _SPELLING.fullmatch(text) is None:
+        if _is_spelt(text) is None:
             return None
-        raw = binascii.a2b_base64(text.translate(_TO_STANDARD))
+        raw = binascii.a2b_base64(text.replace("-", "+").replace("_", "/"))
         body, sent = raw[:_BODY_BYTES], raw[_BODY_BYTES:]
         for mac, digest in self._keys:
             if hmac.compare_digest(sent, mac(body + about)[:_MAC_BYTES]):

@@ -53,8 +53,7 @@ class Lease:
     boot: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Acquired:
+class Acquired(msgspec.Struct, frozen=True):
     """What a reader got.
 
     Attributes:
@@ -93,9 +92,11 @@ class VersionedCache:
         # with the server's time it makes a lease; none is a secret, and this asks no kernel
         nonce = random.getrandbits(72).to_bytes(9)
         reply = self._call(_ACQUIRE, key, nonce, LEASE_MS, "1" if renew else "0")
-        value = self._sealer.open(key, reply[0]) if reply[0] is not None else None
+        sealed = reply[0]
+        value = self._sealer.open(key, sealed) if sealed is not None else None
         if not renew:  # who renews has looked before
-            self._count(key, sealed=reply[0] is not None, opened=value is not None)
+            outcome = "hit" if value is not None else "miss" if sealed is None else "unreadable"
+            metrics.count(_copies(_kind(key), outcome))
         if len(reply) > 1:
             return Acquired(value, Lease(reply[2], reply[1]))
         if value is None:  # planted, moved, or sealed by a key that was retired: get the lease too
@@ -196,10 +197,6 @@ class VersionedCache:
 
     def _ping(self) -> None:
         self._client.ping()  # to look it up may fail: the client of a Cluster is made at first use
-
-    def _count(self, key: str, *, sealed: bool, opened: bool) -> None:
-        outcome = "hit" if opened else "unreadable" if sealed else "miss"
-        _copies(_kind(key), outcome).inc()
 
     def _fence_all(self, versions: Mapping[str, int]) -> None:
         with self._client.pipeline(transaction=False) as pipe:

@@ -8,7 +8,6 @@ from werkzeug import Response
 
 from authapp.errors import InvalidField, LastAdmin, OwnAccount, UnknownUser
 from authapp.identity import Identity, Permission
-from authapp.web.bodies import bound_body
 from authapp.web.effects import are_pending
 from authapp.web.error_handlers import problem_of
 from authapp.web.guards import (
@@ -22,7 +21,6 @@ from authapp.web.messages import HAPPENED
 from authapp.web.users_api import search_text
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
-admin.before_request(bound_body)
 
 
 @admin.get("/users")
@@ -135,5 +133,5 @@ def _refused(user_id: UUID, error: LastAdmin | OwnAccount) -> ResponseReturnValu
 
 
 def _done(user_id: UUID, what: str) -> Response:
-    within = services().revalidate_seconds if are_pending() else None
+    within = services().revalidate_seconds if are_pending(request.environ) else None
     return redirect(url_for("admin.user", user_id=user_id, done=what, within=within), 303)

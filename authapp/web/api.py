@@ -11,7 +11,7 @@ from authapp import errors
 from authapp.authentication import MAX_IMAGE, MAX_NAME
 from authapp.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS
 from authapp.session_records import EndReason, Live, SessionSummary
-from authapp.web.bodies import bound_body, read_body
+from authapp.web.bodies import read_body
 from authapp.web.description import Call, Value, described
 from authapp.web.effects import forget_pending
 from authapp.web.guards import (
@@ -94,7 +94,6 @@ def given(value: T | msgspec.UnsetType) -> T | None:
 
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
-api.before_request(bound_body)
 
 
 @api.post("/signup")

@@ -5,19 +5,13 @@ from typing import Any, TypeVar
 
 import msgspec
 from flask import Request
-from flask import request as current_request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from authapp.errors import InvalidField, InvalidJson
 
 T = TypeVar("T", bound=msgspec.Struct)
-MAX_BODY = 64 * 1024  # bytes
+MAX_BODY = 64 * 1024  # bytes: more than anything we read; above that it is refused (413)
 _MAX_ERRORS = 10
-
-
-def bound_body() -> None:
-    """Has a body refused (413) that is longer than anything we read."""
-    current_request.max_content_length = MAX_BODY
 
 
 def read_body(request: Request, kind: type[T]) -> T:
@@ -80,7 +74,7 @@ def expect_whole_body(request: Request) -> None:
 
     gunicorn promises that the stream ends with the body, and so keeps Werkzeug from counting.
     """
-    if request.content_length is not None:
+    if "CONTENT_LENGTH" in request.environ and request.content_length is not None:
         request.environ.pop("wsgi.input_terminated", None)
 
 

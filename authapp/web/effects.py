@@ -1,22 +1,31 @@
 """Tells the caller of a change that it reaches other instances only within a bound: 202."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
-from flask import Response, g, has_request_context, request
+from flask import Response, has_request_context, request
+
+_PENDING = "authapp.effects_pending"
 
 
 def note_pending() -> None:
     """The current request made a change whose fences Redis has yet to take."""
     if has_request_context():
-        g.effects_pending = True
+        request.environ[_PENDING] = True
 
 
 def forget_pending() -> None:
     """The current request logged somebody in: a new session is there at once."""
-    g.pop("effects_pending", None)
+    request.environ.pop(_PENDING, None)
 
 
-def are_pending() -> bool:
-    return bool(g.get("effects_pending"))
+def are_pending(environ: Mapping[str, Any]) -> bool:
+    """
+    Args:
+        environ: of the request, of WSGI.
+    """
+    return _PENDING in environ
 
 
 def tell_pending(response: Response, within: int) -> None:
@@ -28,7 +37,7 @@ def tell_pending(response: Response, within: int) -> None:
     Args:
         within: seconds until every instance has noticed.
     """
-    if not are_pending() or response.status_code >= 400:
+    if response.status_code >= 400:
         return
     response.headers["Effective-Within"] = str(within)
     if request.blueprint in {"api", "users_api"} and response.status_code in {200, 204}:

@@ -206,7 +206,7 @@ def _as_json(error: HTTPException) -> Response:
     response = Response(msgspec.json.encode(body), mimetype="application/problem+json")
     if error.code == HTTPStatus.UNAUTHORIZED:
         # RFC 6750, 3: an error is named only to who sent an access token
-        refused = slug == _SESSION_INVALID.code and auth_session().brought_access_token
+        refused = slug == _SESSION_INVALID.code and auth_session().presented.access_tokens
         response.headers["WWW-Authenticate"] = CHALLENGE + (f", {REFUSED}" if refused else "")
     return response
 

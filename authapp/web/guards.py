@@ -20,8 +20,8 @@ R = TypeVar("R")
 
 
 def auth_session() -> AuthSession:
-    """`flask.session` by its type."""
-    return cast(AuthSession, session)
+    """`flask.session` by its type, and not by way of Flask's proxy."""
+    return cast(AuthSession, session._get_current_object())  # type: ignore[attr-defined]
 
 
 # The person asking, or an anonymous one (`is_authenticated` is False).
@@ -58,7 +58,7 @@ def enter(email: str, password: str, *, remember: bool) -> Live:
         password,
         client(),
         remember=remember,
-        replaces=visitor.presented,
+        replaces=visitor.presented.token,
         devices=devices(),
     )
     visitor.begin(live)
@@ -74,14 +74,14 @@ def leave() -> None:
         TwoIdentities: a cookie and an access token were sent; no session ended.
     """
     visitor = auth_session()
-    if visitor.brought_access_token:
+    if visitor.presented.access_tokens:
         if live := visitor.live:  # only then is the token known to be ours
             services().authentication.log_out(live.token, client())
         visitor.forget()
         return
-    for token in visitor.all_presented():
+    for token in visitor.presented.all_tokens():
         services().authentication.log_out(token, client())
-    if visitor.brought_cookie:
+    if visitor.presented.is_cookie:
         visitor.forget()
 
 
@@ -94,7 +94,7 @@ def require_live() -> Live:
     visitor = auth_session()
     live = visitor.live
     if live is None:
-        raise NotAuthenticated(presented=visitor.brought_token)
+        raise NotAuthenticated(presented=visitor.presented.is_token)
     return live
 
 

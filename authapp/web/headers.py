@@ -1,8 +1,6 @@
 """The security headers of every answer of our own application."""
 
-from collections.abc import Collection, Mapping
-
-from flask import Flask, Response, request
+from collections.abc import Collection
 
 # what the browser kept of private pages goes with the session (OWASP ASVS 5.0, 14.3.1)
 AFTER_THE_END = {"Clear-Site-Data": '"cache", "storage"'}
@@ -32,23 +30,3 @@ def security_headers(form_targets: Collection[str], *, secure: bool) -> dict[str
     if secure:
         fixed["Strict-Transport-Security"] = "max-age=31536000"
     return fixed
-
-
-def register_security_headers(app: Flask, fixed: Mapping[str, str]) -> None:
-    """Adds these to every answer that a browser may show, and keeps all but files from being
-    stored."""
-
-    known = [(name, name.lower(), value) for name, value in fixed.items()]
-
-    def add(response: Response) -> Response:
-        if request.blueprint == "forward_auth" and response.status_code == 200:
-            return response  # the proxy reads it, and no browser
-        set_by_view = {name.lower() for name in response.headers.keys()}  # noqa: SIM118 - of pairs
-        for name, lower, value in known:
-            if lower not in set_by_view:
-                response.headers.add(name, value)
-        if request.endpoint not in {"static", "bootstrap.static"}:
-            response.headers["Cache-Control"] = "no-store"
-        return response
-
-    app.after_request(add)

@@ -8,7 +8,6 @@ from werkzeug import Response
 
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.session_records import Ended, EndReason
-from authapp.web.bodies import bound_body
 from authapp.web.effects import are_pending
 from authapp.web.forms import LoginForm, PasswordForm, ProfileForm, SignupForm, show_errors, text
 from authapp.web.guards import (
@@ -27,7 +26,6 @@ from authapp.web.redirects import safe_next
 from authapp.web.representations import SessionView
 
 pages = Blueprint("pages", __name__)
-pages.before_request(bound_body)
 
 
 @pages.app_context_processor
@@ -40,7 +38,7 @@ def notice() -> dict[str, str | None]:
 
 def _done(endpoint: str, what: str) -> Response:
     """Leads to a page that says what was done, and how long other devices may take to notice."""
-    seconds = services().revalidate_seconds if are_pending() else None
+    seconds = services().revalidate_seconds if are_pending(request.environ) else None
     return redirect(url_for(endpoint, done=what, within=seconds), 303)
 
 

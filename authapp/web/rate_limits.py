@@ -1,6 +1,6 @@
 """Tells who is limited what is left (draft-ietf-httpapi-ratelimit-headers-10)."""
 
-from flask import Response, g, has_request_context
+from flask import Response, after_this_request, has_request_context
 
 from authapp.limits import Window
 
@@ -11,16 +11,14 @@ HEADERS = {
 
 
 def note_attempt(window: Window) -> None:
-    """The current request was counted."""
-    if has_request_context():
-        g.rate_limit = window
+    """The current request was counted: its answer says by which window. The last one counts."""
+    if not has_request_context():
+        return
 
-
-def tell_limit(response: Response) -> Response:
-    """Says so in the answer."""
-    window: Window | None = g.pop("rate_limit", None)
-    if window is not None:
+    def tell(response: Response) -> Response:
         policy = f'"{window.policy}"'
         response.headers["RateLimit-Policy"] = f"{policy};q={window.quota};w={window.seconds}"
         response.headers["RateLimit"] = f"{policy};r={window.remaining};t={window.more_in}"
-    return response
+        return response
+
+    after_this_request(tell)

@@ -22,8 +22,60 @@ from authapp.web.cookies import (
     read_cookie,
     write_devices,
 )
+from authapp.web.effects import are_pending
 
 _VARY = ("Cookie", *HEADERS)
+_VARY_TEXT = ", ".join(_VARY)
+
+
+class Presented:
+    """What a visitor brings to say who they are.
+
+    Attributes:
+        environ: of WSGI.
+        access_tokens: that they sent, sound or not.
+    """
+
+    def __init__(self, interface: "SessionInterface", environ: dict[str, Any]) -> None:
+        self._interface = interface
+        self.environ = environ
+        self.access_tokens = read_access_tokens(environ)
+        self._header: str = environ.get("HTTP_COOKIE", "")
+        self._text = read_cookie(self._header, interface.cookie_name)
+        self._checked: SessionToken | None = None
+        self._is_checked = False
+
+    @property
+    def token(self) -> SessionToken | None:
+        """The token in the cookie, if we minted it; its session may have ended."""
+        if not self._is_checked:
+            self._is_checked = True
+            self._checked = self._interface.tokens.check(self._text) if self._text else None
+        return self._checked
+
+    @property
+    def is_token(self) -> bool:
+        """Whether they sent one value under the cookie's name, or an access token."""
+        return bool(self._text or self.access_tokens)
+
+    @property
+    def is_cookie(self) -> bool:
+        """Whether there is anything to clear."""
+        return self._interface.cookie_name in self._header
+
+    def all_tokens(self) -> list[SessionToken]:
+        """Every token of ours among the cookies, for log-out to end them all."""
+        values = all_values(self._header, self._interface.cookie_name)
+        return [token for v in values if (token := self._interface.tokens.check(v))]
+
+    def find(self) -> Found:
+        """What the store says.
+
+        Raises:
+            StoreUnavailable: nobody could say.
+            TwoIdentities: they sent two tokens that may name two sessions.
+        """
+        return self._interface.find(self.token, self.access_tokens)
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
@@ -31,33 +83,11 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
 
     Keys can be set only once somebody is logged in: a visitor without a session leaves nothing
     behind. Those set before are dropped at the end of the request.
-
-    Attributes:
-        presented: the token in the cookie, if we minted it; its session may have ended.
-        brought_token: whether the visitor sent one value under the cookie's name, or an access
-            token.
-        brought_access_token: whether they sent an access token, sound or not.
-        all_presented: gives every token of ours among the cookies, for log-out to end them all.
-        brought_cookie: whether there is anything to clear.
     """
 
-    def __init__(
-        self,
-        find: Callable[[], Found],
-        presented: SessionToken | None,
-        *,
-        brought_token: bool,
-        brought_access_token: bool,
-        all_presented: Callable[[], list[SessionToken]],
-        brought_cookie: bool,
-    ) -> None:
+    def __init__(self, presented: Presented) -> None:
         super().__init__()
-        self.all_presented = all_presented
-        self.brought_cookie = brought_cookie
         self.presented = presented
-        self.brought_token = brought_token
-        self.brought_access_token = brought_access_token
-        self._find: Callable[[], Found] = find
         self._found: Found = None
         self._has_found = False
         self._has_data = False
@@ -76,7 +106,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         """
         self.accessed = True
         if not self._has_found:
-            self._found = self._find()
+            self._found = self.presented.find()
             self._has_found = True
         return self._found
 
@@ -93,7 +123,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     @property
     def is_known(self) -> bool:
         """Whether who the visitor is has been asked already, so that asking again costs nothing."""
-        return self._has_found or not (self.presented or self.brought_access_token)
+        return self._has_found or not (self.presented.token or self.presented.access_tokens)
 
     @property
     def sid(self) -> str | None:
@@ -118,7 +148,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     def forget(self) -> None:
         """The visitor has no session any more; their cookie is cleared with the answer."""
         self._become(None)
-        self.issued, self.forgotten = None, self.brought_cookie
+        self.issued, self.forgotten = None, self.presented.is_cookie
 
     def _become(self, found: Found) -> None:
         self._found, self._has_found, self._has_data = found, True, False
@@ -166,7 +196,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
 
     Args:
         client: tells where the current request came from.
-        finish: sees the answer last, when all that the request changes is changed.
+        finish: sees the answer last, when all that the request changes is changed, if that is not
+            known everywhere yet.
     """
 
     session_class = AuthSession
@@ -183,33 +214,22 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         super().__init__(app, serialization_format="json")
         self._finish = finish
         self._store = store
-        self._tokens = tokens
+        self.tokens = tokens
         self._access_tokens = access_tokens
         self._client = client
+        self.cookie_name = self.get_cookie_name(app)
 
-    def open_session(self, app: Flask, request: Request) -> AuthSession:
-        name, header = self.get_cookie_name(app), request.headers.get("Cookie", "")
-        text = read_cookie(header, name)
-        token = self._tokens.check(text) if text else None
-        sent = read_access_tokens(request.environ)
-        return AuthSession(
-            lambda: self._find(token, sent),
-            token,
-            brought_token=bool(text or sent),
-            brought_access_token=bool(sent),
-            all_presented=lambda: [
-                t for v in all_values(header, name) if (t := self._tokens.check(v))
-            ],
-            brought_cookie=name in header,
-        )
+    def open_session(self, app: Flask, request: Request) -> AuthSession:  # noqa: ARG002 - Flask's
+        return AuthSession(Presented(self, request.environ))
 
-    def _find(self, token: SessionToken | None, access_tokens: Collection[str]) -> Found:
+    def find(self, token: SessionToken | None, access_tokens: Collection[str]) -> Found:
+        """The session that a visitor's token names, of these that they sent."""
+        if not access_tokens:
+            return self._store.find(token) if token else None
         if len(access_tokens) + (token is not None) > 1:
             raise TwoIdentities("Send the cookie or one access token, not two of them.")
-        for text in access_tokens:
-            claim = self._access_tokens.check(text)
-            return self._store.find(claim) if claim else None
-        return self._store.find(token) if token else None
+        claim = self._access_tokens.check(*access_tokens)
+        return self._store.find(claim) if claim else None
 
     def save_session(self, app: Flask, session: AuthSession, response: Response) -> None:
         """Saves what changed, key by key, and sets or clears the cookie where a view asked for it.
@@ -220,18 +240,19 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         if session.issued:
             self._set_cookie(app, session.issued, response)
         elif session.forgotten:
-            response.delete_cookie(self.get_cookie_name(app), **self._cookie_attributes(app))
+            response.delete_cookie(self.cookie_name, **self._cookie_attributes(app))
         if session.accessed or session.issued or session.forgotten:
             if "Vary" in response.headers:
                 response.vary.update(_VARY)
             else:  # to parse and update a set costs more than all else here
-                response.headers.add("Vary", ", ".join(_VARY))
+                response.headers.add("Vary", _VARY_TEXT)
         if session.modified:
             try:
                 self._save_data(session)
             except StoreUnavailable as error:
                 _become(response, app.make_response(app.handle_user_exception(error)))
-        self._finish(response)
+        if are_pending(session.presented.environ):
+            self._finish(response)
 
     def _save_data(self, session: AuthSession) -> None:
         if live := session.live:
@@ -257,14 +278,14 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         # Not what ends the session (NIST SP 800-63B-4, 5.1.1): the store does that.
         max_age = live.record.idle_seconds if remembered else None
         response.set_cookie(
-            self.get_cookie_name(app),
+            self.cookie_name,
             live.token.text,
             max_age=max_age,
             **self._cookie_attributes(app),
         )
         if live.devices:
             response.set_cookie(
-                device_cookie_name(self.get_cookie_name(app)),
+                device_cookie_name(self.cookie_name),
                 write_devices(live.devices),
                 max_age=DEVICE_SECONDS,
                 **self._cookie_attributes(app),

@@ -15,7 +15,7 @@ from authapp.errors import (
 )
 from authapp.identity import Permission
 from authapp.web.api import ProfileBody, given
-from authapp.web.bodies import bound_body, read_body
+from authapp.web.bodies import read_body
 from authapp.web.description import Call, Value, described
 from authapp.web.guards import (
     client,
@@ -38,7 +38,6 @@ class RolesBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 users_api = Blueprint("users_api", __name__, url_prefix="/api/v1")
-users_api.before_request(bound_body)
 
 
 @users_api.get("/users/<uuid:user_id>")

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 from flask import Flask
+
+from authapp.observability import LineHandler
 
 from .conftest import MakeApp
 from .support import (
@@ -25,19 +26,19 @@ from .support import (
 )
 
 
+def handler() -> LineHandler:
+    """The one that writes the application's log."""
+    (found,) = [h for h in logging.getLogger().handlers if isinstance(h, LineHandler)]
+    return found
+
+
 @pytest.fixture
 def log(shared_app: Flask) -> Iterator[io.StringIO]:
     """What the application logs while the test runs."""
-    (handler,) = [
-        h
-        for h in logging.getLogger().handlers
-        if isinstance(h, logging.StreamHandler)
-        and isinstance(h.formatter, structlog.stdlib.ProcessorFormatter)
-    ]
     stream = io.StringIO()
-    before = handler.setStream(stream)
+    before = handler().setStream(stream)
     yield stream
-    handler.setStream(before)
+    handler().setStream(before)
 
 
 def lines(log: io.StringIO) -> list[dict[str, Any]]:
@@ -93,8 +94,7 @@ def test_a_failing_view_is_one_line_too(make_app: MakeApp, log: io.StringIO) -> 
         raise RuntimeError("two\nlines")
 
     app.add_url_rule("/boom", view_func=boom)
-    (handler,) = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
-    handler.setStream(log)  # `make_app` set logging up anew
+    handler().setStream(log)  # `make_app` set logging up anew
     answer = browser(app).get("/boom")
     failed = [line for line in lines(log) if line["level"] == "error"]
     assert len(failed) == 1
@@ -108,8 +108,7 @@ def test_a_statement_that_fails_is_logged_without_its_values(
     app = make_app()
     sign_up(app)
     services_of(app).background.drain()
-    (handler,) = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
-    handler.setStream(log)
+    handler().setStream(log)
     stores.sql("ALTER TABLE users RENAME COLUMN password_hash TO other")
     try:
         assert log_in(browser(app)).status_code == 500
@@ -152,8 +151,7 @@ REFUSED = {
 
 def ids(app: Flask, log: io.StringIO, sent: str | None) -> set[str]:
     """Wherever the id of a request is told: header, body and log."""
-    (handler,) = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
-    handler.setStream(log)  # `make_app` set logging up anew
+    handler().setStream(log)  # `make_app` set logging up anew
     client = browser(app)
     if sent is not None:
         client.environ_base["HTTP_X_REQUEST_ID"] = sent  # as a server passes it on
@@ -198,3 +196,31 @@ def test_the_error_page_quotes_the_id(make_app: MakeApp) -> None:
     client = browser(make_app(TRUSTED_PROXY_HOPS=1))
     page = client.get("/nowhere", headers={"X-Request-ID": ID}).get_data(as_text=True)
     assert f"<code>{ID}</code>" in page
+
+
+def test_a_line_is_written_as_a_record_would_be(
+    make_app: MakeApp, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody else listens, which under pytest somebody does, it is written past records."""
+    client = browser(make_app())
+    handler().setStream(log)
+    client.get("/healthz")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler()])
+    client.get("/healthz")
+    monkeypatch.setattr(logging.getLogger("authapp.request"), "handlers", [own := Kept()])
+    client.get("/healthz")
+    told = lines(log)
+    assert [line["route"] for line in told] == ["/healthz"] * 3
+    assert {tuple(line) for line in told} == {tuple(told[0])}, "the same fields"
+    assert [json.loads(record.getMessage()) for record in own.records] == told[2:]
+
+
+class Kept(logging.Handler):
+    """Keeps records, as what sends logs elsewhere does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
