@@ -1,13 +1,13 @@
 """What is counted, for Prometheus. Labels are few and known: no ids, no emails, no addresses."""
 
-import atexit
 import os
 import threading
-import time
 from bisect import bisect_left
 from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram, values
+
+from authapp.together import is_due, work_off
 
 _slots: dict[int, str] = {}  # by pid
 
@@ -90,22 +90,16 @@ class _Counted(threading.local):
         _all_counted.append((threading.current_thread(), self.sums, {}))
 
 
-_SETTLE_SECONDS = 1.0
 _all_counted: list[tuple[threading.Thread, dict[_Sum, float], dict[_Sum, float]]] = []
 _settling = threading.Lock()
-_settler: threading.Thread | None = None
 _counted = _Counted()
 
 
 def count(counter: Counter) -> None:
-    """Counts one, for what comes with each request: within a second it is in the metrics.
-
-    To add to a metric that processes share takes longer than some of what is counted.
-    """
+    """Counts one, for what comes with each request: a moment later it is in the metrics."""
     sums = _counted.sums
     sums[counter] = sums.get(counter, 0) + 1
-    if _settler is None:
-        _start_settling()
+    is_due()
 
 
 class Stopwatch:
@@ -123,6 +117,7 @@ class Stopwatch:
         sums[self._sum] = sums.get(self._sum, 0) + seconds
 
 
+@work_off
 def settle() -> None:
     """Adds what all threads counted so far to the metrics."""
     with _settling:
@@ -137,26 +132,11 @@ def settle() -> None:
                 _all_counted.remove(entry)
 
 
-def _start_settling() -> None:
-    global _settler  # noqa: PLW0603 - one a process
-    with _settling:
-        if _settler is None:
-            _settler = threading.Thread(target=_keep_settling, name="metrics", daemon=True)
-            _settler.start()
-
-
-def _keep_settling() -> None:
-    while True:
-        time.sleep(_SETTLE_SECONDS)
-        settle()
-
-
-def _start_anew() -> None:
+def _count_anew() -> None:
     """In a process that was forked: what its parent counted, its parent adds."""
-    global _settling, _settler, _counted
+    global _settling, _counted
     _all_counted.clear()
-    _settling, _settler, _counted = threading.Lock(), None, _Counted()
+    _settling, _counted = threading.Lock(), _Counted()
 
 
-os.register_at_fork(after_in_child=_start_anew)
-atexit.register(settle)
+os.register_at_fork(after_in_child=_count_anew)

@@ -7,6 +7,7 @@ Metrics: what `metrics.py` counts, for Prometheus; of all processes that share
 
 import logging.config
 import os
+from collections import deque
 from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from authapp import metrics
+from authapp.together import is_due, work_off
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
 
@@ -49,13 +51,31 @@ class _Lines(structlog.stdlib.ProcessorFormatter):
         return str(record.msg) if hasattr(record, "is_line") else super().format(record)
 
 
-class LineHandler(logging.StreamHandler[Any]):
-    """Writes to standard error; also a line that is whole already."""
+_waiting: deque[dict[str, Any]] = deque()
+os.register_at_fork(after_in_child=_waiting.clear)  # these the parent writes
 
-    def write(self, line: str) -> None:
+
+@work_off
+def write_lines() -> None:
+    """Writes the lines that wait, together."""
+    for handler in logging.root.handlers:
+        if _waiting and isinstance(handler, LineHandler):
+            handler.flush()
+
+
+class LineHandler(logging.StreamHandler[Any]):
+    """Writes to standard error; the lines of requests many together, a moment later."""
+
+    def flush(self) -> None:
         with self.lock or nullcontext():
-            self.stream.write(line + self.terminator)
-            self.flush()
+            lines = [msgspec.json.encode(_waiting.popleft()) for _ in range(len(_waiting))]
+            if lines:
+                self.stream.write(b"\n".join([*lines, b""]).decode())
+            super().flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.flush()  # what was before
+        super().emit(record)
 
 
 def log_line(logger: logging.Logger, fields: dict[str, Any]) -> None:
@@ -64,11 +84,12 @@ def log_line(logger: logging.Logger, fields: dict[str, Any]) -> None:
     if not logger.isEnabledFor(logging.INFO):
         return
     fields |= {"level": "info", "logger": logger.name, "timestamp": datetime.now(UTC)}
-    line = msgspec.json.encode(fields).decode()
     handlers = logging.root.handlers
     if len(handlers) == 1 and isinstance(handlers[0], LineHandler) and not logger.handlers:
-        handlers[0].write(line)  # to make a record for it takes longer than all else here
+        _waiting.append(fields)
+        is_due()
         return
+    line = msgspec.json.encode(fields).decode()
     record = logging.LogRecord(logger.name, logging.INFO, "", 0, line, None, None)
     record.is_line = True
     logger.handle(record)
@@ -114,8 +135,8 @@ def configure_logging() -> None:
 
 
 def exposition() -> bytes:
-    """All metrics in the text format of Prometheus: this process' up to now, others' up to a
-    second ago."""
+    """All metrics in the text format of Prometheus: this process' up to now, those of others up to
+    a moment ago."""
     metrics.settle()
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)

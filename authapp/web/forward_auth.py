@@ -148,7 +148,8 @@ class ForwardAuth:
         else:
             return Answer(401, [*NOBODY, *_FIXED], _LOG_IN)
         location = self._login(environ, demand.login, environ.get(sent, ""))
-        return Answer(status, [*NOBODY, *_FIXED, ("Location", location)], _LOG_IN)
+        body = b"" if route == NGINX else _LOG_IN  # nginx shows a page of its own
+        return Answer(status, [*NOBODY, *_FIXED, ("Location", location)], body)
 
     def _login(self, environ: Environ, login: str, original: str) -> str:
         """Where to log in, to be led back to `original` if log-in may lead there.

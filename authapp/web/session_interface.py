@@ -242,7 +242,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         elif session.forgotten:
             response.delete_cookie(self.cookie_name, **self._cookie_attributes(app))
         if session.accessed or session.issued or session.forgotten:
-            if "Vary" in response.headers:
+            if response.headers.getlist("Vary"):
                 response.vary.update(_VARY)
             else:  # to parse and update a set costs more than all else here
                 response.headers.add("Vary", _VARY_TEXT)

@@ -42,10 +42,12 @@ def log(shared_app: Flask) -> Iterator[io.StringIO]:
 
 
 def lines(log: io.StringIO) -> list[dict[str, Any]]:
+    handler().flush()
     return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
 def assert_clean(log: io.StringIO, *secrets: str) -> None:
+    handler().flush()
     text = log.getvalue()
     for secret in (PASSWORD, OTHER_PASSWORD, EMAIL, "lovelace", *secrets):
         assert secret.lower() not in text.lower(), secret

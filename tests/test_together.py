@@ -1,0 +1,127 @@
+"""What is noted of requests is worked off a moment later: once, by whoever noted it, and surely."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from authapp import metrics, together
+
+LOG = """
+import logging
+from authapp.observability import configure_logging, log_line
+configure_logging()
+log_line(logging.getLogger("some"), {"event": "request"})
+"""
+
+
+@pytest.fixture
+def works(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """None yet; those of the application wait meanwhile."""
+    found: list[Callable[[], None]] = []
+    monkeypatch.setattr(together, "_works", found)
+    return found
+
+
+def test_what_is_due_is_worked_off_once_for_all(works: list[Callable[[], None]]) -> None:
+    done, calls = threading.Event(), []
+
+    @together.work_off
+    def work() -> None:
+        calls.append(threading.current_thread().name)
+        done.set()
+
+    for _ in range(1_000):
+        together.is_due()
+    assert done.wait(10)
+    assert calls == ["together"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_is_shown_and_the_next_are_worked_off(works: list[Callable[[], None]]) -> None:
+    done = threading.Event()
+    works.append(lambda: 1 / 0)  # type: ignore[arg-type]
+    together.is_due()
+    worker = together._worker
+    assert worker is not None
+    worker.join(10)
+    works[:] = [done.set]
+    together.is_due()
+    assert done.wait(10)
+
+
+def test_the_end_of_a_process_loses_no_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOG], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert json.loads(done.stderr)["event"] == "request"
+
+
+def test_the_end_of_a_process_loses_no_count(tmp_path: Path) -> None:
+    script = "from authapp import metrics\nmetrics.count(metrics.LOGINS.labels('end'))\n"
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, env=environment)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(tmp_path))  # type: ignore[no-untyped-call]
+    assert registry.get_sample_value("authapp_logins_total", {"outcome": "end"}) == 1
+
+
+def test_a_fork_writes_no_line_of_its_parent() -> None:
+    script = LOG + "import os\nif os.fork() == 0:\n    raise SystemExit\nos.wait()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_threads_count_is_all_counted_also_when_they_are_gone() -> None:
+    counter = metrics.COPIES.labels("test", "hit")
+    before = counter._value.get()
+
+    def work() -> None:
+        for _ in range(1_000):
+            metrics.count(counter)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+        metrics.settle()
+    for thread in threads:
+        thread.join()
+    metrics.settle()
+    metrics.settle()
+    assert counter._value.get() - before == 8_000
+    assert not [one for one in metrics._all_counted if one[0] in threads], "nothing is kept of them"
+
+
+def test_a_fork_counts_nothing_of_its_parent() -> None:
+    counter = metrics.COPIES.labels("test", "miss")
+    metrics.settle()
+    metrics.count(counter)
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        before = counter._value.get()
+        metrics.settle()
+        os.write(write, b"%d" % (counter._value.get() - before))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 10) == b"0"
+
+
+def test_times_are_observed_as_the_library_does() -> None:
+    ours, theirs = (metrics.REQUEST_SECONDS.labels(name) for name in ("/ours", "/theirs"))
+    stopwatch = metrics.Stopwatch(ours)
+    for seconds in (0.0, 0.001, 0.0011, 0.3, 5, 60):
+        stopwatch.observe(seconds)
+        theirs.observe(seconds)
+    metrics.settle()
+    for a, b in zip(ours._buckets, theirs._buckets, strict=True):
+        assert a.get() == b.get()
+    assert ours._sum.get() == theirs._sum.get()
