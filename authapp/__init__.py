@@ -5,7 +5,7 @@ Read this file top to bottom to know how the product is put together:
 
     values          errors, config, identity, emails, passwords, hashing_slots, tokens,
                     access_tokens, sealing, copy_keys, devices, session_records, resilience,
-                    background, forks, metrics
+                    background, forks, metrics, together
     stores          models, database, bounded_connections, redis_clients, versioned_cache, changes,
                     users, roles, credentials, session_rows, provisional_sessions, session_lookup,
                     sessions, limits, locks, audit
@@ -13,8 +13,8 @@ Read this file top to bottom to know how the product is put together:
     assembly        services, doctor/, schema, observability
     edges           web/, cli, embedded, child_processes, launcher
 
-A request flows guard → `SessionStore.find` → `Identity` → view; one of a proxy that asks
-(`web/forward_auth.py`) is answered in front of Flask (`web/verify_lane.py`). A log-in flows page or
+A request flows `web/envelope.py` → guard → `SessionStore.find` → `Identity` → view; a mere session check
+(`web/forward_auth.py`, `web/me.py`) is answered in front of Flask (`web/verify_lane.py`). A log-in flows page or
 API → `Authentication.log_in` → stores → the one place that starts a session → cookie. Imports
 point down only; `docs/architecture.md` says why.
 """
@@ -58,6 +58,7 @@ from authapp.web.guards import (
 )
 from authapp.web.headers import security_headers
 from authapp.web.health import health
+from authapp.web.me import ME, Me
 from authapp.web.pages import pages
 from authapp.web.rate_limits import note_attempt
 from authapp.web.session_interface import SessionInterface
@@ -142,7 +143,7 @@ class Auth:
             "storage_options": {"redis_url": config.REDIS_URL},
         }
         counted = app
-        if not any(name in app.config for name in _APP_WIDE_LIMITS):
+        if not _has_limits(app):
             counted = Flask(app.import_name)  # or each request pays for limits there are none of
             counted.config.update(app.config)
         limiter = Limiter(
@@ -177,10 +178,12 @@ def create_app(config: Config) -> Flask:
     app.register_blueprint(make_forward_auth(forward_auth))
     register_error_answers(app)
     headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
+    plain = {route: partial(forward_auth.plain, route) for route in (NGINX, REDIRECT)}
+    me = Me(services.sessions, services.tokens, config.SESSION_COOKIE_NAME)
     _put_in_front(
         app,
         lambda flask: Envelope(
-            VerifyLane(flask, forward_auth),
+            VerifyLane(app, flask, {} if _has_limits(app) else {**plain, ME: me.plain}),
             headers,
             behind_proxy=config.TRUSTED_PROXY_HOPS > 0,
             for_proxies=frozenset({NGINX, REDIRECT}),
@@ -191,8 +194,10 @@ def create_app(config: Config) -> Flask:
     return app
 
 
-# Flask-Limiter's own, for all views
-_APP_WIDE_LIMITS = ("RATELIMIT_DEFAULT", "RATELIMIT_APPLICATION", "RATELIMIT_META")
+def _has_limits(app: Flask) -> bool:
+    """Whether Flask-Limiter counts each request."""
+    names = ("RATELIMIT_DEFAULT", "RATELIMIT_APPLICATION", "RATELIMIT_META")
+    return any(name in app.config for name in names)
 
 
 def _put_in_front(app: Flask, layer: "Callable[[WSGIApplication], WSGIApplication]") -> None:

@@ -15,6 +15,7 @@ from werkzeug.exceptions import (
     BadHost,
     HTTPException,
     InternalServerError,
+    SecurityError,
     default_exceptions,
 )
 
@@ -145,7 +146,7 @@ def wants_json() -> bool:
     """Whether the client is a program rather than a person's browser."""
     if request.path.startswith("/api/"):
         return True
-    if isinstance(request.routing_exception, BadHost):
+    if isinstance(request.routing_exception, (BadHost, SecurityError)):
         return True  # no browser asks for such a host, and a page has links, which need one
     accepted = request.accept_mimetypes
     return accepted["application/json"] > accepted["text/html"]

@@ -92,6 +92,16 @@ class ForwardAuth:
         self._cookie_name = cookie_name
         self._allowed_hosts = allowed_hosts
 
+    def plain(self, route: str, environ: Environ) -> Answer | None:
+        """Who may pass, and who must log in. None: Flask answers, of a refusal what was decided."""
+        if route == NGINX and environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            return None
+        answer = self.answer(route, environ)
+        if isinstance(answer, Refusal):
+            environ[REFUSAL] = answer
+            return None
+        return answer
+
     def answer(self, route: str, environ: Environ) -> Answer | Refusal:
         """
         Args:

@@ -24,8 +24,8 @@ from authapp.web.cookies import (
 )
 from authapp.web.effects import are_pending
 
-_VARY = ("Cookie", *HEADERS)
-_VARY_TEXT = ", ".join(_VARY)
+FOUND = "authapp.found"  # in the WSGI environment: what the store said already, or its error
+VARY = ", ".join(("Cookie", *HEADERS))
 
 
 class Presented:
@@ -75,7 +75,12 @@ class Presented:
             StoreUnavailable: nobody could say.
             TwoIdentities: they sent two tokens that may name two sessions.
         """
-        return self._interface.find(self.token, self.access_tokens)
+        if FOUND not in self.environ:
+            return self._interface.find(self.token, self.access_tokens)
+        found: Found | StoreUnavailable = self.environ.pop(FOUND)
+        if isinstance(found, StoreUnavailable):
+            raise found
+        return found
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
@@ -243,9 +248,9 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
             response.delete_cookie(self.cookie_name, **self._cookie_attributes(app))
         if session.accessed or session.issued or session.forgotten:
             if response.headers.getlist("Vary"):
-                response.vary.update(_VARY)
+                response.vary.update(("Cookie", *HEADERS))
             else:  # to parse and update a set costs more than all else here
-                response.headers.add("Vary", _VARY_TEXT)
+                response.headers.add("Vary", VARY)
         if session.modified:
             try:
                 self._save_data(session)

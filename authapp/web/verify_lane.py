@@ -1,15 +1,17 @@
-"""Answers forward-auth in front of Flask, whose dispatch costs more than the answer.
+"""Answers session checks in front of Flask, whose dispatch costs more than the answer: whether a
+request may pass (forward-auth), and who is asking (`/api/v1/me`).
 
-It decides by the same `ForwardAuth` and answers what is plain: who may pass, and who must log in.
-All else goes on to Flask, a refusal with what was decided, so that it is not decided twice.
+It answers what is plain. All else goes on to Flask, with what was found already.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from flask import Flask
+
 from authapp.web.envelope import ROUTE
-from authapp.web.forward_auth import NGINX, REDIRECT, REFUSAL, ForwardAuth, Refusal
+from authapp.web.forward_auth import Answer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -20,26 +22,45 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in H
 class VerifyLane:
     """WSGI (PEP 3333).
 
+    What others hang on each request of the application (`before_request` and the like), before its
+    first, shall see these too: then all of them go to Flask.
+
     Args:
-        app: answers all other requests.
+        app: the application, with all hooks of ours.
+        wsgi: answers all other requests.
+        answers: by path; None for what is not plain.
     """
 
-    def __init__(self, app: "WSGIApplication", forward_auth: ForwardAuth) -> None:
-        self._app = app
-        self._forward_auth = forward_auth
+    def __init__(
+        self,
+        app: Flask,
+        wsgi: "WSGIApplication",
+        answers: Mapping[str, Callable[[dict[str, Any]], Answer | None]],
+    ) -> None:
+        self._flask = app
+        self._wsgi = wsgi
+        self._answers = answers
+        self._own_hooks = _hooks(app)
+        self._is_open: bool | None = None
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         route = environ["PATH_INFO"]
-        if route != NGINX and route != REDIRECT:  # noqa: PLR1714 - a set takes longer
-            return self._app(environ, start_response)
-        method = environ["REQUEST_METHOD"]
-        if route == NGINX and method not in {"GET", "HEAD"}:
-            return self._app(environ, start_response)
-        answer = self._forward_auth.answer(route, environ)
-        if isinstance(answer, Refusal):
-            environ[REFUSAL] = answer
-            return self._app(environ, start_response)
+        plain = self._answers.get(route)
+        if plain is None:
+            return self._wsgi(environ, start_response)
+        if self._is_open is None:
+            self._is_open = _hooks(self._flask) == self._own_hooks
+        answer = plain(environ) if self._is_open else None
+        if answer is None:
+            return self._wsgi(environ, start_response)
         environ[ROUTE] = route
         headers = [*answer.headers, ("Content-Length", str(len(answer.body)))]
         start_response(_STATUS_LINES[answer.status], headers)
-        return [] if method == "HEAD" or not answer.body else [answer.body]
+        return [answer.body] if answer.body and environ["REQUEST_METHOD"] != "HEAD" else []
+
+
+def _hooks(app: Flask) -> list[Any]:
+    """What sees each request, and which hosts it may be for."""
+    found = (app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs)
+    hooks = [list(kind.get(None, ())) for kind in found]
+    return [*hooks, list(app.teardown_appcontext_funcs), app.config.get("TRUSTED_HOSTS")]

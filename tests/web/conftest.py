@@ -8,6 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from authapp import Config, create_app, embedded
+from authapp.web.verify_lane import VerifyLane
 
 from ..databases import add_migrated_database
 from .support import Stores, browser, log_in, services_of, sign_up
@@ -97,3 +98,11 @@ def signed_in(client: FlaskClient, person: str) -> FlaskClient:
     """The person's browser, logged in."""
     assert log_in(client).status_code == 303
     return client
+
+
+@pytest.fixture(params=["lane", "flask"])
+def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What answers session checks: the lane in front of Flask, or Flask without it."""
+    if request.param == "flask":
+        monkeypatch.setattr(VerifyLane, "__call__", lambda lane, *args: lane._wsgi(*args))
+    return str(request.param)

@@ -43,12 +43,7 @@ PAGE = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 SMUGGLED = {"Remote-User": "root", "Remote-Email": "e@e", "Remote-Name": "e", "Remote-Groups": "e"}
 
 
-@pytest.fixture(autouse=True, params=["lane", "flask"])
-def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What answers."""
-    if request.param == "flask":
-        monkeypatch.setattr(VerifyLane, "__call__", lambda lane, *args: lane._app(*args))
-    return str(request.param)
+pytestmark = pytest.mark.usefixtures("through")
 
 
 def ask(
@@ -454,7 +449,7 @@ def test_the_lane_says_what_flask_says(
         return
     sound = access_token(app)
     by_lane = list(map(whole, of_every_kind(app, token, sound)))
-    monkeypatch.setattr(VerifyLane, "__call__", lambda lane, *args: lane._app(*args))
+    monkeypatch.setattr(VerifyLane, "__call__", lambda lane, *args: lane._wsgi(*args))
     assert by_lane == list(map(whole, of_every_kind(app, token, sound)))
     assert {status for status, *_ in by_lane} == {200, 302, 400, 401, 403, 503}
 

@@ -1,0 +1,55 @@
+"""`GET /api/v1/me` by cookie, from the WSGI environment alone."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from authapp.errors import StoreUnavailable
+from authapp.session_records import Live
+from authapp.sessions import SessionStore
+from authapp.tokens import SessionTokens
+from authapp.web.cookies import read_cookie
+from authapp.web.forward_auth import Answer
+from authapp.web.representations import UserView
+from authapp.web.session_interface import FOUND, VARY
+
+ME = "/api/v1/me"
+
+# other names are for Flask, which refuses some
+_is_plain_host = re.compile(r"[A-Za-z0-9.:-]{1,63}").fullmatch
+_MORE_TO_LOOK_AT = (
+    *("HTTP_AUTHORIZATION", "HTTP_X_ACCESS_TOKEN"),
+    *("CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"),
+)
+
+
+class Me:
+    """Says who a cookie belongs to, as the view in `api.py` does; the same tests hold both."""
+
+    def __init__(self, store: SessionStore, tokens: SessionTokens, cookie_name: str) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._cookie_name = cookie_name
+
+    def plain(self, environ: dict[str, Any]) -> Answer | None:
+        """The answer to a person who is signed in. None: Flask answers, with what was found, so
+        that no store is asked twice."""
+        if environ["REQUEST_METHOD"] != "GET" or not _is_plain_host(environ.get("HTTP_HOST", "")):
+            return None
+        if any(name in environ for name in _MORE_TO_LOOK_AT):
+            return None
+        text = read_cookie(environ.get("HTTP_COOKIE", ""), self._cookie_name)
+        token = self._tokens.check(text) if text else None
+        if token is None:
+            return None
+        try:
+            found = self._store.find(token)
+        except StoreUnavailable as error:
+            environ[FOUND] = error
+            return None
+        if not isinstance(found, Live):
+            environ[FOUND] = found
+            return None
+        body = msgspec.json.encode(UserView.of(found.record.user))
+        return Answer(200, [("Content-Type", "application/json"), ("Vary", VARY)], body)
