@@ -13,10 +13,10 @@ Read this file top to bottom to know how the product is put together:
     assembly        services, doctor/, schema, observability
     edges           web/, cli, embedded, child_processes, launcher
 
-A request flows `web/envelope.py` → guard → `SessionStore.find` → `Identity` → view; a mere session check
-(`web/forward_auth.py`, `web/me.py`) is answered in front of Flask (`web/verify_lane.py`). A log-in flows page or
-API → `Authentication.log_in` → stores → the one place that starts a session → cookie. Imports
-point down only; `docs/architecture.md` says why.
+A request flows `web/envelope.py` → guard → `SessionStore.find` → `Identity` → view; a mere session
+check (`web/forward_auth.py`, `web/me.py`) is answered in front of Flask (`web/verify_lane.py`). A
+log-in flows page or API → `Authentication.log_in` → stores → the one place that starts a session →
+cookie. Imports point down only; `docs/architecture.md` says why.
 """
 
 from collections.abc import Callable
