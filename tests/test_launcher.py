@@ -40,7 +40,7 @@ STAND_INS = """if True:
         if os.environ.get("HANG") == sys.argv[-1]:
             time.sleep(60)
     ''')
-    launcher.GUNICORN = (sys.executable, "-c", '''if True:
+    launcher.SERVERS = dict.fromkeys(launcher.SERVERS, (sys.executable, "-c", '''if True:
         import http.server, json, os, signal, sys
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,7 +51,7 @@ STAND_INS = """if True:
             def log_message(self, *_):
                 pass
         http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-    ''')
+    '''))
     sys.exit(launcher.main())
 """
 
@@ -206,6 +206,7 @@ def test_a_taken_port_is_one_line_and_starts_nothing(launched: Launched) -> None
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"SERVER": "uwsgi"}, "SERVER is 'uwsgi': set it to gunicorn or granian"),
         ({"PORT": "http"}, "PORT is 'http'"),
         ({"PORT": "65536"}, "PORT is '65536'"),
         ({"HOST": "no.such.host.invalid"}, "HOST no.such.host.invalid is unknown"),
@@ -245,12 +246,13 @@ def test_a_signal_during_a_step_stops_all(launched: Launched) -> None:
     assert alive(started) == []
 
 
-def test_if_gunicorn_dies_all_ends_with_its_status(launched: Launched) -> None:
-    launched.start()
+@pytest.mark.parametrize("server", ["gunicorn", "granian"])
+def test_if_the_server_dies_all_ends_with_its_status(launched: Launched, server: str) -> None:
+    launched.start(SERVER=server)
     os.kill(int(launched.served()["PID"]), signal.SIGKILL)
     assert launched.ended() == (
         137,
-        "authapp: gunicorn ended with status 137; all else is stopped\n",
+        f"authapp: {server} ended with status 137; all else is stopped\n",
     )
     assert alive(launched.engines()) == []
 

@@ -1,0 +1,64 @@
+"""Makes what granian hands over and takes back what gunicorn's WSGI is, where the app relies on it.
+
+A layer in front of the application, for `granian_server.py` at the root.
+"""
+
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication
+
+_OF_A_REQUEST = ("HTTP_", "CONTENT_")
+_SET_FOR_EACH = {
+    *("GATEWAY_INTERFACE", "PATH_INFO", "QUERY_STRING", "REMOTE_ADDR", "REQUEST_METHOD"),
+    *("SCRIPT_NAME", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "SERVER_SOFTWARE"),
+}
+
+
+class GranianLayer:
+    """WSGI (PEP 3333).
+
+    Args:
+        environment: of this process, which granian lays under every request. What could pass for a
+            part of one is removed here, as `HTTP_PROXY` for a header; the rest from each request.
+    """
+
+    def __init__(self, app: "WSGIApplication", environment: MutableMapping[str, str]) -> None:
+        self._app = app
+        for name in [name for name in environment if name.startswith(_OF_A_REQUEST)]:
+            del environment[name]
+        self._of_the_process = tuple(environment.keys() - _SET_FOR_EACH)
+
+    def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
+        for name in self._of_the_process:
+            environ.pop(name, None)
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            # granian ends a chunked body that is cut short as if it were whole, and tells nobody
+            return _refuse("411 Length Required", start_response)
+        del environ["wsgi.input_terminated"]  # one with a length that is cut short, too
+        environ["wsgi.multiprocess"] = True  # there may be other workers
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Callable[..., object]:
+            if not all(value.isascii() for _, value in headers):
+                headers = [(name, _as_granian_wants(value)) for name, value in headers]
+            return start_response(status, headers, *rest)
+
+        return self._app(environ, start)
+
+
+def _as_granian_wants(value: str) -> str:
+    """WSGI's text is bytes as latin-1; granian writes text as UTF-8, which those bytes are."""
+    return value.encode("latin-1").decode("utf-8", "replace")
+
+
+def _refuse(status: str, start_response: "StartResponse") -> list[bytes]:
+    """And closes, as what follows can't be told from the body."""
+    body = f"{status[4:]}\n".encode()
+    headers = [
+        ("Content-Type", "text/plain"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+    ]
+    start_response(status, headers)
+    return [body]
