@@ -126,7 +126,7 @@ def _load(target: str) -> "WSGIApplication":
     module, _, name = target.partition(":")
     app = getattr(importlib.import_module(module), name)
     serving.keep_in_order(app)
-    return GranianLayer(app, os.environ)
+    return GranianLayer(app, os.environ, serving.REQUEST_LINE)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ max_requests = 1_000_000
 max_requests_jitter = 200_000
 
 # how large; bytes
-limit_request_line = 8_190
+limit_request_line = serving.REQUEST_LINE
 limit_request_fields = 100
 limit_request_field_size = 16_380
 

@@ -16,6 +16,7 @@ KEEPALIVE = 80  # above a proxy's 60 or 75: it closes first and never hits a clo
 GRACEFUL = 10  # what requests get to end at a stop
 BACKLOG = 2048  # connections that wait to be accepted
 CONNECTIONS = 1000  # at once, in a worker
+REQUEST_LINE = 8_190  # bytes
 
 
 def read_settings() -> Config:

@@ -56,7 +56,10 @@ CURL, PYTHON = examples("sh"), examples("python")
 
 @pytest.fixture(scope="module")
 def reader(
-    postgres: embedded.PostgreSQL, valkey: embedded.Valkey, tmp_path_factory: pytest.TempPathFactory
+    served_by: str,
+    postgres: embedded.PostgreSQL,
+    valkey: embedded.Valkey,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Mapping[str, str]]:
     """The environment of somebody who reads them beside an instance that runs."""
     url = add_migrated_database(postgres.url, "examples")
@@ -75,7 +78,7 @@ def reader(
         "WEB_CONCURRENCY": "1",
     }
     home = tmp_path_factory.mktemp("examples")
-    with serving("wsgi:app", settings, home / "gunicorn.log") as instance:
+    with serving("wsgi:app", settings, home / f"{served_by}.log") as instance:
         yield {
             "PATH": path,
             "HOME": str(home),

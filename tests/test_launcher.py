@@ -69,8 +69,9 @@ class Launched:
     def start(self, **environment: str) -> subprocess.Popen[str]:
         return self.run(["-c", STAND_INS], self.folder, environment)
 
-    def start_for_real(self) -> subprocess.Popen[str]:
-        return self.run(["-m", "authapp.launcher"], ROOT, {"DATA_DIR": str(self.data_dir)})
+    def start_for_real(self, server: str) -> subprocess.Popen[str]:
+        environment = {"DATA_DIR": str(self.data_dir), "SERVER": server}
+        return self.run(["-m", "authapp.launcher"], ROOT, environment)
 
     def run(
         self, arguments: list[str], cwd: Path, environment: dict[str, str]
@@ -315,8 +316,10 @@ def test_only_the_missing_server_is_started(launched: Launched) -> None:
     assert not (launched.data_dir / "valkey").exists()
 
 
-def test_the_real_thing_serves_and_shows_the_first_administrator_once(launched: Launched) -> None:
-    process = launched.start_for_real()
+def test_the_real_thing_serves_and_shows_the_first_administrator_once(
+    launched: Launched, served_by: str
+) -> None:
+    process = launched.start_for_real(served_by)
     assert b"<html" in launched.get("/login")
     started = descendants(process.pid)
     process.send_signal(signal.SIGINT)
@@ -326,7 +329,7 @@ def test_the_real_thing_serves_and_shows_the_first_administrator_once(launched: 
     assert said.count("First administrator: ") == 1
     assert said.count("Password, shown only now: ") == 1
 
-    process = launched.start_for_real()
+    process = launched.start_for_real(served_by)
     assert json.loads(launched.get("/readyz"))["stores"] == {"postgres": "ok", "redis": "ok"}
     process.terminate()
     said, _ = process.communicate(timeout=60)

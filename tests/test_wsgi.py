@@ -1,4 +1,4 @@
-"""`gunicorn wsgi:app` as it is deployed: two workers, several instances, raw bytes on the wire."""
+"""`wsgi:app` as it is deployed: two workers, several instances, raw bytes on the wire."""
 
 import http.client
 import json
@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -19,7 +18,7 @@ from authapp import embedded
 from authapp.services import utc_now
 
 from .helpers import EMAIL, PASSWORD, make_config, open_services, sign_up
-from .instances import free_port
+from .instances import SERVERS, free_port
 from .web.support import COOKIE
 
 ROOT = Path(__file__).parents[1]
@@ -87,10 +86,13 @@ Serve = Callable[[], AbstractContextManager[Instance]]
 
 @pytest.fixture(scope="module")
 def serve(
-    database_url: str, valkey: embedded.Valkey, tmp_path_factory: pytest.TempPathFactory
+    served_by: str,
+    database_url: str,
+    valkey: embedded.Valkey,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Serve:
     """Starts an instance with two workers; all share the engines and the secrets."""
-    folder = tmp_path_factory.mktemp("gunicorn")
+    folder = tmp_path_factory.mktemp(served_by)
 
     @contextmanager
     def serving() -> Iterator[Instance]:
@@ -108,7 +110,7 @@ def serve(
         }
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "wsgi:app"],
+                [*SERVERS[served_by], "wsgi:app"],
                 cwd=ROOT,
                 env=environment,
                 stdout=stderr,

@@ -155,7 +155,7 @@ class Deployment:
 
 
 @pytest.fixture(scope="session")
-def deployment(engine_dir: Path) -> Iterator[Deployment]:
+def deployment(served_by: str, engine_dir: Path) -> Iterator[Deployment]:
     needs_redis()
     with deployed(engine_dir / "deployment") as made:
         yield made
