@@ -26,8 +26,9 @@ from authapp.web.granian_layer import GranianLayer
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-# How large; bytes. All of a request but its body, at most 100 headers in it (hyper's own limit).
-HEAD = 65_536
+# How large; bytes. All of a request but its body; what comes at once may be twice as much. At most
+# 100 headers are a limit of hyper, which granian is made of.
+HEAD = 32_768
 
 # A fresh worker now and then bounds what a leak can grow to. By what it has grown to, as granian
 # does not count requests; and once a day, for what is no memory. One after the other.
