@@ -17,6 +17,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.server.mp import MPServer
 
+import metrics_folder
 import serving
 from authapp import child_processes
 from authapp.observability import logging_config
@@ -57,6 +58,11 @@ class Server(MPServer):
         self._sso = self._listener
         self._shd = SocketHolder(*told)  # type: ignore[assignment]
 
+    def _respawn_workers(self, *arguments: Any, **options: Any) -> None:
+        """Replaces workers: those that ended by themselves, one after the other all, or the old."""
+        super()._respawn_workers(*arguments, **options)
+        metrics_folder.forget_gone()
+
 
 def main(arguments: list[str]) -> None:
     given = _parse(arguments)
@@ -81,6 +87,7 @@ def main(arguments: list[str]) -> None:
         ),
         log_dictconfig=logging_config(),
         respawn_failed_workers=True,
+        respawn_interval=1,  # s between the start of a new one and the stop of the old
         workers_lifetime=WORKER_LIFETIME,
         workers_max_rss=WORKER_MEMORY,
         workers_kill_timeout=given.graceful_timeout,
