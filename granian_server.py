@@ -92,6 +92,11 @@ def main(arguments: list[str]) -> None:
         workers_max_rss=WORKER_MEMORY,
         workers_kill_timeout=given.graceful_timeout,
     )
+    if config.TRUSTED_PROXY_HOPS:
+        logging.getLogger("authapp.granian").warning(
+            "granian takes X_Forwarded_For for X-Forwarded-For: the proxy must drop headers with "
+            "underscores, as nginx does; behind one that does not, serve with gunicorn"
+        )
     logging.getLogger("_granian").addFilter(lambda line: not line.msg.startswith(_UNFOUNDED))
     server.serve(spawn_target=_work, target_loader=_load)
 
