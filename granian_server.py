@@ -58,9 +58,16 @@ class Server(MPServer):
         self._sso = self._listener
         self._shd = SocketHolder(*told)  # type: ignore[assignment]
 
-    def _respawn_workers(self, *arguments: Any, **options: Any) -> None:
-        """Replaces workers: those that ended by themselves, one after the other all, or the old."""
-        super()._respawn_workers(*arguments, **options)
+    def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:
+        """Replaces workers: those that ended, or old ones.
+
+        granian ends all when a worker ends soon after it was replaced. That is right only where it
+        can't even start: who is killed twice is replaced twice.
+        """
+        failed = {index for index in workers if (self.wrks[index].inner.exitcode or 0) > 0}
+        super()._respawn_workers(workers, *arguments, **options)
+        for index in set(workers) - failed:
+            del self.respawned_wrks[index]
         metrics_folder.forget_gone()
 
 

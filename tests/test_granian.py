@@ -230,19 +230,39 @@ def test_what_is_in_flight_is_answered_at_a_stop_and_nothing_waits_for_ever(
     assert "Started worker-1" in {line["event"] for line in log_of(tmp_path)}
 
 
-def test_workers_end_with_a_master_that_is_killed(
+def test_killed_workers_are_replaced_and_end_with_a_master_that_is_killed(
     environment: dict[str, str], database_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "echo.py").write_text(ECHO)
     environment |= {"DATABASE_URL": database_url, "PYTHONPATH": str(tmp_path)}
     with started(environment, tmp_path, "echo:app") as process:
         port = int(environment["PORT"])
+        serving = Serving(port, process, tmp_path)
+        for _ in range(2):  # at once: granian would take that for one that can't start
+            assert raw(port, GET, HOST)[0] == 200
+            workers = serving.workers()
+            os.kill(min(workers), signal.SIGKILL)
+            serving.await_true(lambda: bool(serving.workers() - workers))  # noqa: B023 - called here
         assert raw(port, GET, HOST)[0] == 200
-        workers = Serving(port, process, tmp_path).workers()
-        assert workers
+        workers = serving.workers()
         process.kill()
         process.wait()
         until_gone(workers, 10)
+
+
+def test_an_application_that_can_not_be_loaded_ends_all(
+    environment: dict[str, str], database_url: str
+) -> None:
+    ended = subprocess.run(
+        [*SERVERS["granian"], "nowhere:app"],
+        cwd=ROOT,
+        env=environment | {"DATABASE_URL": database_url},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert b"No module named 'nowhere'" in ended.stderr
 
 
 @pytest.fixture
