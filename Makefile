@@ -14,7 +14,7 @@ help: ## this list
 
 install: $(INSTALLED) ## .venv with everything the rest needs
 
-run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Valkey under var/; Ctrl-C stops all
+run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Valkey under var/; Ctrl-C stops all; SERVER=granian
 	@exec $(PYTHON) -m authapp.launcher --stop-with-parent
 
 test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest

@@ -1,4 +1,4 @@
-"""What `make run` runs: engines, migrations, first administrator, gunicorn; and how they end.
+"""What `make run` runs: engines, migrations, first administrator, the server; and how they end.
 
 It imports `embedded` and `child_processes` only; it runs all else as an operator would.
 """
@@ -21,11 +21,14 @@ from typing import NoReturn
 
 from authapp import child_processes, embedded
 
-# gunicorn.conf.py gives requests 10 s to end
-GUNICORN_STOPS: child_processes.Stops = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0))
+# serving.py gives requests 10 s to end
+SERVER_STOPS: child_processes.Stops = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0))
 STEP_STOPS: child_processes.Stops = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
-GUNICORN = (sys.executable, "-m", "gunicorn", "wsgi:app")
+SERVERS = {
+    "gunicorn": (sys.executable, "-m", "gunicorn", "wsgi:app"),
+    "granian": (sys.executable, "-m", "granian_server"),
+}
 FOR_OTHER_SHELLS = (
     "DATABASE_URL",
     "REDIS_URL",
@@ -73,6 +76,9 @@ def main() -> int:
 
 
 def _serve(running: ExitStack, environment: dict[str, str]) -> int:
+    server = environment.get("SERVER") or "gunicorn"
+    if server not in SERVERS:
+        raise LaunchError(f"SERVER is {server!r}: set it to {' or '.join(SERVERS)}")
     _check_address(environment.get("HOST") or "127.0.0.1", environment.get("PORT") or "8000")
     data_dir = Path(environment.get("DATA_DIR") or "var").absolute()
     own_database = not environment.get("DATABASE_URL")
@@ -83,14 +89,14 @@ def _serve(running: ExitStack, environment: dict[str, str]) -> int:
     _run_step((*FLASK, "db", "upgrade"), environment)
     if own_database:
         _run_step((*FLASK, "users", "first-admin"), environment)
-    status = _run(GUNICORN, environment, GUNICORN_STOPS)
+    status = _run(SERVERS[server], environment, SERVER_STOPS)
     if status != 0:
-        raise LaunchError(f"gunicorn ended with status {status}; all else is stopped", status)
+        raise LaunchError(f"{server} ended with status {status}; all else is stopped", status)
     return 0
 
 
 def _check_address(host: str, port: str) -> None:
-    """Fail before anything is started if gunicorn could not listen in the end."""
+    """Fail before anything is started if the server could not listen in the end."""
     if not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise LaunchError(f"PORT is {port!r}: set it to a number from 0 to 65535")
     try:
@@ -98,7 +104,7 @@ def _check_address(host: str, port: str) -> None:
             0
         ]
         with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
             probe.bind(address)
     except PermissionError:
         raise LaunchError(f"PORT {port} on {host} needs privileges; set PORT above 1023") from None

@@ -16,6 +16,7 @@ from authapp import embedded
 from authapp.config import Config
 from authapp.services import Services
 
+from . import instances
 from .helpers import Clock, make_config, open_services
 
 PASSWORD = "tests-only"
@@ -116,6 +117,12 @@ def two_instances(config: Config, clock: Clock) -> Iterator[Services]:
         yield services
 
 
+@pytest.fixture(scope="session")
+def served_by() -> str:
+    """The server that the product is started with. Tests that use it are marked `served`."""
+    return instances.SERVER
+
+
 @pytest.fixture(autouse=True)
 def nothing_recovers_any_more() -> Iterator[None]:
     """A breaker that a test left open would go on asking, and be counted, in those after it."""
@@ -124,6 +131,24 @@ def nothing_recovers_any_more() -> Iterator[None]:
     while left := [thread.name for thread in enumerate_threads() if "-recovery" in thread.name]:
         assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.01)
+
+
+def pytest_configure() -> None:
+    if instances.SERVER not in instances.SERVERS:
+        known = " or ".join(instances.SERVERS)
+        raise pytest.UsageError(f"SERVER is {instances.SERVER!r}: set it to {known}")
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that `-m` leaves out are
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "served_by" in getattr(item, "fixturenames", ()):
+            item.add_marker("served")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    instances.may_serve = item.get_closest_marker("served") is not None
 
 
 # In CI everything a test needs is installed, so a skip there hides a test that no longer runs.

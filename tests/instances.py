@@ -1,6 +1,7 @@
 """The product in processes of its own, as production starts it."""
 
 import http.client
+import os
 import secrets
 import signal
 import socket
@@ -16,13 +17,19 @@ from authapp import child_processes
 
 ROOT = Path(__file__).parents[1]
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
-GUNICORN = (sys.executable, "-m", "gunicorn")
+SERVERS = {
+    "gunicorn": (sys.executable, "-m", "gunicorn"),
+    "granian": (sys.executable, "-m", "granian_server"),
+}
+SERVER = os.environ.get("SERVER") or "gunicorn"
 START_SECONDS = 60.0
+
+may_serve = False  # whether the test that runs is marked `served`: conftest.py says so
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A gunicorn with its workers."""
+    """A server with its workers."""
 
     port: int
     process: subprocess.Popen[bytes] = field(repr=False)
@@ -64,8 +71,9 @@ def serving(
 
     Args:
         environment: all of it; HOST and PORT are added.
-        options: for gunicorn, beside those in gunicorn.conf.py.
+        options: for the server, beside its settings.
     """
+    assert may_serve, "use the fixture `served_by`: else `-m served` leaves this test out"
     with (
         socket.create_server(("127.0.0.1", 0), backlog=128) as listener,
         log_path.open("wb") as log,
@@ -75,7 +83,7 @@ def serving(
         with child_processes.signals_held() as mask:
             process = child_processes.start_child(
                 # the socket is handed over, so nobody can take the port in between
-                [*GUNICORN, *where, application, *options],
+                [*SERVERS[SERVER], *where, application, *options],
                 mask,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -96,7 +104,7 @@ def _await_ready(instance: Instance) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not _is_ready(instance.port):
         ended = instance.process.poll() is not None
-        assert not ended, f"gunicorn ended while it started:\n{instance.log()}"
+        assert not ended, f"{SERVER} ended while it started:\n{instance.log()}"
         assert time.monotonic() < deadline, f"no answer in {START_SECONDS:.0f} s:\n{instance.log()}"
         time.sleep(0.05)
 

@@ -1,63 +1,42 @@
 """The production start: `gunicorn wsgi:app` refuses in one line and believes no proxy."""
 
-import http.client
 import json
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from authapp import embedded
 
 from .databases import add_database
-
-ROOT = Path(__file__).parents[1]
+from .instances import ROOT, free_port
+from .production import (
+    ECHO,
+    Serving,
+    connect,
+    environment_of,
+    note_folders,
+    noted_folders,
+    refusal,
+)
 
 
 @pytest.fixture
 def environment(valkey: embedded.Valkey) -> dict[str, str]:
-    """All that must be set, but for DATABASE_URL."""
-    return {
-        "PATH": os.environ["PATH"],
-        "REDIS_URL": valkey.url,
-        "SECRET_KEY": secrets.token_urlsafe(48),
-        "PASSWORD_PEPPER": secrets.token_urlsafe(48),
-        "WEB_CONCURRENCY": "1",
-        "PORT": "0",
-    }
-
-
-def refusal(environment: dict[str, str]) -> list[str]:
-    """What gunicorn says, its own announcement aside, when it does not start."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "wsgi:app"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 1
-    assert ended.stdout == ""
-    return [line for line in ended.stderr.splitlines() if "Starting gunicorn" not in line]
+    return environment_of(valkey.url)
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "SECRET_KEY", "PASSWORD_PEPPER"])
 def test_a_missing_setting_is_one_line(environment: dict[str, str], name: str) -> None:
     environment["DATABASE_URL"] = "postgresql://db.example.org/authapp"
     del environment[name]
-    (line,) = refusal(environment)
+    (line,) = refusal("gunicorn", environment)
     assert line.startswith(f"authapp: {name} is missing: ")
 
 
@@ -65,30 +44,22 @@ def test_a_database_not_migrated_names_the_command(
     environment: dict[str, str], postgres: embedded.PostgreSQL
 ) -> None:
     environment["DATABASE_URL"] = add_database(postgres.url, "not_migrated")
-    (line,) = refusal(environment)
+    (line,) = refusal("gunicorn", environment)
     assert line.startswith("authapp: ")
     assert line.endswith("run `flask --app wsgi db upgrade`")
 
 
 def test_a_database_out_of_reach_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
     environment["DATABASE_URL"] = f"postgresql://nobody@/authapp?host={tmp_path}"
-    (line,) = refusal(environment)
+    (line,) = refusal("gunicorn", environment)
     assert line.startswith("authapp: DATABASE_URL: ")
 
 
 def test_what_a_client_says_about_a_proxy_is_not_believed(
     environment: dict[str, str], database_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "echo.py").write_text(
-        "import json\n"
-        "def app(environ, start_response):\n"
-        "    start_response('200 OK', [])\n"
-        "    names = 'wsgi.url_scheme', 'REMOTE_ADDR', 'SCRIPT_NAME', 'PATH_INFO'\n"
-        "    return [json.dumps({name: environ[name] for name in names}).encode()]\n"
-    )
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (tmp_path / "echo.py").write_text(ECHO)
+    port = free_port()
     environment |= {"DATABASE_URL": database_url, "PORT": str(port)}
     with subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "--pythonpath", str(tmp_path), "echo:app"],
@@ -111,116 +82,24 @@ def test_what_a_client_says_about_a_proxy_is_not_believed(
                 seen = json.load(connection.getresponse())
         finally:
             server.terminate()
-    assert seen == {
-        "wsgi.url_scheme": "http",
-        "REMOTE_ADDR": "127.0.0.1",
-        "SCRIPT_NAME": "",
-        "PATH_INFO": "/real",
-    }
-
-
-def connect(port: int) -> http.client.HTTPConnection:
-    deadline = time.monotonic() + 60
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    while time.monotonic() < deadline:
-        with suppress(ConnectionRefusedError):
-            connection.connect()
-            return connection
-        time.sleep(0.05)
-    raise AssertionError("gunicorn does not listen")
+    assert (
+        seen.items()
+        >= {
+            "wsgi.url_scheme": "http",
+            "REMOTE_ADDR": "127.0.0.1",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": "/real",
+        }.items()
+    )
 
 
 # -- metrics of all workers ------------------------------------------------------------------------
 
 
-class Serving:
-    """A running gunicorn with two workers.
-
-    Attributes:
-        folders: all that it made for what its workers count.
-    """
-
-    def __init__(self, port: int, process: "subprocess.Popen[bytes]", noted: Path) -> None:
-        self.port, self.process, self._noted = port, process, noted
-
-    @property
-    def folders(self) -> list[Path]:
-        return noted_folders(self._noted)
-
-    def workers(self) -> set[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return {int(pid) for pid in children.read_text().split()}
-
-    def get(self, path: str) -> bytes:
-        with closing(connect(self.port)) as connection:
-            connection.request("GET", path)
-            return connection.getresponse().read()
-
-    def value(self, name: str, **labels: str) -> float:
-        found = [
-            sample.value
-            for family in text_string_to_metric_families(self.get("/metrics").decode())
-            for sample in family.samples
-            if (sample.name, sample.labels) == (name, labels)
-        ]
-        assert len(found) < 2, "one series of all workers"
-        return found[0] if found else 0.0
-
-    def healthy(self) -> float:
-        return self.value("authapp_requests_total", method="GET", route="/healthz", status="200")
-
-    def replace_a_worker(self, number: signal.Signals) -> int:
-        """How often it asked for `/healthz`."""
-        before, asked = self.workers(), 0
-        assert self.value("authapp_breaker_open", store="redis") == 2
-        os.kill(min(before), number)
-        self.await_true(lambda: len(self.workers()) == 2 and self.workers() != before)
-        self.await_true(lambda: self.value("authapp_breaker_open", store="redis") == 1)
-
-        def both_answered() -> bool:
-            nonlocal asked
-            asked += 1
-            self.get("/healthz")
-            self.get("/readyz")
-            return self.value("authapp_breaker_open", store="redis") == 2
-
-        self.await_true(both_answered)
-        return asked
-
-    def await_true(self, done: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + 30
-        while not done():
-            assert time.monotonic() < give_up
-            time.sleep(0.1)
-
-
-def note_folders(environment: dict[str, str], tmp_path: Path) -> Path:
-    """Has Python write down which temporary folders it makes."""
-    noted = tmp_path / "folders"
-    noted.touch()
-    (tmp_path / "sitecustomize.py").write_text(
-        "import tempfile\n"
-        "make = tempfile.mkdtemp\n"
-        "def noting(*args, **kwargs):\n"
-        "    made = make(*args, **kwargs)\n"
-        f"    open({str(noted)!r}, 'a').write(made + '\\n')\n"
-        "    return made\n"
-        "tempfile.mkdtemp = noting\n"
-    )
-    environment["PYTHONPATH"] = str(tmp_path)
-    return noted
-
-
-def noted_folders(noted: Path) -> list[Path]:
-    return [Path(line) for line in noted.read_text().splitlines() if "authapp-metrics." in line]
-
-
 @pytest.fixture
 def serving(environment: dict[str, str], database_url: str, tmp_path: Path) -> Iterator[Serving]:
     """Without Redis, so that there is something to see."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment |= {"DATABASE_URL": database_url, "PORT": str(port), "WEB_CONCURRENCY": "2"}
     environment["REDIS_URL"] = f"unix://{tmp_path}/nobody-listens"
     noted = note_folders(environment, tmp_path)
@@ -271,7 +150,9 @@ def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[st
     assert serving.folders == [folder], "it keeps the folder it has"
 
     os.utime(folder, (0, 0))
-    refusal(environment | {"SECRET_KEY": "", "PYTHONPATH": ""})  # another, which cleans up first
+    refusal(
+        "gunicorn", environment | {"SECRET_KEY": "", "PYTHONPATH": ""}
+    )  # another, which cleans up first
     assert folder.exists(), "somebody holds it"
 
     serving.process.terminate()
@@ -283,7 +164,7 @@ def test_a_start_that_is_refused_leaves_no_folder_nor_those_of_who_was_killed(
     environment: dict[str, str], tmp_path: Path, postgres: embedded.PostgreSQL
 ) -> None:
     noted = note_folders(environment, tmp_path)
-    refusal(environment)  # DATABASE_URL is missing
+    refusal("gunicorn", environment)  # DATABASE_URL is missing
     (made,) = noted_folders(noted)
     left, new = (made.with_name(made.name + more) for more in ("-left", "-new"))
     try:
@@ -292,7 +173,7 @@ def test_a_start_that_is_refused_leaves_no_folder_nor_those_of_who_was_killed(
             (folder / "counter_1.db").touch()
         os.utime(left, (0, 0))
         environment["DATABASE_URL"] = f"postgresql://nobody@/authapp?host={tmp_path}"
-        refusal(environment)  # nobody listens there
+        refusal("gunicorn", environment)  # nobody listens there
         assert not left.exists()
         assert new.exists(), "perhaps somebody is just about to lock it"
     finally:

@@ -40,7 +40,7 @@ STAND_INS = """if True:
         if os.environ.get("HANG") == sys.argv[-1]:
             time.sleep(60)
     ''')
-    launcher.GUNICORN = (sys.executable, "-c", '''if True:
+    launcher.SERVERS = dict.fromkeys(launcher.SERVERS, (sys.executable, "-c", '''if True:
         import http.server, json, os, signal, sys
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,7 +51,7 @@ STAND_INS = """if True:
             def log_message(self, *_):
                 pass
         http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-    ''')
+    '''))
     sys.exit(launcher.main())
 """
 
@@ -69,8 +69,9 @@ class Launched:
     def start(self, **environment: str) -> subprocess.Popen[str]:
         return self.run(["-c", STAND_INS], self.folder, environment)
 
-    def start_for_real(self) -> subprocess.Popen[str]:
-        return self.run(["-m", "authapp.launcher"], ROOT, {"DATA_DIR": str(self.data_dir)})
+    def start_for_real(self, server: str) -> subprocess.Popen[str]:
+        environment = {"DATA_DIR": str(self.data_dir), "SERVER": server}
+        return self.run(["-m", "authapp.launcher"], ROOT, environment)
 
     def run(
         self, arguments: list[str], cwd: Path, environment: dict[str, str]
@@ -206,6 +207,7 @@ def test_a_taken_port_is_one_line_and_starts_nothing(launched: Launched) -> None
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"SERVER": "uwsgi"}, "SERVER is 'uwsgi': set it to gunicorn or granian"),
         ({"PORT": "http"}, "PORT is 'http'"),
         ({"PORT": "65536"}, "PORT is '65536'"),
         ({"HOST": "no.such.host.invalid"}, "HOST no.such.host.invalid is unknown"),
@@ -245,12 +247,13 @@ def test_a_signal_during_a_step_stops_all(launched: Launched) -> None:
     assert alive(started) == []
 
 
-def test_if_gunicorn_dies_all_ends_with_its_status(launched: Launched) -> None:
-    launched.start()
+@pytest.mark.parametrize("server", ["gunicorn", "granian"])
+def test_if_the_server_dies_all_ends_with_its_status(launched: Launched, server: str) -> None:
+    launched.start(SERVER=server)
     os.kill(int(launched.served()["PID"]), signal.SIGKILL)
     assert launched.ended() == (
         137,
-        "authapp: gunicorn ended with status 137; all else is stopped\n",
+        f"authapp: {server} ended with status 137; all else is stopped\n",
     )
     assert alive(launched.engines()) == []
 
@@ -313,8 +316,10 @@ def test_only_the_missing_server_is_started(launched: Launched) -> None:
     assert not (launched.data_dir / "valkey").exists()
 
 
-def test_the_real_thing_serves_and_shows_the_first_administrator_once(launched: Launched) -> None:
-    process = launched.start_for_real()
+def test_the_real_thing_serves_and_shows_the_first_administrator_once(
+    launched: Launched, served_by: str
+) -> None:
+    process = launched.start_for_real(served_by)
     assert b"<html" in launched.get("/login")
     started = descendants(process.pid)
     process.send_signal(signal.SIGINT)
@@ -324,7 +329,7 @@ def test_the_real_thing_serves_and_shows_the_first_administrator_once(launched: 
     assert said.count("First administrator: ") == 1
     assert said.count("Password, shown only now: ") == 1
 
-    process = launched.start_for_real()
+    process = launched.start_for_real(served_by)
     assert json.loads(launched.get("/readyz"))["stores"] == {"postgres": "ok", "redis": "ok"}
     process.terminate()
     said, _ = process.communicate(timeout=60)

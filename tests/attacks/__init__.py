@@ -4,7 +4,7 @@ malformed requests          tests/attacks/test_schemathesis.py, tests/attacks/te
 request smuggling           tests/attacks/test_smuggling.py
 cookie tossing              tests/attacks/test_cookies.py, tests/web/test_cookies.py, tests/test_wsgi.py
 header and log injection    tests/attacks/test_injection.py, tests/web/test_request_log.py
-forged hosts and proxies    tests/attacks/test_injection.py, tests/web/test_proxies.py, tests/test_gunicorn.py
+forged hosts and proxies    tests/attacks/test_injection.py, tests/web/test_proxies.py, tests/test_gunicorn.py, tests/test_granian.py
 open redirects              tests/web/test_redirects.py
 writing to Redis            tests/attacks/test_redis_planted.py, tests/test_versioned_cache.py, tests/test_sealing.py
 cross-origin posts          tests/journeys/test_other_sites.py, tests/web/test_csrf.py

@@ -1,4 +1,4 @@
-"""The product, more patient before it refuses a log-in, for `gunicorn tests.attacks.app:app`.
+"""The product, more patient before it refuses a log-in, `tests.attacks.app:app` for a server.
 
 REFUSAL_SECONDS is above what reading and recording take. On a machine as loaded as those that run
 tests it may not be, and then what it is to hide shows.

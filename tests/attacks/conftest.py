@@ -22,7 +22,10 @@ SECRET_KEY = "a secret that the attackers do not know"
 
 @pytest.fixture(scope="session")
 def site(
-    postgres: embedded.PostgreSQL, valkey: embedded.Valkey, tmp_path_factory: pytest.TempPathFactory
+    served_by: str,
+    postgres: embedded.PostgreSQL,
+    valkey: embedded.Valkey,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     url = add_migrated_database(postgres.url, "attacks")
     environment = {
@@ -38,7 +41,7 @@ def site(
         "LOGIN_FAILURES_PER_ACCOUNT": "100000 per minute",
         "WEB_CONCURRENCY": "1",
     }
-    log = tmp_path_factory.mktemp("attacks") / "gunicorn.log"
+    log = tmp_path_factory.mktemp("attacks") / f"{served_by}.log"
     # as shipped where somebody asks for it, who then has a machine without other work
     application = "wsgi:app" if AS_SHIPPED else "tests.attacks.app:app"
     with serving(application, environment, log) as instance:

@@ -45,8 +45,19 @@ class Site:
     database_url: str
 
     def exchange(self, sent: bytes) -> bytes:
-        """Send these bytes, and nothing else; all that came until the server closed."""
-        return self._exchange(sent, b"")
+        """Send these bytes, and nothing else once they are being answered; all that came until the
+        server closed."""
+        with self._sent(sent) as connection:
+            answer = connection.recv(1)
+            with suppress(OSError):  # it closed
+                connection.shutdown(socket.SHUT_WR)
+            return answer + _rest(connection)
+
+    def exchange_half(self, sent: bytes) -> bytes:
+        """Send these bytes, and hang up in the midst of a request; all that came."""
+        with self._sent(sent) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            return _rest(connection)
 
     def exchange_and_go_on(self, sent: bytes) -> bytes:
         """Send these bytes and, once they are being answered, a request of somebody else, as a
@@ -54,22 +65,18 @@ class Site:
 
         gunicorn looks at what it has read ahead only when more comes.
         """
-        return self._exchange(sent, NEXT)
+        with self._sent(sent) as connection:
+            answer = connection.recv(1)
+            with suppress(ConnectionError):  # it closed
+                connection.sendall(NEXT)
+            return answer + _rest(connection)
 
-    def _exchange(self, sent: bytes, then: bytes) -> bytes:
-        answer = b""
-        with (
-            socket.create_connection(("127.0.0.1", self.instance.port), PATIENCE) as connection,
-            suppress(ConnectionError),  # it closed with bytes of ours unread
-        ):
+    @contextmanager
+    def _sent(self, sent: bytes) -> Iterator[socket.socket]:
+        address = ("127.0.0.1", self.instance.port)
+        with socket.create_connection(address, PATIENCE) as connection:
             connection.sendall(sent)
-            if then:
-                answer += connection.recv(1)
-                connection.sendall(then)
-            connection.shutdown(socket.SHUT_WR)
-            while part := connection.recv(65_536):
-                answer += part
-        return answer
+            yield connection
 
     @contextmanager
     def connection(self) -> Iterator[http.client.HTTPConnection]:
@@ -145,6 +152,14 @@ def ask(
     connection.request(method, path, None if body is None else json.dumps(body), sent)
     answer = connection.getresponse()
     return Answer(answer.status, answer.headers, answer.read())
+
+
+def _rest(connection: socket.socket) -> bytes:
+    came = b""
+    with suppress(ConnectionError):  # it closed with bytes of ours unread
+        while part := connection.recv(65_536):
+            came += part
+    return came
 
 
 def statuses(answer: bytes) -> list[int]:

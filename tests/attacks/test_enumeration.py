@@ -73,8 +73,8 @@ REASONS = (
 
 def shown(answer: Answer) -> tuple[int, list[tuple[str, str]], dict[str, object]]:
     """All of an answer but when it was given, its id and how many came from here before."""
-    own = {"Date", "X-Request-ID", "RateLimit"}
-    headers = [(name, value) for name, value in answer.headers.items() if name not in own]
+    own = {"date", "x-request-id", "ratelimit"}
+    headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in own]
     return answer.status, headers, answer.json() | {"request_id": ""}
 
 

@@ -1,8 +1,10 @@
 """Requests whose end two parsers could see in different places: one is refused, none is hidden."""
 
+import time
+
 import pytest
 
-from .site import Site, statuses
+from .site import PATIENCE, Site, statuses
 
 # what the attacker hides; nothing else here asks for this route
 HIDDEN_ROUTE = "/account/sessions"
@@ -81,9 +83,16 @@ FRAMINGS = {
 }
 
 
-@pytest.mark.parametrize("sent", FRAMINGS.values(), ids=FRAMINGS)
-def test_what_can_be_read_in_two_ways_is_refused(site: Site, sent: bytes) -> None:
-    before = len(site.routes())
+# what RFC 9112 (2.2, 6.3) lets a server read in the one way that is left
+GRANIAN_READS = {"two equal lengths", "bare LFs"}
+
+
+@pytest.mark.parametrize("name", FRAMINGS)
+def test_what_can_be_read_in_two_ways_is_refused(site: Site, served_by: str, name: str) -> None:
+    before, sent = len(site.routes()), FRAMINGS[name]
+    if served_by == "granian" and name in GRANIAN_READS:
+        assert statuses(site.exchange_and_go_on(sent)) == [400, 302, 200]
+        return
     (status,) = statuses(site.exchange_and_go_on(sent))  # and closed: what follows is not believed
     assert 400 <= status < 600
     reached = site.routes()[before:]
@@ -92,12 +101,12 @@ def test_what_can_be_read_in_two_ways_is_refused(site: Site, sent: bytes) -> Non
     assert site.ask("GET", "/healthz").status == 200, "and it serves on"
 
 
-def test_requests_that_are_framed_well_are_all_served(site: Site) -> None:
+def test_requests_that_are_framed_well_are_all_served(site: Site, served_by: str) -> None:
     """The control: a hidden request that were served would be seen."""
-    for first in (
-        request(LOGIN, b"Content-Length: 2", body=b"{}"),
-        request(LOGIN, CHUNKED, body=b"2\r\n{}\r\n0\r\n\r\n"),
-    ):
+    framed = [request(LOGIN, b"Content-Length: 2", body=b"{}")]
+    if served_by != "granian":
+        framed.append(request(LOGIN, CHUNKED, body=b"2\r\n{}\r\n0\r\n\r\n"))
+    for first in framed:
         before = len(site.routes())
         assert statuses(site.exchange_and_go_on(first + HIDDEN)) == [400, 302, 200]
         assert site.routes()[before:] == ["/api/v1/login", HIDDEN_ROUTE, "/healthz"]
@@ -115,13 +124,16 @@ UNREAD = {
 
 
 @pytest.mark.parametrize(("line", "status"), UNREAD.values(), ids=UNREAD)
-def test_a_body_that_nobody_read_is_no_request(site: Site, line: bytes, status: int) -> None:
-    for sent in (
-        request(line, b"Content-Length: " + LENGTH, body=HIDDEN),
-        request(line, CHUNKED, body=b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)),
+def test_a_body_that_nobody_read_is_no_request(
+    site: Site, served_by: str, line: bytes, status: int
+) -> None:
+    chunked = request(line, CHUNKED, body=b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN))
+    for sent, told in (
+        (request(line, b"Content-Length: " + LENGTH, body=HIDDEN), status),
+        (chunked, 411 if served_by == "granian" else status),
     ):
         before = len(site.routes())
-        assert statuses(site.exchange_and_go_on(sent)) in ([status], [status, 200])
+        assert statuses(site.exchange_and_go_on(sent)) in ([told], [told, 200])
         reached = site.routes()[before:]
         assert len(reached) <= 2
         assert HIDDEN_ROUTE not in reached
@@ -141,14 +153,20 @@ def test_a_body_that_is_cut_short_does_nothing(
 ) -> None:
     """What came reads like a whole one; the password was to be longer."""
 
-    def sent(length: bytes, framed: bytes) -> list[int]:
-        head = b"\r\n".join((line, b"Host: localhost", kind, length, b"", b""))
-        return statuses(site.exchange(head + framed))
+    def head(length: bytes) -> bytes:
+        return b"\r\n".join((line, b"Host: localhost", kind, length, b"", b""))
 
-    announced = b"Content-Length: %d" % (len(body) + 10)
-    assert sent(announced, body) == [400]
-    assert sent(CHUNKED, b"%x\r\n%s\r\n" % (len(body), body)) in ([], [400], [500])
+    start = len(site.log())
+    cut = site.exchange_half(head(b"Content-Length: %d" % (len(body) + 10)) + body)
+    assert statuses(cut) == [400]
+    deadline = time.monotonic() + PATIENCE
+    while not (answered := [one for one in site.log()[start:] if one["event"] == "request"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert [one["status"] for one in answered] == [400]
+    cut = site.exchange_half(head(CHUNKED) + b"%x\r\n%s\r\n" % (len(body), body))
+    assert statuses(cut) in ([], [400], [411], [500])
     assert site.sql("SELECT 1 FROM users WHERE email = 'cut@example.org'") == []
-    whole = b"Content-Length: %d" % len(body)
-    assert sent(whole, body) in ([201], [303]), "the control"
+    whole = head(b"Content-Length: %d" % len(body)) + body
+    assert statuses(site.exchange(whole)) in ([201], [303]), "the control"
     site.sql("DELETE FROM users WHERE email = 'cut@example.org'")

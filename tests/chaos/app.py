@@ -1,4 +1,4 @@
-"""The product with a page or two of an app that embeds it, for `gunicorn tests.chaos.app:app`.
+"""The product with a page or two of an app that embeds it, `tests.chaos.app:app` for a server.
 
 CHAOS_SLOW_FILLS: milliseconds; fills come late by up to as much, so that more changes overtake
 them. CHAOS_CONTROL: `double-delete` puts in place of fences and leases what most applications do,

@@ -247,7 +247,9 @@ def redis_server(engine_dir: Path) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def instances(database_url: str, redis_server: Redis, tmp_path: Path) -> Iterator[list[Instance]]:
+def instances(
+    served_by: str, database_url: str, redis_server: Redis, tmp_path: Path
+) -> Iterator[list[Instance]]:
     with ExitStack() as stack:
         environment = settings(database_url, redis_server)
         yield [stack.enter_context(served(environment, tmp_path, name)) for name in "AB"]

@@ -58,7 +58,9 @@ ATTEMPTS = 10  # to kill a worker while a change waits: for half a second
 
 
 @pytest.fixture(scope="module")
-def stage(engine_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(
+    served_by: str, engine_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("outages")
     clock = engine_dir / "outages-clock"
     clock.write_text("0")

@@ -79,7 +79,10 @@ def an_arena(database_url: str, redis_url: str, folder: Path, **more: str) -> It
 
 @pytest.fixture(scope="module")
 def arena(
-    database_url: str, valkey: embedded.Valkey, tmp_path_factory: pytest.TempPathFactory
+    served_by: str,
+    database_url: str,
+    valkey: embedded.Valkey,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Arena]:
     with an_arena(database_url, valkey.url, tmp_path_factory.mktemp("races")) as arena:
         yield arena
@@ -87,7 +90,10 @@ def arena(
 
 @pytest.fixture(scope="module")
 def control(
-    database_url: str, valkey: embedded.Valkey, tmp_path_factory: pytest.TempPathFactory
+    served_by: str,
+    database_url: str,
+    valkey: embedded.Valkey,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Arena]:
     """The same with what most applications do in place of fences and leases."""
     folder = tmp_path_factory.mktemp("control")

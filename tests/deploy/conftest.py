@@ -44,7 +44,7 @@ _numbers = count(1)
 @dataclass(frozen=True)
 class Answer:
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: Any
 
     @property
@@ -74,7 +74,7 @@ def ask(
         response = connection.getresponse()
         text = response.read()
     is_json = "json" in response.headers.get("Content-Type", "")
-    return Answer(response.status, dict(response.headers), json.loads(text) if is_json else text)
+    return Answer(response.status, response.headers, json.loads(text) if is_json else text)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Deployment:
 
 
 @pytest.fixture(scope="session")
-def deployment(engine_dir: Path) -> Iterator[Deployment]:
+def deployment(served_by: str, engine_dir: Path) -> Iterator[Deployment]:
     needs_redis()
     with deployed(engine_dir / "deployment") as made:
         yield made

@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 
 
-def compose() -> dict[str, Any]:
-    """compose.yaml with its anchors resolved."""
-    found: dict[str, Any] = json.loads(json.dumps(YAML(typ="safe").load(DEPLOY / "compose.yaml")))
+def compose(name: str = "compose.yaml") -> dict[str, Any]:
+    """A Compose file with its anchors resolved."""
+    found: dict[str, Any] = json.loads(json.dumps(YAML(typ="safe").load(DEPLOY / name)))
     return found
 
 

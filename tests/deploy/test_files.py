@@ -14,6 +14,7 @@ import pytest
 
 from authapp.config import Config
 
+from ..instances import SERVERS
 from .conftest import HOST
 from .files import DEPLOY, ROOT, compose, copied_by_dockerfile, dockerfile, read_env
 from .servers import make_secrets, needs_redis
@@ -22,6 +23,7 @@ SETTINGS = {field.name for field in fields(Config)}
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 INSTANCES = ("web-1", "web-2")
 COMMAND = ["gunicorn", "wsgi:app"]
+WITH_GRANIAN = ["python", *SERVERS["granian"][1:]]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
@@ -35,7 +37,8 @@ def test_compose_is_what_the_specification_allows() -> None:
     checked = subprocess.run(
         [
             *(Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema"),
-            *("vendor.compose-spec", DEPLOY / "compose.yaml"),
+            "vendor.compose-spec",
+            *DEPLOY.glob("compose*.yaml"),
         ],
         capture_output=True,
         text=True,
@@ -58,7 +61,7 @@ def test_every_file_that_compose_mounts_is_there(secrets: Path) -> None:
 def test_every_setting_exists() -> None:
     for name in (*INSTANCES, "migrate"):
         assert set(SERVICES[name]["environment"]) <= SETTINGS
-    for line in _unit("Environment"):
+    for line in _unit("authapp.service", "Environment"):
         names = {word.partition("=")[0] for word in line.split()}
         assert names <= SETTINGS | {"PYTHONDONTWRITEBYTECODE"}
     values = dict(arguments.split("=", 1) for arguments in _words_of("ENV"))
@@ -191,22 +194,38 @@ def test_the_health_check_of_the_image_works(tmp_path: Path) -> None:
     assert "Connection refused" in asked.stderr
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    (start,) = _unit("ExecStart")
+def test_with_granian_the_instances_run_it() -> None:
+    added = compose("compose.granian.yaml")["services"]
+    assert added == {name: {"command": WITH_GRANIAN} for name in INSTANCES}
+
+
+def test_systemd_accepts_the_unit_with_either_server(tmp_path: Path) -> None:
+    (start,) = _unit("authapp.service", "ExecStart")
+    nothing, other = _unit("authapp-granian.conf", "ExecStart")
     assert start.split("/")[-1].split() == COMMAND
+    assert (nothing, other.split("/")[-1].split()) == ("", WITH_GRANIAN)
+    assert _unit("authapp-granian.conf", "Type") == ["exec"]
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("NO systemd-analyze, so nothing checks the unit: apt-get install systemd")
-    unit = tmp_path / "authapp.service"  # gunicorn is not where the unit expects it
+    unit, more = tmp_path / "authapp.service", tmp_path / "authapp.service.d/granian.conf"
     unit.write_text((DEPLOY / unit.name).read_text().replace(start.split()[0], "/bin/true"))
+    _assert_accepted(program, unit)
+    more.parent.mkdir()
+    text = (DEPLOY / "authapp-granian.conf").read_text()
+    more.write_text(text.replace(other.split()[0], "/bin/true"))  # it is not where they expect it
+    _assert_accepted(program, unit)
+
+
+def _assert_accepted(program: str, unit: Path) -> None:
     checked = subprocess.run(
         [program, "verify", "--man=no", unit], capture_output=True, text=True, check=False
     )
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def _unit(name: str) -> list[str]:
-    return re.findall(rf"(?m)^{name}=(.*)$", (DEPLOY / "authapp.service").read_text())
+def _unit(file: str, name: str) -> list[str]:
+    return re.findall(rf"(?m)^{name}=(.*)$", (DEPLOY / file).read_text())
 
 
 def _words_of(instruction: str) -> list[str]:

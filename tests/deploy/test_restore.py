@@ -69,6 +69,7 @@ def started_again(deployment: Deployment) -> Iterator[Deployment]:
 
 
 def test_who_was_logged_out_after_the_backup_stays_out_after_the_restore(
+    served_by: str,
     engine_dir: Path,
 ) -> None:
     needs_redis()

@@ -85,6 +85,21 @@ def test_the_address_of_a_session_is_the_visitors(
     assert [session["address"] for session in answer.body["sessions"]] == [VISITOR]
 
 
+def test_a_header_with_underscores_is_taken_for_none_of_the_proxys(deployment: Deployment) -> None:
+    """granian takes it for the one with hyphens."""
+    who = deployment.somebody()
+    headers = {"X-Requested-With": "tests", "Content-Type": "application/json"}
+    headers |= {name: value for name, value in FORGED.items() if "_" in name}
+    with closing(deployment.connect()) as connection:
+        connection.request("POST", "/api/v1/login", json.dumps(who), headers)
+        answer = connection.getresponse()
+        token = str(answer.headers["Set-Cookie"]).partition(";")[0].partition("=")[2]
+        answer.read()
+    sessions = deployment.ask("GET", "/api/v1/me/sessions", token).body["sessions"]
+    assert VISITOR in {session["address"] for session in sessions}
+    assert FORGED["X_Forwarded_For"] not in {session["address"] for session in sessions}
+
+
 @pytest.mark.parametrize("headers", [{}, FORGED], ids=["honest", "forged"])
 def test_our_origin_is_what_the_browser_sees(
     deployment: Deployment, headers: dict[str, str]

@@ -57,7 +57,10 @@ DESKTOP = Device("desktop", 1280, 800, is_phone=False)
 
 @pytest.fixture(scope="session")
 def site(
-    postgres: embedded.PostgreSQL, valkey: embedded.Valkey, tmp_path_factory: pytest.TempPathFactory
+    served_by: str,
+    postgres: embedded.PostgreSQL,
+    valkey: embedded.Valkey,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """The product as it is served, on a database of its own."""
     url = add_migrated_database(postgres.url, "journeys")
@@ -72,7 +75,7 @@ def site(
         "LOGIN_LIMIT_PER_ADDRESS": "100000 per minute",  # everybody here has one address
         "WEB_CONCURRENCY": str(WORKERS),
     }
-    with served(environment, tmp_path_factory.mktemp("journeys") / "gunicorn.log") as running:
+    with served(environment, tmp_path_factory.mktemp("journeys") / f"{served_by}.log") as running:
         yield running
 
 

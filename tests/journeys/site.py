@@ -1,4 +1,4 @@
-"""A served site for the browser: real gunicorn workers, and ways to people it."""
+"""A served site for the browser: real workers, and ways to people it."""
 
 import http.client
 import json
@@ -102,6 +102,6 @@ class Site:
 
 @contextmanager
 def served(environment: Mapping[str, str], log_path: Path) -> Iterator[Site]:
-    """Serve the product with gunicorn on a free port of 127.0.0.1."""
+    """Serve the product on a free port of 127.0.0.1."""
     with serving("wsgi:app", environment, log_path) as instance:
         yield Site(instance, environment)

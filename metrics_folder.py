@@ -1,0 +1,107 @@
+"""Where the workers of a server keep what they count: a folder in memory, with a slot for each.
+
+prometheus-client looks for the folder when it is imported, which importing `authapp` does; so this
+comes before it, and outside of it.
+"""
+
+import atexit
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 — no disk can stall it
+_NAME = "PROMETHEUS_MULTIPROC_DIR"
+_PREFIX = "authapp-metrics."
+_MAKING = 60  # seconds; more than it takes to lock a folder that was made
+
+
+def make() -> None:
+    """Makes a folder for this process and its workers, and names it to prometheus-client; unless
+    one is named, as it is after a reload. It goes when the process ends."""
+    if _NAME in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=IN_MEMORY)
+    _lock(folder)
+    _remove_left_behind(Path(folder).parent)
+    os.environ[_NAME] = folder
+    master = os.getpid()
+
+    def clean_up() -> None:
+        if os.getpid() == master:  # workers come by here too when they end
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(clean_up)
+
+
+def take_slot() -> str:
+    """The first slot in which nobody counts who lives: this process's, until it has ended.
+
+    Who takes one goes on counting where the one before it ended, so that there are never more files
+    than there were workers at once.
+    """
+    folder = Path(os.environ[_NAME])
+    with _alone(folder):
+        _forget_gone(folder)
+        for number in count(1):
+            slot = f"worker{number}"
+            if _lock(str(folder / f"{slot}.lock")) is not None:
+                return slot
+    raise AssertionError  # never: there is always a next number
+
+
+def forget_gone() -> None:
+    """What workers were doing that are gone no longer counts; what they did stays counted."""
+    folder = Path(os.environ[_NAME])
+    with _alone(folder):
+        _forget_gone(folder)
+
+
+def _forget_gone(folder: Path) -> None:
+    from prometheus_client import multiprocess  # noqa: PLC0415 — see above
+
+    for path in folder.glob("worker*.lock"):
+        lock = _lock(str(path))
+        if lock is not None:
+            multiprocess.mark_process_dead(path.stem)  # type: ignore[no-untyped-call]
+            os.close(lock)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else looks at the locks of slots meanwhile: who does holds them for a moment."""
+    with (folder / "slots.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _lock(path: str) -> int | None:
+    """Holds it until the process and those it forks have ended, however they end. None if somebody
+    else does."""
+    kind = os.O_RDONLY | (os.O_DIRECTORY if os.path.isdir(path) else os.O_CREAT)
+    descriptor = os.open(path, kind | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_left_behind(parent: Path) -> None:
+    """Folders of those who were killed, and could not clean up."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        try:
+            if time.time() - folder.lstat().st_mtime < _MAKING:
+                continue
+            lock = _lock(str(folder))
+        except OSError:  # somebody else's, or somebody was faster
+            continue
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)

@@ -1,0 +1,47 @@
+"""What every server of `wsgi:app` shares: the settings, the numbers, what is done at a start."""
+
+import sys
+from typing import Any
+
+import metrics_folder
+
+metrics_folder.make()  # before what follows imports prometheus-client
+
+from authapp import metrics, schema  # noqa: E402
+from authapp.config import Config  # noqa: E402
+from authapp.errors import SettingError  # noqa: E402
+
+# seconds
+KEEPALIVE = 80  # above a proxy's 60 or 75: it closes first and never hits a closing one
+GRACEFUL = 10  # what requests get to end at a stop
+BACKLOG = 2048  # connections that wait to be accepted
+CONNECTIONS = 1000  # at once, in a worker
+REQUEST_LINE = 8_190  # bytes
+
+
+def read_settings() -> Config:
+    """The settings; or the end of the process, with one line that names the remedy."""
+    try:
+        return Config.from_env()
+    except SettingError as error:
+        sys.exit(f"authapp: {error}")
+
+
+def require_current_schema(config: Config) -> None:
+    """Before anything listens; as above."""
+    try:
+        schema.require_current(config.DATABASE_URL)
+    except SettingError as error:
+        sys.exit(f"authapp: {error}")
+
+
+def count_here() -> None:
+    """In each worker, at its start."""
+    metrics.count_in(metrics_folder.take_slot())
+
+
+def keep_in_order(app: Any) -> None:
+    """In each worker, once it can answer: it does its share of what is done now and then."""
+    extensions = getattr(app, "extensions", {})
+    if "authapp" in extensions:
+        extensions["authapp"].services.maintenance.keep_running()
