@@ -7,16 +7,13 @@ and beside log-ins; log-ins are compared with what bcrypt alone does beside the 
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from authapp import Config, schema
@@ -25,11 +22,11 @@ from authapp.services import build_services
 from benchmarks import loads, servers, storm_report
 from benchmarks.contests import ACCOUNT, signed_up
 from benchmarks.loads import Check, People
+from benchmarks.processes import Process, begin_together
 from benchmarks.servers import KEPT, ROOT, BenchmarkError, Server, say
 from benchmarks.storm_report import ALONE, BCRYPT, BCRYPT_BESIDE, Result, Sample, percentiles
 
 RATE = 200.0  # checks a second: a sixth to an eighth of what saturates a core
-STARTING = 60.0  # seconds that all loads together have to start
 LIMITS = {
     "LOGIN_LIMIT_PER_ADDRESS": "1000000 per minute",  # all come from one
     "LOGIN_FAILURES_PER_ACCOUNT": "1000 per minute",
@@ -159,13 +156,13 @@ def _sample(site: Site, situation: Situation, seconds: float) -> Sample:
     hash_alone = partial(loads.hash_alone, site.cores, site.rounds, seconds)
     started, before = time.perf_counter(), _busy_seconds(site.cores)
     served = site.server.cpu_seconds()
-    with _processes(situation.checks + bool(situation.clients) + situation.hashes) as pool:
-        asking = pool.submit(ask) if situation.checks else None
-        logging_in = pool.submit(log_in) if situation.clients else None
-        hashing = pool.submit(hash_alone) if situation.hashes else None
-        checks = asking.result() if asking else None
-        log_ins = logging_in.result() if logging_in else None
-        hashes = hashing.result() if hashing else None
+    asking = Process(ask) if situation.checks else None
+    logging_in = Process(log_in) if situation.clients else None
+    hashing = Process(hash_alone) if situation.hashes else None
+    begin_together([process for process in (asking, logging_in, hashing) if process])
+    checks = asking.result() if asking else None
+    log_ins = logging_in.result() if logging_in else None
+    hashes = hashing.result() if hashing else None
     if (checks and checks.failed) or (log_ins and log_ins.failed):
         raise BenchmarkError(f"{situation.name}: not all answers were as expected: {log_ins}")
     others = _busy_seconds(site.cores) - before - (site.server.cpu_seconds() - served)
@@ -176,19 +173,6 @@ def _sample(site: Site, situation: Situation, seconds: float) -> Sample:
         hashes_per_second=hashes.per_second if hashes else 0.0,
         others=others / (time.perf_counter() - started) / len(site.cores),
     )
-
-
-@contextmanager
-def _processes(number: int) -> Iterator[ProcessPoolExecutor]:
-    """So many, which begin with their work at the same moment."""
-    spawn = multiprocessing.get_context("spawn")
-    meet = spawn.Barrier(number)
-    with ProcessPoolExecutor(number, spawn, _wait_for_the_others, (meet,)) as pool:
-        yield pool
-
-
-def _wait_for_the_others(meet: Barrier) -> None:
-    meet.wait(STARTING)
 
 
 def _busy_seconds(cores: frozenset[int]) -> float:

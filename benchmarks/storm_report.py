@@ -80,17 +80,17 @@ def table(result: Result) -> str:
     paths = list(result.situations[ALONE][0].checks)
     lines = [
         result.machine,
-        f"{'':28}" + "".join(f"{path:>19} p50{'p99 ms':>8}{'/ alone':>18}" for path in paths),
+        f"{'':28}" + "".join(f"{path:>20} p50{'p99 ms':>9}{'/ alone':>19}" for path in paths),
     ]
     for name, samples in result.situations.items():
         line = f"{name:28}"
         for path in paths:
             took = [sample.checks[path] for sample in samples if sample.checks]
             if not took:
-                line += " " * 49
+                line += " " * 52
                 continue
-            line += f"{median(one.p50_ms for one in took):23.2f}"
-            line += f"{median(one.p99_ms for one in took):8.2f}{result.slower(name, path)!s:>18}"
+            line += f"{median(one.p50_ms for one in took):24.2f}"
+            line += f"{median(one.p99_ms for one in took):9.2f}{result.slower(name, path)!s:>19}"
         lines.append(line.rstrip())
     beside, alone = f"/ {BCRYPT_BESIDE}", f"/ {BCRYPT}"
     lines.append(
@@ -100,8 +100,8 @@ def table(result: Result) -> str:
         log_ins = [sample.log_ins for sample in samples if sample.log_ins]
         others = f"{median(sample.others for sample in samples):8.0%}"
         if not log_ins:
-            per_second = median(sample.hashes_per_second for sample in samples)
-            lines.append(f"{name:28}{per_second or '':9.3}{'':66}{others}")
+            hashes = median(sample.hashes_per_second for sample in samples)
+            lines.append(f"{name:28}{f'{hashes:.2f}' if hashes else '':>9}{'':66}{others}")
             continue
         lines.append(
             f"{name:28}{median(one.per_second for one in log_ins):9.2f}"
