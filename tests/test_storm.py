@@ -110,10 +110,10 @@ def answering(kind: type[HTTPServer]) -> Iterator[int]:
 def test_checks_that_are_late_because_others_stall_count_as_late() -> None:
     """Or a server that stands still would be measured by the one request that saw it."""
     with answering(HTTPServer) as port:
-        found = loads.check_sessions(port, [Check("/stall", {}), Check("/", {})], 50, 1.0)
-    assert [len(ms) for ms in found.ms.values()] == [25, 25]
+        found = loads.check_sessions(port, [Check("/stall", {}), Check("/", {})], 200, 1.0)
+    assert [len(ms) for ms in found.ms.values()] == [100, 100]
     late = [ms for took in found.ms.values() for ms in took if ms > 100]
-    assert len(late) > 8
+    assert len(late) > 2 * loads.CONNECTIONS, "also those that could not be sent"
     assert found.failed == 0
 
 
@@ -152,13 +152,13 @@ def test_each_situation_is_measured(
     postgres: embedded.PostgreSQL, valkey: embedded.Valkey, engine_dir: Path
 ) -> None:
     stores = servers.Stores(add_database(postgres.url, "storm"), valkey.url, engine_dir)
-    effort = storm.Effort(rounds=1, seconds=0.5, people=5)
-    chosen = [one for one in storm.SITUATIONS if one.clients != 8]
+    effort = storm.Effort(rounds=1, seconds=0.4, people=5)
+    chosen = [one for one in storm.SITUATIONS if one.clients != 8 and one.patient]
     with storm.site(stores, effort.people, pinned=False, BCRYPT_ROUNDS="4") as site:
         result = Result("<machine>", storm.measure(site, effort, chosen))
         wrong = replace(site, people=replace(site.people, password="not the password"))
         with pytest.raises(BenchmarkError, match="not all answers"):
-            storm.measure(wrong, effort, chosen[:2])
+            storm.measure(wrong, effort)
     assert list(result.situations) == [one.name for one in chosen]
     for situation, (taken,) in zip(chosen, result.situations.values(), strict=True):
         assert bool(taken.checks) == situation.checks
