@@ -80,17 +80,17 @@ def table(result: Result) -> str:
     paths = list(result.situations[ALONE][0].checks)
     lines = [
         result.machine,
-        f"{'':28}" + "".join(f"{path:>20} p50{'p99 ms':>9}{'/ alone':>19}" for path in paths),
+        f"{'':28}" + "".join(f"{path:>20} p50{'p99 ms':>9}{'/ alone':>21}" for path in paths),
     ]
     for name, samples in result.situations.items():
         line = f"{name:28}"
         for path in paths:
             took = [sample.checks[path] for sample in samples if sample.checks]
             if not took:
-                line += " " * 52
+                line += " " * 54
                 continue
             line += f"{median(one.p50_ms for one in took):24.2f}"
-            line += f"{median(one.p99_ms for one in took):9.2f}{result.slower(name, path)!s:>19}"
+            line += f"{median(one.p99_ms for one in took):9.2f}{result.slower(name, path)!s:>21}"
         lines.append(line.rstrip())
     beside, alone = f"/ {BCRYPT_BESIDE}", f"/ {BCRYPT}"
     lines.append(
