@@ -5,23 +5,18 @@ All contests take turns, round by round, as the machine's speed drifts; ratios a
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from authapp import embedded
 from benchmarks import report, servers
 from benchmarks.contests import Contest, contests
 from benchmarks.servers import KEPT, ROOT, BenchmarkError, say
 
 CONNECTIONS = 8
-PASSWORD = "benchmark"
 
 
 @dataclass(frozen=True)
@@ -45,18 +40,11 @@ def main(arguments: Sequence[str]) -> None:
     pinned = servers.apart()
     KEPT.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="authapp-bench-", ignore_cleanup_errors=True) as path,
-        embedded.private_socket_dir() as sockets,
+        servers.stores() as found,
+        contests(found.database_url, found.redis_url, found.folder, pinned=pinned) as all_of_them,
     ):
-        folder = Path(path)
-        os.chmod(folder, 0o711)  # as root the servers run as another account
-        with (
-            embedded.PostgreSQL.start(folder / "pg", sockets, PASSWORD, tcp=True) as postgres,
-            embedded.Valkey.start(folder / "valkey", sockets, PASSWORD, tcp=True) as valkey,
-            contests(postgres.url, valkey.url, folder, pinned=pinned) as found,
-        ):
-            measured = measure(_chosen(found, chosen.only), QUICK if chosen.quick else FULL)
-    result = report.Result(_machine(pinned=pinned), measured)
+        measured = measure(_chosen(all_of_them, chosen.only), QUICK if chosen.quick else FULL)
+    result = report.Result(servers.machine(pinned=pinned), measured)
     say(report.table(result))
     whole = not (chosen.quick or chosen.only)
     place = ROOT / "docs" if whole else KEPT
@@ -109,11 +97,6 @@ def _load(contest: Contest, seconds: int) -> report.Sample:
         p99_ms=told["p99_ms"],
         cpu_us=used / told["requests"] * 1e6,
     )
-
-
-def _machine(*, pinned: bool) -> str:
-    how = "server on a core of its own" if pinned else "not pinned"
-    return f"{os.cpu_count()} cores, {how}, Python {platform.python_version()}, one worker"
 
 
 if __name__ == "__main__":

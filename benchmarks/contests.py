@@ -106,7 +106,7 @@ def contests(
                     headers=_logged_in(express),
                 )
             )
-        cookie = _signed_up(product)
+        cookie = signed_up(product)
         forged = {"Cookie": cookie["Cookie"][:-4] + "AAAA"}
         all_of_it = "sealed session with the user from Redis; log, metrics, security headers"
         found += [
@@ -167,7 +167,8 @@ def _logged_in(server: Server) -> dict[str, str]:
     return {"Cookie": answer.cookie}
 
 
-def _signed_up(product: Server) -> dict[str, str]:
+def signed_up(product: Server) -> dict[str, str]:
+    """The cookie of somebody who signed up with authapp."""
     product.ask("POST", "/api/v1/signup", body={**ACCOUNT, "name": "Ada"})
     answer = product.ask("POST", "/api/v1/login", body=ACCOUNT)
     if answer.status != 200 or not answer.cookie:

@@ -3,21 +3,26 @@
 import http.client
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from authapp import embedded
+
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
 KEPT = ROOT / "var" / "bench"  # what is installed for peers
 START_SECONDS = 60.0
 SERVER_CPU = 0
+PASSWORD = "benchmark"
 
 
 class BenchmarkError(Exception):
@@ -79,6 +84,41 @@ def apart() -> bool:
         return False
     os.sched_setaffinity(0, cores - {SERVER_CPU})
     return True
+
+
+def machine(*, pinned: bool) -> str:
+    """Where it was measured."""
+    how = "server on a core of its own" if pinned else "not pinned"
+    return f"{os.cpu_count()} cores, {how}, Python {platform.python_version()}, one worker"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """A PostgreSQL and a Valkey that run.
+
+    Attributes:
+        folder: for what servers leave behind; it is removed with the stores.
+    """
+
+    database_url: str
+    redis_url: str
+    folder: Path
+
+
+@contextmanager
+def stores() -> Iterator[Stores]:
+    """Starts them; they are empty."""
+    with (
+        tempfile.TemporaryDirectory(prefix="authapp-bench-", ignore_cleanup_errors=True) as path,
+        embedded.private_socket_dir() as sockets,
+    ):
+        folder = Path(path)
+        os.chmod(folder, 0o711)  # as root the servers run as another account
+        with (
+            embedded.PostgreSQL.start(folder / "pg", sockets, PASSWORD, tcp=True) as postgres,
+            embedded.Valkey.start(folder / "valkey", sockets, PASSWORD, tcp=True) as valkey,
+        ):
+            yield Stores(postgres.url, valkey.url, folder)
 
 
 @contextmanager
