@@ -63,18 +63,33 @@ def contests(
             words = [*options, "--chdir", str(servers.PEERS), f"{name}:app"]
             return start(name, [python, "-m", "gunicorn", *words], environment)
 
-        wsgi, flask = peer("bare_wsgi"), peer("bare_flask")
+        def granian_peer(name: str) -> Server:
+            words = ["-m", "granian", *servers.GRANIAN, "--working-dir", str(servers.PEERS)]
+            return start(f"granian-{name}", [python, *words, f"{name}:app"], environment)
+
+        wsgi, flask, redis_wsgi = peer("bare_wsgi"), peer("bare_flask"), peer("redis_wsgi")
         flask_login, django = peer("flask_login_app"), peer("django_app")
         product = start("authapp", [sys.executable, "-m", "gunicorn", "wsgi:app"], own)
         here = ["--bind", "127.0.0.1:PORT"]
         guarded = start(
             "guarded", [sys.executable, "-m", "gunicorn", *here, "benchmarks.guarded:app"], own
         )
+        fast = start("authapp-granian", [sys.executable, "-m", "granian_server"], own)
+        cookie = signed_up(product)  # all get the same request: to read it takes time, too
         ada = b'"Ada"'
         both_stores = "session from Redis, user from Postgres"
         found = [
-            Contest("bare WSGI", "answers, asks nobody", wsgi, "/me", body=ada),
-            Contest("bare Flask", "answers, asks nobody", flask, "/me", body=ada),
+            Contest("bare WSGI", "answers, asks nobody", wsgi, "/me", 200, ada, cookie),
+            Contest("bare Flask", "answers, asks nobody", flask, "/me", 200, ada, cookie),
+            Contest(
+                "WSGI, one Redis GET",
+                "asks, and looks at nothing",
+                redis_wsgi,
+                "/me",
+                200,
+                ada,
+                cookie,
+            ),
             Contest(
                 "Flask-Session + Flask-Login",
                 both_stores,
@@ -106,58 +121,60 @@ def contests(
                     headers=_logged_in(express),
                 )
             )
-        cookie = signed_up(product)
-        forged = {"Cookie": cookie["Cookie"][:-4] + "AAAA"}
-        all_of_it = "sealed session with the user from Redis; log, metrics, security headers"
+        found += _ours(product, "", cookie)
         found += [
-            Contest("authapp /api/v1/me", all_of_it, product, "/api/v1/me", 200, ada, cookie),
             Contest(
-                "authapp, forged token",
-                "refused by arithmetic; log, metrics, problem+json",
-                product,
-                "/api/v1/me",
-                401,
-                b"session_invalid",
-                forged,
-            ),
-            Contest(
-                "authapp in your app: login_required",
-                "session from Redis",
+                f"authapp in your app: {name}",
+                "session from Redis, in a Flask view",
                 guarded,
-                "/page",
+                path,
                 200,
                 ada,
                 cookie,
-            ),
-            Contest(
-                "authapp in your app: current_user",
-                "session from Redis",
-                guarded,
-                "/who",
-                200,
-                ada,
-                cookie,
-            ),
-            Contest(
-                "authapp verify lane",
-                f"{all_of_it.partition(';')[0]}; identity headers",
-                product,
-                "/forward-auth/nginx",
-                200,
-                b"",
-                cookie,
-            ),
-            Contest(
-                "authapp verify lane, forged token",
-                "refused by arithmetic",
-                product,
-                "/forward-auth/nginx",
-                401,
-                b"",
-                forged,
-            ),
+            )
+            for name, path in (("login_required", "/page"), ("current_user", "/who"))
         ]
+        found += [
+            Contest(
+                f"{name}, granian",
+                does,
+                granian_peer(module),
+                "/me",
+                200,
+                ada,
+                cookie,
+            )
+            for name, does, module in (
+                ("bare WSGI", "answers, asks nobody", "bare_wsgi"),
+                ("WSGI, one Redis GET", "asks, and looks at nothing", "redis_wsgi"),
+            )
+        ]
+        found += _ours(fast, ", granian", cookie)
         yield found
+
+
+def _ours(server: Server, suffix: str, cookie: Mapping[str, str]) -> list[Contest]:
+    """The product's own session checks; a forged token is one whose signature is wrong."""
+    forged = {"Cookie": cookie["Cookie"][:-4] + "AAAA"}
+    does = "sealed session with the user from Redis; log, metrics"
+    me, lane = "/api/v1/me", "/forward-auth/nginx"
+    refused = "refused by arithmetic; log, metrics"
+    named = f"{does}; identity headers"
+    headers = f"{does}; security headers"
+    return [
+        Contest(f"authapp {me}{suffix}", headers, server, me, 200, b'"Ada"', cookie),
+        Contest(f"authapp verify lane{suffix}", named, server, lane, 200, b"", cookie),
+        Contest(f"authapp lane, forged token{suffix}", refused, server, lane, 401, b"", forged),
+        Contest(
+            f"authapp in Flask, forged token{suffix}",
+            f"{refused}; problem+json, security headers",
+            server,
+            me,
+            401,
+            b"session_invalid",
+            forged,
+        ),
+    ]
 
 
 def _logged_in(server: Server) -> dict[str, str]:

@@ -5,6 +5,22 @@ from html import escape
 from statistics import median
 
 WSGI, FLASK = "bare WSGI", "bare Flask"
+_EXPRESS, _LEAST = "Express, one Redis GET", "WSGI, one Redis GET"
+# what is worth comparing, where both were measured
+PAIRS = (
+    ("authapp /api/v1/me", FLASK),
+    ("authapp /api/v1/me", "Flask-Session + Flask-Login"),
+    ("authapp /api/v1/me", "Django, cached sessions + auth"),
+    ("authapp in your app: current_user", FLASK),
+    ("authapp in your app: login_required", FLASK),
+    ("authapp verify lane", WSGI),
+    ("authapp verify lane", _LEAST),
+    (_LEAST, WSGI),
+    ("authapp lane, forged token", WSGI),
+    ("authapp verify lane, granian", _EXPRESS),
+    ("authapp /api/v1/me, granian", _EXPRESS),
+    ("authapp verify lane, granian", f"{_LEAST}, granian"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,13 @@ def table(result: Result) -> str:
         line += f"{one.median('cpu_us'):8.0f}"
         line += f"{result.thrift(one.name, WSGI):8.2f}{result.thrift(one.name, FLASK):9.2f}"
         lines.append(line)
+    names = {one.name for one in result.contests}
+    lines += ["", f"{'':74}{'throughput':>18}{'CPU':>8}"]
+    for name, to in PAIRS:
+        if {name, to} <= names:
+            middle, least, most = result.speed(name, to)
+            spread = f"{middle:.2f} ({least:.2f}-{most:.2f})"
+            lines.append(f"{f'{name} / {to}':74}{spread:>18}{result.thrift(name, to):8.2f}")
     lines.append(
         "medians of the rounds; ratios of throughput within a round, with their spread; "
         "CPU: of the server for a request, and that of the bare one beside it"

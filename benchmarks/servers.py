@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authapp import embedded
+from authapp.services import REQUEST_THREADS
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
@@ -166,6 +167,14 @@ def _await_listening(process: "subprocess.Popen[bytes]", port: int, log: Path) -
             return
 
 
+# what granian_server.py says of how to serve, for peers: one worker
+GRANIAN = (
+    *("--interface", "wsgi", "--http", "1", "--no-ws", "--host", "127.0.0.1", "--port", "PORT"),
+    *("--workers", "1", "--blocking-threads", str(REQUEST_THREADS), "--no-log"),
+    *("--backpressure", "1000"),
+)
+
+
 def gunicorn_options() -> list[str]:
     """What gunicorn.conf.py at the root says of how to serve, for peers: one worker."""
     told = subprocess.run(
@@ -203,6 +212,7 @@ SETTINGS = {
     "SESSION_COOKIE_SECURE": "0",
     "WEB_CONCURRENCY": "1",
     "REVALIDATE_SECONDS": "60",
+    "LOGIN_TIMEOUT_SECONDS": "60",  # on a machine that does much else
 }
 
 
