@@ -12,6 +12,7 @@ import redis
 
 from authapp.config import Config
 from authapp.copy_keys import session_key
+from authapp.emails import parse_email
 from authapp.errors import InvalidCredentials
 from authapp.identity import Identity
 from authapp.services import Services
@@ -294,6 +295,24 @@ def test_the_copy_of_another_session_does_not_open(
     found = find(services, live)
     assert isinstance(found, Live)
     assert found.record.user == live.record.user
+
+
+def test_a_copy_is_small(services: Services) -> None:
+    """On a server with default settings: 700 bytes, with a name, an email and three roles."""
+    email = parse_email("ada.lovelace@example.org")
+    roles = {"user", "auditor", "staff"}
+    sql(services, "INSERT INTO roles VALUES (10, 'auditor', '{audit:read}'), (11, 'staff', '{}')")
+    try:
+        user = services.users.create(email, "Ada King, Countess of Lovelace", "x" * 60, roles)
+        live = begin(services, user)
+        found = find(services, live)
+        assert isinstance(found, Live)
+        assert set(found.record.user.roles) == roles
+        used: Any = services.redis.memory_usage(session_key(live.token.digest), samples=0)
+        assert used <= 700 - 64, "the server's two tables of keys need room, too"
+    finally:
+        sql(services, "DELETE FROM user_roles WHERE role_id IN (10, 11)")
+        sql(services, "DELETE FROM roles WHERE id IN (10, 11)")
 
 
 # -- how long it lasts -------------------------------------------------------------------------
