@@ -1,7 +1,7 @@
 """Maintenance: what is stale goes, however often it runs and however it is interrupted."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from threading import Thread
 from typing import Any
@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import redis
 from redis.connection import AbstractConnection
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
-from authapp import maintenance
+from authapp import maintenance, sessions
 from authapp.config import Config
 from authapp.errors import StoreUnavailable
 from authapp.identity import Identity
@@ -198,11 +200,11 @@ def test_a_failure_undoes_no_batch_before_it(
 ) -> None:
     end_expired, calls = services.sessions.end_expired, []
 
-    def fails_third(limit: int) -> int:
+    def fails_third(limit: int, pages: range) -> int:
         calls.append(limit)
         if len(calls) == 3:
             raise StoreUnavailable("postgres")
-        return end_expired(limit)
+        return end_expired(limit, pages)
 
     monkeypatch.setattr(services.sessions, "end_expired", fails_third)
     with pytest.raises(StoreUnavailable):
@@ -236,6 +238,54 @@ def test_who_visits_meanwhile_is_not_waited_for_nor_ended(
         db.connection().exec_driver_sql("SELECT 1 FROM sessions LIMIT 1 FOR UPDATE")
         assert run(services) == [("expired sessions ended", 1)]
     assert run(services) == [("expired sessions ended", 1)]
+
+
+def test_no_statement_looks_at_the_whole_table(
+    services: Services, ada: Identity, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take longer the more sessions there are, and one day longer than it may."""
+    sql(
+        services,
+        "INSERT INTO sessions (id, digest, user_id, kind, epoch, created_at, last_seen_at,"
+        " idle_seconds, expires_at, user_agent, ended_at, ended_why)"
+        " SELECT gen_random_uuid(), uuid_send(gen_random_uuid()), :ada, 'browser', 1, :now, :now,"
+        " :idle, :now + interval '12 hours', repeat('x', 400), ended, CASE WHEN ended < :now"
+        " THEN 'logout' END FROM generate_series(1, 1000) AS number"
+        " CROSS JOIN LATERAL (SELECT CASE WHEN number % 2 = 0 THEN :now END::timestamptz"
+        " - interval '1 s' AS ended) AS _",
+        ada=ada.id,
+        now=clock.now,
+        idle=IDLE,
+    )
+    sql(services, "ANALYZE sessions")
+    monkeypatch.setattr(sessions, "STRETCH", 8)
+    assert len(services.sessions.stretches()) > 5
+    clock.forward(IDLE + REVALIDATE)
+    with plans_of_looks() as plans:
+        assert sum(rows for _, rows in run(services)) == 500
+        clock.forward(maintenance.RETENTION.total_seconds())
+        assert sum(rows for _, rows in run(services)) == 1000 - 500
+    assert len(plans) > 20
+    assert [plan for plan in plans if "Tid Range Scan" not in plan] == []
+
+
+@contextmanager
+def plans_of_looks() -> Iterator[list[str]]:
+    """How Postgres goes about the statements that look for rows to end or to remove."""
+    plans: list[str] = []
+
+    def explain(
+        _connection: Any, cursor: Any, statement: str, parameters: Any, *_rest: Any
+    ) -> None:
+        if "SKIP LOCKED" in statement:
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            plans.append("\n".join(line for (line,) in cursor.fetchall()))
+
+    event.listen(Engine, "before_cursor_execute", explain)
+    try:
+        yield plans
+    finally:
+        event.remove(Engine, "before_cursor_execute", explain)
 
 
 # -- alone, and on schedule ------------------------------------------------------------------------
