@@ -91,6 +91,24 @@ class SessionRows:
         data: Mapping[str, Any] | None = None,
     ) -> Live:
         """A new session with a new token, with `lifetime` or what the limits say."""
+        row, token = self.new(user, client, kind, remember=remember, lifetime=lifetime, data=data)
+        change.db.add(row)
+        change.db.flush()
+        if token:
+            return Live(token, self.record(row, user))
+        return self.grant(change.db, row, user, refreshable=remember)
+
+    def new(
+        self,
+        user: User,
+        client: Client,
+        kind: Kind,
+        *,
+        remember: bool = False,
+        lifetime: Lifetime | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> tuple[SessionRow, SessionToken | None]:
+        """A row that nobody has stored yet, and its token, if it is of a browser."""
         now, session_id = self._clock(), uuid4()
         lifetime = lifetime or self._limits.lifetime(now, remember=remember, kind=kind)
         token = self._tokens.mint() if kind == "browser" else None
@@ -110,11 +128,7 @@ class SessionRows:
             ver=FIRST_VERSION,
             remembered=remember,
         )
-        change.db.add(row)
-        change.db.flush()
-        if token:
-            return Live(token, self.record(row, user))
-        return self.grant(change.db, row, user, refreshable=remember)
+        return row, token
 
     def grant(self, db: Session, row: SessionRow, user: User, *, refreshable: bool) -> Live:
         """An access token for this session, and what the next can be had for."""
