@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench bench-quick clean
+.PHONY: help install run test lint format bench bench-quick bench-growth clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -35,6 +35,9 @@ bench: $(INSTALLED) ## what a session check costs beside peers (needs wrk); writ
 
 bench-quick: $(INSTALLED) ## the same in less than two minutes; writes var/bench/
 	@$(PYTHON) -m benchmarks --quick
+
+bench-growth: $(INSTALLED) ## what sessions cost as they grow to SESSIONS=100000 (needs wrk); writes var/bench/growth.json
+	@$(PYTHON) -m benchmarks.growth --sessions $(or $(SESSIONS),100000) $(ARGS)
 
 clean: ## remove what make made; accounts and sessions in var/ stay, unless you say DATA=1
 	rm -rf $(VENV) build dist test-artifacts *.egg-info
