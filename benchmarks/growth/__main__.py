@@ -31,7 +31,7 @@ class Effort:
 
     Attributes:
         small: sessions in the small place.
-        effort: calls of each operation in a round, thirty times as many checks.
+        effort: calls of each operation in a round, a hundred times as many checks.
         seconds: that each load by HTTP lasts.
         cold: sessions whose copies are missing at once.
         touched: sessions that are touched, so many `times`.
@@ -52,7 +52,7 @@ class Effort:
 FULL = Effort(
     small=1_000,
     rounds=5,
-    effort=100,
+    effort=40,
     seconds=3,
     workers=4,
     clients=128,
