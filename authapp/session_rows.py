@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, select, union_all, update
 from sqlalchemy.orm import Session
 
 from authapp import audit
@@ -154,10 +154,12 @@ class SessionRows:
             .order_by(SessionRow.created_at.desc())
             .offset(self._limits.max_per_user - 1)
         )
+        # not `digest = … OR id IN …`, for which Postgres looks at each session there is
+        replaced = select(SessionRow.id).where(SessionRow.digest == replaces)
         # Locked in one order: the replaced one may be of another user, who replaces one of ours.
         held = change.db.execute(
             select(SessionRow.id, SessionRow.digest)
-            .where((SessionRow.digest == replaces) | SessionRow.id.in_(oldest))
+            .where(SessionRow.id.in_(union_all(oldest, replaced)))
             .order_by(SessionRow.id)
             .with_for_update()
         ).all()

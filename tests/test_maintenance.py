@@ -1,7 +1,7 @@
 """Maintenance: what is stale goes, however often it runs and however it is interrupted."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import timedelta
 from threading import Thread
 from typing import Any
@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import redis
 from redis.connection import AbstractConnection
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from authapp import maintenance, sessions
 from authapp.config import Config
@@ -19,7 +17,19 @@ from authapp.identity import Identity
 from authapp.services import Services
 from authapp.session_records import Ended, EndReason, Live
 
-from .helpers import CLIENT, EMAIL, Clock, at_once, log_in, open_services, sign_up, sql, traffic
+from .helpers import (
+    CLIENT,
+    EMAIL,
+    Clock,
+    add_sessions,
+    at_once,
+    log_in,
+    open_services,
+    plans,
+    sign_up,
+    sql,
+    traffic,
+)
 
 IDLE, ABSOLUTE, REMEMBER, REVALIDATE = 1_800, 43_200, 2_592_000, 60
 
@@ -244,48 +254,16 @@ def test_no_statement_looks_at_the_whole_table(
     services: Services, ada: Identity, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would take longer the more sessions there are, and one day longer than it may."""
-    sql(
-        services,
-        "INSERT INTO sessions (id, digest, user_id, kind, epoch, created_at, last_seen_at,"
-        " idle_seconds, expires_at, user_agent, ended_at, ended_why)"
-        " SELECT gen_random_uuid(), uuid_send(gen_random_uuid()), :ada, 'browser', 1, :now, :now,"
-        " :idle, :now + interval '12 hours', repeat('x', 400), ended, CASE WHEN ended < :now"
-        " THEN 'logout' END FROM generate_series(1, 1000) AS number"
-        " CROSS JOIN LATERAL (SELECT CASE WHEN number % 2 = 0 THEN :now END::timestamptz"
-        " - interval '1 s' AS ended) AS _",
-        ada=ada.id,
-        now=clock.now,
-        idle=IDLE,
-    )
-    sql(services, "ANALYZE sessions")
+    add_sessions(services, ada.id, 1_000, clock.now)
     monkeypatch.setattr(sessions, "STRETCH", 8)
     assert len(services.sessions.stretches()) > 5
     clock.forward(IDLE + REVALIDATE)
-    with plans_of_looks() as plans:
+    with plans("SKIP LOCKED") as seen:
         assert sum(rows for _, rows in run(services)) == 500
         clock.forward(maintenance.RETENTION.total_seconds())
         assert sum(rows for _, rows in run(services)) == 1000 - 500
-    assert len(plans) > 20
-    assert [plan for plan in plans if "Tid Range Scan" not in plan] == []
-
-
-@contextmanager
-def plans_of_looks() -> Iterator[list[str]]:
-    """How Postgres goes about the statements that look for rows to end or to remove."""
-    plans: list[str] = []
-
-    def explain(
-        _connection: Any, cursor: Any, statement: str, parameters: Any, *_rest: Any
-    ) -> None:
-        if "SKIP LOCKED" in statement:
-            cursor.execute(f"EXPLAIN {statement}", parameters)
-            plans.append("\n".join(line for (line,) in cursor.fetchall()))
-
-    event.listen(Engine, "before_cursor_execute", explain)
-    try:
-        yield plans
-    finally:
-        event.remove(Engine, "before_cursor_execute", explain)
+    assert len(seen) > 20
+    assert [plan for plan in seen if "Tid Range Scan" not in plan] == []
 
 
 # -- alone, and on schedule ------------------------------------------------------------------------
