@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,17 +54,23 @@ class Place:
     def __len__(self) -> int:
         return len(self.tokens) // TOKEN
 
-    def grow(self, to: int, *, copies: bool = True) -> None:
-        """Makes users and sessions until there are so many."""
+    def grow(self, to: int, *, copies: bool = True) -> bool:
+        """Makes users and sessions until there are so many, or until Ctrl-C; whether there are."""
         wanted = batches(len(self.users) // USER, to - len(self))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeRemainingColumn()) as bar:
+        whole = True
+        making = population.made_by_processes(self.settings, wanted, copies=copies)
+        with Progress(*columns, TimeRemainingColumn()) as bar, closing(making):
             task = bar.add_task(f"sessions, {self.name}", total=to, completed=len(self))
-            for made in population.made_by_processes(self.settings, wanted, copies=copies):
-                self.users += made.users
-                self.tokens += made.tokens
-                bar.update(task, completed=len(self))
+            try:
+                for made in making:
+                    self.users += made.users
+                    self.tokens += made.tokens
+                    bar.update(task, completed=len(self))
+            except KeyboardInterrupt:
+                whole = False
         self.sql("ANALYZE")  # as autovacuum does in a minute or two
+        return whole
 
     def some_tokens(self, count: int) -> list[str]:
         return [one.decode() for one in population.at_random(self.tokens, TOKEN, count)]
@@ -118,7 +124,7 @@ class Place:
                 "keys": keys,
                 "used_memory": memory["used_memory"],
                 "used_memory_rss": memory["used_memory_rss"],
-                "bytes_a_session": round((memory["used_memory"] - self.empty) / keys),
+                "bytes_a_session": round((memory["used_memory"] - self.empty) / len(self)),
                 "memory_usage_mean": round(sum(used) / len(used)),
                 "memory_usage_max": max(used),
             }

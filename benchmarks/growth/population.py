@@ -2,8 +2,9 @@
 
 import multiprocessing
 import random
+import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -221,6 +222,7 @@ _maker: Maker
 
 def _begin(settings: Mapping[str, Any], copies: bool) -> None:
     global _maker  # noqa: PLW0603 — one a process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     config = Config.from_mapping(settings)
     _maker = Maker(build_services(config, None), config, copies=copies)
 
@@ -231,12 +233,15 @@ def _make(batch: Batch) -> Made:
 
 def made_by_processes(
     settings: Mapping[str, Any], wanted: Iterable[Batch], *, copies: bool = True
-) -> Iterator[Made]:
-    """All batches, in any order of their making."""
-    with ProcessPoolExecutor(
+) -> Generator[Made]:
+    """All batches; none is begun any more once nobody wants the next."""
+    pool = ProcessPoolExecutor(
         PROCESSES, multiprocessing.get_context("spawn"), _begin, (settings, copies)
-    ) as pool:
+    )
+    try:
         yield from pool.map(_make, wanted)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def at_random(kept: bytearray, width: int, count: int) -> list[bytes]:
