@@ -172,7 +172,7 @@ def plans(part: str) -> Iterator[list[str]]:
 
 
 def add_sessions(services: Services, user_id: UUID, count: int, now: datetime) -> None:
-    """Rows of sessions, every second one of which has just ended, and what a planner knows of them."""
+    """Rows of sessions, every second of which has just ended, and what a planner knows of them."""
     sql(
         services,
         "INSERT INTO sessions (id, digest, user_id, kind, epoch, created_at, last_seen_at,"
