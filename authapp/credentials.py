@@ -15,7 +15,7 @@ from authapp.users import identity_of
 from authapp.versioned_cache import VersionedCache
 
 
-class Credentials(msgspec.Struct, frozen=True):
+class Credentials(msgspec.Struct, frozen=True, array_like=True):
     """The record a password is compared with.
 
     Attributes:

@@ -21,7 +21,7 @@ class Permission(StrEnum):
     AUDIT_READ = "audit:read"
 
 
-class Identity(msgspec.Struct, frozen=True):
+class Identity(msgspec.Struct, frozen=True, array_like=True):
     """A person as of the moment their session was last read.
 
     Attributes:

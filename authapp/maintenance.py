@@ -49,14 +49,16 @@ class Maintenance:
 
     def run(self) -> Iterator[Progress]:
         """Does all there is to do, batch by batch."""
-        steps: tuple[tuple[str, Callable[[], int]], ...] = (
-            ("expired sessions ended", lambda: self._sessions.end_expired(BATCH)),
-            ("ended sessions removed", lambda: self._sessions.prune(RETENTION, BATCH)),
-            ("fences set", self._changes.replay),  # last: fails while Redis is away
+        steps: tuple[tuple[str, Callable[[range], int]], ...] = (
+            ("expired sessions ended", lambda pages: self._sessions.end_expired(BATCH, pages)),
+            ("ended sessions removed", lambda pages: self._sessions.prune(RETENTION, BATCH, pages)),
         )
         for step, batch in steps:
-            while rows := batch():
-                yield Progress(step, rows)
+            for pages in self._sessions.stretches():
+                while rows := batch(pages):
+                    yield Progress(step, rows)
+        while rows := self._changes.replay():  # last: fails while Redis is away
+            yield Progress("fences set", rows)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:

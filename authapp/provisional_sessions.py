@@ -4,8 +4,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-import msgspec
-
 from authapp.copy_keys import session_key, user_key
 from authapp.credentials import Credentials
 from authapp.errors import InvalidCredentials, StoreUnavailable
@@ -14,7 +12,7 @@ from authapp.session_records import Client, Limits, Live, Provisional, SessionRe
 from authapp.session_rows import FIRST_VERSION
 from authapp.tokens import SessionToken, SessionTokens
 from authapp.users import UserCopy
-from authapp.versioned_cache import Versioned, VersionedCache, decode_copy
+from authapp.versioned_cache import Versioned, VersionedCache, decode_copy, encode_copy
 
 LONGEST = timedelta(hours=1)  # without a row; with one, the usual limits hold
 
@@ -90,7 +88,7 @@ class ProvisionalSessions:
     def _keep(self, key: str, copy: Versioned) -> None:
         lease = self._cache.acquire(key, renew=True).lease
         filled = lease and self._cache.fill(
-            key, lease, copy.ver, msgspec.json.encode(copy), LONGEST.total_seconds()
+            key, lease, copy.ver, encode_copy(copy), LONGEST.total_seconds()
         )
         if filled != "filled":  # the user is being changed
             raise StoreUnavailable("postgres")

@@ -117,6 +117,17 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def session_limits(config: Config) -> Limits:
+    return Limits(
+        idle=timedelta(seconds=config.SESSION_IDLE_SECONDS),
+        absolute=timedelta(seconds=config.SESSION_ABSOLUTE_SECONDS),
+        remember=timedelta(seconds=config.REMEMBER_ME_SECONDS),
+        revalidate=timedelta(seconds=config.REVALIDATE_SECONDS),
+        max_per_user=config.SESSION_MAX_PER_USER,
+        access_token=timedelta(seconds=config.ACCESS_TOKEN_SECONDS),
+    )
+
+
 def build_services(
     config: Config,
     limiter: Callable[[], RateLimiter] | None,
@@ -152,14 +163,7 @@ def build_services(
         config.CREDENTIAL_CACHE_SECONDS,
         background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
     )
-    limits = Limits(
-        idle=timedelta(seconds=config.SESSION_IDLE_SECONDS),
-        absolute=timedelta(seconds=config.SESSION_ABSOLUTE_SECONDS),
-        remember=timedelta(seconds=config.REMEMBER_ME_SECONDS),
-        revalidate=timedelta(seconds=config.REVALIDATE_SECONDS),
-        max_per_user=config.SESSION_MAX_PER_USER,
-        access_token=timedelta(seconds=config.ACCESS_TOKEN_SECONDS),
-    )
+    limits = session_limits(config)
     provisional = ProvisionalSessions(cache, tokens, limits, clock)
     rows = SessionRows(tokens, access_tokens, refresh_tokens, limits, clock)
     lookup = SessionLookup(database, changes, cache, rows, provisional, limits=limits, clock=clock)

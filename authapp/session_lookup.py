@@ -59,7 +59,7 @@ class SessionLookup:
         """
         key = session_key(token.digest)
         try:
-            acquired = self._cache.acquire(key)
+            acquired = self._cache.acquire(key, often=True)
             copy = decode_copy(acquired.value, SessionRecord)
             if copy is not None and self._is_fresh(copy):
                 return self._judge(token, copy)
@@ -88,16 +88,16 @@ class SessionLookup:
 
     def _is_fresh(self, copy: SessionRecord) -> bool:
         """Whether the facts were read and the visit was noted not long ago."""
-        if copy.provisional is not None or not self._is_recent(copy.checked_at):
+        if copy.provisional is not None:
             return False
-        if self._is_recent(copy.last_seen_at):
+        # what is of the future, by a clock that was set back, is not recent until that time comes
+        now, revalidate = self._clock(), self._limits.revalidate
+        if abs(now - copy.checked_at) >= revalidate:
+            return False
+        if abs(now - copy.last_seen_at) < revalidate:
             return True
         # no visit is noted in one that is over
         return copy.ended_why is not None or self._rows.expired(copy) is not None
-
-    def _is_recent(self, at: datetime) -> bool:
-        # what is of the future, by a clock that was set back, is not recent until that time comes
-        return abs(self._clock() - at) < self._limits.revalidate
 
     def _visit_is_due(self, copy: SessionRecord) -> bool:
         """Whether it must be noted, in the row or the copy, that the person is here."""

@@ -79,7 +79,7 @@ class Client:
     user_agent: str = ""
 
 
-class Provisional(msgspec.Struct, frozen=True, kw_only=True):
+class Provisional(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What the row of a session needs that began while Postgres was away.
 
     Attributes:
@@ -95,7 +95,7 @@ class Provisional(msgspec.Struct, frozen=True, kw_only=True):
     replaces: bytes | None
 
 
-class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A session and a snapshot of its user, as read at `checked_at`.
 
     Attributes:

@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, select, union_all, update
 from sqlalchemy.orm import Session
 
 from authapp import audit
@@ -92,6 +92,24 @@ class SessionRows:
         data: Mapping[str, Any] | None = None,
     ) -> Live:
         """A new session with a new token, with `lifetime` or what the limits say."""
+        row, token = self.new(user, client, kind, remember=remember, lifetime=lifetime, data=data)
+        change.db.add(row)
+        change.db.flush()
+        if token:
+            return Live(token, self.record(row, user))
+        return self.grant(change.db, row, user, refreshable=remember)
+
+    def new(
+        self,
+        user: User,
+        client: Client,
+        kind: Kind,
+        *,
+        remember: bool = False,
+        lifetime: Lifetime | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> tuple[SessionRow, SessionToken | None]:
+        """A row that nobody has stored yet, and its token, if it is of a browser."""
         now, session_id = self._clock(), uuid4()
         lifetime = lifetime or self._limits.lifetime(now, remember=remember, kind=kind)
         token = self._tokens.mint() if kind == "browser" else None
@@ -111,11 +129,7 @@ class SessionRows:
             ver=FIRST_VERSION,
             remembered=remember,
         )
-        change.db.add(row)
-        change.db.flush()
-        if token:
-            return Live(token, self.record(row, user))
-        return self.grant(change.db, row, user, refreshable=remember)
+        return row, token
 
     def grant(self, db: Session, row: SessionRow, user: User, *, refreshable: bool) -> Live:
         """An access token for this session, and what the next can be had for."""
@@ -141,10 +155,12 @@ class SessionRows:
             .order_by(SessionRow.created_at.desc())
             .offset(self._limits.max_per_user - 1)
         )
+        # not `digest = … OR id IN …`, for which Postgres looks at each session there is
+        replaced = select(SessionRow.id).where(SessionRow.digest == replaces)
         # Locked in one order: the replaced one may be of another user, who replaces one of ours.
         held = change.db.execute(
             select(SessionRow.id, SessionRow.digest)
-            .where((SessionRow.digest == replaces) | SessionRow.id.in_(oldest))
+            .where(SessionRow.id.in_(union_all(oldest, replaced)))
             .order_by(SessionRow.id)
             .with_for_update()
         ).all()

@@ -26,7 +26,7 @@ from authapp.versioned_cache import VersionedCache
 Clock = Callable[[], datetime]
 
 
-class UserCopy(msgspec.Struct, frozen=True):
+class UserCopy(msgspec.Struct, frozen=True, array_like=True):
     """What `user:` holds: a user, and what they were read at.
 
     Attributes:

@@ -8,12 +8,15 @@
 
 -- run_id is new at every start, master_replid at every promotion: a primary that was demoted and promoted again
 -- keeps its run_id, and with it alone would trust the copies of its first reign. The latter changes under us.
+-- Of each the first 64 random bits: each copy holds them.
+local function id(section, name)
+  return string.sub(string.match(redis.call('INFO', section), name .. ':(%x+)'), 1, 16)
+end
+
 local run_id
 local function life()
-  if not run_id then
-    run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-  end
-  return run_id .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  run_id = run_id or id('server', 'run_id')
+  return run_id .. id('replication', 'master_replid')
 end
 
 -- acquire key, nonce, lease_ms, renew  →  {copy} on a hit; {copy or nil, life, lease} when a lease was granted

@@ -70,12 +70,21 @@ class Server:
         """That it and its workers used so far."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return sum(map(_cpu_seconds, (pid, *map(int, children))))
+        return sum(map(cpu_seconds, (pid, *map(int, children))))
 
 
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pid: int, *, ended: bool = False) -> float:
+    """Processor time that a process used so far, 0 if it is gone.
+
+    Args:
+        ended: with that of its children that have ended.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    used = map(int, fields[11 : 15 if ended else 13])
+    return sum(used) / os.sysconf("SC_CLK_TCK")
 
 
 def apart() -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import Barrier, Thread
 from typing import Any, TypeVar
+from uuid import UUID
 
 import bcrypt
 import pytest
@@ -149,6 +150,43 @@ def traffic() -> Iterator[Traffic]:
             yield seen
     finally:
         event.remove(Engine, "before_cursor_execute", on_sql)
+
+
+@contextmanager
+def plans(part: str) -> Iterator[list[str]]:
+    """How Postgres goes about the statements with this in them, each after the statement itself."""
+    found: list[str] = []
+
+    def explain(
+        _connection: Any, cursor: Any, statement: str, parameters: Any, *_rest: Any
+    ) -> None:
+        if part in statement:
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            found.append("\n".join([statement, *(line for (line,) in cursor.fetchall())]))
+
+    event.listen(Engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", explain)
+
+
+def add_sessions(services: Services, user_id: UUID, count: int, now: datetime) -> None:
+    """Rows of sessions, every second of which has just ended, and what a planner knows of them."""
+    sql(
+        services,
+        "INSERT INTO sessions (id, digest, user_id, kind, epoch, created_at, last_seen_at,"
+        " idle_seconds, expires_at, user_agent, ended_at, ended_why)"
+        " SELECT gen_random_uuid(), uuid_send(gen_random_uuid()), :user_id, 'browser', 1, :now,"
+        " :now, 1800, :now + interval '12 hours', repeat('x', 400), ended,"
+        " CASE WHEN ended < :now THEN 'logout' END FROM generate_series(1, :count) AS number"
+        " CROSS JOIN LATERAL (SELECT CASE WHEN number % 2 = 0 THEN :now END::timestamptz"
+        " - interval '1 s' AS ended) AS _",
+        user_id=user_id,
+        count=count,
+        now=now,
+    )
+    sql(services, "ANALYZE sessions")
 
 
 @contextmanager

@@ -10,14 +10,26 @@ import pytest
 import redis
 from redis.connection import AbstractConnection
 
-from authapp import maintenance
+from authapp import maintenance, sessions
 from authapp.config import Config
 from authapp.errors import StoreUnavailable
 from authapp.identity import Identity
 from authapp.services import Services
 from authapp.session_records import Ended, EndReason, Live
 
-from .helpers import CLIENT, EMAIL, Clock, at_once, log_in, open_services, sign_up, sql, traffic
+from .helpers import (
+    CLIENT,
+    EMAIL,
+    Clock,
+    add_sessions,
+    at_once,
+    log_in,
+    open_services,
+    plans,
+    sign_up,
+    sql,
+    traffic,
+)
 
 IDLE, ABSOLUTE, REMEMBER, REVALIDATE = 1_800, 43_200, 2_592_000, 60
 
@@ -198,11 +210,11 @@ def test_a_failure_undoes_no_batch_before_it(
 ) -> None:
     end_expired, calls = services.sessions.end_expired, []
 
-    def fails_third(limit: int) -> int:
+    def fails_third(limit: int, pages: range) -> int:
         calls.append(limit)
         if len(calls) == 3:
             raise StoreUnavailable("postgres")
-        return end_expired(limit)
+        return end_expired(limit, pages)
 
     monkeypatch.setattr(services.sessions, "end_expired", fails_third)
     with pytest.raises(StoreUnavailable):
@@ -236,6 +248,22 @@ def test_who_visits_meanwhile_is_not_waited_for_nor_ended(
         db.connection().exec_driver_sql("SELECT 1 FROM sessions LIMIT 1 FOR UPDATE")
         assert run(services) == [("expired sessions ended", 1)]
     assert run(services) == [("expired sessions ended", 1)]
+
+
+def test_no_statement_looks_at_the_whole_table(
+    services: Services, ada: Identity, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take longer the more sessions there are, and one day longer than it may."""
+    add_sessions(services, ada.id, 1_000, clock.now)
+    monkeypatch.setattr(sessions, "STRETCH", 8)
+    assert len(services.sessions.stretches()) > 5
+    clock.forward(IDLE + REVALIDATE)
+    with plans("SKIP LOCKED") as seen:
+        assert sum(rows for _, rows in run(services)) == 500
+        clock.forward(maintenance.RETENTION.total_seconds())
+        assert sum(rows for _, rows in run(services)) == 1000 - 500
+    assert len(seen) > 20
+    assert [plan for plan in seen if "Tid Range Scan" not in plan] == []
 
 
 # -- alone, and on schedule ------------------------------------------------------------------------

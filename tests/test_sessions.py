@@ -12,13 +12,25 @@ import redis
 
 from authapp.config import Config
 from authapp.copy_keys import session_key
+from authapp.emails import parse_email
 from authapp.errors import InvalidCredentials
 from authapp.identity import Identity
 from authapp.services import Services
 from authapp.session_records import Client, Ended, EndReason, Found, Live
 from authapp.versioned_cache import VersionedCache
 
-from .helpers import CLIENT, Clock, at_once, make_config, open_services, sign_up, sql, traffic
+from .helpers import (
+    CLIENT,
+    Clock,
+    add_sessions,
+    at_once,
+    make_config,
+    open_services,
+    plans,
+    sign_up,
+    sql,
+    traffic,
+)
 
 IDLE, ABSOLUTE, REMEMBER, REVALIDATE = 1_800, 43_200, 2_592_000, 60
 
@@ -294,6 +306,51 @@ def test_the_copy_of_another_session_does_not_open(
     found = find(services, live)
     assert isinstance(found, Live)
     assert found.record.user == live.record.user
+
+
+def test_a_copy_is_small(services: Services) -> None:
+    """On a server with default settings: 700 bytes, with a name, an email and three roles."""
+    email = parse_email("ada.lovelace@example.org")
+    roles = {"user", "auditor", "staff"}
+    sql(services, "INSERT INTO roles VALUES (10, 'auditor', '{audit:read}'), (11, 'staff', '{}')")
+    try:
+        user = services.users.create(email, "Ada King, Countess of Lovelace", "x" * 60, roles)
+        live = begin(services, user)
+        found = find(services, live)
+        assert isinstance(found, Live)
+        assert set(found.record.user.roles) == roles
+        used: Any = services.redis.memory_usage(session_key(live.token.digest), samples=0)
+        assert used <= 700 - 64, "the server's two tables of keys need room, too"
+    finally:
+        sql(services, "DELETE FROM user_roles WHERE role_id IN (10, 11)")
+        sql(services, "DELETE FROM roles WHERE id IN (10, 11)")
+
+
+def test_no_statement_looks_at_all_sessions(
+    services: Services, ada: Identity, bob: Identity, clock: Clock
+) -> None:
+    """What a request or a log-in asks costs the same however many people there are."""
+    add_sessions(services, bob.id, 3_000, clock.now)
+    with plans("sessions") as seen:
+        live = begin(services, ada)
+        other = begin(services, ada, replaces=live.token)
+        assert is_live(services, other)
+        clock.forward(REVALIDATE)
+        assert is_live(services, other)
+        assert services.sessions.patch(other, {"a": 1}, [])
+        assert len(services.sessions.of_user(ada.id)) == 1
+        renewed = services.sessions.regenerate(other, CLIENT)
+        assert renewed is not None
+        services.sessions.end_one(ada.id, renewed.record.id, EndReason.REVOKED_BY_USER, CLIENT)
+        services.sessions.end(begin(services, ada).token, EndReason.LOGOUT, CLIENT)
+        api = begin(services, ada, kind="api", remember=True)
+        assert api.grant is not None
+        assert api.grant.refresh is not None
+        services.sessions.refresh(api.grant.refresh, CLIENT)
+        services.sessions.end_others(begin(services, ada), EndReason.REVOKED_BY_USER, CLIENT)
+        services.authentication.end_sessions_of(ada.id, None)
+    assert len(seen) > 20
+    assert [plan for plan in seen if "Seq Scan on sessions" in plan] == []
 
 
 # -- how long it lasts -------------------------------------------------------------------------

@@ -1,10 +1,15 @@
 """acquire, fill and fence on a real server, one by one; tests/model tries them in every order."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 import redis
 from redis.backoff import NoBackoff
@@ -14,9 +19,10 @@ from redis.retry import Retry
 from authapp import embedded, versioned_cache
 from authapp.errors import StoreUnavailable
 from authapp.sealing import Sealer
-from authapp.versioned_cache import Lease, VersionedCache
+from authapp.versioned_cache import Lease, VersionedCache, decode_copy, encode_copy
 
 KEY = "sess:1"
+ROOT = Path(__file__).parents[1]
 SEALER = Sealer(["a secret"])
 
 
@@ -441,6 +447,82 @@ def test_nothing_kept_can_be_read(cache: VersionedCache, redis_client: redis.Red
     for shown in (dump, *fields.values()):
         assert b"person" not in shown
         assert b"example" not in shown
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    ver: int
+    user_id: UUID
+    begun_at: datetime
+    seen_at: datetime
+    data: dict[str, Any] = {}
+
+
+class Swapped(msgspec.Struct, frozen=True, array_like=True):
+    ver: int
+    user_id: UUID
+    seen_at: datetime
+    begun_at: datetime
+    data: dict[str, Any] = {}
+
+
+class Shorter(msgspec.Struct, frozen=True, array_like=True):
+    ver: int
+    user_id: UUID
+    begun_at: datetime
+    seen_at: datetime
+
+
+MORNING, NOON = datetime(2031, 5, 4, 6, tzinfo=UTC), datetime(2031, 5, 4, 12, 0, 0, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"cart": [1, 2.5, None, True, {"": "\u00e9"}], "2": "x" * 300},
+        {"big": [2**63, 2**64, -(2**70)]},  # JSON has them, so somebody's session may
+    ],
+)
+def test_a_record_is_what_it_was(data: dict[str, Any]) -> None:
+    record = Record(7, uuid4(), MORNING, NOON, data)
+    assert decode_copy(encode_copy(record), Record) == record
+
+
+@pytest.mark.parametrize("other", [Swapped, Shorter])
+def test_a_copy_of_a_version_with_other_fields_is_a_miss(other: type[Any]) -> None:
+    """The arrays fit, and would say something else."""
+    copy = encode_copy(other(7, uuid4(), MORNING, NOON))
+    assert decode_copy(copy, other) is not None
+    assert decode_copy(copy, Record) is None
+
+
+def test_what_is_no_record_is_a_miss() -> None:
+    copy = encode_copy(Record(7, uuid4(), MORNING, NOON))
+    earlier = b'{"ver":7}'  # copies were JSON objects once
+    for value in (None, b"", earlier, copy[:-1], copy[:4], copy[:4] + earlier, copy[:4] + b"[7]"):
+        assert decode_copy(value, Record) is None
+
+
+def test_all_processes_agree_on_what_a_record_is() -> None:
+    """Whatever order their sets are in: else each would call the copies of the others misses."""
+    script = (
+        "from authapp.session_records import SessionRecord as kind;"
+        "from authapp.versioned_cache import _shape; print(_shape(kind).hex())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={"PYTHONHASHSEED": seed},
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+    assert len(said) == 1
 
 
 def wait_until_gone(client: redis.Redis) -> None:

@@ -13,6 +13,8 @@ import redis
 
 from authapp import embedded
 from authapp.sealing import Sealer
+from authapp.session_records import SessionRecord
+from authapp.versioned_cache import decode_copy, encode_copy
 
 from ..helpers import PASSWORD
 from .conftest import SECRET_KEY
@@ -146,10 +148,13 @@ def test_a_session_that_was_planted_is_refused(site: Site, writer: redis.Redis) 
     key, value = own_copy(site, writer, token)
     record = Sealer([SECRET_KEY]).open(key, value)
     assert record is not None
-    assert b'"user"' in record, "the control: with the secret it opens, and says who it is"
-    raised = msgspec.json.decode(record)
-    raised["user"] |= {"roles": ["admin"], "permissions": ["users:read", "users:write"]}
-    for how, planted in planted_copies(msgspec.json.encode(raised), key).items():
+    found = decode_copy(record, SessionRecord)
+    assert found is not None, "the control: with the secret it opens"
+    assert found.user.email == email, "and says who it is"
+    permissions = ("users:read", "users:write")
+    admin = msgspec.structs.replace(found.user, roles=("admin",), permissions=permissions)
+    raised = msgspec.structs.replace(found, user=admin)
+    for how, planted in planted_copies(encode_copy(raised), key).items():
         plant(writer, key, planted)
         assert site.me(token).json()["roles"] == ["user"], how
         plant(writer, key, planted)

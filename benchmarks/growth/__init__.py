@@ -1,0 +1,1 @@
+"""What sessions cost as they become many: `make bench-growth`."""
