@@ -2,7 +2,7 @@
 
 Logs: one JSON object a line, on standard error. No password, token or full email goes in.
 Metrics: what `metrics.py` counts, for Prometheus; of all processes that share
-`PROMETHEUS_MULTIPROC_DIR`, where it is set before this is imported (`gunicorn.conf.py` does).
+`PROMETHEUS_MULTIPROC_DIR`, where it is set before this is imported (`metrics_folder.py` does).
 """
 
 import logging.config
@@ -117,7 +117,7 @@ def logging_config() -> dict[str, Any]:
         "root": {"level": "INFO", "handlers": ["stderr"]},
         "loggers": {
             "alembic": {"level": "WARNING"},
-            # gunicorn.conf.py uses this too
+            # gunicorn and granian are handed this too
             "gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True},
         },
     }
