@@ -18,7 +18,7 @@ run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Va
 	@exec $(PYTHON) -m authapp.launcher --stop-with-parent
 
 test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest
-	@$(PYTHON) -m pytest -n 2 $(ARGS)
+	@$(PYTHON) -m pytest -n 4 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict and import-linter
 	$(VENV)/bin/ruff check
