@@ -51,7 +51,8 @@ class _Lines(structlog.stdlib.ProcessorFormatter):
         return str(record.msg) if hasattr(record, "is_line") else super().format(record)
 
 
-_waiting: deque[dict[str, Any]] = deque()
+# the oldest go if nobody takes what we write: that keeps no request waiting, nor fills memory
+_waiting: deque[dict[str, Any]] = deque(maxlen=10_000)
 os.register_at_fork(after_in_child=_waiting.clear)  # these the parent writes
 
 

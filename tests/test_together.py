@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -62,6 +63,21 @@ def test_the_end_of_a_process_loses_no_line() -> None:
         [sys.executable, "-c", LOG], capture_output=True, check=True, text=True, timeout=60
     )
     assert json.loads(done.stderr)["event"] == "request"
+
+
+def test_a_log_that_nobody_reads_keeps_nobody_waiting() -> None:
+    """More lines than a pipe takes, twice over; a request would wait for ever."""
+    script = LOG + (
+        "for number in range(50_000):\n"
+        "    log_line(logging.getLogger('some'), {'event': 'request', 'filling': 'x' * 100})\n"
+        "import os\nos.write(1, b'done')\nos._exit(0)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 60)[0]
+        assert process.stdout.read(4) == b"done"
 
 
 def test_the_end_of_a_process_loses_no_count(tmp_path: Path) -> None:
