@@ -5,6 +5,7 @@ Refuses to start, in one line, on a wrong setting or a database that is not migr
 
 import atexit
 import fcntl
+import gc
 import os
 import shutil
 import sys
@@ -58,6 +59,8 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # it is, after a reload
             shutil.rmtree(_folder, ignore_errors=True)
 
     atexit.register(_clean_up)
+
+gc.disable()  # until the end, as in wsgi.py
 
 from prometheus_client import multiprocess  # noqa: E402
 
@@ -140,3 +143,7 @@ def post_fork(_server: object, worker: Any) -> None:
 def child_exit(_server: object, worker: Any) -> None:
     """A worker is gone: what it is doing no longer counts; what it did stays counted."""
     multiprocess.mark_process_dead(worker.slot)  # type: ignore[no-untyped-call]
+
+
+gc.freeze()  # the workers share it
+gc.enable()
