@@ -37,6 +37,7 @@ class Auditor:
             heading: what it must show, so that no other page is audited in its place.
         """
         sees_heading(page, heading)
+        page.wait_for_load_state()  # after a click the heading may be there before the style is
         self._note(state, self._axe.run(page, options=ALL).response["violations"])
         if not self._device.is_phone:  # colours are the same, and there is more room
             return
