@@ -17,8 +17,9 @@ install: $(INSTALLED) ## .venv with everything the rest needs
 run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Valkey under var/; Ctrl-C stops all
 	@exec $(PYTHON) -m authapp.launcher --stop-with-parent
 
+# Four workers on two cores, as tests wait more than they compute; who is done takes over from others.
 test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest
-	@$(PYTHON) -m pytest -n 2 $(ARGS)
+	@$(PYTHON) -m pytest -n 4 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict and import-linter
 	$(VENV)/bin/ruff check
