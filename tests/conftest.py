@@ -144,6 +144,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "served_by" in getattr(item, "fixturenames", ()):
             item.add_marker("served")
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
 @pytest.hookimpl(tryfirst=True)
