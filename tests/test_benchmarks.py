@@ -34,6 +34,16 @@ def test_ratios_are_of_one_round() -> None:
     assert "0.90 (0.80-1.00)" in report.table(RESULT)
 
 
+def test_what_is_worth_comparing_is_compared_where_both_were_measured() -> None:
+    contests = [*RESULT.contests, measured("authapp /api/v1/me", 400, 200, 900, cpu_us=250)]
+    lines = report.table(Result("2 cores", contests)).splitlines()
+    (line,) = [one for one in lines if " / " in one and "authapp" in one]
+    assert line.split() == ["authapp", "/api/v1/me", "/", "bare", "Flask", *RATIOS]
+
+
+RATIOS = ["0.80", "(0.80-0.90)", "0.80"]
+
+
 def test_the_picture_shows_each_and_needs_nothing_else() -> None:
     root = ElementTree.fromstring(report.picture(RESULT))
     text = " ".join(root.itertext())
