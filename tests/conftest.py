@@ -126,6 +126,10 @@ def nothing_recovers_any_more() -> Iterator[None]:
         time.sleep(0.01)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 # In CI everything a test needs is installed, so a skip there hides a test that no longer runs.
 
 

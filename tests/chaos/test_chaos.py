@@ -263,6 +263,7 @@ def settings(database_url: str, redis_server: Redis) -> dict[str, str]:
     )
 
 
+@pytest.mark.first
 def test_nothing_stale_and_nobody_logged_out(
     database_url: str,
     redis_server: Redis,

@@ -85,6 +85,7 @@ def an_arena(postgres: Postgres, redis: Redis, patch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.mark.timeout(600 + 30 * SCHEDULES)
+@pytest.mark.first
 def test_random_schedules(arena: Arena, capsys: pytest.CaptureFixture[str]) -> None:
     tally, violations = Tally(), []
     start = time.monotonic()

@@ -130,6 +130,7 @@ def sample(rig: Rig, names: Sequence[str], count: int, seed: int) -> Iterator[Ch
     return some_orders(make, count, seed)
 
 
+@pytest.mark.first
 def test_promises_hold_for_each_kind_of_key(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
     tallies = []
     for kind in KINDS:

@@ -249,6 +249,7 @@ def sample_pairs(stage: Stage, cache: Cache, count: int) -> Tally:
 # -- the promise -----------------------------------------------------------------------------------
 
 
+@pytest.mark.first
 def test_promise_holds_in_every_order(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     tallies = [exhaust(stage, Shipped(stage), name) for name in DISTURBANCES]
     for kind in ("user", "cred"):
