@@ -77,8 +77,7 @@ class _Server(redis.Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         pool: Any = self.connection_pool
         idle: list[Any] = pool._available_connections
-        # other commands have replies that the library makes something of
-        if args[0] != "FCALL" or pool.pid != os.getpid():  # forked: these are our parent's
+        if pool.pid != os.getpid():  # forked: these are our parent's
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         try:
             connection = idle.pop()  # one step, as is append: no two threads get the same
@@ -88,8 +87,11 @@ class _Server(redis.Redis):
             idle.append(connection)
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         try:
-            connection.send_packed_command((pack_command(args),), check_health=False)
-            return connection.read_response()
+            if args[0] == "FCALL":  # the library makes nothing of its words, nor of its reply
+                connection.send_packed_command((pack_command(args),), check_health=False)
+                return connection.read_response()
+            connection.send_packed_command(connection.pack_command(*args))
+            return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
         except (RedisConnectionError, RedisTimeoutError):
             connection.disconnect()
         except ResponseError:

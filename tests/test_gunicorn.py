@@ -182,3 +182,22 @@ def test_a_start_that_is_refused_leaves_no_folder_nor_those_of_who_was_killed(
     folders = noted_folders(noted)
     assert len(folders) == 2
     assert not [folder for folder in folders if folder.exists()]
+
+
+def test_after_a_start_garbage_is_collected(environment: dict[str, str]) -> None:
+    """What the start made aside, which is not looked at again."""
+    environment["DATABASE_URL"] = "postgresql://db.example.org/authapp"
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import gc, wsgi; print(gc.isenabled(), gc.get_freeze_count() > 10_000)",
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ended.stdout == "True True\n"

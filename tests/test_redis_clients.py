@@ -202,11 +202,15 @@ def test_a_lost_answer_is_asked_for_once_more_and_no_more(client: redis.Redis) -
 
 def test_an_answer_nobody_waited_for_is_not_the_next_one_s(client: redis.Redis) -> None:
     client.set("key", "right")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redis.Redis, "parse_response", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            client.echo("wrong")
-    assert client.get("key") == b"right"
+    for waits, command in (
+        ((redis.Redis, "parse_response"), ("ECHO", "wrong")),
+        ((AbstractConnection, "read_response"), ("FCALL", "wrong", 0)),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*waits, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                client.execute_command(*command)  # type: ignore[no-untyped-call]
+        assert client.get("key") == b"right"
 
 
 def interrupted(*_args: object, **_how: object) -> None:

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ..instances import Instance
 
 COOKIE = "SESSION-TOKEN"
 NEXT = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+MARK = ("OPTIONS", "/healthz")
 PATIENCE = 20  # seconds; the server closes what it refuses at once
 
 _numbers = count(1)
@@ -120,12 +122,19 @@ class Site:
                 return cursor.fetchall() if cursor.description else []
 
     def log(self) -> list[dict[str, Any]]:
-        """Each line written so far; one that is no JSON object fails the test."""
+        """Each line of what was done so far; one that is no JSON object fails the test."""
+        # lines are written in their order, a moment later: so those before this one are there
+        last = self.ask(*MARK).headers["X-Request-ID"]
+        deadline = time.monotonic() + PATIENCE
+        while last not in self.instance.log():
+            assert time.monotonic() < deadline, "a request was not logged"
+            time.sleep(0.02)
         found = []
         for line in self.instance.log().splitlines():
             record = json.loads(line)
             assert isinstance(record, dict), line
-            found.append(record)
+            if (record.get("method"), record.get("route")) != MARK:
+                found.append(record)
         return found
 
     def routes(self) -> list[str | None]:

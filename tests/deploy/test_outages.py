@@ -50,6 +50,7 @@ def test_without_redis_sessions_go_on_and_nobody_who_left_comes_back(
     assert deployment.statuses(leaves) == [401, 401]
 
 
+@pytest.mark.usefixtures("served_by")
 def test_a_503_of_an_instance_reaches_the_client_as_it_is(engine_dir: Path) -> None:
     needs_redis()
     with deployed(engine_dir / "no-stores") as deployment:
@@ -65,6 +66,7 @@ def test_a_503_of_an_instance_reaches_the_client_as_it_is(engine_dir: Path) -> N
         assert deployment.logged(answer)["instance_status"] == "503"
 
 
+@pytest.mark.usefixtures("served_by")
 def test_with_one_instance_gone_the_other_answers_everybody(engine_dir: Path) -> None:
     needs_redis()
     with deployed(engine_dir / "one-instance") as deployment:

@@ -119,7 +119,10 @@ def test_a_request_has_one_id_from_the_log_of_the_proxy_to_that_of_the_instance(
     assert answer.body["request_id"] == answer.headers["X-Request-ID"]
     logged = deployment.logged(answer)
     assert (logged["status"], logged["instance_status"]) == (401, "401")
-    assert any(answer.headers["X-Request-ID"] in one.log() for one in deployment.instances)
+    deadline = time.monotonic() + 20
+    while not any(answer.headers["X-Request-ID"] in one.log() for one in deployment.instances):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # lines are written a moment later
 
 
 def test_what_people_type_is_not_in_the_log_of_the_proxy(deployment: Deployment) -> None:
