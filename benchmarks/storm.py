@@ -26,7 +26,9 @@ from benchmarks.processes import Process, begin_together
 from benchmarks.servers import KEPT, ROOT, BenchmarkError, Server, say
 from benchmarks.storm_report import ALONE, BCRYPT, BCRYPT_BESIDE, Result, Sample, percentiles
 
-RATE = 200.0  # checks a second, of both kinds together: about a tenth of what saturates a core
+RATE = (
+    200.0  # checks a second, of both kinds together: less than a twentieth of what saturates a core
+)
 LIMITS = {
     "LOGIN_LIMIT_PER_ADDRESS": "1000000 per minute",  # all come from one
     "LOGIN_FAILURES_PER_ACCOUNT": "1000 per minute",

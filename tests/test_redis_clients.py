@@ -202,12 +202,13 @@ def test_a_lost_answer_is_asked_for_once_more_and_no_more(client: redis.Redis) -
 
 def test_an_answer_nobody_waited_for_is_not_the_next_one_s(client: redis.Redis) -> None:
     client.set("key", "right")
-    for waits, command in (
+    ours: tuple[object, str] = (AbstractConnection, "read_response")
+    for (owner, name), command in (
         ((redis.Redis, "parse_response"), ("ECHO", "wrong")),
-        ((AbstractConnection, "read_response"), ("FCALL", "wrong", 0)),
+        (ours, ("FCALL", "wrong", 0)),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(*waits, interrupted)
+            patch.setattr(owner, name, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 client.execute_command(*command)  # type: ignore[no-untyped-call]
         assert client.get("key") == b"right"
