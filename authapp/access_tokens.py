@@ -1,8 +1,8 @@
 """Access tokens: JWTs (RFC 7519), each a signed name for a session: issue, check.
 
-One algorithm (HS256), one header, one spelling (RFC 8725, 3.1 to 3.11). Header and form are compared
-first, then the signature, then what it says is read. The signature is one HMAC, for which a library
-takes twenty times as long; each request with a token makes it.
+One algorithm (HS256), one header, one spelling (RFC 8725, 3.1 to 3.11). Header and form are looked
+at first, then the signature, then what it says is read. The signature is one HMAC, for which a
+library takes twenty times as long; each request with a token makes it.
 """
 
 import base64
