@@ -119,7 +119,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _listen(bind: str | None, host: str, port: int) -> socket.socket:
     if bind is not None:
-        listener = socket.socket(fileno=int(bind.removeprefix("fd://")))
+        number = bind.removeprefix("fd://")
+        if number == bind or not number.isdecimal():
+            sys.exit(f"authapp: --bind is {bind}; granian takes fd://N, a TCP socket; or set HOST")
+        listener = socket.socket(fileno=int(number))
+        if listener.family not in {socket.AF_INET, socket.AF_INET6}:
+            sys.exit(f"authapp: --bind is {bind}, which is no TCP socket; granian takes no other")
     else:
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -5,7 +5,7 @@ Read this file top to bottom to know how the product is put together:
 
     values          errors, config, identity, emails, passwords, hashing_slots, tokens,
                     access_tokens, sealing, copy_keys, devices, session_records, resilience,
-                    background, forks, metrics, together
+                    background, forks, metrics, log_lines, together
     stores          models, database, bounded_connections, redis_clients, versioned_cache, changes,
                     users, roles, credentials, session_rows, provisional_sessions, session_lookup,
                     sessions, limits, locks, audit
@@ -160,8 +160,8 @@ def create_app(config: Config) -> Flask:
     configure_logging()
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # by a redirect to whatever host the request names
-    app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
     app.config.update(BOOTSTRAP_SERVE_LOCAL=True, MAX_CONTENT_LENGTH=MAX_BODY)
+    app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
     services = Auth(app, config).services
     Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")

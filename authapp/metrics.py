@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from bisect import bisect_left
 from typing import Protocol
 
@@ -87,10 +88,15 @@ class _Counted(threading.local):
 
     def __init__(self) -> None:
         self.sums: dict[_Sum, float] = {}
-        _all_counted.append((threading.current_thread(), self.sums, {}))
+        self.life = _Life()
+        _all_counted.append((weakref.ref(self.life), self.sums, {}))
 
 
-_all_counted: list[tuple[threading.Thread, dict[_Sum, float], dict[_Sum, float]]] = []
+class _Life:
+    """Ends with its thread, also with one that Python did not start, of which it knows no end."""
+
+
+_all_counted: list[tuple["weakref.ref[_Life]", dict[_Sum, float], dict[_Sum, float]]] = []
 _settling = threading.Lock()
 _counted = _Counted()
 
@@ -122,8 +128,8 @@ def settle() -> None:
     """Adds what all threads counted so far to the metrics."""
     with _settling:
         for entry in list(_all_counted):
-            thread, sums, added = entry
-            is_over = not thread.is_alive()  # before the last look
+            life, sums, added = entry
+            is_over = life() is None  # before the last look
             for meter, total in sums.copy().items():
                 if new := total - added.get(meter, 0):
                     meter.inc(new)

@@ -7,19 +7,15 @@ Metrics: what `metrics.py` counts, for Prometheus; of all processes that share
 
 import logging.config
 import os
-from collections import deque
-from contextlib import nullcontext
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from authapp import metrics
-from authapp.together import is_due, work_off
+from authapp.log_lines import LineHandler
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
 
@@ -49,51 +45,6 @@ class _Lines(structlog.stdlib.ProcessorFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return str(record.msg) if hasattr(record, "is_line") else super().format(record)
-
-
-# the oldest go if nobody takes what we write: that keeps no request waiting, nor fills memory
-_waiting: deque[dict[str, Any]] = deque(maxlen=10_000)
-os.register_at_fork(after_in_child=_waiting.clear)  # these the parent writes
-
-
-@work_off
-def write_lines() -> None:
-    """Writes the lines that wait, together."""
-    for handler in logging.root.handlers:
-        if _waiting and isinstance(handler, LineHandler):
-            handler.flush()
-
-
-class LineHandler(logging.StreamHandler[Any]):
-    """Writes to standard error; the lines of requests many together, a moment later."""
-
-    def flush(self) -> None:
-        with self.lock or nullcontext():
-            lines = [msgspec.json.encode(_waiting.popleft()) for _ in range(len(_waiting))]
-            if lines:
-                self.stream.write(b"\n".join([*lines, b""]).decode())
-            super().flush()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.flush()  # what was before
-        super().emit(record)
-
-
-def log_line(logger: logging.Logger, fields: dict[str, Any]) -> None:
-    """Logs an event of level info that comes with each request: as structlog would, in a tenth of
-    the time."""
-    if not logger.isEnabledFor(logging.INFO):
-        return
-    fields |= {"level": "info", "logger": logger.name, "timestamp": datetime.now(UTC)}
-    handlers = logging.root.handlers
-    if len(handlers) == 1 and isinstance(handlers[0], LineHandler) and not logger.handlers:
-        _waiting.append(fields)
-        is_due()
-        return
-    line = msgspec.json.encode(fields).decode()
-    record = logging.LogRecord(logger.name, logging.INFO, "", 0, line, None, None)
-    record.is_line = True
-    logger.handle(record)
 
 
 def logging_config() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 _MOMENT = 0.1  # seconds
 
@@ -29,8 +30,8 @@ def is_due() -> None:
     if not _is_due:
         _is_due = True
         _due.set()
-        if _worker is None:
-            _start()
+    if _worker is None:
+        _start()
 
 
 def work_off_now() -> None:
@@ -43,8 +44,10 @@ def _start() -> None:
     global _worker  # noqa: PLW0603
     with _starting:
         if _worker is None:
-            _worker = threading.Thread(target=_keep_working, name="together", daemon=True)
-            _worker.start()
+            worker = threading.Thread(target=_keep_working, name="together", daemon=True)
+            with suppress(RuntimeError):  # no more threads are to be had: the next who is due tries
+                worker.start()
+                _worker = worker
 
 
 def _keep_working() -> None:
@@ -56,7 +59,7 @@ def _keep_working() -> None:
             _due.clear()
             _is_due = False  # before the look: what comes after it is due anew
             work_off_now()
-    finally:  # by an error, which is shown; the next who is due starts it again
+    finally:  # by an error, which is shown; the next who is due starts another
         _worker = None
 
 

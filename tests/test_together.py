@@ -1,11 +1,13 @@
 """What is noted of requests is worked off a moment later: once, by whoever noted it, and surely."""
 
+import _thread
 import json
 import os
 import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +19,14 @@ from authapp import metrics, together
 
 LOG = """
 import logging
-from authapp.observability import configure_logging, log_line
+from authapp.log_lines import log_line
+from authapp.observability import configure_logging
 configure_logging()
 log_line(logging.getLogger("some"), {"event": "request"})
 """
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 @pytest.fixture
@@ -45,7 +51,6 @@ def test_what_is_due_is_worked_off_once_for_all(works: list[Callable[[], None]])
     assert calls == ["together"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_error_is_shown_and_the_next_are_worked_off(works: list[Callable[[], None]]) -> None:
     done = threading.Event()
     works.append(lambda: 1 / 0)  # type: ignore[arg-type]
@@ -56,6 +61,47 @@ def test_an_error_is_shown_and_the_next_are_worked_off(works: list[Callable[[], 
     works[:] = [done.set]
     together.is_due()
     assert done.wait(10)
+
+
+def test_what_is_due_while_an_error_happens_is_worked_off_by_the_next(
+    works: list[Callable[[], None]],
+) -> None:
+    """Or one failed write under load would be the last."""
+    done, failed = threading.Event(), threading.Event()
+
+    def fails() -> None:
+        together.is_due()  # by a request meanwhile
+        works[:] = [done.set]
+        failed.set()
+        raise RuntimeError("a defect")
+
+    works.append(fails)
+    together.is_due()
+    assert failed.wait(10)
+    deadline = time.monotonic() + 10
+    while not done.wait(0.05):
+        assert time.monotonic() < deadline
+        together.is_due()
+
+
+def test_a_log_that_can_not_be_written_fails_nothing() -> None:
+    """A full disk; and what is no request's line is told to fail in the way of the library."""
+    script = LOG + (
+        "import structlog, authapp.together, os\n"
+        "structlog.get_logger('some').warning('full')\n"
+        "log_line(logging.getLogger('some'), {'event': 'request'})\n"
+        "authapp.together.work_off_now()\n"
+        "os.write(1, b'done')\n"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            timeout=60,
+        )
+    assert done.stdout == b"done"
 
 
 def test_the_end_of_a_process_loses_no_line() -> None:
@@ -114,7 +160,29 @@ def test_what_threads_count_is_all_counted_also_when_they_are_gone() -> None:
     metrics.settle()
     metrics.settle()
     assert counter._value.get() - before == 8_000
-    assert not [one for one in metrics._all_counted if one[0] in threads], "nothing is kept of them"
+    assert None not in [life() for life, *_ in metrics._all_counted], "nothing is kept of them"
+
+
+def test_nothing_is_kept_of_threads_that_python_did_not_start() -> None:
+    """As a server in another language has; `threading` does not know when these end."""
+    counter = metrics.COPIES.labels("test", "unreadable")
+    before, left = counter._value.get(), threading.Semaphore(0)
+
+    def work() -> None:
+        metrics.count(counter)
+        left.release()
+
+    for _ in range(20):
+        _thread.start_new_thread(work, ())
+    assert all(left.acquire(timeout=10) for _ in range(20))
+    deadline = time.monotonic() + 10
+    while any(life() is None for life, *_ in metrics._all_counted) or (
+        counter._value.get() - before < 20
+    ):
+        assert time.monotonic() < deadline
+        metrics.settle()
+    names = threading.enumerate()
+    assert len(metrics._all_counted) <= len([one for one in names if "Dummy" not in one.name]) + 1
 
 
 def test_a_fork_counts_nothing_of_its_parent() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, quote, urljoin
+from urllib.parse import parse_qsl, quote
 
 from flask import Blueprint, Response, g, request
 from flask.blueprints import BlueprintSetupState
@@ -26,6 +26,7 @@ from authapp.web.access_tokens import HEADERS as TOKEN_HEADERS
 from authapp.web.access_tokens import read_access_tokens
 from authapp.web.cookies import read_cookie
 from authapp.web.redirects import HOME, safe_next
+from authapp.web.verify_lane import Answer
 
 NGINX = "/forward-auth/nginx"
 REDIRECT = "/forward-auth/redirect"
@@ -38,15 +39,6 @@ Headers = list[tuple[str, str]]
 Environ = dict[str, Any]
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the proxy is told."""
-
-    status: int
-    headers: Headers
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +170,8 @@ class ForwardAuth:
             if page == HOME:
                 raise InvalidField({"login": "name a page on this host or an allowed one"})
             page = iri_to_uri(page)
-            if target != HOME:
-                target = urljoin(origin, target)
+            if target.startswith("/") and target != HOME:
+                target = f"{origin}{target}"
         elif target.startswith(f"{origin}/"):
             target = target.removeprefix(origin)
         elif own_host and not target.startswith("/"):  # the browser is on another host than we are

@@ -10,9 +10,9 @@ from authapp.session_records import Live
 from authapp.sessions import SessionStore
 from authapp.tokens import SessionTokens
 from authapp.web.cookies import read_cookie
-from authapp.web.forward_auth import Answer
+from authapp.web.presented import FOUND, VARY
 from authapp.web.representations import UserView
-from authapp.web.session_interface import FOUND, VARY
+from authapp.web.verify_lane import Answer
 
 ME = "/api/v1/me"
 

@@ -10,7 +10,8 @@ from typing import Any
 from prometheus_client import Counter
 
 from authapp import metrics
-from authapp.observability import REQUEST_ID, log_line
+from authapp.log_lines import log_line
+from authapp.observability import REQUEST_ID
 
 # what every proxy and tracer makes, and nothing that could be more than a name in a log
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")

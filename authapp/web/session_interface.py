@@ -1,6 +1,6 @@
 """`flask.session` and its cookie: a Flask-Session backend that reads nothing before it is used."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from copy import deepcopy
 from functools import wraps
 from typing import Any
@@ -9,78 +9,15 @@ from flask import Flask, Request, Response
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 
 from authapp.access_tokens import AccessTokens
-from authapp.errors import StoreUnavailable, TwoIdentities
+from authapp.errors import StoreUnavailable
 from authapp.identity import ANONYMOUS, Anonymous, Identity
 from authapp.session_records import Client, Found, Live
 from authapp.sessions import SessionStore
-from authapp.tokens import SessionToken, SessionTokens
-from authapp.web.access_tokens import HEADERS, read_access_tokens
-from authapp.web.cookies import (
-    DEVICE_SECONDS,
-    all_values,
-    device_cookie_name,
-    read_cookie,
-    write_devices,
-)
+from authapp.tokens import SessionTokens
+from authapp.web.access_tokens import HEADERS
+from authapp.web.cookies import DEVICE_SECONDS, device_cookie_name, write_devices
 from authapp.web.effects import are_pending
-
-FOUND = "authapp.found"  # in the WSGI environment: what the store said already, or its error
-VARY = ", ".join(("Cookie", *HEADERS))
-
-
-class Presented:
-    """What a visitor brings to say who they are.
-
-    Attributes:
-        environ: of WSGI.
-        access_tokens: that they sent, sound or not.
-    """
-
-    def __init__(self, interface: "SessionInterface", environ: dict[str, Any]) -> None:
-        self._interface = interface
-        self.environ = environ
-        self.access_tokens = read_access_tokens(environ)
-        self._header: str = environ.get("HTTP_COOKIE", "")
-        self._text = read_cookie(self._header, interface.cookie_name)
-        self._checked: SessionToken | None = None
-        self._is_checked = False
-
-    @property
-    def token(self) -> SessionToken | None:
-        """The token in the cookie, if we minted it; its session may have ended."""
-        if not self._is_checked:
-            self._is_checked = True
-            self._checked = self._interface.tokens.check(self._text) if self._text else None
-        return self._checked
-
-    @property
-    def is_token(self) -> bool:
-        """Whether they sent one value under the cookie's name, or an access token."""
-        return bool(self._text or self.access_tokens)
-
-    @property
-    def is_cookie(self) -> bool:
-        """Whether there is anything to clear."""
-        return self._interface.cookie_name in self._header
-
-    def all_tokens(self) -> list[SessionToken]:
-        """Every token of ours among the cookies, for log-out to end them all."""
-        values = all_values(self._header, self._interface.cookie_name)
-        return [token for v in values if (token := self._interface.tokens.check(v))]
-
-    def find(self) -> Found:
-        """What the store says.
-
-        Raises:
-            StoreUnavailable: nobody could say.
-            TwoIdentities: they sent two tokens that may name two sessions.
-        """
-        if FOUND not in self.environ:
-            return self._interface.find(self.token, self.access_tokens)
-        found: Found | StoreUnavailable = self.environ.pop(FOUND)
-        if isinstance(found, StoreUnavailable):
-            raise found
-        return found
+from authapp.web.presented import VARY, Judge, Presented
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
@@ -219,22 +156,12 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         super().__init__(app, serialization_format="json")
         self._finish = finish
         self._store = store
-        self.tokens = tokens
-        self._access_tokens = access_tokens
         self._client = client
-        self.cookie_name = self.get_cookie_name(app)
+        self._cookie_name = self.get_cookie_name(app)
+        self._judge = Judge(store, tokens, access_tokens, self._cookie_name)
 
     def open_session(self, app: Flask, request: Request) -> AuthSession:  # noqa: ARG002 - Flask's
-        return AuthSession(Presented(self, request.environ))
-
-    def find(self, token: SessionToken | None, access_tokens: Collection[str]) -> Found:
-        """The session that a visitor's token names, of these that they sent."""
-        if not access_tokens:
-            return self._store.find(token) if token else None
-        if len(access_tokens) + (token is not None) > 1:
-            raise TwoIdentities("Send the cookie or one access token, not two of them.")
-        claim = self._access_tokens.check(*access_tokens)
-        return self._store.find(claim) if claim else None
+        return AuthSession(Presented(self._judge, request.environ))
 
     def save_session(self, app: Flask, session: AuthSession, response: Response) -> None:
         """Saves what changed, key by key, and sets or clears the cookie where a view asked for it.
@@ -245,7 +172,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         if session.issued:
             self._set_cookie(app, session.issued, response)
         elif session.forgotten:
-            response.delete_cookie(self.cookie_name, **self._cookie_attributes(app))
+            response.delete_cookie(self._cookie_name, **self._cookie_attributes(app))
         if session.accessed or session.issued or session.forgotten:
             if response.headers.getlist("Vary"):
                 response.vary.update(("Cookie", *HEADERS))
@@ -283,14 +210,14 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         # Not what ends the session (NIST SP 800-63B-4, 5.1.1): the store does that.
         max_age = live.record.idle_seconds if remembered else None
         response.set_cookie(
-            self.cookie_name,
+            self._cookie_name,
             live.token.text,
             max_age=max_age,
             **self._cookie_attributes(app),
         )
         if live.devices:
             response.set_cookie(
-                device_cookie_name(self.cookie_name),
+                device_cookie_name(self._cookie_name),
                 write_devices(live.devices),
                 max_age=DEVICE_SECONDS,
                 **self._cookie_attributes(app),

@@ -5,18 +5,27 @@ It answers what is plain. All else goes on to Flask, with what was found already
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
 from authapp.web.envelope import ROUTE
-from authapp.web.forward_auth import Answer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is plain to answer."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
 
 
 class VerifyLane:
@@ -49,7 +58,8 @@ class VerifyLane:
         if plain is None:
             return self._wsgi(environ, start_response)
         if self._is_open is None:
-            self._is_open = _hooks(self._flask) == self._own_hooks
+            hosts = self._flask.config.get("TRUSTED_HOSTS")  # Flask holds requests to these
+            self._is_open = not hosts and _hooks(self._flask) == self._own_hooks
         answer = plain(environ) if self._is_open else None
         if answer is None:
             return self._wsgi(environ, start_response)
@@ -60,7 +70,10 @@ class VerifyLane:
 
 
 def _hooks(app: Flask) -> list[Any]:
-    """What sees each request, and which hosts it may be for."""
-    found = (app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs)
-    hooks = [list(kind.get(None, ())) for kind in found]
-    return [*hooks, list(app.teardown_appcontext_funcs), app.config.get("TRUSTED_HOSTS")]
+    """What sees requests, of all or of a blueprint."""
+    found = (
+        *(app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs),
+        app.url_value_preprocessors,
+    )
+    hooks = [{scope: list(functions) for scope, functions in kind.items()} for kind in found]
+    return [*hooks, list(app.teardown_appcontext_funcs)]

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
+from werkzeug.test import TestResponse, create_environ
 
 from authapp.errors import StoreUnavailable
 from authapp.session_records import EndReason
@@ -508,3 +508,21 @@ def test_the_id_of_a_trusted_proxy_is_taken(make_app: MakeApp) -> None:
     for hops, expected in ((1, True), (0, False)):
         answer = ask(make_app(TRUSTED_PROXY_HOPS=hops), NGINX, X_Request_ID="a-1")
         assert (answer.headers["X-Request-ID"] == "a-1") is expected
+
+
+@pytest.mark.parametrize(("path", "status"), [(NGINX, "401"), (REDIRECT, "302")])
+def test_a_host_that_no_url_can_have_breaks_nothing(
+    make_app: MakeApp, path: str, status: str
+) -> None:
+    """Asked without the client of the tests, which such a host breaks, too."""
+    app = make_app(ALLOWED_REDIRECT_HOSTS="auth.example.org")
+    environ = create_environ(path, query_string={"login": "https://auth.example.org/login"})
+    environ |= {"HTTP_HOST": "[:.:]", "HTTP_X_ORIGINAL_URL": "/a", "HTTP_X_FORWARDED_URI": "/a"}
+    environ |= {"HTTP_ACCEPT": PAGE["Accept"]}
+    told: list[str] = []
+
+    def start(status: str, *_rest: Any) -> Any:
+        told.append(status[:3])
+
+    app(environ, start)
+    assert told == [status]

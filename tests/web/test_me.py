@@ -189,6 +189,30 @@ def test_hosts_that_flask_does_not_trust_are_refused(
     assert page.status_code == 400
 
 
+@pytest.mark.parametrize("path", [ME, "/forward-auth/nginx"])
+def test_hosts_of_the_environment_are_held_to(
+    app: Flask, token: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("FLASK_TRUSTED_HOSTS", '["auth.example.org"]')
+    strict = make_app()
+    for host, status in (("auth.example.org", 200), ("evil.example", 400)):
+        headers = {"Cookie": f"{COOKIE}={token}", "Host": host}
+        assert program(strict).get(path, headers=headers).status_code == status
+
+
+def test_what_somebody_hangs_on_the_api_sees_it_too(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    app = make_app()
+    sign_up(app)
+    app.before_request_funcs.setdefault("api", []).append(lambda: seen.append("before"))
+    client = browser(app)
+    log_in(client)
+    assert client.get(ME).status_code == 200
+    assert seen == ["before"]
+
+
 def test_flask_limiters_own_limits_count_these_too(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from authapp.observability import LineHandler
+from authapp.log_lines import LineHandler, write_lines
 
 from .conftest import MakeApp
 from .support import (
@@ -42,12 +42,12 @@ def log(shared_app: Flask) -> Iterator[io.StringIO]:
 
 
 def lines(log: io.StringIO) -> list[dict[str, Any]]:
-    handler().flush()
+    write_lines()
     return [json.loads(line) for line in log.getvalue().splitlines()]
 
 
 def assert_clean(log: io.StringIO, *secrets: str) -> None:
-    handler().flush()
+    write_lines()
     text = log.getvalue()
     for secret in (PASSWORD, OTHER_PASSWORD, EMAIL, "lovelace", *secrets):
         assert secret.lower() not in text.lower(), secret

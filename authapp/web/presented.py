@@ -1,0 +1,89 @@
+"""What a visitor brings to say who they are, and whose it is. Flask is not needed for it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from authapp.access_tokens import AccessTokens
+from authapp.errors import StoreUnavailable, TwoIdentities
+from authapp.session_records import Found
+from authapp.sessions import SessionStore
+from authapp.tokens import SessionToken, SessionTokens
+from authapp.web.access_tokens import HEADERS, read_access_tokens
+from authapp.web.cookies import all_values, read_cookie
+
+FOUND = "authapp.found"  # in the WSGI environment: what the store said already, or its error
+VARY = ", ".join(("Cookie", *HEADERS))  # what an answer to somebody depends on
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Says whose a token is."""
+
+    store: SessionStore
+    tokens: SessionTokens
+    access_tokens: AccessTokens
+    cookie_name: str
+
+    def find(self, token: SessionToken | None, access_tokens: Collection[str]) -> Found:
+        """The session that a visitor's token names, of these that they sent."""
+        if not access_tokens:
+            return self.store.find(token) if token else None
+        if len(access_tokens) + (token is not None) > 1:
+            raise TwoIdentities("Send the cookie or one access token, not two of them.")
+        claim = self.access_tokens.check(*access_tokens)
+        return self.store.find(claim) if claim else None
+
+
+class Presented:
+    """
+    Attributes:
+        environ: of WSGI.
+        access_tokens: that they sent, sound or not.
+    """
+
+    def __init__(self, judge: Judge, environ: dict[str, Any]) -> None:
+        self._judge = judge
+        self.environ = environ
+        self.access_tokens = read_access_tokens(environ)
+        self._header: str = environ.get("HTTP_COOKIE", "")
+        self._text = read_cookie(self._header, judge.cookie_name)
+        self._checked: SessionToken | None = None
+        self._is_checked = False
+
+    @property
+    def token(self) -> SessionToken | None:
+        """The token in the cookie, if we minted it; its session may have ended."""
+        if not self._is_checked:
+            self._is_checked = True
+            self._checked = self._judge.tokens.check(self._text) if self._text else None
+        return self._checked
+
+    @property
+    def is_token(self) -> bool:
+        """Whether they sent one value under the cookie's name, or an access token."""
+        return bool(self._text or self.access_tokens)
+
+    @property
+    def is_cookie(self) -> bool:
+        """Whether there is anything to clear."""
+        return self._judge.cookie_name in self._header
+
+    def all_tokens(self) -> list[SessionToken]:
+        """Every token of ours among the cookies, for log-out to end them all."""
+        values = all_values(self._header, self._judge.cookie_name)
+        return [token for v in values if (token := self._judge.tokens.check(v))]
+
+    def find(self) -> Found:
+        """What the store says.
+
+        Raises:
+            StoreUnavailable: nobody could say.
+            TwoIdentities: they sent two tokens that may name two sessions.
+        """
+        if FOUND not in self.environ:
+            return self._judge.find(self.token, self.access_tokens)
+        found: Found | StoreUnavailable = self.environ.pop(FOUND)
+        if isinstance(found, StoreUnavailable):
+            raise found
+        return found
