@@ -128,7 +128,7 @@ def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[st
         return serving.value("authapp_breaker_open", store="redis") == 2
 
     serving.await_true(both_answered)
-    # a worker tells the others within a second what it counted
+    # a worker tells the others a moment later what it counted
     serving.await_true(lambda: {serving.healthy() for _ in range(10)} == {asked})
 
     files = {path.name for path in folder.iterdir()}
