@@ -60,6 +60,7 @@ from authapp.web.headers import security_headers
 from authapp.web.health import health
 from authapp.web.me import ME, Me
 from authapp.web.pages import pages
+from authapp.web.presented import Judge
 from authapp.web.rate_limits import note_attempt
 from authapp.web.session_interface import SessionInterface
 from authapp.web.users_api import users_api
@@ -86,6 +87,7 @@ class Auth:
     """
 
     services: Services
+    judge: Judge
 
     def __init__(self, app: Flask | None = None, config: Config | None = None) -> None:
         if app is not None:
@@ -101,12 +103,16 @@ class Auth:
         self.services = build_services(
             config, self._limiter(app, config), on_pending=note_pending, on_attempt=note_attempt
         )
-        app.extensions["authapp"] = self
-        app.session_interface = SessionInterface(
-            app,
+        self.judge = Judge(
             self.services.sessions,
             self.services.tokens,
             self.services.access_tokens,
+            config.SESSION_COOKIE_NAME,
+        )
+        app.extensions["authapp"] = self
+        app.session_interface = SessionInterface(
+            app,
+            self.judge,
             client,
             partial(tell_pending, within=config.REVALIDATE_SECONDS),
         )
@@ -162,28 +168,22 @@ def create_app(config: Config) -> Flask:
     app.url_map.merge_slashes = False  # by a redirect to whatever host the request names
     app.config.update(BOOTSTRAP_SERVE_LOCAL=True, MAX_CONTENT_LENGTH=MAX_BODY)
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
-    services = Auth(app, config).services
+    auth = Auth(app, config)
+    services, judge = auth.services, auth.judge
     Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
 
-    forward_auth = ForwardAuth(
-        services.sessions,
-        services.tokens,
-        services.access_tokens,
-        config.SESSION_COOKIE_NAME,
-        config.ALLOWED_REDIRECT_HOSTS,
-    )
+    forward_auth = ForwardAuth(judge, config.ALLOWED_REDIRECT_HOSTS)
     for blueprint in (pages, admin, api, users_api, api_docs, health):
         app.register_blueprint(blueprint)
     app.register_blueprint(make_forward_auth(forward_auth))
     register_error_answers(app)
     headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
     plain = {route: partial(forward_auth.plain, route) for route in (NGINX, REDIRECT)}
-    me = Me(services.sessions, services.tokens, config.SESSION_COOKIE_NAME)
     _put_in_front(
         app,
         lambda flask: Envelope(
-            VerifyLane(app, flask, {} if _has_limits(app) else {**plain, ME: me.plain}),
+            VerifyLane(app, flask, {} if _has_limits(app) else {**plain, ME: Me(judge).plain}),
             headers,
             behind_proxy=config.TRUSTED_PROXY_HOPS > 0,
             for_proxies=frozenset({NGINX, REDIRECT}),

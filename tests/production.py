@@ -101,17 +101,22 @@ class Serving:
 
     def replace_a_worker(self, number: signal.Signals) -> int:
         """How often it asked for `/healthz`."""
-        before, asked = self.workers(), 0
+        before = self.workers()
         assert self.value("authapp_breaker_open", store="redis") == 2
         os.kill(min(before), number)
         self.await_true(lambda: len(self.workers()) == 2 and self.workers() != before)
         self.await_true(lambda: self.value("authapp_breaker_open", store="redis") == 1)
+        return self.ask_both()
+
+    def ask_both(self) -> int:
+        """Until both workers answered; how often it asked for `/healthz`."""
+        asked = 0
 
         def both_answered() -> bool:
             nonlocal asked
             asked += 1
             self.get("/healthz")
-            self.get("/readyz")
+            self.get("/readyz")  # asks Redis, in vain: five times, and its breaker opens
             return self.value("authapp_breaker_open", store="redis") == 2
 
         self.await_true(both_answered)

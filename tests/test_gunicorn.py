@@ -118,16 +118,7 @@ def serving(environment: dict[str, str], database_url: str, tmp_path: Path) -> I
 
 def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[str, str]) -> None:
     (folder,) = serving.folders if serving.get("/healthz") else []
-    asked = 1
-
-    def both_answered() -> bool:
-        nonlocal asked
-        asked += 1
-        serving.get("/healthz")
-        serving.get("/readyz")  # asks Redis, in vain: five times, and its breaker opens
-        return serving.value("authapp_breaker_open", store="redis") == 2
-
-    serving.await_true(both_answered)
+    asked = 1 + serving.ask_both()
     # a worker tells the others a moment later what it counted
     serving.await_true(lambda: {serving.healthy() for _ in range(10)} == {asked})
 

@@ -16,15 +16,12 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.urls import iri_to_uri
 from werkzeug.wsgi import get_host
 
-from authapp.access_tokens import AccessTokens
 from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable
 from authapp.identity import Identity
 from authapp.session_records import Found, Live
-from authapp.sessions import SessionStore
-from authapp.tokens import SessionTokens
-from authapp.web.access_tokens import HEADERS as TOKEN_HEADERS
 from authapp.web.access_tokens import read_access_tokens
 from authapp.web.cookies import read_cookie
+from authapp.web.presented import VARY, Judge
 from authapp.web.redirects import HOME, safe_next
 from authapp.web.verify_lane import Answer
 
@@ -70,18 +67,8 @@ class ForwardAuth:
         allowed_hosts: other hosts that log-in may lead to, and may be on.
     """
 
-    def __init__(
-        self,
-        store: SessionStore,
-        tokens: SessionTokens,
-        access_tokens: AccessTokens,
-        cookie_name: str,
-        allowed_hosts: Collection[str],
-    ) -> None:
-        self._store = store
-        self._tokens = tokens
-        self._access_tokens = access_tokens
-        self._cookie_name = cookie_name
+    def __init__(self, judge: Judge, allowed_hosts: Collection[str]) -> None:
+        self._judge = judge
         self._allowed_hosts = allowed_hosts
 
     def plain(self, route: str, environ: Environ) -> Answer | None:
@@ -125,17 +112,17 @@ class ForwardAuth:
             Forbidden: a cookie and a token of ours were sent, or two tokens.
             StoreUnavailable: nobody could say.
         """
-        text = read_cookie(environ.get("HTTP_COOKIE", ""), self._cookie_name)
-        token = self._tokens.check(text) if text else None
+        text = read_cookie(environ.get("HTTP_COOKIE", ""), self._judge.cookie_name)
+        token = self._judge.tokens.check(text) if text else None
         claims = [
             claim
             for sent in read_access_tokens(environ)
-            if (claim := self._access_tokens.check(sent)) is not None
+            if (claim := self._judge.access_tokens.check(sent)) is not None
         ]
         if len(claims) + (token is not None) > 1:
             raise Forbidden("this says in two ways who is asking")
         named = claims[0] if claims else token
-        return self._store.find(named) if named else None
+        return self._judge.store.find(named) if named else None
 
     def _not_signed_in(self, route: str, environ: Environ, demand: _Demand) -> Answer:
         if route == NGINX:
@@ -208,7 +195,7 @@ NOBODY.append(("Remote-Groups", ""))
 _FIXED: Headers = [
     ("Content-Type", "text/plain; charset=utf-8"),
     ("Cache-Control", "no-store"),
-    ("Vary", ", ".join(("Cookie", *TOKEN_HEADERS))),
+    ("Vary", VARY),
 ]
 _LOG_IN = b"Log in first.\n"
 

@@ -7,10 +7,7 @@ import msgspec
 
 from authapp.errors import StoreUnavailable
 from authapp.session_records import Live
-from authapp.sessions import SessionStore
-from authapp.tokens import SessionTokens
-from authapp.web.cookies import read_cookie
-from authapp.web.presented import FOUND, VARY
+from authapp.web.presented import FOUND, VARY, Judge, Presented
 from authapp.web.representations import UserView
 from authapp.web.verify_lane import Answer
 
@@ -27,10 +24,8 @@ _MORE_TO_LOOK_AT = (
 class Me:
     """Says who a cookie belongs to, as the view in `api.py` does; the same tests hold both."""
 
-    def __init__(self, store: SessionStore, tokens: SessionTokens, cookie_name: str) -> None:
-        self._store = store
-        self._tokens = tokens
-        self._cookie_name = cookie_name
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
 
     def plain(self, environ: dict[str, Any]) -> Answer | None:
         """The answer to a person who is signed in. None: Flask answers, with what was found, so
@@ -39,12 +34,11 @@ class Me:
             return None
         if any(name in environ for name in _MORE_TO_LOOK_AT):
             return None
-        text = read_cookie(environ.get("HTTP_COOKIE", ""), self._cookie_name)
-        token = self._tokens.check(text) if text else None
-        if token is None:
+        presented = Presented(self._judge, environ)
+        if presented.token is None:
             return None
         try:
-            found = self._store.find(token)
+            found = presented.find()
         except StoreUnavailable as error:
             environ[FOUND] = error
             return None

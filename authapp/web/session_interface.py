@@ -8,12 +8,9 @@ from typing import Any
 from flask import Flask, Request, Response
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 
-from authapp.access_tokens import AccessTokens
 from authapp.errors import StoreUnavailable
 from authapp.identity import ANONYMOUS, Anonymous, Identity
 from authapp.session_records import Client, Found, Live
-from authapp.sessions import SessionStore
-from authapp.tokens import SessionTokens
 from authapp.web.access_tokens import HEADERS
 from authapp.web.cookies import DEVICE_SECONDS, device_cookie_name, write_devices
 from authapp.web.effects import are_pending
@@ -137,6 +134,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
     """Opens and saves `flask.session`.
 
     Args:
+        judge: says whose a token is.
         client: tells where the current request came from.
         finish: sees the answer last, when all that the request changes is changed, if that is not
             known everywhere yet.
@@ -147,18 +145,16 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
     def __init__(
         self,
         app: Flask,
-        store: SessionStore,
-        tokens: SessionTokens,
-        access_tokens: AccessTokens,
+        judge: Judge,
         client: Callable[[], Client],
         finish: Callable[[Response], None],
     ) -> None:
         super().__init__(app, serialization_format="json")
         self._finish = finish
-        self._store = store
+        self._judge = judge
+        self._store = judge.store
         self._client = client
-        self._cookie_name = self.get_cookie_name(app)
-        self._judge = Judge(store, tokens, access_tokens, self._cookie_name)
+        self._cookie_name = judge.cookie_name
 
     def open_session(self, app: Flask, request: Request) -> AuthSession:  # noqa: ARG002 - Flask's
         return AuthSession(Presented(self._judge, request.environ))

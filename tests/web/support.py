@@ -130,6 +130,21 @@ def is_utc(text: str) -> bool:
     return abs(datetime.now(at.tzinfo) - at) < timedelta(minutes=1)
 
 
+def access_token(app: Flask, email: str = EMAIL) -> str:
+    """A new one of this person."""
+    body = {"email": email, "password": PASSWORD}
+    found: str = program(app).post("/api/v1/tokens", json=body).get_json()["access_token"]
+    return found
+
+
+def whole(answer: TestResponse) -> tuple[int, list[tuple[str, str]], str]:
+    """All of an answer but the id of the request."""
+    request_id = answer.headers["X-Request-ID"]
+    assert len(request_id) == 32
+    headers = [(k.lower(), v) for k, v in answer.headers if v != request_id]
+    return answer.status_code, sorted(headers), answer.text.replace(request_id, "")
+
+
 # -- cookies ---------------------------------------------------------------------------------------
 
 

@@ -26,12 +26,14 @@ from .support import (
     EMAIL,
     PASSWORD,
     Stores,
+    access_token,
     browser,
     log_in,
     program,
     services_of,
     sign_up,
     token_of,
+    whole,
 )
 from .test_metrics import Growth
 
@@ -83,12 +85,6 @@ def token(signed_in: FlaskClient) -> str:
     """Of Ada's session, which has a copy."""
     assert signed_in.get("/api/v1/me").status_code == 200
     return token_of(signed_in)
-
-
-def access_token(app: Flask, email: str = EMAIL) -> str:
-    body = {"email": email, "password": PASSWORD}
-    found: str = program(app).post("/api/v1/tokens", json=body).get_json()["access_token"]
-    return found
 
 
 # -- who may pass ----------------------------------------------------------------------------------
@@ -432,14 +428,6 @@ def of_every_kind(app: Flask, token: str, sound: str) -> Iterator[TestResponse]:
     with away(app, "redis", "postgres"):
         for path in BOTH:
             yield ask(app, path, token)
-
-
-def whole(answer: TestResponse) -> tuple[int, list[tuple[str, str]], str]:
-    """All of an answer but the id of the request."""
-    request_id = answer.headers["X-Request-ID"]
-    assert len(request_id) == 32
-    headers = [(k.lower(), v) for k, v in answer.headers if v != request_id]
-    return answer.status_code, sorted(headers), answer.text.replace(request_id, "")
 
 
 def test_the_lane_says_what_flask_says(

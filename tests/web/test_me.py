@@ -1,7 +1,6 @@
 """Who is asking: `/api/v1/me`, by the lane in front of Flask, and by Flask without it."""
 
 from collections.abc import Callable
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,8 +16,8 @@ from .conftest import MakeApp
 from .support import (
     COOKIE,
     EMAIL,
-    PASSWORD,
     Stores,
+    access_token,
     bearing,
     browser,
     log_in,
@@ -27,6 +26,7 @@ from .support import (
     services_of,
     sign_up,
     token_of,
+    whole,
 )
 from .test_metrics import Growth
 
@@ -48,12 +48,6 @@ def ask(app: Flask, token: str = "", method: str = "GET", **headers: str) -> Tes
     answer = program(app).open(ME, method=method, headers=sent)
     assert "Set-Cookie" not in answer.headers
     return answer
-
-
-def access_token(app: Flask) -> str:
-    body = {"email": EMAIL, "password": PASSWORD}
-    found: str = program(app).post("/api/v1/tokens", json=body).get_json()["access_token"]
-    return found
 
 
 @by_both
@@ -110,13 +104,6 @@ def test_a_change_shows_at_once(app: Flask, token: str, person: str) -> None:
     change = services_of(app).authentication.update_profile
     change(UUID(person), "Countess", None, CLIENT.address)
     assert ask(app, token).get_json()["name"] == "Countess"
-
-
-def whole(answer: TestResponse) -> tuple[int, list[Any], str]:
-    """All that can be seen of it, less what differs each time."""
-    request_id = answer.headers["X-Request-ID"]
-    headers = [(k, v) for k, v in answer.headers if k != "X-Request-ID"]
-    return answer.status_code, sorted(headers), answer.text.replace(request_id, "")
 
 
 def test_the_lane_says_what_flask_says(
