@@ -19,20 +19,21 @@ from authapp.log_lines import LineHandler
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
 
-# the id of the request that the current thread answers, or answered last
-REQUEST_ID: ContextVar[str | None] = ContextVar("authapp_request_id", default=None)
+# what each log line of a request says (its id, the client's address, the user's id once it is
+# known), of the request that the current thread answers, or answered last
+REQUEST_FIELDS: ContextVar[dict[str, Any] | None] = ContextVar("authapp_request", default=None)
 
 
-def _add_request_id(
+def _add_request_fields(
     _logger: object, _method: str, event: structlog.types.EventDict
 ) -> structlog.types.EventDict:
-    if (identifier := REQUEST_ID.get()) is not None:
-        event.setdefault("request_id", identifier)
+    for name, value in (REQUEST_FIELDS.get() or {}).items():
+        event.setdefault(name, value)
     return event
 
 
 _SHARED: list[structlog.types.Processor] = [
-    _add_request_id,
+    _add_request_fields,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -32,6 +32,7 @@ from authapp.web.representations import (
     UserView,
     json_response,
 )
+from authapp.web.request_log import note_user
 
 
 def told(text: str, **schema: object) -> msgspec.Meta:
@@ -109,6 +110,7 @@ api = Blueprint("api", __name__, url_prefix="/api/v1")
 def signup() -> Response:
     body = read_body(request, SignupBody)
     user = services().authentication.sign_up(body.email, body.password, body.name, client=client())
+    note_user(request.environ, user.id)
     return json_response(UserView.of(user), 201)
 
 
@@ -144,6 +146,7 @@ def issue_token() -> Response:
     live = services().authentication.issue_token(
         body.email, body.password, client(), refreshable=body.refresh
     )
+    note_user(request.environ, live.record.user.id)
     forget_pending()
     return json_response(TokenAnswer.of(live))
 
@@ -164,6 +167,7 @@ def refresh_token() -> Response:
     if token is None:
         raise errors.NotAuthenticated(presented=True)
     live = services().sessions.refresh(token, client())
+    note_user(request.environ, live.record.user.id)
     forget_pending()
     return json_response(TokenAnswer.of(live))
 

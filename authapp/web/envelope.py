@@ -6,8 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from authapp.observability import REQUEST_ID
-from authapp.web.request_log import given_id, new_id, note_request
+from authapp.web.request_log import begin_request, given_id, new_id, note_request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -45,7 +44,7 @@ class Envelope:
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         started = time.perf_counter()
         identifier = (given_id(environ) if self._behind_proxy else None) or new_id()
-        REQUEST_ID.set(identifier)
+        fields = begin_request(environ, identifier)
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             code, route = int(status[:3]), _route_of(environ)
@@ -53,7 +52,7 @@ class Envelope:
                 self._complete(headers, route)
             headers.append(("X-Request-ID", identifier))
             seconds = time.perf_counter() - started
-            note_request(identifier, environ["REQUEST_METHOD"], route, code, seconds)
+            note_request(fields, environ["REQUEST_METHOD"], route, code, seconds)
             return start_response(status, headers, *error)
 
         return self._app(environ, start)

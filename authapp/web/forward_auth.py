@@ -23,6 +23,7 @@ from authapp.web.access_tokens import read_access_tokens
 from authapp.web.cookies import read_cookie
 from authapp.web.presented import VARY, Judge
 from authapp.web.redirects import HOME, safe_next
+from authapp.web.request_log import note_user
 from authapp.web.verify_lane import Answer
 
 NGINX = "/forward-auth/nginx"
@@ -96,6 +97,7 @@ class ForwardAuth:
             return Refusal(error, NOBODY)
         if isinstance(found, Live):
             person = found.record.user
+            note_user(environ, person.id)
             if demand.roles and not person.has_role(*demand.roles):
                 needed = f"this needs the role {' or '.join(demand.roles)}"
                 return Refusal(Forbidden(needed), identity_headers(person))

@@ -13,6 +13,7 @@ from authapp.services import Services
 from authapp.session_records import Client, Live
 from authapp.web.cookies import read_devices
 from authapp.web.effects import forget_pending
+from authapp.web.request_log import MAX_ADDRESS
 from authapp.web.session_interface import AuthSession
 
 P = ParamSpec("P")
@@ -36,8 +37,8 @@ def services() -> Services:
 
 def client() -> Client:
     """Where the current request came from."""
-    # a proxy may pass on what it was told: no address is longer
-    return Client((request.remote_addr or "")[:45], request.user_agent.string)
+    # a proxy may pass on what it was told
+    return Client((request.remote_addr or "")[:MAX_ADDRESS], request.user_agent.string)
 
 
 def devices() -> list[str]:

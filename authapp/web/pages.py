@@ -24,6 +24,7 @@ from authapp.web.headers import AFTER_THE_END
 from authapp.web.messages import DONE, SIGNED_OUT, WRONG_CREDENTIALS, too_many_attempts, within
 from authapp.web.redirects import safe_next
 from authapp.web.representations import SessionView
+from authapp.web.request_log import note_user
 
 pages = Blueprint("pages", __name__)
 
@@ -71,7 +72,7 @@ def signup_submit() -> ResponseReturnValue:
     if not form.validate():
         return render_template("signup.html", form=form), 400
     try:
-        services().authentication.sign_up(
+        user = services().authentication.sign_up(
             text(form.email), text(form.password), text(form.name), client=client()
         )
     except InvalidField as invalid:
@@ -82,6 +83,7 @@ def signup_submit() -> ResponseReturnValue:
         return render_template("signup.html", form=form), 409
     except TooManyAttempts as error:
         return _limited("signup.html", form, error)
+    note_user(request.environ, user.id)
     onward = request.args.get("next")
     return redirect(url_for("pages.login", done="signed-up", next=onward), 303)
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from authapp.access_tokens import AccessTokens
 from authapp.errors import StoreUnavailable, TwoIdentities
-from authapp.session_records import Found
+from authapp.session_records import Found, Live
 from authapp.sessions import SessionStore
 from authapp.tokens import SessionToken, SessionTokens
 from authapp.web.access_tokens import HEADERS, read_access_tokens
 from authapp.web.cookies import all_values, read_cookie
+from authapp.web.request_log import note_user
 
 FOUND = "authapp.found"  # in the WSGI environment: what the store said already, or its error
 VARY = ", ".join(("Cookie", *HEADERS))  # what an answer to somebody depends on
@@ -82,7 +83,10 @@ class Presented:
             TwoIdentities: they sent two tokens that may name two sessions.
         """
         if FOUND not in self.environ:
-            return self._judge.find(self.token, self.access_tokens)
+            looked_up = self._judge.find(self.token, self.access_tokens)
+            if isinstance(looked_up, Live):
+                note_user(self.environ, looked_up.record.user.id)
+            return looked_up
         found: Found | StoreUnavailable = self.environ.pop(FOUND)
         if isinstance(found, StoreUnavailable):
             raise found

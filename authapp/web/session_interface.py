@@ -15,6 +15,7 @@ from authapp.web.access_tokens import HEADERS
 from authapp.web.cookies import DEVICE_SECONDS, device_cookie_name, write_devices
 from authapp.web.effects import are_pending
 from authapp.web.presented import VARY, Judge, Presented
+from authapp.web.request_log import note_user
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
@@ -89,7 +90,9 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         self._become(None)
         self.issued, self.forgotten = None, self.presented.is_cookie
 
-    def _become(self, found: Found) -> None:
+    def _become(self, found: Live | None) -> None:
+        if found:
+            note_user(self.presented.environ, found.record.user.id)
         self._found, self._has_found, self._has_data = found, True, False
         dict.clear(self)
         self.modified = False

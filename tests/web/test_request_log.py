@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 
+from authapp.errors import StoreUnavailable
 from authapp.log_lines import LineHandler, write_lines
 
 from .conftest import MakeApp
@@ -18,6 +20,7 @@ from .support import (
     OTHER_PASSWORD,
     PASSWORD,
     Stores,
+    access_token,
     browser,
     log_in,
     services_of,
@@ -96,7 +99,7 @@ def test_a_failing_view_is_one_line_too(make_app: MakeApp, log: io.StringIO) -> 
         raise RuntimeError("two\nlines")
 
     app.add_url_rule("/boom", view_func=boom)
-    handler().setStream(log)  # `make_app` set logging up anew
+    handler().setStream(log)  # `make_app` set logging up again
     answer = browser(app).get("/boom")
     failed = [line for line in lines(log) if line["level"] == "error"]
     assert len(failed) == 1
@@ -120,6 +123,123 @@ def test_a_statement_that_fails_is_logged_without_its_values(
         stores.sql("ALTER TABLE users RENAME COLUMN other TO password_hash")
     assert len([line for line in lines(log) if line["level"] == "error"]) == 2
     assert_clean(log)
+
+
+# -- from where, and who ---------------------------------------------------------------------------
+
+HERE = "192.0.2.44"
+
+
+def last(log: io.StringIO) -> tuple[object, object]:
+    """From which address the last request came, and who made it."""
+    line = [line for line in lines(log) if line["event"] == "request"][-1]
+    return line["address"], line.get("user_id")
+
+
+@pytest.fixture
+def here(app: Flask) -> FlaskClient:
+    client = browser(app)
+    client.environ_base["REMOTE_ADDR"] = HERE
+    return client
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/account", "/api/v1/me", "/api/v1/me/sessions", "/forward-auth/nginx"],
+)
+def test_a_line_names_the_person_by_id(
+    app: Flask, here: FlaskClient, person: str, log: io.StringIO, through: str, path: str
+) -> None:
+    here.get(path)
+    assert last(log) == (HERE, None), "nobody is known yet"
+    log_in(here)
+    assert last(log) == (HERE, person)
+    assert here.get(path).status_code == 200
+    assert last(log) == (HERE, person)
+    bearer = {"Authorization": f"Bearer {access_token(app)}"}
+    assert app.test_client().get(path, headers=bearer).status_code == 200
+    assert last(log) == ("127.0.0.1", person)
+
+
+def test_a_refusal_names_the_person_too(
+    here: FlaskClient, person: str, log: io.StringIO, through: str
+) -> None:
+    log_in(here)
+    for path in ("/admin/users", "/api/v1/users", "/forward-auth/nginx?role=admin"):
+        assert here.get(path).status_code == 403
+        assert last(log) == (HERE, person)
+
+
+def test_whoever_gets_an_account_or_a_session_is_named(here: FlaskClient, log: io.StringIO) -> None:
+    given = {"email": EMAIL, "password": PASSWORD}
+    person = here.post("/api/v1/signup", json=given).get_json()["id"]
+    assert last(log) == (HERE, person)
+    here.post("/api/v1/login", json=given)
+    assert last(log) == (HERE, person)
+    tokens = here.post("/api/v1/tokens", json=given | {"refresh": True}).get_json()
+    assert last(log) == (HERE, person)
+    here.post("/api/v1/tokens/refresh", json={"refresh_token": tokens["refresh_token"]})
+    assert last(log) == (HERE, person)
+    here.post("/api/v1/login", json=given | {"password": "not the password"})
+    assert last(log) == (HERE, None), "what somebody claims is not who they are"
+    here.get("/api/v1/me")
+    here.post("/logout")
+    here.get("/api/v1/me")
+    assert last(log) == (HERE, None)
+
+
+def test_all_lines_of_a_request_tell_from_where(
+    here: FlaskClient,
+    person: str,
+    app: Flask,
+    log: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log_in(here)
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("postgres")
+
+    monkeypatch.setattr(services_of(app).sessions, "of_user", away)
+    assert here.get("/account/sessions").status_code == 503
+    warned = next(line for line in lines(log) if line["event"] == "store_unavailable")
+    assert (warned["address"], warned["user_id"]) == (HERE, person)
+
+
+ADDRESSES = {
+    "IPv4": "192.0.2.1",
+    "IPv6": "2001:db8::1",
+    "empty": "",
+    "a name": "unknown",
+    "a field": 'x","status":200,"y":"',
+    "a backslash": "a\\",
+    "line break": "a\nb",
+    "escape": "a\x1b[2Jb",
+    "NUL and others": "a\x00b\x7f\x85",
+    "text that runs backwards": "\u202e1.2.3.4",
+    "no ASCII": "\xe91.2.3.4",
+    "long": "1" * 8_000,
+}
+
+
+@pytest.mark.parametrize("sent", ADDRESSES.values(), ids=ADDRESSES)
+def test_no_address_breaks_a_line_or_moves_a_cursor(
+    make_app: MakeApp, log: io.StringIO, sent: str
+) -> None:
+    app = make_app(TRUSTED_PROXY_HOPS=1)
+    handler().setStream(log)
+    client = browser(app)
+    client.environ_base["REMOTE_ADDR"] = "192.0.2.9"
+    client.environ_base["HTTP_X_FORWARDED_FOR"] = sent  # as a server passes it on
+    assert client.get("/healthz").status_code == 200
+    (line,) = lines(log)
+    told = line["address"]
+    assert len(told) <= 45
+    assert told.isascii()
+    assert told.isprintable()
+    assert '"' not in told
+    assert "\\" not in told
+    assert log.getvalue().count("\n") == 1
 
 
 # -- the id ----------------------------------------------------------------------------------------
@@ -153,7 +273,7 @@ REFUSED = {
 
 def ids(app: Flask, log: io.StringIO, sent: str | None) -> set[str]:
     """Wherever the id of a request is told: header, body and log."""
-    handler().setStream(log)  # `make_app` set logging up anew
+    handler().setStream(log)  # `make_app` set logging up again
     client = browser(app)
     if sent is not None:
         client.environ_base["HTTP_X_REQUEST_ID"] = sent  # as a server passes it on
