@@ -166,7 +166,10 @@ def create_app(config: Config) -> Flask:
     configure_logging()
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # by a redirect to whatever host the request names
-    app.config.update(BOOTSTRAP_SERVE_LOCAL=True, MAX_CONTENT_LENGTH=MAX_BODY)
+    # Flask answers OPTIONS with 200, and a proxy that forwards the method takes that for a yes
+    app.config.update(
+        BOOTSTRAP_SERVE_LOCAL=True, MAX_CONTENT_LENGTH=MAX_BODY, PROVIDE_AUTOMATIC_OPTIONS=False
+    )
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
     auth = Auth(app, config)
     services, judge = auth.services, auth.judge

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, quote
 
 from flask import Blueprint, Response, g, request
 from flask.blueprints import BlueprintSetupState
+from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.urls import iri_to_uri
 from werkzeug.wsgi import get_host
 
@@ -32,6 +33,8 @@ REFUSAL = "authapp.forward_auth.refusal"  # in the WSGI environment: what has be
 
 LOGIN = "/login"
 _LONGEST_NEXT = 2_000  # characters; proxies have 4 KB for all headers of an answer
+
+_READING = ("GET", "HEAD")
 
 Headers = list[tuple[str, str]]
 Environ = dict[str, Any]
@@ -74,7 +77,7 @@ class ForwardAuth:
 
     def plain(self, route: str, environ: Environ) -> Answer | None:
         """Who may pass, and who must log in. None: Flask answers, of a refusal what was decided."""
-        if route == NGINX and environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+        if route == NGINX and environ["REQUEST_METHOD"] not in _READING:
             return None
         answer = self.answer(route, environ)
         if isinstance(answer, Refusal):
@@ -134,7 +137,7 @@ class ForwardAuth:
         elif _is_browser(environ):
             method = environ.get("HTTP_X_FORWARDED_METHOD") or environ["REQUEST_METHOD"]
             # RFC 9110, 15.4: after 303 a browser asks with GET
-            status = 302 if method in {"GET", "HEAD"} else 303
+            status = 302 if method in _READING else 303
             sent = "HTTP_X_FORWARDED_URI"
         else:
             return Answer(401, [*NOBODY, *_FIXED], _LOG_IN)
@@ -233,21 +236,27 @@ def make_forward_auth(guard: ForwardAuth) -> Blueprint:
             raise decided.error
         return Response(decided.body, decided.status, decided.headers)
 
-    @blueprint.get(NGINX)
     def nginx() -> Response:
+        # never 200: a proxy that forwards the method would take that for a yes
+        if request.method not in _READING:
+            raise MethodNotAllowed(_READING)
         return answer(NGINX)
 
-    def add_redirect(state: BlueprintSetupState) -> None:
-        endpoint = f"{blueprint.name}.redirect"
-        # `route` can't be told to take any method
-        state.app.url_map.add(state.app.url_rule_class(REDIRECT, endpoint=endpoint))
-        state.app.view_functions[endpoint] = lambda: answer(REDIRECT)
+    def redirect() -> Response:
+        return answer(REDIRECT)
+
+    def add(state: BlueprintSetupState) -> None:
+        for route, view in ((NGINX, nginx), (REDIRECT, redirect)):
+            endpoint = f"{blueprint.name}.{view.__name__}"
+            # `route` can't be told to take any method, and would answer OPTIONS by itself
+            state.app.url_map.add(state.app.url_rule_class(route, endpoint=endpoint))
+            state.app.view_functions[endpoint] = view
 
     def add_identity(response: Response) -> Response:
         for name, value in g.pop("identity_headers", NOBODY):
             response.headers.setdefault(name, value)
         return response
 
-    blueprint.record(add_redirect)
+    blueprint.record(add)
     blueprint.after_request(add_identity)
     return blueprint

@@ -18,7 +18,7 @@ from ..instances import Instance
 
 COOKIE = "SESSION-TOKEN"
 NEXT = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-MARK = ("OPTIONS", "/healthz")
+MARK = ("HEAD", "/healthz")
 PATIENCE = 20  # seconds; the server closes what it refuses at once
 
 _numbers = count(1)

@@ -166,7 +166,11 @@ class Visit:
         found = self.stores.sql(f"SELECT id::text FROM {table} WHERE {which} LIMIT 1")
         return str(found[0][0]) if found else str(uuid4())
 
-    def ask(self, method: str, path: str) -> TestResponse:
+    def ask(self, method: str, path: str, *, empty: bool = False) -> TestResponse:
+        """
+        Args:
+            empty: send no body.
+        """
         email = EMAIL if "<own>" in path else "other@example.org"
         which = f"email = '{email}'"
         if "sessions/<" in path:
@@ -175,7 +179,8 @@ class Visit:
             found = self._id("users", which)
         url = path.replace("<missing>", str(uuid4()))
         url = url.replace("<own>", found).replace("<other>", found)
-        sent = {"json" if path.startswith("/api/") else "data": body_of(path)}
+        body = None if empty else body_of(path)
+        sent = {"json" if path.startswith("/api/") else "data": body}
         return self.client.open(url, method=method, **sent)  # type: ignore[arg-type]
 
     def facts(self) -> list[tuple[Any, ...]]:
@@ -223,6 +228,36 @@ def test_who_may_do_what(app: Flask, stores: Stores, who: str) -> None:
         else:
             stores.clear()
             visit = Visit(app, stores, who)
+
+
+# what decides on any method as on GET, but leads on to log-in with 303
+ANY_METHOD = "/forward-auth/redirect"
+
+
+def unlisted() -> Iterator[tuple[str, str, dict[str, int]]]:
+    """Each path with the methods that have no line of their own, and the status for each visitor:
+    HEAD is answered as GET, and a method that a path does not have is refused."""
+    readable = {path: row for method, path, row in ROWS if method == "GET"}
+    refused = dict.fromkeys(VISITORS, 405)
+    for path in dict.fromkeys(path for _, path, _ in ROWS):
+        yield "HEAD", path, readable.get(path, refused)
+        for method in ("OPTIONS", "FROB"):
+            if path == ANY_METHOD:
+                as_get = readable[path]
+                yield method, path, {w: 303 if s == 302 else s for w, s in as_get.items()}
+            else:
+                yield method, path, refused
+
+
+@pytest.mark.parametrize("who", VISITORS)
+def test_no_method_without_a_line_says_more_than_get(app: Flask, stores: Stores, who: str) -> None:
+    visit = Visit(app, stores, who)
+    before = visit.facts()
+    for method, path, row in unlisted():
+        answer = visit.ask(method, path, empty=True)
+        assert answer.status_code == row[who], f"{method} {path}"
+        assert answer.headers["Cache-Control"] == "no-store", f"{method} {path}"
+    assert visit.facts() == before
 
 
 def told(answer: TestResponse) -> tuple[int, list[tuple[str, str]], str]:

@@ -55,7 +55,7 @@ EVERY_KIND: dict[str, tuple[str, str, int]] = {
     "api 500": ("GET", "/api/v1/boom", 500),
     "not found": ("GET", "/nothing", 404),
     "method": ("GET", "/logout", 405),
-    "options": ("OPTIONS", "/login", 200),
+    "options": ("OPTIONS", "/login", 405),
     "head": ("HEAD", "/login", 200),
     "slashes": ("GET", "/account//sessions", 404),
     "failing view": ("GET", "/boom", 500),
