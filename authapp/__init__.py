@@ -7,8 +7,8 @@ Read this file top to bottom to know how the product is put together:
                     access_tokens, sealing, copy_keys, devices, session_records, resilience,
                     background, forks, metrics, log_lines, together
     stores          models, database, bounded_connections, redis_clients, versioned_cache, changes,
-                    users, roles, credentials, session_rows, provisional_sessions, session_lookup,
-                    sessions, limits, locks, audit
+                    users, roles, administrators, credentials, session_rows, provisional_sessions,
+                    session_lookup, sessions, limits, locks, audit
     use cases       authentication, maintenance
     assembly        services, doctor/, schema, observability
     edges           web/, cli, embedded, child_processes, launcher

@@ -8,18 +8,19 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, or_, select, tuple_
+from sqlalchemy import ColumnElement, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from authapp import audit
+from authapp.administrators import active_administrators, keep_an_administrator
 from authapp.changes import Change, Changes
 from authapp.copy_keys import user_key
 from authapp.database import Database
 from authapp.emails import Email
-from authapp.errors import EmailTaken, InvalidField, LastAdmin, OwnAccount, UnknownUser
+from authapp.errors import EmailTaken, InvalidField, OwnAccount, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
-from authapp.models import Role, User, UserRole
+from authapp.models import Role, User
 from authapp.roles import all_roles, roles_named
 from authapp.versioned_cache import VersionedCache
 
@@ -166,7 +167,7 @@ class UserStore:
     def any_admin(self) -> bool:
         """Whether there is an active administrator."""
         with self._database.transaction() as db:
-            return bool(db.scalar(select(_active_admins().exists())))
+            return bool(db.scalar(select(active_administrators().exists())))
 
     def page(self, cursor: str | None = None, limit: int = 50, search: str = "") -> UserPage:
         """Users, newest first, whose email or name contains `search` in any case.
@@ -257,7 +258,7 @@ class UserStore:
         user = self._locked(change.db, User.id == user_id)
         if user.active != active:
             if not active and any(role.name == ADMIN for role in user.roles):
-                self._keep_an_admin(change.db, without=user)
+                keep_an_administrator(change.db, without=user.id)
             user.active = active
             user.epoch += 1  # what was verified before is void, also if it is activated again
             self._changed(change, user)
@@ -283,7 +284,7 @@ class UserStore:
             held = {role.name for role in user.roles}
             if held != {role.name for role in wanted}:
                 if ADMIN in held and all(role.name != ADMIN for role in wanted):
-                    self._keep_an_admin(change.db, without=user)
+                    keep_an_administrator(change.db, without=user.id)
                 if actor_id == user.id:
                     raise OwnAccount("changes their own roles")
                 user.roles = wanted
@@ -330,7 +331,7 @@ class UserStore:
             (revoked,) = roles_named(change.db, [role])
             if revoked in user.roles:
                 if role == ADMIN:
-                    self._keep_an_admin(change.db, without=user)
+                    keep_an_administrator(change.db, without=user.id)
                 user.roles = [r for r in user.roles if r is not revoked]
                 self._changed(change, user)
                 self._record(change, "role.revoked", user, role=role)
@@ -377,23 +378,6 @@ class UserStore:
 
     def _record(self, change: Change, event: audit.Event, user: User, role: str) -> None:
         audit.record(change.db, event, self._clock(), user_id=user.id, role=role)
-
-    def _keep_an_admin(self, db: Session, without: User) -> None:
-        # Locks all their grants, so that two administrators can't remove each other at once.
-        others = db.scalars(
-            _active_admins().with_for_update(of=UserRole).order_by(UserRole.user_id)
-        ).all()
-        if not [user_id for user_id in others if user_id != without.id]:
-            raise LastAdmin("the last active administrator can't be removed")
-
-
-def _active_admins() -> Select[UUID]:
-    return (
-        select(UserRole.user_id)
-        .join(User, User.id == UserRole.user_id)
-        .join(Role, Role.id == UserRole.role_id)
-        .where(Role.name == ADMIN, User.active)
-    )
 
 
 def _write_cursor(last: Identity) -> str:
