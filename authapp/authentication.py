@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Self
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from authapp.errors import (
     UnknownUser,
 )
 from authapp.identity import USER, Identity
-from authapp.limits import LoginLimits
+from authapp.limits import Attempt, LoginLimits
 from authapp.passwords import PasswordHasher, Verdict, why_refused
 from authapp.resilience import deadline
 from authapp.session_records import Client, EndReason, Live
@@ -119,9 +119,9 @@ class Authentication:
         if errors or address is None:
             raise InvalidField(errors)
         here = client.address if client else None
-        if here is not None:  # it costs a hash, and tells whether an email is taken
-            self._limits.take_sign_up(here)
-        with self._hasher.slot():
+        # it costs a hash, and tells whether an email is taken
+        counted = [self._limits.take_sign_up(here)] if here is not None else []
+        with self._slot(*counted):
             user = self._users.create(address, name, self._hasher.hash(password), roles, here)
         self._credentials.prime(address.canonical)
         return user
@@ -191,27 +191,47 @@ class Authentication:
         begin: Callable[[Credentials], Live],
         devices: Sequence[str] = (),
     ) -> Live:
-        address = parse_email(email)
-        device = self._limits.known_device(address.canonical, devices)
-        with _EvenPace() as pace, self._hasher.slot(), deadline(self._timeout):
-            # in a slot: who is told to come back has not used up an attempt
-            self._limits.take_address(client.address)
-            if device is None or not self._limits.take_device(device):
-                self._limits.take_account(address.canonical)
-                device = None
-            copy = self._credentials.find(address.canonical)
-            if device and (copy is None or copy.epoch > device.epoch):
-                self._limits.take_account(address.canonical)
-            found, verdict = self._verify(address.canonical, password, copy, client, pace)
-            if device is None:
-                self._limits.clear_account(address.canonical)
-            if verdict is Verdict.MATCH_REHASH:
-                self._rehash(found, password)
-            try:
+        """
+        Raises:
+            TooManyAttempts: a limit is used up. Limits come before the hashing slot, or those who
+                are refused would keep slots from everybody else.
+        """
+        canonical = parse_email(email).canonical
+        device = self._limits.known_device(canonical, devices)
+        with _EvenPace() as pace, deadline(self._timeout):
+            by_address = self._limits.take_address(client.address)
+            by_account = self._limits.take_device(device) if device else None
+            if by_account is None:  # no device that the account knows, or its own window is full
+                by_account, device = self._limits.take_account(canonical), None
+            with self._slot(by_address, by_account):
+                copy = self._credentials.find(canonical)
+                if device and (copy is None or copy.epoch > device.epoch):
+                    by_account.add(self._limits.take_account(canonical))
+                found, verdict = self._verify(canonical, password, copy, client, pace)
+                by_account.take_back()
+                if verdict is Verdict.MATCH_REHASH:
+                    self._rehash(found, password)
+                try:
+                    return begin(found)
+                except InvalidCredentials:
+                    found = self._unless_changed(canonical, found)
                 return begin(found)
-            except InvalidCredentials:
-                found = self._unless_changed(address.canonical, found)
-            return begin(found)
+
+    @contextmanager
+    def _slot(self, *counted: Attempt) -> Iterator[None]:
+        """A hashing slot. An attempt that finds none free has told nothing, and is not counted.
+
+        Raises:
+            Busy
+        """
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._hasher.slot())
+            except Busy:
+                for attempt in counted:
+                    attempt.take_back()
+                raise
+            yield
 
     def _verify(
         self,
@@ -304,18 +324,19 @@ class Authentication:
         """
         user = live.record.user
         canonical = parse_email(user.email).canonical
-        with self._hasher.slot(), deadline(self._timeout):
-            self._limits.take_password_change(canonical)
-            found = self._credentials.read(canonical)
-            if found is None or not found.user.active:
-                raise InvalidCredentials
-            if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
-                self._audit_log.password_refused(user.id, client.address)
-                raise InvalidField({"current_password": "this is not your current password"})
-            self._limits.clear_password_change(canonical)
-            if reason := why_refused(new, (user.email, user.name)):
-                raise InvalidField({"new_password": reason})
-            new_hash = self._hasher.hash(new)
+        with deadline(self._timeout):
+            counted = self._limits.take_password_change(canonical)
+            with self._slot(counted):
+                found = self._credentials.read(canonical)
+                if found is None or not found.user.active:
+                    raise InvalidCredentials
+                if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
+                    self._audit_log.password_refused(user.id, client.address)
+                    raise InvalidField({"current_password": "this is not your current password"})
+                counted.take_back()
+                if reason := why_refused(new, (user.email, user.name)):
+                    raise InvalidField({"new_password": reason})
+                new_hash = self._hasher.hash(new)
         with self._changes.begin() as change:
             try:
                 epoch = self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)

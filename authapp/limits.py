@@ -5,11 +5,12 @@ import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
+import redis
 import structlog
 from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
+from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
 from authapp import metrics
@@ -45,11 +46,35 @@ class Window:
     more_in: int
 
 
+class Attempt:
+    """An attempt that was counted, in one window or more.
+
+    Args:
+        undo: takes it out of one of them.
+    """
+
+    def __init__(self, *undo: Callable[[], None]) -> None:
+        self._undo = list(undo)
+
+    def take_back(self) -> None:
+        """Uncounts this attempt, once. Every other attempt in its windows stays counted.
+
+        Where the store of a window can't be asked, the attempt stays counted, too.
+        """
+        while self._undo:
+            self._undo.pop()()
+
+    def add(self, other: "Attempt") -> None:
+        """The same attempt was counted in another window, too."""
+        self._undo += other._undo
+
+
 class LoginLimits:
     """Refuses guessing before anything is hashed (OWASP ASVS 5.0, 6.3.1).
 
     An attempt is counted before the password is compared, so that attempts at the same moment
-    can't slip past; a log-in that succeeds clears the account's window.
+    can't slip past. A success takes back its own count and clears nothing: guesses that somebody
+    else makes meanwhile stay counted.
 
     Args:
         shared: gives the strategy that counts in Redis, at each use; None: nothing is limited.
@@ -82,33 +107,29 @@ class LoginLimits:
         self._key = key
         self._workers = workers
 
-    def take_address(self, address: str) -> None:
+    def take_address(self, address: str) -> Attempt:
         """Counts an attempt to log in from an address; IPv6 addresses count by /64.
 
         Raises:
             TooManyAttempts
         """
-        self._take("login-address", self._per_address, network_of(address), tell=True)
+        return self._take("login-address", self._per_address, network_of(address), tell=True)
 
-    def take_sign_up(self, address: str) -> None:
+    def take_sign_up(self, address: str) -> Attempt:
         """Counts a sign-up from an address, as `take_address` counts log-ins.
 
         Raises:
             TooManyAttempts
         """
-        self._take("signup-address", self._per_address, network_of(address), tell=True)
+        return self._take("signup-address", self._per_address, network_of(address), tell=True)
 
-    def take_account(self, canonical_email: str) -> None:
+    def take_account(self, canonical_email: str) -> Attempt:
         """Counts an attempt to log in to an account, whether it exists or not.
 
         Raises:
             TooManyAttempts
         """
-        self._take("login-account", self._per_account, self._name(canonical_email))
-
-    def clear_account(self, canonical_email: str) -> None:
-        """Forgets the account's attempts after one that succeeded."""
-        self._clear("login-account", self._per_account, self._name(canonical_email))
+        return self._take("login-account", self._per_account, self._name(canonical_email))
 
     def known_device(self, canonical_email: str, sent: Sequence[str]) -> DeviceToken | None:
         """The token among those a browser sent by which this account knows it."""
@@ -126,15 +147,14 @@ class LoginLimits:
         fresh = self._devices.mint(canonical_email, epoch)
         return (fresh.text, *others[: MAX_DEVICES - 1])
 
-    def take_device(self, device: DeviceToken) -> bool:
-        """Counts an attempt from a device that its account knows; whether its window had room."""
+    def take_device(self, device: DeviceToken) -> Attempt | None:
+        """Counts an attempt from a device that its account knows; None: its window is full."""
         try:
-            self._take("login-device", self._per_account, device.digest.hex())
+            return self._take("login-device", self._per_account, device.digest.hex())
         except TooManyAttempts:
-            return False
-        return True
+            return None
 
-    def take_password_change(self, canonical_email: str) -> None:
+    def take_password_change(self, canonical_email: str) -> Attempt:
         """Counts an attempt of who is signed in to change the password. Its window is not that of
         log-ins: who hammers these does not keep the person from it.
 
@@ -142,40 +162,39 @@ class LoginLimits:
             TooManyAttempts
         """
         name = self._name(canonical_email)
-        self._take("password-account", self._per_account, name, tell=True)
+        return self._take("password-account", self._per_account, name, tell=True)
 
-    def clear_password_change(self, canonical_email: str) -> None:
-        """Forgets these attempts after one that succeeded."""
-        self._clear("password-account", self._per_account, self._name(canonical_email))
-
-    def _take(self, policy: str, limit: RateLimitItem, who: str, *, tell: bool = False) -> None:
+    def _take(self, policy: str, limit: RateLimitItem, who: str, *, tell: bool = False) -> Attempt:
         if self._shared is None:
+            return Attempt()
+        try:
+            strategy = self._shared()
+            window = self._ask(lambda: _hit(strategy, policy, limit, who, look=tell))
+        except StoreUnavailable:  # if Redis counted it all the same, that count stays
+            strategy, limit = self._own, self._part(limit)
+            window = _hit(strategy, policy, limit, who, look=tell)
+        if window is not None:
+            if tell:
+                self._tell(window)
+            if not window.taken:
+                raise TooManyAttempts(window.more_in)
+        return Attempt(lambda: self._take_back(strategy, policy, limit, who))
+
+    def _take_back(
+        self, strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str
+    ) -> None:
+        if strategy is self._own:
+            _remove_newest(strategy, policy, limit, who)
             return
         try:
-            window = self._ask(lambda shared: _hit(shared, policy, limit, who, look=tell))
+            self._ask(lambda: _remove_newest(strategy, policy, limit, who))
         except StoreUnavailable:
-            window = _hit(self._own, policy, self._part(limit), who, look=tell)
-        if window is None:
-            return
-        if tell:
-            self._tell(window)
-        if not window.taken:
-            raise TooManyAttempts(window.more_in)
+            _log.info("attempt_stays_counted", policy=policy)
 
-    def _clear(self, policy: str, limit: RateLimitItem, who: str) -> None:
-        if self._shared is None:
-            return
-        self._own.clear(self._part(limit), policy, who)
-        try:
-            self._ask(lambda shared: shared.clear(limit, policy, who))
-        except StoreUnavailable:
-            _log.warning("limit_not_cleared")
-
-    def _ask(self, command: Callable[[RateLimiter], T]) -> T:
+    def _ask(self, command: Callable[[], T]) -> T:
         def asked() -> T:
-            assert self._shared is not None  # noqa: S101 — nobody asks then
             try:
-                return command(self._shared())
+                return command()
             except REDIS_ERRORS as error:
                 metrics.STORE_ERRORS.labels("redis").inc()
                 raise StoreUnavailable("redis") from error
@@ -200,6 +219,24 @@ def _hit(
     found = strategy.get_window_stats(limit, policy, who)
     more_in = max(1, int(found.reset_time - time.time()) + 1)
     return Window(taken, policy, limit.amount, limit.get_expiry(), found.remaining, more_in)
+
+
+def _remove_newest(strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str) -> None:
+    """Takes one attempt out of a window, in one step.
+
+    It is the newest one, which another attempt at the same moment may have made: then that one is
+    forgotten sooner by what a log-in takes. Only the moving window keeps attempts one by one. By
+    any other strategy, and in stores that are neither Redis nor memory, attempts stay counted.
+    """
+    if not isinstance(strategy, MovingWindowRateLimiter):
+        return
+    storage, key = strategy.storage, limit.key_for(policy, who)
+    if isinstance(storage, RedisStorage):
+        client = cast("redis.Redis", storage.get_connection())
+        client.ltrim(storage.prefixed_key(key), 1, -1)
+    elif isinstance(storage, MemoryStorage):
+        with storage.locks[key]:
+            del storage.events.get(key, [])[:1]
 
 
 def network_of(address: str) -> str:
