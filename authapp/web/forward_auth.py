@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from flask import Blueprint, Response, g, request
 from flask.blueprints import BlueprintSetupState
@@ -25,6 +25,7 @@ from authapp.web.cookies import read_cookie
 from authapp.web.presented import VARY, Judge
 from authapp.web.redirects import HOME, safe_next
 from authapp.web.request_log import note_user
+from authapp.web.unlisted_hosts import UnlistedHosts
 from authapp.web.verify_lane import Answer
 
 NGINX = "/forward-auth/nginx"
@@ -74,6 +75,7 @@ class ForwardAuth:
     def __init__(self, judge: Judge, allowed_hosts: Collection[str]) -> None:
         self._judge = judge
         self._allowed_hosts = allowed_hosts
+        self._unlisted_hosts = UnlistedHosts()
 
     def plain(self, route: str, environ: Environ) -> Answer | None:
         """Who may pass, and who must log in. None: Flask answers, of a refusal what was decided."""
@@ -157,6 +159,8 @@ class ForwardAuth:
         origin = f"{environ['wsgi.url_scheme']}://{own_host}"
         page = str(environ.get("SCRIPT_NAME", "")) + LOGIN
         target = safe_next(original, self._allowed_hosts, own_host)
+        if target == HOME:
+            self._unlisted_hosts.note(original)
         if login:
             page = safe_next(login, self._allowed_hosts, own_host)
             if page == HOME:
@@ -164,6 +168,8 @@ class ForwardAuth:
             page = iri_to_uri(page)
             if target.startswith("/") and target != HOME:
                 target = f"{origin}{target}"
+                if safe_next(target, self._allowed_hosts, urlsplit(page).netloc) == HOME:
+                    self._unlisted_hosts.note(target)  # the log-in page will not lead there
         elif target.startswith(f"{origin}/"):
             target = target.removeprefix(origin)
         elif own_host and not target.startswith("/"):  # the browser is on another host than we are

