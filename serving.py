@@ -7,7 +7,7 @@ import metrics_folder
 
 metrics_folder.make()  # before what follows imports prometheus-client
 
-from authapp import metrics, schema  # noqa: E402
+from authapp import Auth, metrics, schema  # noqa: E402
 from authapp.config import Config  # noqa: E402
 from authapp.errors import SettingError  # noqa: E402
 
@@ -42,6 +42,6 @@ def count_here() -> None:
 
 def keep_in_order(app: Any) -> None:
     """In each worker, once it can answer: it does its share of what is done now and then."""
-    extensions = getattr(app, "extensions", {})
-    if "authapp" in extensions:
-        extensions["authapp"].services.maintenance.keep_running()
+    auth = getattr(app, "extensions", {}).get("authapp")
+    if isinstance(auth, Auth):
+        auth.services.maintenance.keep_running()

@@ -19,11 +19,11 @@ log-in flows page or API → `Authentication.log_in` → stores → the one plac
 cookie. Imports point down only; `docs/architecture.md` says why.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, request, url_for
+from flask import Blueprint, Flask, Request, request, url_for
 from flask_bootstrap import Bootstrap5
 from flask_limiter import Limiter
 from limits.strategies import RateLimiter
@@ -88,6 +88,7 @@ class Auth:
 
     services: Services
     judge: Judge
+    blueprints: Collection[Blueprint] = ()  # of our own views, where `create_app` mounted them
 
     def __init__(self, app: Flask | None = None, config: Config | None = None) -> None:
         if app is not None:
@@ -97,7 +98,13 @@ class Auth:
         """
         Raises:
             SettingError: a setting is missing, weak or unknown.
+            RuntimeError: `app.extensions` has an "authapp" already.
         """
+        if "authapp" in app.extensions:
+            raise RuntimeError(
+                'app.extensions["authapp"] is taken: call Auth(app) or init_app(app) once for each '
+                "app, and let no other extension use that name"
+            )
         config = config or Config.from_mapping(_without_flask_defaults(app))
         _tell_flask(app, config)
         self.services = build_services(
@@ -114,7 +121,7 @@ class Auth:
             app,
             self.judge,
             client,
-            partial(tell_pending, within=config.REVALIDATE_SECONDS),
+            partial(tell_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
         )
         if config.TRUSTED_PROXY_HOPS:
             hops = config.TRUSTED_PROXY_HOPS
@@ -177,9 +184,12 @@ def create_app(config: Config) -> Flask:
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
 
     forward_auth = ForwardAuth(judge, config.ALLOWED_REDIRECT_HOSTS)
-    for blueprint in (pages, admin, api, users_api, api_docs, health):
+    auth.blueprints = (
+        *(pages, admin, api, users_api, api_docs, health),
+        make_forward_auth(forward_auth),
+    )
+    for blueprint in auth.blueprints:
         app.register_blueprint(blueprint)
-    app.register_blueprint(make_forward_auth(forward_auth))
     register_error_answers(app)
     headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
     plain = {route: partial(forward_auth.plain, route) for route in (NGINX, REDIRECT)}
@@ -241,4 +251,4 @@ def _tell_flask(app: Flask, config: Config) -> None:
 
 
 def _login_url(app: Flask) -> str | None:
-    return url_for("pages.login") if "pages.login" in app.view_functions else None
+    return url_for("pages.login") if app.blueprints.get("pages") is pages else None

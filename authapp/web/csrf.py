@@ -1,12 +1,28 @@
 """Refuses unsafe requests that another origin made a browser send: no token, no stored state."""
 
-from flask import Request
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from flask import Request, current_app
 
 from authapp.errors import CrossOrigin
 from authapp.web.access_tokens import read_access_tokens
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 _ADVICE = "This request came from another site; start from our own page and try again."
+
+View = TypeVar("View", bound=Callable[..., Any])
+_open_views: WeakSet[Callable[..., Any]] = WeakSet()
+
+
+def from_any_origin(view: View) -> View:
+    """Mark a view that needs no origin check, because it changes nothing whatever the method is.
+
+    The view itself is marked, not its name: an app that embeds us may use the same names.
+    """
+    _open_views.add(view)
+    return view
 
 
 def check_origin(request: Request, cookie_name: str) -> None:
@@ -22,7 +38,10 @@ def check_origin(request: Request, cookie_name: str) -> None:
     Raises:
         CrossOrigin: the request must not act.
     """
-    if request.method in _SAFE_METHODS or request.blueprint == "forward_auth":
+    if request.method in _SAFE_METHODS:
+        return
+    view = current_app.view_functions.get(request.endpoint or "")
+    if view is not None and view in _open_views:
         return
     brings_cookie = cookie_name in request.headers.get("Cookie", "")
     if read_access_tokens(request.environ) and not brings_cookie:

@@ -120,14 +120,10 @@ class Operation:
 
 
 def operations(app: Flask) -> Iterator[Operation]:
-    """All calls of the API.
-
-    Raises:
-        KeyError: one is not described.
-    """
+    """All calls of the API that are described, which a test says are all of ours."""
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
-        if not rule.rule.startswith(PREFIX) or rule.endpoint.startswith("api_docs."):
+        if view not in _CALLS:  # of somebody else, whatever its address and name are
             continue
         path = rule.rule.replace("<uuid:", "{").replace(">", "}")
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):

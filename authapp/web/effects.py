@@ -1,18 +1,19 @@
 """Tells the caller of a change that it reaches other instances only within a bound: 202."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-from flask import Response, has_request_context, request
+from flask import Blueprint, Response, current_app, has_request_context, request
 
 _PENDING = "authapp.effects_pending"
+_YES = object()  # ours: a server may lay variables of any name under a request
 
 
 def note_pending() -> None:
     """The current request made a change whose fences Redis has yet to take."""
     if has_request_context():
-        request.environ[_PENDING] = True
+        request.environ[_PENDING] = _YES
 
 
 def forget_pending() -> None:
@@ -25,10 +26,10 @@ def are_pending(environ: Mapping[str, Any]) -> bool:
     Args:
         environ: of the request, of WSGI.
     """
-    return _PENDING in environ
+    return environ.get(_PENDING) is _YES
 
 
-def tell_pending(response: Response, within: int) -> None:
+def tell_pending(response: Response, within: int, calls: Collection[Blueprint]) -> None:
     """Says so in the answer to such a change.
 
     All get the header `Effective-Within`, in seconds; calls of our API become 202 with
@@ -36,11 +37,13 @@ def tell_pending(response: Response, within: int) -> None:
 
     Args:
         within: seconds until every instance has noticed.
+        calls: the calls of our API.
     """
     if response.status_code >= 400:
         return
     response.headers["Effective-Within"] = str(within)
-    if request.blueprint in {"api", "users_api"} and response.status_code in {200, 204}:
+    is_call = current_app.blueprints.get(request.blueprint or "") in calls
+    if is_call and response.status_code in {200, 204}:
         body = msgspec.json.decode(response.get_data() or b"{}")
         response.set_data(msgspec.json.encode({**body, "effective_within": within}))
         response.mimetype = "application/json"

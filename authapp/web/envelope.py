@@ -45,6 +45,7 @@ class Envelope:
         started = time.perf_counter()
         identifier = (given_id(environ) if self._behind_proxy else None) or new_id()
         fields = begin_request(environ, identifier)
+        environ.pop(ROUTE, None)  # what came along under this name is not of our making
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             code, route = int(status[:3]), _route_of(environ)

@@ -20,7 +20,7 @@ from werkzeug.exceptions import (
 )
 
 from authapp import errors
-from authapp.web.guards import auth_session
+from authapp.web.guards import auth_session, is_own_view
 from authapp.web.request_log import request_id
 
 _log = structlog.get_logger(__name__)
@@ -144,7 +144,7 @@ def answer_to(kind: type[errors.AuthappError]) -> list[tuple[int, str]]:
 
 def wants_json() -> bool:
     """Whether the client is a program rather than a person's browser."""
-    if request.path.startswith("/api/"):
+    if request.path.startswith("/api/") and (request.url_rule is None or is_own_view()):
         return True
     if isinstance(request.routing_exception, (BadHost, SecurityError)):
         return True  # no browser asks for such a host, and a page has links, which need one

@@ -22,6 +22,7 @@ from authapp.identity import Identity
 from authapp.session_records import Found, Live
 from authapp.web.access_tokens import read_access_tokens
 from authapp.web.cookies import read_cookie
+from authapp.web.csrf import from_any_origin
 from authapp.web.presented import VARY, Judge
 from authapp.web.redirects import HOME, safe_next
 from authapp.web.request_log import note_user
@@ -31,6 +32,7 @@ from authapp.web.verify_lane import Answer
 NGINX = "/forward-auth/nginx"
 REDIRECT = "/forward-auth/redirect"
 REFUSAL = "authapp.forward_auth.refusal"  # in the WSGI environment: what has been decided already
+_IDENTITY = "_authapp_identity_headers"  # in flask.g: those of an answer that is an error
 
 LOGIN = "/login"
 _LONGEST_NEXT = 2_000  # characters; proxies have 4 KB for all headers of an answer
@@ -236,18 +238,22 @@ def make_forward_auth(guard: ForwardAuth) -> Blueprint:
     blueprint = Blueprint("forward_auth", __name__)
 
     def answer(route: str) -> Response:
-        decided = request.environ.pop(REFUSAL, None) or guard.answer(route, request.environ)
+        decided = request.environ.pop(REFUSAL, None)
+        if not isinstance(decided, Refusal):  # nothing of ours, whatever it is
+            decided = guard.answer(route, request.environ)
         if isinstance(decided, Refusal):
-            g.identity_headers = decided.headers
+            setattr(g, _IDENTITY, decided.headers)
             raise decided.error
         return Response(decided.body, decided.status, decided.headers)
 
+    @from_any_origin
     def nginx() -> Response:
         # never 200: a proxy that forwards the method would take that for a yes
         if request.method not in _READING:
             raise MethodNotAllowed(_READING)
         return answer(NGINX)
 
+    @from_any_origin
     def redirect() -> Response:
         return answer(REDIRECT)
 
@@ -259,7 +265,7 @@ def make_forward_auth(guard: ForwardAuth) -> Blueprint:
             state.app.view_functions[endpoint] = view
 
     def add_identity(response: Response) -> Response:
-        for name, value in g.pop("identity_headers", NOBODY):
+        for name, value in g.pop(_IDENTITY, NOBODY):
             response.headers.setdefault(name, value)
         return response
 

@@ -35,6 +35,15 @@ def services() -> Services:
     return cast(Services, current_app.extensions["authapp"].services)
 
 
+def is_own_view() -> bool:
+    """Whether one of our own views answers the current request.
+
+    The blueprint itself decides, not its name: an app that embeds us may use the same names.
+    """
+    own = current_app.extensions["authapp"].blueprints
+    return current_app.blueprints.get(request.blueprint or "") in own
+
+
 def client() -> Client:
     """Where the current request came from."""
     # a proxy may pass on what it was told

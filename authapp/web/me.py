@@ -7,7 +7,7 @@ import msgspec
 
 from authapp.errors import StoreUnavailable
 from authapp.session_records import Live
-from authapp.web.presented import FOUND, VARY, Judge, Presented
+from authapp.web.presented import FOUND, VARY, Judge, Known, Presented
 from authapp.web.representations import UserView
 from authapp.web.verify_lane import Answer
 
@@ -40,10 +40,10 @@ class Me:
         try:
             found = presented.find()
         except StoreUnavailable as error:
-            environ[FOUND] = error
+            environ[FOUND] = Known(error)
             return None
         if not isinstance(found, Live):
-            environ[FOUND] = found
+            environ[FOUND] = Known(found)
             return None
         body = msgspec.json.encode(UserView.of(found.record.user))
         return Answer(200, [("Content-Type", "application/json"), ("Vary", VARY)], body)

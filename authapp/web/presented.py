@@ -13,7 +13,7 @@ from authapp.web.access_tokens import HEADERS, read_access_tokens
 from authapp.web.cookies import all_values, read_cookie
 from authapp.web.request_log import note_user
 
-FOUND = "authapp.found"  # in the WSGI environment: what the store said already, or its error
+FOUND = "authapp.found"  # in the WSGI environment: `Known`
 VARY = ", ".join(("Cookie", *HEADERS))  # what an answer to somebody depends on
 
 
@@ -34,6 +34,23 @@ class Judge:
             raise TwoIdentities("Send the cookie or one access token, not two of them.")
         claim = self.access_tokens.check(*access_tokens)
         return self.store.find(claim) if claim else None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the store said already, or its error. A type of ours, because a server may lay variables
+    of any name under a request."""
+
+    found: Found | StoreUnavailable
+
+    def tell(self) -> Found:
+        """
+        Raises:
+            StoreUnavailable: nobody could say.
+        """
+        if isinstance(self.found, StoreUnavailable):
+            raise self.found
+        return self.found
 
 
 class Presented:
@@ -82,12 +99,10 @@ class Presented:
             StoreUnavailable: nobody could say.
             TwoIdentities: they sent two tokens that may name two sessions.
         """
-        if FOUND not in self.environ:
-            looked_up = self._judge.find(self.token, self.access_tokens)
-            if isinstance(looked_up, Live):
-                note_user(self.environ, looked_up.record.user.id)
-            return looked_up
-        found: Found | StoreUnavailable = self.environ.pop(FOUND)
-        if isinstance(found, StoreUnavailable):
-            raise found
+        known = self.environ.pop(FOUND, None)
+        if isinstance(known, Known):
+            return known.tell()
+        found = self._judge.find(self.token, self.access_tokens)
+        if isinstance(found, Live):
+            note_user(self.environ, found.record.user.id)
         return found

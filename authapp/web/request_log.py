@@ -60,8 +60,8 @@ def begin_request(environ: dict[str, Any], identifier: str) -> dict[str, Any]:
 
 def note_user(environ: Mapping[str, Any], user_id: UUID) -> None:
     """Says whose request it is: in its log lines from here on."""
-    fields: dict[str, Any] | None = environ.get(FIELDS)  # none where another app embeds us
-    if fields is not None:
+    fields = environ.get(FIELDS)  # none of ours where another app embeds us
+    if isinstance(fields, dict):
         fields["user_id"] = str(user_id)
 
 
