@@ -146,7 +146,7 @@ def _work(*arguments: Any) -> None:
     try:
         MPServer._spawn_wsgi_worker(*arguments)
     finally:
-        together.work_off_now()  # what ends a process as multiprocessing does calls no atexit
+        together.end()  # what ends a process as multiprocessing does calls no atexit
 
 
 def _load(target: str) -> "WSGIApplication":

@@ -8,7 +8,7 @@ Read this file top to bottom to know how the product is put together:
                     background, forks, metrics, log_lines, together
     stores          models, database, bounded_connections, redis_clients, versioned_cache, changes,
                     users, roles, administrators, credentials, session_rows, provisional_sessions,
-                    session_lookup, sessions, limits, locks, audit
+                    session_lookup, sessions, limits, locks, audit, refused_attempts
     use cases       authentication, maintenance
     assembly        services, doctor/, schema, observability
     edges           web/, cli, embedded, child_processes, launcher

@@ -1,18 +1,18 @@
 """Audit events: who did what to which account, from where. Part of the transaction they tell of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 from uuid import UUID
 
-import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from authapp.database import Database
-from authapp.errors import InvalidField, StoreUnavailable
+from authapp.errors import InvalidField
 from authapp.models import AuditEvent, User
+from authapp.sealing import KeyedHash
 
 Event = Literal[
     "user.created",
@@ -28,11 +28,31 @@ Event = Literal[
     "session.ended",
     "sessions.ended",
     "login.failed",
+    "login.limited",
+    "signup.limited",
     "password.refused",
+    "password.limited",
+    "login.flood",
 ]
 EVENTS: tuple[Event, ...] = get_args(Event)
 
-_log = structlog.get_logger(__name__)
+
+class EmailHashes:
+    """Keyed hashes that stand in events for emails that nobody has.
+
+    Args:
+        secrets: the order of SECRET_KEY; hashes are made by the first.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._hashes = [KeyedHash(secret, "audit emails") for secret in secrets]
+
+    def __call__(self, canonical_email: str) -> str:
+        return self.all(canonical_email)[0]
+
+    def all(self, canonical_email: str) -> list[str]:
+        """By each of the secrets."""
+        return [keyed(canonical_email.encode())[:8].hex() for keyed in self._hashes]
 
 
 def record(
@@ -104,21 +124,10 @@ class Page:
 
 
 class AuditLog:
-    """Reads the events, and adds those that are part of no change.
+    """Reads the events."""
 
-    Args:
-        later: runs work that no answer waits for.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        later: Callable[[Callable[[], None]], None],
-        clock: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._later = later
-        self._clock = clock
 
     def page(
         self,
@@ -158,32 +167,6 @@ class AuditLog:
             rows = db.execute(query).all()
         entries = [_entry(row[0], _person(*row[1:4]), _person(*row[4:])) for row in rows[:limit]]
         return Page(entries, str(rows[limit - 1][0].id) if len(rows) > limit else None)
-
-    def log_in_failed(self, user_id: UUID, address: str) -> None:
-        """Adds that somebody did not know this account's password.
-
-        After the answer, or the time it takes would tell that there is such an account.
-        """
-        self._add_later("login.failed", user_id, None, address)
-
-    def password_refused(self, user_id: UUID, address: str) -> None:
-        """Adds that who uses a session of this account did not know its password."""
-        self._add_later("password.refused", user_id, user_id, address)
-
-    def _add_later(self, event: Event, user_id: UUID, actor_id: UUID | None, address: str) -> None:
-        at = self._clock()
-
-        def write() -> None:
-            try:
-                with self._database.transaction() as db:
-                    there = select(User.id).where(User.id == user_id)
-                    # held until the commit, or it could be removed meanwhile
-                    if db.scalar(there.with_for_update(read=True, key_share=True)) is not None:
-                        record(db, event, at, user_id=user_id, actor_id=actor_id, address=address)
-            except StoreUnavailable:
-                _log.warning("event_not_recorded", what=event)
-
-        self._later(write)
 
 
 def _person(user_id: UUID | None, email: str, name: str) -> Person | None:

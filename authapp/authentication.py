@@ -12,7 +12,7 @@ import structlog
 from msgspec.structs import replace
 
 from authapp import audit, metrics
-from authapp.audit import AuditLog
+from authapp.audit import Event
 from authapp.changes import Change, Changes
 from authapp.credentials import Credentials, CredentialStore
 from authapp.emails import Email, parse_email
@@ -30,6 +30,7 @@ from authapp.errors import (
 from authapp.identity import USER, Identity
 from authapp.limits import Attempt, LoginLimits
 from authapp.passwords import PasswordHasher, Verdict, why_refused
+from authapp.refused_attempts import RefusedAttempts
 from authapp.resilience import deadline
 from authapp.session_records import Client, EndReason, Live
 from authapp.sessions import SessionStore
@@ -74,7 +75,7 @@ class Authentication:
         limits: LoginLimits,
         clock: Callable[[], datetime],
         *,
-        audit_log: AuditLog,
+        refused_attempts: RefusedAttempts,
         timeout: float,
     ) -> None:
         self._timeout = timeout
@@ -82,7 +83,7 @@ class Authentication:
         self._credentials = credentials
         self._sessions = sessions
         self._changes = changes
-        self._audit_log = audit_log
+        self._refused_attempts = refused_attempts
         self._hasher = hasher
         self._limits = limits
         self._clock = clock
@@ -119,8 +120,10 @@ class Authentication:
         if errors or address is None:
             raise InvalidField(errors)
         here = client.address if client else None
-        # it costs a hash, and tells whether an email is taken
-        counted = [self._limits.take_sign_up(here)] if here is not None else []
+        counted = []
+        if here is not None:  # it costs a hash, and tells whether an email is taken
+            with self._on_record("signup.limited", here):
+                counted.append(self._limits.take_sign_up(here))
         with self._slot(*counted):
             user = self._users.create(address, name, self._hasher.hash(password), roles, here)
         self._credentials.prime(address.canonical)
@@ -153,7 +156,9 @@ class Authentication:
             )
             return self._known(live, found.epoch, devices)
 
-        return self._count(lambda: self._log_in(email, password, client, begin, devices))
+        return self._count(
+            email, client, lambda: self._log_in(email, password, client, begin, devices)
+        )
 
     def issue_token(
         self, email: str, password: str, client: Client, *, refreshable: bool = False
@@ -172,16 +177,35 @@ class Authentication:
                 found.user.id, found.epoch, client, kind="api", remember=refreshable
             )
 
-        return self._count(lambda: self._log_in(email, password, client, begin))
+        return self._count(email, client, lambda: self._log_in(email, password, client, begin))
 
-    def _count(self, log_in: Callable[[], Live]) -> Live:
+    def _count(self, email: str, client: Client, log_in: Callable[[], Live]) -> Live:
         try:
-            live = log_in()
+            with self._on_record("login.limited", client.address, email=email):
+                live = log_in()
         except AuthappError as error:
             metrics.LOGINS.labels(_OUTCOMES.get(type(error), "unavailable")).inc()
+            if isinstance(error, InvalidCredentials):
+                canonical = parse_email(email).canonical
+                self._refused_attempts.note("login.failed", client.address, email=canonical)
             raise
         metrics.LOGINS.labels("provisional" if live.record.provisional else "succeeded").inc()
         return live
+
+    @contextmanager
+    def _on_record(
+        self, event: Event, address: str, *, email: str = "", user_id: UUID | None = None
+    ) -> Iterator[None]:
+        """Has a limit that refuses an attempt recorded as `event`."""
+        try:
+            yield
+        except TooManyAttempts as error:
+            # by address it refuses whatever the account
+            tried = parse_email(email).canonical if error.window == "login-account" else ""
+            self._refused_attempts.note(
+                event, address, email=tried, user_id=user_id, window=error.window
+            )
+            raise
 
     def _log_in(
         self,
@@ -207,7 +231,7 @@ class Authentication:
                 copy = self._credentials.find(canonical)
                 if device and (copy is None or copy.epoch > device.epoch):
                     by_account.add(self._limits.take_account(canonical))
-                found, verdict = self._verify(canonical, password, copy, client, pace)
+                found, verdict = self._verify(canonical, password, copy, pace)
                 by_account.take_back()
                 if verdict is Verdict.MATCH_REHASH:
                     self._rehash(found, password)
@@ -238,7 +262,6 @@ class Authentication:
         canonical_email: str,
         password: str,
         found: Credentials | None,
-        client: Client,
         pace: "_EvenPace",
     ) -> tuple[Credentials, Verdict]:
         """
@@ -259,7 +282,6 @@ class Authentication:
                 with pace.hashing():
                     verdict = self._compare(password, facts)
         if found is None or verdict is Verdict.MISMATCH:
-            self._note_failure(found, client)
             raise InvalidCredentials
         return found, verdict
 
@@ -295,10 +317,6 @@ class Authentication:
         except StoreUnavailable:
             _log.info("rehash_postponed")  # to the next log-in
 
-    def _note_failure(self, found: Credentials | None, client: Client) -> None:
-        if found is not None:
-            self._audit_log.log_in_failed(found.user.id, client.address)
-
     def _compare(self, password: str, found: Credentials | None) -> Verdict:
         if found is None or not found.user.active:
             self._hasher.verify_dummy(password)
@@ -325,13 +343,14 @@ class Authentication:
         user = live.record.user
         canonical = parse_email(user.email).canonical
         with deadline(self._timeout):
-            counted = self._limits.take_password_change(canonical)
+            with self._on_record("password.limited", client.address, user_id=user.id):
+                counted = self._limits.take_password_change(canonical)
             with self._slot(counted):
                 found = self._credentials.read(canonical)
                 if found is None or not found.user.active:
                     raise InvalidCredentials
                 if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
-                    self._audit_log.password_refused(user.id, client.address)
+                    self._refused_attempts.note("password.refused", client.address, user_id=user.id)
                     raise InvalidField({"current_password": "this is not your current password"})
                 counted.take_back()
                 if reason := why_refused(new, (user.email, user.name)):

@@ -57,11 +57,13 @@ class TooManyAttempts(AuthappError):
 
     Attributes:
         retry_after: whole seconds until another attempt is taken, at least 1.
+        window: the name of the limit.
     """
 
-    def __init__(self, retry_after: int) -> None:
+    def __init__(self, retry_after: int, window: str = "") -> None:
         super().__init__(f"Too many attempts; try again in {retry_after} s.")
         self.retry_after = max(1, retry_after)
+        self.window = window
 
 
 class StoreUnavailable(AuthappError):

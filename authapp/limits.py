@@ -177,7 +177,7 @@ class LoginLimits:
             if tell:
                 self._tell(window)
             if not window.taken:
-                raise TooManyAttempts(window.more_in)
+                raise TooManyAttempts(window.more_in, policy)
         return Attempt(lambda: self._take_back(strategy, policy, limit, who))
 
     def _take_back(

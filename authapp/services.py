@@ -9,7 +9,7 @@ from limits.strategies import RateLimiter
 
 from authapp import metrics
 from authapp.access_tokens import AccessTokens
-from authapp.audit import AuditLog
+from authapp.audit import AuditLog, EmailHashes
 from authapp.authentication import Authentication
 from authapp.background import Background
 from authapp.changes import Changes
@@ -26,6 +26,7 @@ from authapp.maintenance import Maintenance
 from authapp.passwords import PasswordHasher
 from authapp.provisional_sessions import ProvisionalSessions
 from authapp.redis_clients import redis_client
+from authapp.refused_attempts import RefusedAttempts
 from authapp.resilience import Breaker
 from authapp.sealing import Sealer, derive_key
 from authapp.session_lookup import SessionLookup
@@ -63,6 +64,7 @@ class Services:
     maintenance: Maintenance
     changes: Changes
     audit: AuditLog
+    refused_attempts: RefusedAttempts
     background: Background
     revalidate_seconds: int
     redirect_hosts: tuple[str, ...]
@@ -89,6 +91,7 @@ class Services:
         For whoever makes an application and drops it again; the end of a process does it, too.
         """
         self.background.drain()
+        self.refused_attempts.finish()
         self.cache.breaker.retire()
         self.database.breaker.retire()
         self.database.close()
@@ -181,7 +184,7 @@ def build_services(
     hasher = PasswordHasher(
         config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS, HashingSlots(LOGINS_AT_ONCE)
     )
-    audit = AuditLog(database, background.submit, clock)
+    refused_attempts = RefusedAttempts(database, EmailHashes(config.SECRET_KEY), clock)
     return Services(
         database=database,
         cache=cache,
@@ -197,14 +200,15 @@ def build_services(
             hasher,
             login_limits,
             clock,
-            audit_log=audit,
+            refused_attempts=refused_attempts,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         maintenance=Maintenance(
             sessions, changes, Locks(redis_client(config.REDIS_URL, retries=0))
         ),
         changes=changes,
-        audit=audit,
+        audit=AuditLog(database),
+        refused_attempts=refused_attempts,
         background=background,
         revalidate_seconds=config.REVALIDATE_SECONDS,
         tokens=tokens,

@@ -6,12 +6,14 @@ import atexit
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
 _MOMENT = 0.1  # seconds
 
 _works: list[Callable[[], None]] = []
+_ends: list["weakref.WeakMethod[Callable[[], None]]"] = []
 _is_due = False  # read without a lock by each request: whoever sets it wakes the thread
 _due = threading.Event()
 _starting = threading.Lock()
@@ -32,6 +34,20 @@ def is_due() -> None:
         _due.set()
     if _worker is None:
         _start()
+
+
+def before_end(work: Callable[[], None]) -> None:
+    """Has this bound method called when the process ends, if its object still lives."""
+    _ends[:] = [known for known in _ends if known() is not None]
+    _ends.append(weakref.WeakMethod(work))
+
+
+def end() -> None:
+    """Does what is left to do when the process ends."""
+    for known in list(_ends):
+        if (work := known()) is not None:
+            work()
+    work_off_now()
 
 
 def work_off_now() -> None:
@@ -70,4 +86,4 @@ def _start_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_start_anew)
-atexit.register(work_off_now)
+atexit.register(end)

@@ -1,6 +1,6 @@
 """The audit log: who did what to whom, from where; newest first, part by part."""
 
-from collections.abc import Callable
+import re
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -9,6 +9,7 @@ import pytest
 from authapp import audit
 from authapp.audit import EVENTS, Entry
 from authapp.errors import InvalidCredentials, InvalidField, TooManyAttempts
+from authapp.refused_attempts import RefusedAttempts
 from authapp.services import Services
 from authapp.session_records import Client, EndReason
 
@@ -30,7 +31,7 @@ ROOT = "root@example.org"
 
 
 def entries(services: Services, **of: object) -> list[Entry]:
-    services.background.drain()
+    services.refused_attempts.flush()
     return services.audit.page(limit=200, **of).entries  # type: ignore[arg-type]
 
 
@@ -42,7 +43,7 @@ def told(entry: Entry) -> tuple[str, str | None, str | None, str]:
 def add(services: Services, count: int, user_id: UUID | None = None) -> None:
     with services.database.transaction() as db:
         for number in range(count):
-            at = services.audit._clock()
+            at = services.refused_attempts._clock()
             audit.record(db, EVENTS[number % 3], at, user_id=user_id, number=number)
 
 
@@ -205,54 +206,97 @@ def fail(services: Services, email: str = EMAIL, client: Client = CLIENT) -> Non
         services.authentication.log_in(email, "not the password", client)
 
 
-def test_a_log_in_that_fails_is_recorded_for_an_account_there_is(services: Services) -> None:
+def count(found: list[Entry]) -> int:
+    return sum(entry.details.get("count", 1) for entry in found)
+
+
+def test_a_log_in_that_fails_is_recorded(services: Services) -> None:
     ada = sign_up(services)
     for email in (EMAIL, EMAIL.upper()):  # from Postgres, and from the copy
         fail(services, email)
-    fail(services, "nobody@example.org")
     found = entries(services, event="login.failed")
-    assert [told(entry) for entry in found] == [("login.failed", EMAIL, None, CLIENT.address)] * 2
+    assert {told(entry) for entry in found} == {("login.failed", EMAIL, None, CLIENT.address)}
+    assert count(found) == 2
     services.authentication.set_active(ada.id, active=False, actor=None)
     with pytest.raises(InvalidCredentials):
         log_in(services)
-    assert len(entries(services, event="login.failed")) == 3, "inactive, with the right password"
+    assert count(entries(services, event="login.failed")) == 3, "inactive, with the right password"
 
 
-def test_a_log_in_that_succeeds_or_is_limited_is_no_failure(services: Services) -> None:
+def test_an_email_that_nobody_has_is_told_by_its_hash(services: Services) -> None:
+    sign_up(services)
+    for email in ("nobody@example.org", "NOBODY@example.org", "else@example.org"):
+        fail(services, email)
+    fail(services)
+    found = entries(services, event="login.failed")
+    of_nobody = [entry for entry in found if entry.user is None]
+    assert {entry.address for entry in found} == {CLIENT.address}
+    hashes = [entry.details["email_hash"] for entry in of_nobody]
+    assert len(set(hashes)) == 2
+    assert all(re.fullmatch("[0-9a-f]{16}", told) for told in hashes)
+    (of_ada,) = [entry for entry in found if entry.user]
+    assert "email_hash" not in of_ada.details, "the id of the user says it"
+
+
+def test_an_attempt_that_a_limit_stops_is_recorded(services: Services) -> None:
     sign_up(services)
     log_in(services)
     for _ in range(10):
         fail(services)
-    with pytest.raises(TooManyAttempts):
-        log_in(services)
-    assert len(entries(services, event="login.failed")) == 10, "bounded by the limit"
+    for _ in range(3):
+        with pytest.raises(TooManyAttempts):
+            log_in(services)
+    assert count(entries(services, event="login.failed")) == 10
+    found = entries(services, event="login.limited")
+    assert {told(entry) for entry in found} == {("login.limited", EMAIL, None, CLIENT.address)}
+    assert {entry.details["window"] for entry in found} == {"login-account"}
+    assert count(found) == 3
+
+
+def test_an_address_that_tries_many_emails_is_recorded(services: Services) -> None:
+    for number in range(25):
+        with pytest.raises((InvalidCredentials, TooManyAttempts)):
+            services.authentication.log_in(f"nobody{number}@example.org", PASSWORD, CLIENT)
+    found = entries(services, event="login.limited")
+    assert {entry.details["window"] for entry in found} == {"login-address"}
+    assert (found[0].user, count(found)) == (None, 5)
+    assert len(entries(services, event="login.failed")) == 20
 
 
 def test_a_wrong_current_password_is_recorded(services: Services) -> None:
     sign_up(services)
-    with pytest.raises(InvalidField):
-        services.authentication.change_password(
-            log_in(services), "not the password", OTHER_PASSWORD, CLIENT
-        )
-    (entry,) = entries(services, event="password.refused")
-    assert told(entry) == ("password.refused", EMAIL, EMAIL, CLIENT.address)
+    live = log_in(services)
+    for _ in range(10):
+        with pytest.raises(InvalidField):
+            services.authentication.change_password(live, "wrong", OTHER_PASSWORD, CLIENT)
+    for _ in range(2):
+        with pytest.raises(TooManyAttempts):
+            services.authentication.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+    found = entries(services, event="password.refused")
+    assert {told(entry) for entry in found} == {("password.refused", EMAIL, EMAIL, CLIENT.address)}
+    assert count(found) == 10
+    found = entries(services, event="password.limited")
+    assert {told(entry) for entry in found} == {("password.limited", EMAIL, EMAIL, CLIENT.address)}
+    assert count(found) == 2
 
 
 def test_what_is_recorded_of_a_failure_holds_nothing_that_was_typed(services: Services) -> None:
     sign_up(services)
     fail(services)
     fail(services, "nobody@example.org")
-    services.background.drain()
+    services.refused_attempts.flush()
     rows = str(sql(services, "SELECT audit_events::text FROM audit_events"))
+    assert "email_hash" in rows
     for typed in ("not the password", EMAIL, "nobody"):
         assert typed not in rows
 
 
-def test_a_failure_is_written_after_the_answer(services: Services) -> None:
+def test_a_failure_is_written_after_the_answer(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or an account that is there would cost more time than one that is not."""
     sign_up(services)
-    waiting: list[Callable[[], None]] = []
-    services.audit._later = waiting.append
+    monkeypatch.setattr(RefusedAttempts, "_work", lambda _: None)
     costs = []
     for email in (EMAIL, "nobody@example.org"):
         fail(services, email)  # copies and leases are there from here on
@@ -260,27 +304,34 @@ def test_a_failure_is_written_after_the_answer(services: Services) -> None:
             fail(services, email)
         costs.append((len(seen.sql), len(hashed)))
     assert costs[0] == costs[1]
-    assert len(waiting) == 2
-    assert entries(services, event="login.failed") == []
-    for task in waiting:
-        task()
+    assert services.audit.page(event="login.failed").entries == []
+    with traffic() as seen:
+        services.refused_attempts.flush()
+    assert len([s for s in seen.sql if s.startswith("SELECT")]) == 1, "for both alike"
     assert len(entries(services, event="login.failed")) == 2
 
 
-def test_a_person_who_goes_meanwhile_is_no_defect(services: Services) -> None:
+def test_a_person_who_goes_meanwhile_is_no_defect(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sign_up(services)
-    waiting: list[Callable[[], None]] = []
-    services.audit._later = waiting.append
+    live = log_in(services)
+    monkeypatch.setattr(RefusedAttempts, "_work", lambda _: None)
     fail(services)
+    with pytest.raises(InvalidField):
+        services.authentication.change_password(live, "wrong", OTHER_PASSWORD, CLIENT)
     sql(services, "DELETE FROM users")
-    waiting[0]()
-    assert entries(services, event="login.failed") == []
+    services.refused_attempts.flush()
+    (entry,) = entries(services, event="login.failed")
+    assert entry.user is None
+    (entry,) = entries(services, event="password.refused")
+    assert entry.user is None
 
 
 def test_failures_at_once_are_all_recorded(services: Services) -> None:
     sign_up(services)
     at_once(*[lambda: fail(services, client=replace(CLIENT, address="192.0.2.9"))] * 3)
-    assert len(entries(services, event="login.failed")) == 3
+    assert count(entries(services, event="login.failed")) == 3
 
 
 def test_changing_a_password_is_told_with_the_sessions_it_ends(services: Services) -> None:

@@ -47,7 +47,11 @@ HAPPENED: dict[Event, str] = {
     "session.ended": "Session ended",
     "sessions.ended": "All sessions ended",
     "login.failed": "Log-in refused",
+    "login.limited": "Log-in stopped by a limit",
+    "signup.limited": "Sign-up stopped by a limit",
     "password.refused": "Wrong current password",
+    "password.limited": "New password stopped by a limit",
+    "login.flood": "Many refused attempts, counted together",
 }
 
 WRONG_CREDENTIALS = "Email or password is not right."

@@ -12,6 +12,7 @@ clickjacking                tests/journeys/test_other_sites.py, tests/web/test_h
 web cache deception         tests/attacks/test_caches.py, tests/web/test_headers.py
 account enumeration         tests/attacks/test_enumeration.py, tests/test_authentication.py, tests/web/test_api.py
 guessing and flooding       tests/web/test_limits.py, tests/test_limits.py, tests/test_authentication.py
+spraying passwords          tests/attacks/test_spraying.py, tests/test_refused_attempts.py, tests/test_audit.py
 locking somebody out        tests/web/test_devices.py, tests/web/test_limits.py
 rights of others            tests/web/test_authorization.py
 mass assignment             tests/web/test_authorization.py, tests/web/test_api_account.py

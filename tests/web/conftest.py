@@ -65,6 +65,7 @@ def app(shared_app: Flask, stores: Stores) -> Iterator[Flask]:
     """The application with the default settings; it serves many tests, so leave it as it is."""
     yield shared_app
     services_of(shared_app).background.drain()  # or the next test would find what this one left
+    services_of(shared_app).refused_attempts.finish()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from authapp.audit import EVENTS
 from authapp.web.messages import HAPPENED
 
+from .conftest import MakeApp
 from .support import (
     EMAIL,
     OTHER_PASSWORD,
@@ -21,6 +22,7 @@ from .support import (
     sign_up,
     signed_in_as,
 )
+from .test_limits import CALLS, LIMIT, limited, post
 
 ROOT = "root@example.org"
 HERE, THERE = "192.0.2.1", "192.0.2.9"
@@ -36,7 +38,7 @@ def admin(app: Flask) -> FlaskClient:
 
 def recorded(app: Flask, stores: Stores, *events: str) -> list[tuple[str, str, str, str]]:
     """Event, about whom, by whom (emails), from where; oldest first."""
-    services_of(app).background.drain()
+    services_of(app).refused_attempts.flush()
     return stores.sql(
         "SELECT event, u.email, a.email, address FROM audit_events e"
         " LEFT JOIN users u ON u.id = user_id LEFT JOIN users a ON a.id = actor_id"
@@ -108,6 +110,41 @@ def test_what_an_administrator_does_is_on_record(
     assert recorded(app, stores, event) == [(event, EMAIL, ROOT, THERE)]
 
 
+@pytest.mark.parametrize("path", CALLS)
+def test_attempts_and_what_limits_refuse_are_on_record(
+    make_app: MakeApp, stores: Stores, path: str
+) -> None:
+    """By every call that takes a password: what failed, and by which limit others were stopped."""
+    app = limited(make_app)
+    client = browser(app)
+    signed_in = "/signup" not in path and "password" in path
+    if signed_in:
+        sign_up(app)
+        client = signed_in_as(app)
+    client.environ_base["REMOTE_ADDR"] = HERE
+    for number in range(LIMIT + 2):
+        post(client, path, number)
+    window = {"signup": "signup-address", "password": "password-account"}.get(
+        path.rpartition("/")[2], "login-address"
+    )
+    services_of(app).refused_attempts.flush()
+    found = stores.sql(
+        "SELECT event, sum(coalesce((details->>'count')::int, 1))::int, max(details->>'window')"
+        " FROM audit_events WHERE address = %s GROUP BY event",
+        HERE,
+    )
+    expected: set[tuple[str, int, str | None]] = {
+        (window.partition("-")[0] + ".limited", 2, window)
+    }
+    if signed_in:
+        expected.add(("password.refused", LIMIT, None))
+    elif window == "login-address":
+        expected.add(("login.failed", LIMIT, None))
+    else:
+        expected.add(("user.created", LIMIT, None))
+    assert set(found) == expected
+
+
 # -- the page --------------------------------------------------------------------------------------
 
 
@@ -136,7 +173,7 @@ def test_the_page_tells_who_did_what_to_whom_from_where(
 
 def test_a_user_leads_to_what_happened_to_them(app: Flask, admin: FlaskClient, person: str) -> None:
     log_in(browser(app), password="not the password")
-    services_of(app).background.drain()
+    services_of(app).refused_attempts.flush()
     links = [a["href"] for a in Page(admin.get(f"/admin/users/{person}")).all("a")]
     assert f"/admin/audit?user={person}" in links
     page = Page(admin.get(f"/admin/audit?user={person}"))
