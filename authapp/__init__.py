@@ -57,7 +57,7 @@ from authapp.web.guards import (
     roles_required,
 )
 from authapp.web.headers import security_headers
-from authapp.web.health import health
+from authapp.web.health import ProbedFlask, health
 from authapp.web.me import ME, Me
 from authapp.web.pages import pages
 from authapp.web.presented import Judge
@@ -171,7 +171,7 @@ class Auth:
 def create_app(config: Config) -> Flask:
     """The whole product: the extension, pages, API, forward-auth, health and the command line."""
     configure_logging()
-    app = Flask(__name__)
+    app = ProbedFlask(__name__)
     app.url_map.merge_slashes = False  # by a redirect to whatever host the request names
     # Flask answers OPTIONS with 200, and a proxy that forwards the method takes that for a yes
     app.config.update(
