@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from limits import parse_many
 
+from authapp.database_urls import read_database_url
 from authapp.errors import SettingError
 
 _DAY = 86_400
@@ -86,9 +87,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _postgres_url(value: str) -> str:
-    schemes = ("postgresql://", "postgres://", "postgresql+psycopg2://")
-    if not value.startswith(schemes) or not _has_sound_port(value):
-        raise ValueError("set it to postgresql://user:password@host/database")
+    read_database_url(value)
     return value
 
 
@@ -112,6 +111,12 @@ _TLS_OPTIONS = {
 
 
 def _redis_url(value: str) -> str:
+    authority = re.match(r"[a-z+]*://[^/?#]*", value)
+    if authority and set("@#") & set(value[authority.end() :]):  # a password that ended early
+        raise ValueError(
+            "write @ : / ? # [ ] in user and password percent-encoded, as %40 for @; "
+            "for example redis://user:password@host:port/0"
+        )
     if value.startswith(("redis://", "rediss://")) and _has_sound_port(value):
         return value
     if value.startswith("unix://"):

@@ -4,14 +4,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 import psycopg2
-from psycopg2 import extensions
-from sqlalchemy import create_engine, event, text
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy import event, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -20,12 +18,12 @@ from sqlalchemy.pool import QueuePool
 from authapp import metrics
 from authapp.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
 from authapp.errors import StoreUnavailable
+from authapp.postgres_connections import CONNECT_TIMEOUT, Connector, engine_of
 from authapp.resilience import Breaker, deadline, pause_before_retry, remaining
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT = 2  # seconds, as are the next
-PING_TIMEOUT = 0.5
+PING_TIMEOUT = 0.5  # seconds, as are the next
 POOL_TIMEOUT = 2.0
 STATEMENT_TIMEOUT = 2.5  # below PATIENCE: a server that lives says itself that it gave up
 LOCK_TIMEOUT = 2.0
@@ -33,7 +31,7 @@ TRANSACTION_TIMEOUT = 10
 
 # SQLSTATEs by which a server says that not the statement is the trouble, but its own state: classes
 # connection, rollback, resources, operator, system, internal; a lock that was not to be had
-_SERVER_TROUBLE = ("08", "40", "53", "57", "58", "XX", "55P03")
+SERVER_TROUBLE = ("08", "40", "53", "57", "58", "XX", "55P03")
 _READ_ONLY = "25006"
 
 
@@ -63,41 +61,23 @@ class PostgresUnavailable(StoreUnavailable):
         self.committing = committing
 
 
-def driver_url(database_url: str) -> URL:
-    """The URL with the driver we ship, whichever dialect name it was written with."""
-    return make_url(database_url).set(drivername="postgresql+psycopg2")
-
-
 def connect(database_url: str, pool_size: int) -> Engine:
     """An engine whose every wait is bounded, whether the server answers or not."""
-    options = (
-        f"-c statement_timeout={STATEMENT_TIMEOUT * 1000:.0f}"
-        f" -c lock_timeout={LOCK_TIMEOUT * 1000:.0f}"
-        f" -c idle_in_transaction_session_timeout={TRANSACTION_TIMEOUT}s -c timezone=UTC"
-    )
-    engine = create_engine(
-        driver_url(database_url),
+    limits = {
+        "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
+        "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
+        "idle_in_transaction_session_timeout": f"{TRANSACTION_TIMEOUT}s",
+    }
+    open_connection = Connector(database_url, "authapp", limits, BoundedConnection)
+    connecting = Connecting(pool_size)
+    engine = engine_of(
+        lambda: connecting.within(remaining(CONNECT_TIMEOUT), open_connection),
         poolclass=_Pool,
         pool_size=pool_size,
         max_overflow=0,
         hide_parameters=True,  # errors end up in logs
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
-        connect_args={
-            "connection_factory": BoundedConnection,
-            "application_name": "authapp",
-            "options": options,
-            "connect_timeout": CONNECT_TIMEOUT,  # for each address, then libpq tries the next
-        },
     )
-    connecting = Connecting(pool_size)
-
-    def connect_in_time(
-        _dialect: object, _record: object, arguments: list[Any], parameters: dict[str, Any]
-    ) -> extensions.connection:
-        make = partial(psycopg2.connect, *arguments, **parameters)
-        return connecting.within(remaining(CONNECT_TIMEOUT), make)
-
-    event.listen(engine, "do_connect", connect_in_time)
     event.listen(engine, "connect", _note_fresh)
     event.listen(engine, "checkout", _ping)
     return engine
@@ -253,7 +233,7 @@ def _trouble(error: DBAPIError) -> Trouble | None:
         return Trouble.LOST
     if code == _READ_ONLY:
         return Trouble.READ_ONLY
-    if code.startswith(_SERVER_TROUBLE):
+    if code.startswith(SERVER_TROUBLE):
         return Trouble.REFUSED
     if not code and isinstance(error, (OperationalError, InterfaceError)):
         return Trouble.NO_CONNECTION

@@ -21,6 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
+from authapp.errors import SettingError
 from authapp.resilience import pause_before_retry
 
 # what a client raises when it could not be answered; the cluster's is no RedisError
@@ -40,12 +41,27 @@ def redis_client(url: str, retries: int, timeout: float = TIMEOUT) -> "redis.Red
             rediss+cluster://….
         retries: 0 for commands that must not be repeated, as locks and counts.
         timeout: seconds, to connect and to answer.
+    Raises:
+        SettingError: the URL has a parameter or a database that the library does not know.
     """
+    try:
+        return _client(url, retries, timeout)
+    except (TypeError, ValueError, RedisError):
+        raise SettingError(
+            "REDIS_URL: a parameter after its ?, or its database, is none that redis-py knows: "
+            "correct it or take it out"
+        ) from None
+
+
+def _client(url: str, retries: int, timeout: float) -> "redis.Redis":
     waits: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), retries)
     if not url.startswith(("redis+", "rediss+")):
         kind = _Server if retries else redis.Redis
-        return kind.from_url(url, client_name="authapp", retry=retry, **waits)
+        client = kind.from_url(url, client_name="authapp", retry=retry, **waits)
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # it opens nothing, and knows all options
+        return client
     account, hosts, path = _parts(url)
     reach = waits | tls_options(url)
     if "+sentinel://" in url:

@@ -1,20 +1,24 @@
 """The database's schema: upgrade, downgrade, and whether it is current."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from alembic.util import CommandError
+from psycopg2 import errorcodes
+from sqlalchemy import text
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from authapp.database import CONNECT_TIMEOUT, driver_url
+from authapp.database import SERVER_TROUBLE
 from authapp.errors import SettingError
+from authapp.postgres_connections import WITHOUT_LIMITS, Connector, engine_of
 
 _LOCK = 0x61757468  # any number that all instances share
 
@@ -23,10 +27,9 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     """Brings the schema to `revision`. Two at once wait for each other.
 
     Raises:
-        SettingError: the database can't be reached; one line that names the remedy.
+        SettingError: the database can't be reached or used; one line that names the remedy.
     """
-    with _connection(database_url) as connection, _alone(connection):
-        command.upgrade(_alembic(connection), revision)
+    _run(database_url, command.upgrade, revision)
 
 
 def downgrade(database_url: str, revision: str) -> None:
@@ -35,8 +38,7 @@ def downgrade(database_url: str, revision: str) -> None:
     Raises:
         SettingError: as `upgrade`.
     """
-    with _connection(database_url) as connection, _alone(connection):
-        command.downgrade(_alembic(connection), revision)
+    _run(database_url, command.downgrade, revision)
 
 
 def require_current(database_url: str) -> None:
@@ -46,18 +48,75 @@ def require_current(database_url: str) -> None:
         SettingError: it is not, or the database can't be reached; one line that names the remedy.
     """
     with _connection(database_url) as connection:
-        found, wanted = revisions(connection)
-    if found != wanted:
-        raise SettingError(
-            f"the database is at migration {found or 'none'}, this version needs {wanted}: "
-            "run `flask --app wsgi db upgrade`"
+        found = examine(connection)
+    if not found.is_current:
+        raise SettingError(f"the database is {found.told}: {found.remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """At which migration a database is, for people.
+
+    Attributes:
+        remedy: what to do; empty where nothing is.
+        is_newer: it is at a migration that this version does not have.
+    """
+
+    told: str
+    remedy: str = ""
+    is_newer: bool = False
+
+    @property
+    def is_current(self) -> bool:
+        return not self.remedy
+
+
+def examine(connection: Connection) -> SchemaState:
+    """Whether the database is at the migration that this version needs."""
+    found, script = _revisions_of(connection), _scripts()
+    wanted = script.get_current_head()
+    if found == (wanted,):
+        return SchemaState(f"at migration {wanted}")
+    if unknown := [revision for revision in found if not _is_known(script, revision)]:
+        return SchemaState(
+            f"at migration {', '.join(unknown)}, which this version of authapp does not know",
+            "install the version that made it, which is newer; or go back by that version's "
+            f"`flask --app wsgi db downgrade {wanted}`, or by a backup",
+            is_newer=True,
         )
+    told = f"at migration {', '.join(found) or 'none'}, this version needs {wanted}"
+    return SchemaState(told, "run `flask --app wsgi db upgrade`")
 
 
-def revisions(connection: Connection) -> tuple[str | None, str | None]:
-    """The migration the database is at, None before the first; and the one this version needs."""
-    found = MigrationContext.configure(connection).get_current_revision()
-    return found, ScriptDirectory(str(files("authapp") / "migrations")).get_current_head()
+def _run(database_url: str, migrate: Callable[[AlembicConfig, str], None], revision: str) -> None:
+    with _connection(database_url) as connection, _alone(connection):
+        found = examine(connection)
+        connection.commit()
+        if found.is_newer:
+            raise SettingError(f"the database is {found.told}: {found.remedy}")
+        try:
+            migrate(_alembic(connection), revision)
+        except CommandError as error:
+            known = ", ".join(script.revision for script in _scripts().walk_revisions())
+            why = str(error).splitlines()[0]
+            raise SettingError(
+                f"the database can't be brought to {revision} ({why}); there are {known} and base"
+            ) from None
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(files("authapp") / "migrations"))
+
+
+def _revisions_of(connection: Connection) -> tuple[str, ...]:
+    return MigrationContext.configure(connection).get_current_heads()
+
+
+def _is_known(script: ScriptDirectory, revision: str) -> bool:
+    try:
+        return script.get_revision(revision) is not None
+    except CommandError:
+        return False
 
 
 def _alembic(connection: Connection) -> AlembicConfig:
@@ -69,20 +128,36 @@ def _alembic(connection: Connection) -> AlembicConfig:
 
 @contextmanager
 def _connection(database_url: str) -> Iterator[Connection]:
-    engine = create_engine(
-        driver_url(database_url),
-        poolclass=NullPool,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT},
-    )
+    connector = Connector(database_url, "authapp migrations", WITHOUT_LIMITS)
     try:
-        with engine.connect() as connection:
+        with engine_of(connector, poolclass=NullPool).connect() as connection:
             yield connection
-    except OperationalError as error:
-        why = str(error.orig).strip().splitlines()
-        raise SettingError(
-            f"DATABASE_URL: the database can't be reached ({why[0] if why else 'no answer'}); "
-            "start it, or correct the address"
-        ) from None
+    except DBAPIError as error:
+        if (remedy := _remedy(error)) is None:  # a defect of ours: its traceback is needed
+            raise
+        raise SettingError(f"DATABASE_URL: {remedy}") from None
+
+
+def _remedy(error: DBAPIError) -> str | None:
+    """One line for the operator; None where the error is a defect of ours."""
+    lines = str(error.orig).strip().splitlines()
+    why = lines[0] if lines else "no answer"
+    code = getattr(error.orig, "pgcode", None) or ""
+    if code == errorcodes.INSUFFICIENT_PRIVILEGE:
+        return (
+            f"a right is missing ({why}); have the account own its database, or run "
+            "GRANT CREATE ON SCHEMA public TO it"
+        )
+    if code == errorcodes.READ_ONLY_SQL_TRANSACTION:
+        return (
+            f"the database only reads ({why}); point it at the primary "
+            "(target_session_attrs=read-write finds it), or reset default_transaction_read_only"
+        )
+    if code.startswith(SERVER_TROUBLE):
+        return f"the database can't do it now ({why}); try again when it can"
+    if not code and isinstance(error, OperationalError):
+        return f"the database can't be reached ({why}); start it, or correct the address"
+    return None
 
 
 @contextmanager

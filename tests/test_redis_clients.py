@@ -13,6 +13,7 @@ from redis.connection import AbstractConnection
 from redis.sentinel import MasterNotFoundError
 
 from authapp import embedded
+from authapp.errors import SettingError
 from authapp.redis_clients import (
     REDIS_ERRORS,
     TIMEOUT,
@@ -249,3 +250,23 @@ def test_what_must_not_be_repeated_is_not(valkey: embedded.Valkey) -> None:
             with pytest.raises(redis.TimeoutError):
                 client.incr("key")
         assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hush@h/0?pool_size=5",
+        "redis://:hush@h/0?db=x",
+        "redis://:hush@h?socket_timeout=soon",
+        "unix:///hush?foo=1",
+        "rediss://:hush@h?ssl_cert_reqs=bogus",
+        "redis+sentinel://:hush@h:1/main/x",
+    ],
+)
+def test_a_parameter_that_the_library_does_not_know_is_refused_in_one_line(url: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        redis_client(url, retries=0)
+    message = str(caught.value)
+    assert message.startswith("REDIS_URL: a parameter after its ?")
+    assert "hush" not in message
+    assert "\n" not in message

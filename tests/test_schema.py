@@ -154,3 +154,63 @@ def test_an_unreachable_database_is_named_with_the_remedy(
     assert message.endswith("start it, or correct the address")
     assert "hush" not in message
     assert "tests-only" not in message
+
+
+# -- a database that this version can't migrate ----------------------------------------------------
+
+
+def at_unknown_revision(url: str) -> None:
+    schema.upgrade(url)
+    with engine_of(url).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        schema.require_current,
+        schema.upgrade,
+        lambda url: schema.downgrade(url, "0001"),
+        lambda url: schema.downgrade(url, "base"),
+    ],
+    ids=["start", "upgrade", "downgrade", "downgrade to base"],
+)
+def test_a_database_of_a_newer_version_is_refused_with_what_helps(
+    url: str, ask: Callable[[str], None]
+) -> None:
+    at_unknown_revision(url)
+    message = refusal(lambda: ask(url))
+    assert "at migration 9999, which this version of authapp does not know" in message
+    assert "install the version that made it" in message
+    assert f"db downgrade {ScriptDirectory.from_config(_alembic()).get_current_head()}" in message
+    assert "db upgrade" not in message
+
+
+@pytest.mark.parametrize("revision", ["9999", "nonsense", "-99", "0001:0003", "+1", "heads+1"])
+def test_a_revision_that_there_is_not_is_refused(url: str, revision: str) -> None:
+    schema.upgrade(url)
+    message = refusal(lambda: schema.downgrade(url, revision))
+    assert "0001" in message
+    schema.require_current(url)
+
+
+def test_an_account_without_the_right_to_create_is_told_so(
+    postgres: embedded.PostgreSQL, url: str
+) -> None:
+    name = make_url(url).database
+    with engine_of(postgres.url).begin() as connection:
+        connection.execute(text(f"CREATE ROLE of_{name} LOGIN PASSWORD 'hush'"))
+    place = make_url(url).set(username=f"of_{name}", password="hush")
+    message = refusal(lambda: schema.upgrade(place.render_as_string(hide_password=False)))
+    assert message.startswith("DATABASE_URL: a right is missing (permission denied for schema")
+    assert "GRANT CREATE ON SCHEMA" in message
+    assert "hush" not in message
+
+
+def test_a_database_that_only_reads_is_told_so(postgres: embedded.PostgreSQL, url: str) -> None:
+    with engine_of(postgres.url).connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(
+            text(f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = on")
+        )
+    message = refusal(lambda: schema.upgrade(url))
+    assert message.startswith("DATABASE_URL: the database only reads (")

@@ -4,17 +4,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from psycopg2 import errorcodes
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from authapp.config import Config
-from authapp.database import CONNECT_TIMEOUT, STATEMENT_TIMEOUT, driver_url
+from authapp.database import STATEMENT_TIMEOUT
+from authapp.database_urls import read_database_url
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State, reason
 from authapp.doctor.hosts import is_loopback
+from authapp.errors import SettingError
 from authapp.models import PendingFence
+from authapp.postgres_connections import WITHOUT_LIMITS, Connector, engine_of
 
 NEEDED = 11  # CREATE TRIGGER … EXECUTE FUNCTION
 MAINTAINED = 14  # older ones get no security fixes
@@ -26,16 +29,11 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
     Args:
         pool_size: connections that each worker may open.
     """
-    url = driver_url(config.DATABASE_URL)
-    engine = create_engine(
-        url,
+    limits = WITHOUT_LIMITS | {"statement_timeout": f"{STATEMENT_TIMEOUT}s"}
+    engine = engine_of(
+        Connector(config.DATABASE_URL, "authapp doctor", limits),
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",  # so that a question that fails leaves the next one alone
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT,
-            "application_name": "authapp doctor",
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT}s",
-        },
     )
     try:
         with engine.connect() as connection:
@@ -48,8 +46,12 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
                 yield _writes(connection)
                 yield _fences(connection)
             yield _room(connection, config.WEB_CONCURRENCY * pool_size)
+    except SettingError as error:
+        told, _, remedy = str(error).removeprefix("DATABASE_URL: ").partition("; ")
+        yield Finding("postgres", State.FAIL, told, remedy)
     except DBAPIError as error:
-        why = reason(error.orig or error, url.password)
+        password = read_database_url(config.DATABASE_URL).get("password")
+        why = reason(error.orig or error, password)
         remedy = "start it, or correct DATABASE_URL"
         yield Finding("postgres", State.FAIL, f"it can't be asked: {why}", remedy)
 
@@ -109,11 +111,9 @@ def _is_local(host: str) -> bool:
 def _migrations(connection: Connection) -> Finding:
     from authapp import schema  # noqa: PLC0415 — brings Alembic, which no worker needs
 
-    found, wanted = schema.revisions(connection)
-    if found == wanted:
-        return Finding("postgres schema", State.OK, f"at migration {found}")
-    told = f"at migration {found or 'none'}, this version needs {wanted}"
-    return Finding("postgres schema", State.FAIL, told, "run `flask --app wsgi db upgrade`")
+    found = schema.examine(connection)
+    state = State.OK if found.is_current else State.FAIL
+    return Finding("postgres schema", state, found.told, found.remedy)
 
 
 def _writes(connection: Connection) -> Finding:
@@ -130,7 +130,10 @@ def _writes(connection: Connection) -> Finding:
         why = reason(error.orig or error)
         code = getattr(error.orig, "pgcode", None)
         if code == errorcodes.READ_ONLY_SQL_TRANSACTION:
-            remedy = "point DATABASE_URL at the primary (target_session_attrs=read-write finds it)"
+            remedy = (
+                "point DATABASE_URL at the primary (target_session_attrs=read-write finds it), or "
+                "reset default_transaction_read_only"
+            )
             return Finding(check, State.FAIL, f"it only reads: {why}", remedy)
         if code == errorcodes.INSUFFICIENT_PRIVILEGE:
             remedy = "grant it to the account in DATABASE_URL"
