@@ -1,12 +1,14 @@
 """Audit events: who did what to which account, from where. Part of the transaction they tell of."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Any, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from authapp.database import Database
@@ -123,28 +125,109 @@ class Page:
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events are asked for: those that meet all that is given.
+
+    Attributes:
+        user_ids: about any of these people.
+        email: attempts on this email, in canonical form, which nobody has.
+        address: from this address, as events spell it.
+        since: at this time or later.
+    """
+
+    user_ids: Collection[UUID] | None = None
+    email: str = ""
+    event: str = ""
+    address: str = ""
+    since: datetime | None = None
+
+
+EVERYTHING = Filter()
+
+
+def read_filter(event: str, address: str, since: str, now: datetime) -> Filter:
+    """The filter that a person wrote; what is empty is not asked for.
+
+    Raises:
+        InvalidField: all that can't be read, by field, and what to write instead.
+    """
+    errors: dict[str, str] = {}
+    if event and event not in EVENTS:
+        errors["event"] = f"use one of {', '.join(EVENTS)}"
+    try:
+        address = _read_address(address)
+    except ValueError:
+        errors["address"] = "write one IP address, like 192.0.2.7 or 2001:db8::7"
+    at = None
+    try:
+        at = _read_since(since, now)
+    except (ValueError, OverflowError):
+        errors["since"] = "write a time in UTC, like 2026-11-27 10:30, or how long ago: 15m, 2h, 7d"
+    if errors:
+        raise InvalidField(errors)
+    return Filter(event=event, address=address, since=at)
+
+
+def _read_address(text: str) -> str:
+    if not text:
+        return ""
+    address = ip_address(text)
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+_AGO = re.compile(r"([0-9]{1,6}) ?([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
+
+
+def _read_since(text: str, now: datetime) -> datetime | None:
+    if not text:
+        return None
+    if ago := _AGO.fullmatch(text):
+        return now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+    at = datetime.fromisoformat(text)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
 class AuditLog:
     """Reads the events."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, email_hashes: EmailHashes, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
+        self._email_hashes = email_hashes
+        self._clock = clock
+
+    def filter(self, event: str = "", address: str = "", since: str = "") -> Filter:
+        """As `read_filter`, now."""
+        return read_filter(event, address, since, self._clock())
+
+    def people(self, part: str, limit: int, *, by_email: bool) -> list[Person]:
+        """People with this part in their name, in any case.
+
+        Args:
+            by_email: also those with this part in their email.
+        """
+        matches = [User.name.icontains(part, autoescape=True)]
+        if by_email:
+            matches.append(User.email.icontains(part, autoescape=True))
+        query = select(User.id, User.email, User.name).where(or_(*matches)).limit(limit)
+        with self._database.transaction() as db:
+            return [Person(*row) for row in db.execute(query)]
 
     def page(
         self,
         cursor: str | None = None,
         limit: int = 50,
-        *,
-        user_id: UUID | None = None,
-        event: str | None = None,
+        which: Filter = EVERYTHING,
     ) -> Page:
         """Events, newest first.
 
         Args:
             cursor: `next_cursor` of the part before.
-            user_id: only those about this person.
-            event: only those of this kind.
         Raises:
-            InvalidField: `cursor` is not one we gave, or there is no such kind.
+            InvalidField: `cursor` is not one we gave.
             StoreUnavailable
         """
         user, actor = aliased(User), aliased(User)
@@ -157,16 +240,27 @@ class AuditLog:
         )
         if cursor:
             query = query.where(AuditEvent.id < _read_cursor(cursor))
-        if user_id is not None:
-            query = query.where(AuditEvent.user_id == user_id)
-        if event:
-            if event not in EVENTS:
-                raise InvalidField({"event": f"use one of {', '.join(EVENTS)}"})
-            query = query.where(AuditEvent.event == event)
+        if which.user_ids is not None:
+            query = query.where(_any_of(AuditEvent.user_id, which.user_ids))
+        if which.email:
+            found = AuditEvent.details["email_hash"].astext
+            query = query.where(_any_of(found, self._email_hashes.all(which.email)))
+        if which.event:
+            query = query.where(AuditEvent.event == which.event)
+        if which.address:
+            query = query.where(AuditEvent.address == which.address)
+        if which.since is not None:
+            query = query.where(AuditEvent.at >= which.since)
         with self._database.transaction() as db:
             rows = db.execute(query).all()
         entries = [_entry(row[0], _person(*row[1:4]), _person(*row[4:])) for row in rows[:limit]]
         return Page(entries, str(rows[limit - 1][0].id) if len(rows) > limit else None)
+
+
+def _any_of(column: Any, values: Collection[object]) -> ColumnElement[bool]:
+    """That a column has any of these values. For one an index tells the order, too."""
+    one: ColumnElement[bool] = column == next(iter(values), None)
+    return one if len(values) == 1 else column.in_(values)
 
 
 def _person(user_id: UUID | None, email: str, name: str) -> Person | None:

@@ -4,6 +4,7 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import click
 import msgspec
 from flask import Flask
 
-from authapp.audit import Entry
+from authapp.audit import EVENTS, Entry
 from authapp.devices import device_name
 from authapp.doctor.findings import Finding, State
 from authapp.emails import parse_email
@@ -196,12 +197,40 @@ def _audit_commands(services: Services) -> click.Group:
         """What happened to accounts."""
 
     @group.command("list")
-    @click.option("--user", "email", help="Only what happened to EMAIL.", metavar="EMAIL")
+    @click.option(
+        "--user",
+        "email",
+        metavar="EMAIL",
+        help="Only what happened to EMAIL; if nobody has it, attempts to log in with it.",
+    )
+    @click.option("--event", type=click.Choice(EVENTS), metavar="EVENT", help="Like login.failed.")
+    @click.option("--address", metavar="ADDRESS", help="Only from this IP address.")
+    @click.option("--since", metavar="TIME", help="2026-11-27T10:30 (UTC), or ago: 15m, 2h, 7d.")
     @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-    def list_(email: str | None, limit: int) -> None:
+    @click.option("--json", "as_json", is_flag=True, help="A JSON array, for programs.")
+    def list_(
+        email: str | None,
+        event: str | None,
+        address: str | None,
+        since: str | None,
+        limit: int,
+        as_json: bool,
+    ) -> None:
         """Show events, newest first: when, what, to whom, by whom, from where, and more."""
-        user_id = _existing(services, email).id if email else None
-        for entry in services.audit.page(limit=limit, user_id=user_id).entries:
+        which = services.audit.filter(event or "", address or "", since or "")
+        if email:
+            canonical = parse_email(email).canonical
+            user = services.users.find(canonical)
+            if user is None:
+                click.echo(f"Nobody has {email}; these are attempts to log in with it.", err=True)
+                which = replace(which, email=canonical)
+            else:
+                which = replace(which, user_ids=[user.id])
+        entries = services.audit.page(limit=limit, which=which).entries
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(entries)))
+            return
+        for entry in entries:
             click.echo(_event_line(entry))
 
     return group

@@ -144,10 +144,19 @@ class AuditEvent(Base):
     address: Mapped[str] = mapped_column(server_default="")
     details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
 
-    # read backwards, of all, of one user, of one event
+    # read backwards: all, or those of one user, event, address, or email that nobody has
     __table_args__ = (
         Index("ix_audit_events_user_id_id", "user_id", "id"),
         Index("ix_audit_events_event_id", "event", "id"),
+        Index(
+            "ix_audit_events_address_id", "address", "id", postgresql_where=text("address <> ''")
+        ),
+        Index(
+            "ix_audit_events_email_hash_id",
+            text("(details ->> 'email_hash')"),
+            "id",
+            postgresql_where=text("(details ->> 'email_hash') IS NOT NULL"),
+        ),
     )
 
 

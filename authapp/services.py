@@ -184,7 +184,8 @@ def build_services(
     hasher = PasswordHasher(
         config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS, HashingSlots(LOGINS_AT_ONCE)
     )
-    refused_attempts = RefusedAttempts(database, EmailHashes(config.SECRET_KEY), clock)
+    email_hashes = EmailHashes(config.SECRET_KEY)
+    refused_attempts = RefusedAttempts(database, email_hashes, clock)
     return Services(
         database=database,
         cache=cache,
@@ -207,7 +208,7 @@ def build_services(
             sessions, changes, Locks(redis_client(config.REDIS_URL, retries=0))
         ),
         changes=changes,
-        audit=AuditLog(database),
+        audit=AuditLog(database, email_hashes, clock),
         refused_attempts=refused_attempts,
         background=background,
         revalidate_seconds=config.REVALIDATE_SECONDS,

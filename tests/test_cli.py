@@ -1,5 +1,6 @@
 """`flask --app wsgi …`: what operators do, and the one line they get when it can't be done."""
 
+import json
 import os
 import re
 import subprocess
@@ -319,29 +320,73 @@ def test_a_session_id_that_is_none(app: Flask) -> None:
 # -- audit -----------------------------------------------------------------------------------------
 
 
-def test_events_are_listed_newest_first(app: Flask) -> None:
+@pytest.fixture
+def some_events(app: Flask) -> list[str]:
+    """The lines of some events, newest first."""
     done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
     done(app, "users", "create", "bob@example.org")
     log_in(browser(app), EMAIL, PASSWORD)
-    log_in(browser(app), EMAIL, OTHER_PASSWORD)
-    services_of(app).background.drain()
-    lines = done(app, "audit", "list").splitlines()
-    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  ", line) for line in lines)
-    assert [line[22:] for line in lines] == [
-        f"login.failed  {EMAIL}  by -  from 127.0.0.1  {{}}",
+    attempts = services_of(app).refused_attempts
+    elsewhere = browser(app)
+    elsewhere.environ_base["REMOTE_ADDR"] = "2001:db8::7"
+    for email in (EMAIL, "nobody@example.org"):
+        log_in(elsewhere, email, OTHER_PASSWORD)
+        attempts.flush()
+    return done(app, "audit", "list").splitlines()
+
+
+def test_events_are_listed_newest_first(app: Flask, some_events: list[str]) -> None:
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  ", line) for line in some_events)
+    assert re.fullmatch(
+        r'login.failed  -  by -  from 2001:db8::7  {"email_hash":"[0-9a-f]{16}"}',
+        some_events[0][22:],
+    )
+    assert [line[22:] for line in some_events[1:]] == [
+        f"login.failed  {EMAIL}  by -  from 2001:db8::7  {{}}",
         f'session.begun  {EMAIL}  by {EMAIL}  from 127.0.0.1  {{"kind":"browser"}}',
         'user.created  bob@example.org  by -  from -  {"roles":["user"]}',
         f'user.created  {EMAIL}  by -  from -  {{"roles":["user"]}}',
     ]
-    assert done(app, "audit", "list", "--limit", "1").splitlines() == lines[:1]
-    of_bob = done(app, "audit", "list", "--user", "BOB@example.org")
-    assert of_bob.splitlines() == [lines[2]]
 
 
-def test_events_of_nobody(app: Flask) -> None:
+FILTERS: dict[tuple[str, ...], list[int]] = {
+    ("--limit", "1"): [0],
+    ("--user", "BOB@example.org"): [3],
+    ("--user", "Nobody@example.org"): [0],
+    ("--event", "login.failed"): [0, 1],
+    ("--address", "2001:DB8:0::7"): [0, 1],
+    ("--address", "192.0.2.1"): [],
+    ("--since", "1h"): [0, 1, 2, 3, 4],
+    ("--since", "2999-01-01"): [],
+    ("--user", EMAIL, "--event", "login.failed", "--since", "1d"): [1],
+}
+
+
+@pytest.mark.parametrize("options", FILTERS, ids=" ".join)
+def test_events_are_chosen(app: Flask, some_events: list[str], options: tuple[str, ...]) -> None:
+    result = run(app, "audit", "list", *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [some_events[number] for number in FILTERS[options]]
+
+
+def test_events_for_programs(app: Flask, some_events: list[str]) -> None:
+    listed = json.loads(done(app, "audit", "list", "--json"))
+    assert len(listed) == len(some_events)
+    assert set(listed[0]) == {"at", "event", "user", "actor", "address", "details"}
+    assert listed[0]["user"] is None
+    assert set(listed[0]["details"]) == {"email_hash"}
+    assert listed[2]["user"] == listed[2]["actor"]
+    assert set(listed[2]["user"]) == {"id", "email", "name"}
+    assert json.loads(done(app, "audit", "list", "--json", "--since", "2999-01-01")) == []
+
+
+def test_events_that_are_asked_for_wrongly(app: Flask) -> None:
     assert done(app, "audit", "list") == ""
-    assert "there is no user" in refused(app, "audit", "list", "--user", "nobody@example.org")
     assert run(app, "audit", "list", "--limit", "0").exit_code == 2
+    assert run(app, "audit", "list", "--event", "login.fialed").exit_code == 2
+    assert "like 192.0.2.7" in refused(app, "audit", "list", "--address", "192.0.2")
+    assert "15m, 2h, 7d" in refused(app, "audit", "list", "--since", "yesterday")
+    assert "Nobody has x@example.org" in run(app, "audit", "list", "--user", "x@example.org").stderr
 
 
 def test_an_address_that_is_made_up_does_nothing_to_a_terminal(app: Flask) -> None:

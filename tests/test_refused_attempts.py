@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from authapp import refused_attempts, together
-from authapp.audit import Entry
+from authapp.audit import Entry, Filter
 from authapp.errors import StoreUnavailable
 from authapp.refused_attempts import FOLD_SECONDS, MAX_FOLDS, ROWS_A_MINUTE, RefusedAttempts
 from authapp.services import Services
@@ -56,8 +56,8 @@ def warned(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     return found
 
 
-def written(services: Services, event: str | None = None) -> list[Entry]:
-    return services.audit.page(limit=5_000, event=event).entries
+def written(services: Services, event: str = "") -> list[Entry]:
+    return services.audit.page(limit=5_000, which=Filter(event=event)).entries
 
 
 def count(found: list[Entry]) -> int:

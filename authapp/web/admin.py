@@ -8,8 +8,10 @@ from werkzeug import Response
 
 from authapp.errors import InvalidField, LastAdmin, OwnAccount, UnknownUser
 from authapp.identity import Identity, Permission
+from authapp.web.audit_question import events_asked_for
 from authapp.web.effects import are_pending
 from authapp.web.error_handlers import problem_of
+from authapp.web.forms import AuditForm, show_errors
 from authapp.web.guards import (
     client,
     current_user,
@@ -85,27 +87,23 @@ def end_sessions(user_id: UUID) -> ResponseReturnValue:
 @admin.get("/audit")
 @permission_required(Permission.AUDIT_READ)
 def audit() -> ResponseReturnValue:
-    event, about = request.args.get("event"), _user_asked_for()
-    page = services().audit.page(request.args.get("cursor"), user_id=about, event=event)
+    form = AuditForm()
+    try:
+        which, about = events_asked_for(form)
+        page = services().audit.page(request.args.get("cursor"), which=which)
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("admin/audit.html", form=form, entries=[], events=HAPPENED), 400
+    asked = {name: value for name, value in form.data.items() if value}
     return render_template(
         "admin/audit.html",
+        form=form,
+        asked=asked,
+        about=about,
         entries=page.entries,
         next_cursor=page.next_cursor,
         events=HAPPENED,
-        event=event,
-        user_id=about,
-        about=services().users.get(about) if about else None,
     )
-
-
-def _user_asked_for() -> UUID | None:
-    asked = request.args.get("user", "").strip()
-    try:
-        return UUID(asked) if asked else None
-    except ValueError:
-        raise InvalidField(
-            {"user": "use the id of a user, as in the address of their page"}
-        ) from None
 
 
 def _existing(user_id: UUID) -> Identity:

@@ -95,6 +95,22 @@ class PasswordForm(PageForm):
     )
 
 
+class AuditForm(PageForm):
+    """Which events of the audit log to show. It is sent by GET."""
+
+    user = StringField(
+        "Person", description="An email, part of a name, or an id.", filters=[_strip]
+    )
+    event = StringField("What happened")
+    address = StringField("Address", description="Like 192.0.2.7.", filters=[_strip])
+    since = StringField(
+        "Since", description="Like 2026-11-27 10:30 (UTC); or 15m, 2h, 7d ago.", filters=[_strip]
+    )
+
+    def __init__(self) -> None:
+        super(PageForm, self).__init__(formdata=request.args)
+
+
 def show_errors(form: Form, errors: Mapping[str, str]) -> None:
     """Put each reason beside its field, and above the form if no visible field has that name."""
     for name, told in errors.items():

@@ -1,12 +1,14 @@
 """`/admin/audit`: what happened to whom, by whom, from where; and that all acts get there."""
 
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from authapp.audit import EVENTS
+from authapp.web import audit_question
 from authapp.web.messages import HAPPENED
 
 from .conftest import MakeApp
@@ -203,11 +205,79 @@ def test_the_next_page_keeps_what_was_asked_for(
     assert counts == [50, 50, 20]
 
 
-@pytest.mark.parametrize("query", ["user=x", "event=x", "cursor=x", "user=%00", "cursor=-1"])
-def test_a_question_that_is_none(admin: FlaskClient, query: str) -> None:
-    answer = admin.get(f"/admin/audit?{query}")
+TYPOS = {
+    "user=nemo": "Nobody matches; write an email",
+    "user=%00": "Nobody matches",
+    "event=x": "Use one of user.created",
+    "cursor=x": "Leave it out to start from the newest",
+    "cursor=-1": "Leave it out",
+    "address=192.0.2": "Write one IP address, like 192.0.2.7",
+    "since=yesterday": "Write a time in UTC, like 2026-11-27 10:30",
+}
+
+
+@pytest.mark.parametrize("query", TYPOS)
+def test_a_typo_is_answered_with_the_form_and_what_to_write(admin: FlaskClient, query: str) -> None:
+    answer = admin.get(f"/admin/audit?{query}&address=192.0.2.9")
     assert answer.status_code == 400
-    assert "Error 400" in Page(answer).text
+    page = Page(answer)
+    assert "Error 400" not in page.text
+    assert TYPOS[query] in page.text
+    name, _, value = query.partition("=")
+    if name not in {"cursor", "event"} and value != "%00":
+        assert page.by_id(name)["value"] == unquote(value).strip()
+        assert page.by_id(name)["aria-invalid"] == "true"
+    if name != "address":
+        assert page.by_id("address")["value"] == "192.0.2.9", "the rest is kept"
+    assert "There are no such events" not in page.text
+
+
+def test_all_typos_are_told_at_once(admin: FlaskClient) -> None:
+    page = Page(admin.get("/admin/audit?user=nemo&address=x&since=x&event=x"))
+    for name in ("user", "address", "since", "event"):
+        assert page.by_id(f"{name}-error")
+
+
+@pytest.fixture
+def tried(app: Flask, person: str) -> None:
+    """Somebody tried passwords, for Ada and for an email that nobody has."""
+    elsewhere = browser(app)
+    elsewhere.environ_base["REMOTE_ADDR"] = HERE
+    for email in (EMAIL, "nobody@example.org"):
+        log_in(elsewhere, email, "not the password")
+    services_of(app).refused_attempts.flush()
+
+
+QUESTIONS = {
+    "user=ada.lovelace@example.org": 2,
+    "user=ADA.Lovelace@Example.org": 2,
+    "user=nobody@example.org": 1,
+    "user=ada": 2,
+    "user=lovelace": 2,
+    "user=o": 4,  # in both emails, and in Root's name
+    "address=192.0.2.1": 2,
+    "address=::ffff:192.0.2.1": 2,
+    "since=1h": 5,
+    "since=2999-01-01": 0,
+    "user=ada&event=login.failed&address=192.0.2.1&since=1d": 1,
+}
+
+
+@pytest.mark.parametrize("query", QUESTIONS)
+def test_events_are_found(admin: FlaskClient, tried: None, query: str) -> None:
+    answer = admin.get(f"/admin/audit?{query}")
+    assert answer.status_code == 200
+    page = Page(answer)
+    assert (rows(page) if QUESTIONS[query] else -1) == (QUESTIONS[query] or -1)
+
+
+def test_too_many_people_are_no_answer(
+    admin: FlaskClient, tried: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_question, "MAX_PEOPLE", 1)
+    answer = admin.get("/admin/audit?user=example.org")
+    assert answer.status_code == 400
+    assert "More than 1 people match; write more of the name." in Page(answer).text
 
 
 def test_nothing_that_is_there(admin: FlaskClient) -> None:
@@ -233,10 +303,16 @@ def test_who_may_read_the_log_alone_sees_names_without_links(
         "INSERT INTO roles (id, name, permissions) VALUES (99, 'auditor', ARRAY['audit:read'])"
     )
     try:
-        sign_up(app, "looks@example.org", roles=["auditor"])
+        sign_up(app, "looks@example.org", name="Eve", roles=["auditor"])
         looks = signed_in_as(app, "looks@example.org")
+        sign_up(app, "nameless@example.org", name="")
         page = Page(looks.get("/admin/audit"))
         assert "Ada" in page.text
+        assert "nameless" not in page.text
+        assert rows(Page(looks.get("/admin/audit?user=ada"))) == 1
+        for part in (EMAIL, "lovelace", "nameless", "nobody@example.org", "e@"):
+            answer = looks.get(f"/admin/audit?user={part}")
+            assert answer.status_code == 400, "no emails can be found out by searching"
         links = [a["href"] for a in page.all("a")]
         assert not [link for link in links if link.startswith("/admin/users")]
         assert "/admin/audit" in links, "in the menu"
