@@ -20,6 +20,7 @@ from granian.server.mp import MPServer
 import metrics_folder
 import serving
 from authapp import child_processes, together
+from authapp.config import Config
 from authapp.observability import logging_config
 from authapp.services import REQUEST_THREADS
 from authapp.web.granian_layer import GranianLayer
@@ -74,8 +75,8 @@ class Server(MPServer):
 def main(arguments: list[str]) -> None:
     given = _parse(arguments)
     config = serving.read_settings()
+    listener = _listen(given.bind, config)
     serving.require_current_schema(config)
-    listener = _listen(given.bind, config.HOST, config.PORT)
     server = Server(
         given.application,
         listener,
@@ -117,7 +118,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _listen(bind: str | None, host: str, port: int) -> socket.socket:
+def _listen(bind: str | None, config: Config) -> socket.socket:
     if bind is not None:
         number = bind.removeprefix("fd://")
         if number == bind or not number.isdecimal():
@@ -126,11 +127,7 @@ def _listen(bind: str | None, host: str, port: int) -> socket.socket:
         if listener.family not in {socket.AF_INET, socket.AF_INET6}:
             sys.exit(f"authapp: --bind is {bind}, which is no TCP socket; granian takes no other")
     else:
-        try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            listener = socket.create_server(address[:2], family=family, backlog=serving.BACKLOG)
-        except OSError as error:
-            sys.exit(f"authapp: HOST {host}, PORT {port}: {error.strerror}; set another")
+        listener = serving.listener(*serving.address(config))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.set_inheritable(True)
     return listener

@@ -3,9 +3,13 @@
 Refuses to start, in one line, on a wrong setting or a database that is not migrated.
 """
 
+import os
+import sys
 from typing import Any
 
 from gunicorn import glogging
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
 
 import metrics_folder
 import serving  # before what imports prometheus-client
@@ -15,8 +19,8 @@ from authapp.services import REQUEST_THREADS
 _config = serving.read_settings()
 
 # where
-_host = f"[{_config.HOST}]" if ":" in _config.HOST else _config.HOST
-bind = f"{_host}:{_config.PORT}"
+_host, _port = serving.address(_config)
+bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 backlog = serving.BACKLOG
 
 # how many requests at once
@@ -61,9 +65,24 @@ class logger_class(glogging.Logger):  # type: ignore[misc]  # noqa: N801 - the s
 control_socket_disable = True  # nothing here uses it
 
 
-def on_starting(_server: object) -> None:
+def on_starting(server: Any) -> None:
     """Before anything listens."""
+    _require_threads(server.cfg)
+    # gunicorn tries for five seconds; and sockets that were handed over are there already
+    if server.cfg.settings["bind"].get() == [bind] and not {"LISTEN_FDS", "GUNICORN_FD"} & {
+        *os.environ
+    }:
+        serving.listener(_host, _port).close()
     serving.require_current_schema(_config)
+
+
+def _require_threads(config: Any) -> None:
+    """Refuses workers that can't cut a wait for Postgres: they run no threads beside it."""
+    if not issubclass(config.worker_class, (ThreadWorker, SyncWorker)):
+        sys.exit(
+            f"authapp: worker class {config.worker_class_str}: a frozen Postgres would stop all of "
+            "its requests; take gthread, the default"
+        )
 
 
 def post_fork(_server: object, _worker: object) -> None:

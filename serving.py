@@ -1,5 +1,6 @@
 """What every server of `wsgi:app` shares: the settings, the numbers, what is done at a start."""
 
+import socket
 import sys
 from typing import Any
 
@@ -25,6 +26,29 @@ def read_settings() -> Config:
         return Config.from_env()
     except SettingError as error:
         sys.exit(f"authapp: {error}")
+
+
+def address(config: Config) -> tuple[str, int]:
+    """Where to listen, as a numeric address; or the end of the process, as above."""
+    try:
+        found = socket.getaddrinfo(config.HOST, config.PORT, type=socket.SOCK_STREAM)[0][4]
+        host, _ = socket.getnameinfo(found, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+    except OSError as error:
+        sys.exit(f"authapp: HOST {config.HOST}: {error.strerror}; set it to one of this machine")
+    return host, config.PORT
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A socket that is bound and listens; or the end of the process, as above.
+
+    On `::` it takes IPv4, too, whatever the system's default is.
+    """
+    try:
+        family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(found, family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        sys.exit(f"authapp: HOST {host}, PORT {port}: {error.strerror}; set another")
 
 
 def require_current_schema(config: Config) -> None:

@@ -5,7 +5,8 @@ Read this file top to bottom to know how the product is put together:
 
     values          errors, config, identity, emails, passwords, hashing_slots, tokens,
                     access_tokens, sealing, copy_keys, devices, session_records, resilience,
-                    background, forks, metrics, log_lines, together, database_urls
+                    background, forks, processors, metrics, log_lines, together,
+                    database_urls
     stores          models, database, postgres_connections, bounded_connections, redis_clients,
                     versioned_cache, changes, users, roles, administrators, credentials,
                     session_rows, provisional_sessions, session_lookup, sessions, limits, locks,

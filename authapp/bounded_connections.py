@@ -8,6 +8,7 @@ longer use COPY on its own.
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from typing import Any
 import psycopg2
 from psycopg2 import extensions
 
+from authapp.errors import SettingError
 from authapp.forks import start_in_forks
 from authapp.resilience import remaining
 
@@ -28,6 +30,23 @@ PATIENCE = 3.0  # seconds; for one wait, unless a deadline comes first
 _TICK = 0.05  # seconds a wait may take too long
 _IDLE = 100  # ticks without a wait until the thread goes to sleep
 _KEPT = 10.0  # seconds that a connection which came too late waits for somebody
+
+
+def require_threads() -> None:
+    """
+    Raises:
+        SettingError: gevent or eventlet has put greenlets in the place of threads. psycopg2 lets
+            none of them run while it waits, so nothing would cut a wait that takes too long.
+    """
+    for library, module, question, name in (
+        ("gevent", "gevent.monkey", "is_module_patched", "threading"),
+        ("eventlet", "eventlet.patcher", "is_monkey_patched", "thread"),
+    ):
+        if module in sys.modules and getattr(sys.modules[module], question)(name):
+            raise SettingError(
+                f"{library} has replaced threads, without which a frozen Postgres stops all "
+                "requests: serve with threads, as `gunicorn -k gthread` does"
+            )
 
 
 class NoAnswer(psycopg2.OperationalError):

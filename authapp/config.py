@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -11,15 +12,33 @@ from limits import parse_many
 
 from authapp.database_urls import read_database_url
 from authapp.errors import SettingError
+from authapp.processors import usable_processors
 
 _DAY = 86_400
 _LABEL = r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_LONGEST = 100  # characters of a value that a message shows
 _HOST = re.compile(rf"(?:{_DOMAIN}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 
 
 def _text(value: str) -> str:
+    if not value.isprintable() or value[:1] in {'"', "'"}:
+        raise ValueError("set it without quotes, line ends and control characters")
     return value
+
+
+def _host(value: str) -> str:
+    """An address or a name to listen on, without the brackets that an IPv6 address may have."""
+    bracketed = re.fullmatch(r"\[(.*:.*)\]", value)
+    host = bracketed[1] if bracketed else value
+    try:
+        ip_address(host)
+    except ValueError:
+        if bracketed or not re.fullmatch(_DOMAIN, host):
+            raise ValueError(
+                "set it to an address like `127.0.0.1` or `::1`, or to a name; the port is PORT"
+            ) from None
+    return host
 
 
 def _switch(value: str) -> bool:
@@ -88,7 +107,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 def _postgres_url(value: str) -> str:
     read_database_url(value)
-    return value
+    return _text(value)
 
 
 def _has_sound_port(url: str) -> bool:
@@ -111,6 +130,7 @@ _TLS_OPTIONS = {
 
 
 def _redis_url(value: str) -> str:
+    _text(value)
     authority = re.match(r"[a-z+]*://[^/?#]*", value)
     if authority and set("@#") & set(value[authority.end() :]):  # a password that ended early
         raise ValueError(
@@ -142,7 +162,8 @@ def _redis_url(value: str) -> str:
 
 def _setting(parse: Callable[[str], Any], default: Any = MISSING, *, secret: bool = False) -> Any:
     """A setting: how its text is read, and its default. Without a default it must be given."""
-    return field(default=default, repr=not secret, metadata={"parse": parse})
+    metadata = {"parse": parse, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +205,9 @@ class Config:
     # where it is reached
     TRUSTED_PROXY_HOPS: int = _setting(_whole(0, 10), 0)
     ALLOWED_REDIRECT_HOSTS: tuple[str, ...] = _setting(_hosts, ())
-    HOST: str = _setting(_text, "127.0.0.1")
+    HOST: str = _setting(_host, "127.0.0.1")
     PORT: int = _setting(_whole(0, 65_535), 8_000)
-    WEB_CONCURRENCY: int = _setting(_whole(1, 512), os.cpu_count() or 1)
+    WEB_CONCURRENCY: int = _setting(_whole(1, 512), min(512, usable_processors()))
     DATA_DIR: str = _setting(_text, "var")
 
     def __post_init__(self) -> None:
@@ -199,7 +220,9 @@ class Config:
         if not name or not all(
             c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in name
         ):
-            raise SettingError("SESSION_COOKIE_NAME: use letters, digits, - and _ only")
+            raise SettingError(
+                f"SESSION_COOKIE_NAME: use letters, digits, - and _ only{_shown(name)}"
+            )
         if name.removeprefix("__Host-").removeprefix("__Secure-") == "DEVICE-TOKEN":
             raise SettingError("SESSION_COOKIE_NAME: use another, DEVICE-TOKEN is a cookie of ours")
         if name.startswith(("__Host-", "__Secure-")) and not self.SESSION_COOKIE_SECURE:
@@ -233,7 +256,8 @@ class Config:
             try:
                 found[setting.name] = setting.metadata["parse"](_as_text(value))
             except ValueError as error:
-                raise SettingError(f"{setting.name}: {error}") from None
+                given = _described(value) if setting.metadata["secret"] else _shown(value)
+                raise SettingError(f"{setting.name}: {error}{given}") from None
         return cls(**found)
 
 
@@ -246,6 +270,23 @@ def _as_text(value: Any) -> str:
         except UnicodeDecodeError:
             raise ValueError("give it as text, e.g. what secrets.token_urlsafe(48) makes") from None
     return str(value)
+
+
+def _shown(value: Any) -> str:
+    """Shows the value, with its quotes and line ends, and without the password of a URL."""
+    text = re.sub(r"//[^/\s]*@", "//***@", str(value))
+    return f" (it is {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'!r})"
+
+
+def _described(value: Any) -> str:
+    """Says how a secret was spelt that was refused, and shows nothing of it."""
+    if not isinstance(value, str):
+        return ""
+    if "\r" in value:
+        return " (it has a carriage return in it: the file it is from has line ends of Windows)"
+    if value.strip()[:1] in {'"', "'"}:
+        return " (it begins with a quote, which was read as a part of it)"
+    return ""
 
 
 def _missing(name: str) -> str:

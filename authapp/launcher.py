@@ -79,7 +79,10 @@ def _serve(running: ExitStack, environment: dict[str, str]) -> int:
     server = environment.get("SERVER") or "gunicorn"
     if server not in SERVERS:
         raise LaunchError(f"SERVER is {server!r}: set it to {' or '.join(SERVERS)}")
-    _check_address(environment.get("HOST") or "127.0.0.1", environment.get("PORT") or "8000")
+    host = environment.get("HOST") or "127.0.0.1"
+    if host.startswith("[") and host.endswith("]"):  # an IPv6 address as in a URL
+        host = host[1:-1]
+    _check_address(host, environment.get("PORT") or "8000")
     data_dir = Path(environment.get("DATA_DIR") or "var").absolute()
     own_database = not environment.get("DATABASE_URL")
     own_redis = not environment.get("REDIS_URL")

@@ -12,6 +12,7 @@ from authapp.access_tokens import AccessTokens
 from authapp.audit import AuditLog, EmailHashes
 from authapp.authentication import Authentication
 from authapp.background import Background
+from authapp.bounded_connections import require_threads
 from authapp.changes import Changes
 from authapp.config import Config
 from authapp.copy_keys import CredentialKeys
@@ -144,7 +145,11 @@ def build_services(
         limiter: gives the strategy that counts in Redis; None: nothing is limited.
         on_pending: see `Changes`.
         on_attempt: see `LoginLimits`.
+
+    Raises:
+        SettingError: there are no threads, which bound all waits for Postgres.
     """
+    require_threads()
     client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
     database = Database(connect(config.DATABASE_URL, POOL_SIZE), Breaker("postgres"))
     sealer, redis_breaker = Sealer(config.SECRET_KEY), Breaker("redis")

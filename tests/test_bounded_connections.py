@@ -5,21 +5,26 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
+from types import ModuleType
 from typing import Any
 
 import psycopg2
 import pytest
+from flask import Flask
 from psycopg2 import extensions, sql
 
+from authapp import Auth, create_app, embedded
 from authapp import bounded_connections as bounded
-from authapp import embedded
 from authapp.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
+from authapp.config import Config
+from authapp.errors import SettingError
 from authapp.resilience import deadline
 
 from .helpers import at_once
@@ -410,3 +415,28 @@ def test_other_connections_of_the_process_are_left_alone(
         name = sql.Identifier("notes")
         cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(name))
         assert cursor.fetchone() == (2,)
+
+
+# -- where there are no threads --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("library", "module", "question"),
+    [
+        ("gevent", "gevent.monkey", "is_module_patched"),
+        ("eventlet", "eventlet.patcher", "is_monkey_patched"),
+    ],
+)
+def test_greenlets_in_place_of_threads_are_refused_in_one_line(
+    library: str, module: str, question: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whoever serves: the product by any server, and an app that embeds it."""
+    patched = ModuleType(module)
+    setattr(patched, question, lambda _name: True)
+    monkeypatch.setitem(sys.modules, module, patched)
+    with pytest.raises(SettingError, match=f"^{library} has replaced threads"):
+        create_app(config)
+    with pytest.raises(SettingError, match=f"^{library} has replaced threads"):
+        Auth(Flask("embedding"), config)
+    setattr(patched, question, lambda _name: False)  # it was only imported
+    bounded.require_threads()

@@ -1,12 +1,12 @@
 """Settings: defaults as promised, and one line with the remedy for each that can't be used."""
 
-import os
 from typing import Any
 
 import pytest
 
 from authapp.config import Config
 from authapp.errors import SettingError
+from authapp.processors import usable_processors
 
 GIVEN = {
     "DATABASE_URL": "postgresql://authapp:hush-database@db.example.org/authapp",
@@ -52,7 +52,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "ALLOWED_REDIRECT_HOSTS": (),
         "HOST": "127.0.0.1",
         "PORT": 8_000,
-        "WEB_CONCURRENCY": os.cpu_count(),
+        "WEB_CONCURRENCY": usable_processors(),
         "DATA_DIR": "var",
     }
 
@@ -117,11 +117,36 @@ def test_a_missing_setting_is_named_with_its_remedy(name: str, value: str | None
         ("SESSION_COOKIE_DOMAIN", "https://example.org/;x", "a domain like `example.org`"),
         ("SESSION_COOKIE_DOMAIN", "example..org", "a domain like `example.org`"),
         ("SESSION_COOKIE_DOMAIN", "example.org\n", "a domain like `example.org`"),
+        ("DATABASE_URL", "postgresql://hush@db/authapp\r", "line ends of Windows"),
+        ("DATABASE_URL", '"postgresql://hush@db/authapp"', "begins with a quote"),
+        ("REDIS_URL", "redis://:hush@cache:6379/0\r", "line ends of Windows"),
+        ("REDIS_URL", "unix:///run/hush.sock\r", "line ends of Windows"),
+        ("REDIS_URL", "'redis://:hush@cache:6379/0'", "begins with a quote"),
+        ("SECRET_KEY", "'hush'", "begins with a quote"),
+        ("PASSWORD_PEPPER", "hush\r", "line ends of Windows"),
+        ("ALLOWED_REDIRECT_HOSTS", "https://me:hush@a.example", "https://***@a.example"),
+        ("DATA_DIR", "var\r", r"(it is 'var\r')"),
+        ("DATA_DIR", '"/srv/authapp"', "(it is '\"/srv/authapp\"')"),
+        ("BCRYPT_ROUNDS", '"12"', "(it is '\"12\"')"),
+        ("SESSION_COOKIE_NAME", "'S'", """(it is "'S'")"""),
+        ("SESSION_COOKIE_SECURE", "1;\r", r"(it is '1;\r')"),
+        ("LOGIN_LIMIT_PER_ADDRESS", "20 per minute x" + "y" * 500, "yyy…')"),
+        ("ALLOWED_REDIRECT_HOSTS", b"\xff", "give it as text"),
+        ("HOST", "[::1]:8000", "the port is PORT"),
+        ("HOST", "localhost:8000", "the port is PORT"),
+        ("HOST", "[127.0.0.1]", "like `127.0.0.1` or `::1`"),
+        ("HOST", "[localhost]", "like `127.0.0.1` or `::1`"),
+        ("HOST", "http://localhost", "like `127.0.0.1` or `::1`"),
+        ("HOST", "::1]", "like `127.0.0.1` or `::1`"),
+        ("HOST", ":::1", "like `127.0.0.1` or `::1`"),
+        ("HOST", "127.0.0.1\r", r"(it is '127.0.0.1\r')"),
         ("PORT", "http", "from 0 to 65535"),
         ("PORT", "65536", "from 0 to 65535"),
     ],
 )
-def test_an_unusable_setting_is_named_with_its_remedy(name: str, value: str, remedy: str) -> None:
+def test_an_unusable_setting_is_named_with_its_remedy(
+    name: str, value: object, remedy: str
+) -> None:
     message = refusal(**{name: value})
     assert message.startswith(f"{name}: ")
     assert remedy in message
@@ -151,6 +176,12 @@ def test_an_unusable_setting_is_named_with_its_remedy(name: str, value: str, rem
         ("ALLOWED_REDIRECT_HOSTS", "a:8443,[::1]:80", ("a:8443", "[::1]:80")),
         ("SESSION_COOKIE_DOMAIN", ".Example.org", ".Example.org"),
         ("BCRYPT_ROUNDS", "15", 15),
+        ("HOST", "::1", "::1"),
+        ("HOST", "[::1]", "::1"),
+        ("HOST", "[::]", "::"),
+        ("HOST", "[fe80::1%eth0]", "fe80::1%eth0"),
+        ("HOST", "localhost", "localhost"),
+        ("HOST", "0.0.0.0", "0.0.0.0"),
     ],
 )
 def test_a_setting_is_read(name: str, value: object, meaning: object) -> None:

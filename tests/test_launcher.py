@@ -192,6 +192,12 @@ def test_killed_it_leaves_nothing_running_and_starts_again(launched: Launched) -
     assert not sockets.exists()
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_is_taken_in_both_spellings(launched: Launched, host: str) -> None:
+    launched.start(HOST=host)
+    assert launched.served()["HOST"] == host, "the server takes both, too"
+
+
 def test_a_taken_port_is_one_line_and_starts_nothing(launched: Launched) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", launched.port))
@@ -212,6 +218,7 @@ def test_a_taken_port_is_one_line_and_starts_nothing(launched: Launched) -> None
         ({"PORT": "65536"}, "PORT is '65536'"),
         ({"HOST": "no.such.host.invalid"}, "HOST no.such.host.invalid is unknown"),
         ({"HOST": "192.0.2.1"}, "HOST 192.0.2.1 is no address of this machine"),
+        ({"HOST": "[2001:db8::1]"}, "HOST 2001:db8::1 is no address of this machine"),
         ({"DATA_DIR": "/dev/null/var"}, "DATA_DIR /dev/null/var cannot be made"),
     ],
 )
