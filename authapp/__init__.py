@@ -8,9 +8,9 @@ Read this file top to bottom to know how the product is put together:
                     background, forks, processors, metrics, log_lines, together,
                     database_urls
     stores          models, database, postgres_connections, bounded_connections, redis_clients,
-                    versioned_cache, changes, users, roles, administrators, credentials,
-                    session_rows, provisional_sessions, session_lookup, sessions, limits, locks,
-                    audit, refused_attempts
+                    versioned_cache, changes, users, roles, administrators, authorization,
+                    credentials, session_rows, provisional_sessions, session_lookup, sessions,
+                    limits, locks, audit, refused_attempts
     use cases       authentication, maintenance
     assembly        services, doctor/, schema, observability
     edges           web/, cli, embedded, child_processes, launcher

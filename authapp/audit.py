@@ -24,6 +24,7 @@ Event = Literal[
     "password.changed",
     "password.set",
     "roles.set",
+    "role.created",
     "role.granted",
     "role.revoked",
     "session.begun",

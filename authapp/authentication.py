@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from authapp import audit, metrics
 from authapp.audit import Event
+from authapp.authorization import lock_user
 from authapp.changes import Change, Changes
 from authapp.credentials import Credentials, CredentialStore
 from authapp.emails import Email, parse_email
@@ -27,7 +28,7 @@ from authapp.errors import (
     TooManyAttempts,
     UnknownUser,
 )
-from authapp.identity import USER, Identity
+from authapp.identity import USER, Identity, Permission
 from authapp.limits import Attempt, LoginLimits
 from authapp.passwords import PasswordHasher, Verdict, why_refused
 from authapp.refused_attempts import RefusedAttempts
@@ -403,9 +404,11 @@ class Authentication:
 
         Raises:
             InvalidField, UnknownUser, LastAdmin, OwnAccount: nothing was changed.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         name = _sound_profile(name, image)
         with self._changes.begin() as change:
+            lock_user(change.db, user_id, actor.id, Permission.USERS_WRITE)
             user = self._users.set_profile(change, user_id, name, image, actor.id, address)
             if active is not None:
                 user = self._set_active(change, user_id, active, actor, address)
@@ -423,8 +426,10 @@ class Authentication:
             UnknownUser
             LastAdmin: no active administrator would be left.
             OwnAccount: the actor would deactivate themselves.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         with self._changes.begin() as change:
+            lock_user(change.db, user_id, actor.id if actor else None, Permission.USERS_WRITE)
             return self._set_active(change, user_id, active, actor, address)
 
     def _set_active(
@@ -455,8 +460,10 @@ class Authentication:
 
         Raises:
             UnknownUser
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         with self._changes.begin() as change:
+            lock_user(change.db, user_id, actor.id if actor else None, Permission.SESSIONS_END)
             self._users.distrust(change, user_id)
             ended = self._sessions.end_all(change, user_id, EndReason.REVOKED_BY_ADMIN)
             audit.record(

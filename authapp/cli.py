@@ -1,4 +1,4 @@
-"""Operations: `flask --app wsgi db|users|sessions|audit|maintenance|doctor …`."""
+"""Operations: `flask --app wsgi db|users|roles|sessions|audit|maintenance|doctor …`."""
 
 import secrets
 import sys
@@ -18,6 +18,7 @@ from authapp.doctor.findings import Finding, State
 from authapp.emails import parse_email
 from authapp.errors import AuthappError, StoreUnavailable, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
+from authapp.models import Role
 from authapp.services import Services
 from authapp.session_records import Client, EndReason
 
@@ -43,6 +44,7 @@ def register_commands(
     """
     app.cli.add_command(_database_commands(database_url))
     app.cli.add_command(_user_commands(services))
+    app.cli.add_command(_role_commands(services))
     app.cli.add_command(_session_commands(services))
     app.cli.add_command(_audit_commands(services))
     app.cli.add_command(_maintenance_command(services))
@@ -156,6 +158,27 @@ def _user_commands(services: Services) -> click.Group:
         password, _ = _password(from_stdin=False)
         authentication.sign_up(FIRST_ADMIN, password, "Administrator", (ADMIN, USER))
         click.echo(f"First administrator: {FIRST_ADMIN}\nPassword, shown only now: {password}")
+
+    return group
+
+
+def _role_commands(services: Services) -> click.Group:
+    @click.group("roles", cls=_Group)
+    def group() -> None:
+        """Roles, and the permissions that they give."""
+
+    @group.command()
+    @click.argument("name")
+    @click.option("--permission", "permissions", multiple=True, help="May be repeated.")
+    def create(name: str, permissions: tuple[str, ...]) -> None:
+        """Add the role NAME, which allows nothing but the permissions that are named."""
+        click.echo(_role_line(services.users.create_role(name, permissions)))
+
+    @group.command("list")
+    def list_() -> None:
+        """Show all roles: name and permissions."""
+        for role in services.users.roles():
+            click.echo(_role_line(role))
 
     return group
 
@@ -324,3 +347,7 @@ def _event_line(entry: Entry) -> str:
 def _line(user: Identity) -> str:
     state = "active" if user.active else "inactive"
     return f"{user.id}  {user.email}  {user.name or '-'}  {','.join(user.roles) or '-'}  {state}"
+
+
+def _role_line(role: Role) -> str:
+    return f"{role.name}  {','.join(role.permissions) or '-'}"

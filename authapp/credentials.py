@@ -10,8 +10,7 @@ from authapp.copy_keys import CredentialKeys
 from authapp.database import Database
 from authapp.errors import StoreUnavailable
 from authapp.identity import Identity
-from authapp.models import User
-from authapp.users import identity_of
+from authapp.models import User, identity_of
 from authapp.versioned_cache import VersionedCache
 
 

@@ -52,6 +52,10 @@ class OwnAccount(AuthappError):
         )
 
 
+class ExceedsOwnPermissions(AuthappError):
+    """The change is about a person, or a role, with permissions that the actor lacks."""
+
+
 class TooManyAttempts(AuthappError):
     """A limit is used up.
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from authapp import audit
 from authapp.access_tokens import AccessTokens, digest_of
 from authapp.changes import Change
-from authapp.models import SessionRow, User
+from authapp.models import SessionRow, User, identity_of
 from authapp.session_records import (
     Client,
     EndReason,
@@ -24,7 +24,6 @@ from authapp.session_records import (
     SessionRecord,
 )
 from authapp.tokens import RefreshTokens, SessionToken, SessionTokens
-from authapp.users import identity_of
 
 FIRST_VERSION = 1  # of a row; the copy of a session without one is older than any
 

@@ -14,14 +14,15 @@ from sqlalchemy.orm import Session
 
 from authapp import audit
 from authapp.administrators import active_administrators, keep_an_administrator
+from authapp.authorization import lock_user, require_covered
 from authapp.changes import Change, Changes
 from authapp.copy_keys import user_key
 from authapp.database import Database
 from authapp.emails import Email
 from authapp.errors import EmailTaken, InvalidField, OwnAccount, UnknownUser
-from authapp.identity import ADMIN, USER, Identity
-from authapp.models import Role, User
-from authapp.roles import all_roles, roles_named
+from authapp.identity import ADMIN, USER, Identity, Permission
+from authapp.models import Role, User, identity_of
+from authapp.roles import add_role, all_roles, roles_named
 from authapp.versioned_cache import VersionedCache
 
 Clock = Callable[[], datetime]
@@ -49,19 +50,6 @@ class UserPage:
 
     users: list[Identity]
     next_cursor: str | None
-
-
-def identity_of(user: User) -> Identity:
-    return Identity(
-        id=user.id,
-        email=user.email,
-        name=user.name,
-        image=user.image,
-        roles=tuple(role.name for role in user.roles),
-        active=user.active,
-        created_at=user.created_at,
-        permissions=tuple(sorted({p for role in user.roles for p in role.permissions})),
-    )
 
 
 class UserStore:
@@ -163,6 +151,24 @@ class UserStore:
         """The roles there are."""
         with self._database.transaction() as db:
             return all_roles(db)
+
+    def create_role(self, name: str, permissions: Iterable[str]) -> Role:
+        """Adds a role (operators only).
+
+        Raises:
+            InvalidField: `name` or `permission`, with the reason.
+        """
+        with self._changes.begin() as change:
+            role = add_role(change.db, name, permissions)
+            audit.record(
+                change.db,
+                "role.created",
+                self._clock(),
+                user_id=None,
+                role=role.name,
+                permissions=role.permissions,
+            )
+            return role
 
     def any_admin(self) -> bool:
         """Whether there is an active administrator."""
@@ -277,16 +283,17 @@ class UserStore:
             UnknownUser, UnknownRole
             LastAdmin: no active administrator would be left.
             OwnAccount: they are others than the actor has now.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         with self._changes.begin() as change:
-            user = self._locked(change.db, User.id == user_id)
+            user, actor = lock_user(change.db, user_id, actor_id, Permission.ROLES_GRANT)
             wanted = roles_named(change.db, names)
-            held = {role.name for role in user.roles}
-            if held != {role.name for role in wanted}:
-                if ADMIN in held and all(role.name != ADMIN for role in wanted):
+            if differing := set(user.roles) ^ set(wanted):
+                if any(role.name == ADMIN for role in differing - set(wanted)):
                     keep_an_administrator(change.db, without=user.id)
                 if actor_id == user.id:
                     raise OwnAccount("changes their own roles")
+                require_covered(actor, differing)
                 user.roles = wanted
                 self._changed(change, user)
                 audit.record(

@@ -92,7 +92,8 @@ def config(database_url: str, valkey: embedded.Valkey, redis_client: redis.Redis
             cursor.execute(
                 "SET LOCAL authapp.fenced = 'on'; DELETE FROM audit_events; DELETE FROM users;"
                 "DELETE FROM pending_fences;"
-                "UPDATE roles SET permissions = '{}' WHERE name = 'user'"
+                "UPDATE roles SET permissions = '{}' WHERE name = 'user';"
+                "DELETE FROM roles WHERE name NOT IN ('admin', 'user')"
             )
     finally:
         connection.close()

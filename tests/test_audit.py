@@ -101,6 +101,7 @@ def test_events_of_one_user_or_of_one_kind(services: Services) -> None:
 
 def test_people_are_named_as_today_and_may_be_gone(services: Services, clock: Clock) -> None:
     ada, root = sign_up(services), sign_up(services, ROOT)
+    services.users.grant(ROOT, "admin")
     services.users.set_roles(ada.id, ["admin"], root.id, "192.0.2.9")
     (entry,) = entries(services, event="roles.set")
     assert told(entry) == ("roles.set", EMAIL, ROOT, "192.0.2.9")

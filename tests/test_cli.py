@@ -230,6 +230,42 @@ def test_the_last_administrator_stays_active(app: Flask) -> None:
     assert done(app, "users", "deactivate", EMAIL).endswith("  inactive\n")
 
 
+# -- roles -----------------------------------------------------------------------------------------
+
+
+def test_roles_are_created_and_listed(app: Flask) -> None:
+    done(app, "roles", "create", "plain")
+    helper = ("--permission", "users:write", "--permission", "users:read")
+    assert done(app, "roles", "create", "helper", *helper) == "helper  users:read,users:write\n"
+    everything = "users:read,users:write,roles:grant,sessions:end,audit:read"
+    assert done(app, "roles", "list").splitlines() == [
+        f"admin  {everything}",
+        "helper  users:read,users:write",
+        "plain  -",
+        "user  -",
+    ]
+    done(app, "users", "create", EMAIL, "--role", "helper")
+    assert roles(app) == "helper"
+    told = done(app, "audit", "list")
+    assert 'role.created  -  by -  from -  {"role":"plain","permissions":[]}' in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["admin"], "name: there is a role admin already"),
+        (["User"], "name: there is a role user already"),
+        (["no name"], "name: 'no name' can't be one: use 1 to 63 of"),
+        ([""], "name: '' can't be one: use 1 to 63 of"),
+        (["a\nb"], "name: 'a\\nb' can't be one: use 1 to 63 of"),
+        (["helper", "--permission", "users:reed"], "permission: there is no 'users:reed'; the"),
+    ],
+)
+def test_a_role_that_can_not_be_added(app: Flask, arguments: list[str], words: str) -> None:
+    assert words in refused(app, "roles", "create", *arguments)
+    assert len(done(app, "roles", "list").splitlines()) == 2
+
+
 # -- sessions --------------------------------------------------------------------------------------
 
 LISTED = re.compile(

@@ -1,12 +1,13 @@
 """The pages administrators use: users, their roles, activation and sessions; the audit log."""
 
+from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug import Response
 
-from authapp.errors import InvalidField, LastAdmin, OwnAccount, UnknownUser
+from authapp.errors import ExceedsOwnPermissions, InvalidField, LastAdmin, OwnAccount, UnknownUser
 from authapp.identity import Identity, Permission
 from authapp.web.audit_question import events_asked_for
 from authapp.web.effects import are_pending
@@ -44,44 +45,35 @@ def user(user_id: UUID) -> ResponseReturnValue:
 @admin.post("/users/<uuid:user_id>/roles")
 @permission_required(Permission.ROLES_GRANT)
 def set_roles(user_id: UUID) -> ResponseReturnValue:
-    actor = require_live().record.user
-    try:
-        services().users.set_roles(
-            user_id, request.form.getlist("roles"), actor.id, client().address
-        )
-    except (LastAdmin, OwnAccount) as error:
-        return _refused(user_id, error)
-    return _done(user_id, "roles")
+    actor, roles = require_live().record.user, request.form.getlist("roles")
+
+    def change() -> None:
+        services().users.set_roles(user_id, roles, actor.id, client().address)
+
+    return _answer(user_id, change, "roles")
 
 
 @admin.post("/users/<uuid:user_id>/activate")
 @permission_required(Permission.USERS_WRITE)
 def activate(user_id: UUID) -> ResponseReturnValue:
-    actor = require_live().record.user
-    services().authentication.set_active(
-        user_id, active=True, actor=actor, address=client().address
-    )
-    return _done(user_id, "activated")
+    return _answer(user_id, partial(_set_active, user_id, active=True), "activated")
 
 
 @admin.post("/users/<uuid:user_id>/deactivate")
 @permission_required(Permission.USERS_WRITE)
 def deactivate(user_id: UUID) -> ResponseReturnValue:
-    actor = require_live().record.user
-    try:
-        services().authentication.set_active(
-            user_id, active=False, actor=actor, address=client().address
-        )
-    except (LastAdmin, OwnAccount) as error:
-        return _refused(user_id, error)
-    return _done(user_id, "deactivated")
+    return _answer(user_id, partial(_set_active, user_id, active=False), "deactivated")
 
 
 @admin.post("/users/<uuid:user_id>/end-sessions")
 @permission_required(Permission.SESSIONS_END)
 def end_sessions(user_id: UUID) -> ResponseReturnValue:
-    services().authentication.end_sessions_of(user_id, require_live().record.user, client().address)
-    return _done(user_id, "sessions-of-user-ended")
+    actor = require_live().record.user
+
+    def change() -> None:
+        services().authentication.end_sessions_of(user_id, actor, client().address)
+
+    return _answer(user_id, change, "sessions-of-user-ended")
 
 
 @admin.get("/audit")
@@ -113,23 +105,35 @@ def _existing(user_id: UUID) -> Identity:
     return found
 
 
+def _set_active(user_id: UUID, *, active: bool) -> None:
+    services().authentication.set_active(
+        user_id, active=active, actor=require_live().record.user, address=client().address
+    )
+
+
 def _page(person: Identity, problem: str | None = None) -> str:
+    covered = [
+        role
+        for role in services().users.roles()
+        if current_user.covers(role.name, role.permissions)
+    ]
     return render_template(
         "admin/user.html",
         user=person,
-        roles=services().users.roles(),
+        roles=covered,
+        may_do_more=not {role.name for role in covered}.issuperset(person.roles),
         sessions=len(services().sessions.of_user(person.id)),
         problem=problem,
     )
 
 
-def _refused(user_id: UUID, error: LastAdmin | OwnAccount) -> ResponseReturnValue:
-    """The page again, with the reason, for those who may see it."""
-    if not current_user.can(Permission.USERS_READ):
-        raise error
-    return _page(_existing(user_id), str(error)), problem_of(error).code or 500
-
-
-def _done(user_id: UUID, what: str) -> Response:
+def _answer(user_id: UUID, change: Callable[[], None], what: str) -> ResponseReturnValue:
+    """Make a change of a user and lead back to their page, which says that it was done."""
+    try:
+        change()
+    except (LastAdmin, OwnAccount, ExceedsOwnPermissions) as error:
+        if not current_user.can(Permission.USERS_READ):
+            raise
+        return _page(_existing(user_id), str(error)), problem_of(error).code or 500
     within = services().revalidate_seconds if are_pending(request.environ) else None
     return redirect(url_for("admin.user", user_id=user_id, done=what, within=within), 303)

@@ -45,6 +45,7 @@ _ANSWERS: dict[type, _Answer] = {
     errors.Forbidden: _Answer(403, "forbidden", "You may not see or do this."),
     errors.CrossOrigin: _Answer(403, "cross_origin", for_people=True),
     errors.OwnAccount: _Answer(403, "own_account", for_people=True),
+    errors.ExceedsOwnPermissions: _Answer(403, "exceeds_own_permissions", for_people=True),
     errors.UnknownUser: _Answer(404, "not_found", "There is no such user."),
     errors.EmailTaken: _Answer(
         409, "email_taken", "Somebody has signed up with this email. Log in instead."

@@ -41,6 +41,7 @@ HAPPENED: dict[Event, str] = {
     "password.changed": "Password changed",
     "password.set": "Password set by an operator",
     "roles.set": "Roles set",
+    "role.created": "Role created",
     "role.granted": "Role granted",
     "role.revoked": "Role taken away",
     "session.begun": "Logged in",

@@ -6,6 +6,7 @@ import msgspec
 from flask import Blueprint, Request, Response, request
 
 from authapp.errors import (
+    ExceedsOwnPermissions,
     Forbidden,
     InvalidField,
     LastAdmin,
@@ -89,11 +90,11 @@ def users() -> Response:
 @described(
     Call(
         "Changes a user; what is left out stays. A deactivated one's sessions end. Nobody "
-        "deactivates themselves",
+        "deactivates themselves, nor changes a person with permissions that they lack",
         {200: UserView},
         "permission",
         UserBody,
-        fails=[UnknownUser, LastAdmin, OwnAccount],
+        fails=[UnknownUser, LastAdmin, OwnAccount, ExceedsOwnPermissions],
         changes=True,
     )
 )
@@ -115,11 +116,12 @@ def update_user(user_id: UUID) -> Response:
 @users_api.put("/users/<uuid:user_id>/roles")
 @described(
     Call(
-        "Gives a user exactly these roles. Nobody changes their own",
+        "Gives a user exactly these roles. Nobody changes their own, nor gives or takes a role, or "
+        "changes a person, with permissions that they lack",
         {200: UserView},
         "permission",
         RolesBody,
-        fails=[UnknownUser, UnknownRole, LastAdmin, OwnAccount],
+        fails=[UnknownUser, UnknownRole, LastAdmin, OwnAccount, ExceedsOwnPermissions],
         changes=True,
     )
 )
@@ -134,10 +136,10 @@ def set_roles(user_id: UUID) -> Response:
 @users_api.delete("/users/<uuid:user_id>/sessions")
 @described(
     Call(
-        "Ends all sessions of a user",
+        "Ends all sessions of a user, who has no permission that one lacks",
         {204: None},
         "permission",
-        fails=[UnknownUser],
+        fails=[UnknownUser, ExceedsOwnPermissions],
         changes=True,
     )
 )
