@@ -29,7 +29,6 @@ from flask import Blueprint, Flask, Request, request, url_for
 from flask_bootstrap import Bootstrap5
 from flask_limiter import Limiter
 from limits.strategies import RateLimiter
-from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import Rule
 
 from authapp.cli import register_commands
@@ -61,6 +60,7 @@ from authapp.web.guards import (
 from authapp.web.headers import security_headers
 from authapp.web.health import ProbedFlask, health
 from authapp.web.me import ME, Me
+from authapp.web.mount_point import TrustedProxies
 from authapp.web.pages import pages
 from authapp.web.presented import Judge
 from authapp.web.rate_limits import note_attempt
@@ -126,9 +126,8 @@ class Auth:
             partial(tell_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
         )
         if config.TRUSTED_PROXY_HOPS:
-            hops = config.TRUSTED_PROXY_HOPS
-            app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-                app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
+            app.wsgi_app = TrustedProxies(  # type: ignore[method-assign]
+                app, config.TRUSTED_PROXY_HOPS
             )
         app.before_request(partial(_expect_sound, config.SESSION_COOKIE_NAME))
         app.context_processor(lambda: {"current_user": current_user})
@@ -218,7 +217,7 @@ def _has_limits(app: Flask) -> bool:
 def _put_in_front(app: Flask, layer: "Callable[[WSGIApplication], WSGIApplication]") -> None:
     """In front of Flask, and behind what believes the proxies."""
     outer = app.wsgi_app
-    if isinstance(outer, ProxyFix):
+    if isinstance(outer, TrustedProxies):
         outer.app = layer(outer.app)
     else:
         app.wsgi_app = layer(outer)  # type: ignore[method-assign, assignment]

@@ -81,7 +81,7 @@ class Instance:
         return int(answer.split()[1]), answer
 
 
-Serve = Callable[[], AbstractContextManager[Instance]]
+Serve = Callable[..., AbstractContextManager[Instance]]
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +91,12 @@ def serve(
     valkey: embedded.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Serve:
-    """Starts an instance with two workers; all share the engines and the secrets."""
+    """Starts an instance with two workers, under a mount point if one is given; all share the
+    engines and the secrets."""
     folder = tmp_path_factory.mktemp(served_by)
 
     @contextmanager
-    def serving() -> Iterator[Instance]:
+    def serving(mount_point: str = "") -> Iterator[Instance]:
         port = free_port()
         log = folder / f"{port}.log"
         environment = {
@@ -106,6 +107,7 @@ def serve(
             "WEB_CONCURRENCY": "2",
             "LOGIN_LIMIT_PER_ADDRESS": "1000 per minute",
             "PORT": str(port),
+            "SCRIPT_NAME": mount_point,
             **SECRETS,
         }
         with log.open("wb") as stderr:
@@ -118,7 +120,7 @@ def serve(
             )
         try:
             instance = Instance(port, process, log)
-            await_answers(instance)
+            await_answers(instance, mount_point.rstrip("/"))
             yield instance
         finally:
             process.terminate()
@@ -127,11 +129,11 @@ def serve(
     return serving
 
 
-def await_answers(instance: Instance) -> None:
+def await_answers(instance: Instance, mount_point: str = "") -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and instance.process.poll() is None:
         with suppress(ConnectionError):
-            if instance.ask("GET", "/healthz").status == 200:
+            if instance.ask("GET", f"{mount_point}/healthz").status == 200:
                 return
         time.sleep(0.05)
     raise AssertionError(instance.log.read_text())
@@ -175,6 +177,22 @@ def test_sessions_outlive_a_restart_and_work_on_every_instance(
         assert [other.me(token) for token in (kept, ended)] == [200, 401]
     with serve() as again:
         assert [again.me(token) for token in (kept, ended)] == [200, 401]
+
+
+@pytest.mark.parametrize("mount_point", ["/auth", "/auth/"])
+def test_script_name_is_the_mount_point(serve: Serve, ada: None, mount_point: str) -> None:
+    with serve(mount_point) as mounted:
+        body = {"email": EMAIL, "password": PASSWORD}
+        answer = mounted.ask("POST", "/auth/api/v1/login", body=body)
+        token = (answer.headers["Set-Cookie"] or "").split(";")[0].partition("=")[2]
+        assert "Path=/;" in answer.headers["Set-Cookie"] + ";"
+        for path in ("/auth/api/v1/me", "/auth/forward-auth/nginx"):
+            assert mounted.ask("GET", path, token).status == 200, path
+        described = json.load(mounted.ask("GET", "/auth/api/v1/openapi.json"))
+        assert described["servers"] == [{"url": "/auth"}]
+        assert mounted.ask("GET", "/auth/forward-auth/nginx").headers["Location"] == "/auth/login"
+        for path in ("/authhealthz", "/authx/healthz", "/healthz", "/auth/auth/healthz", "/"):
+            assert mounted.ask("GET", path).status in {404, 500}, path  # gunicorn itself says 500
 
 
 # -- what only a real server shows -----------------------------------------------------------------

@@ -4,9 +4,10 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from flask import Blueprint, Response, current_app, render_template
+from flask import Blueprint, Response, current_app, render_template, request
 
 from authapp.web.description import document, operations
+from authapp.web.mount_point import link_to
 from authapp.web.representations import json_response
 
 api_docs = Blueprint("api_docs", __name__, url_prefix="/api/v1")
@@ -37,7 +38,8 @@ def page() -> str:
 
 
 def _document() -> dict[str, Any]:
-    return document(current_app, current_app.config["SESSION_COOKIE_NAME"], _version())
+    cookie = current_app.config["SESSION_COOKIE_NAME"]
+    return document(current_app, cookie, _version(), link_to(request.environ, ""))
 
 
 def _version() -> str:

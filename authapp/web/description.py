@@ -136,11 +136,12 @@ def operations(app: Flask) -> Iterator[Operation]:
             )
 
 
-def document(app: Flask, cookie: str, version: str) -> dict[str, Any]:
+def document(app: Flask, cookie: str, version: str, mount_point: str = "") -> dict[str, Any]:
     """The description, ready for JSON.
 
     Args:
         cookie: the name of the session cookie.
+        mount_point: what all paths are under; empty for the root of the host.
     """
     found = sorted(operations(app), key=lambda o: (o.path, o.method))
     records: set[type] = {ProblemBody, LaterAnswer}
@@ -163,6 +164,7 @@ def document(app: Flask, cookie: str, version: str) -> dict[str, Any]:
                 "cookie with an unsafe method, and is no browser, adds `X-Requested-With`."
             ),
         },
+        "servers": [{"url": mount_point or "/"}],
         "paths": paths,
         "components": {
             "schemas": schemas,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from authapp.web.mount_point import put_back
 from authapp.web.request_log import begin_request, given_id, new_id, note_request
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Envelope:
         started = time.perf_counter()
         identifier = (given_id(environ) if self._behind_proxy else None) or new_id()
         fields = begin_request(environ, identifier)
+        put_back(environ)
         environ.pop(ROUTE, None)  # what came along under this name is not of our making
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:

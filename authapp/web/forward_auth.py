@@ -23,8 +23,9 @@ from authapp.session_records import Found, Live
 from authapp.web.access_tokens import read_access_tokens
 from authapp.web.cookies import read_cookie
 from authapp.web.csrf import from_any_origin
+from authapp.web.mount_point import link_to
 from authapp.web.presented import VARY, Judge
-from authapp.web.redirects import HOME, safe_next
+from authapp.web.redirects import safe_next
 from authapp.web.request_log import note_user
 from authapp.web.unlisted_hosts import UnlistedHosts
 from authapp.web.verify_lane import Answer
@@ -155,28 +156,29 @@ class ForwardAuth:
         Raises:
             InvalidField: `login` is on no host that is allowed.
         """
+        page, home = link_to(environ, LOGIN), link_to(environ, "/")
         if not login and not original:
-            return str(environ.get("SCRIPT_NAME", "")) + LOGIN
+            return page
         own_host = get_host(environ)
         origin = f"{environ['wsgi.url_scheme']}://{own_host}"
-        page = str(environ.get("SCRIPT_NAME", "")) + LOGIN
         target = safe_next(original, self._allowed_hosts, own_host)
-        if target == HOME:
+        if target is None:
             self._unlisted_hosts.note(original)
+            target = home
         if login:
-            page = safe_next(login, self._allowed_hosts, own_host)
-            if page == HOME:
+            named = safe_next(login, self._allowed_hosts, own_host)
+            if named is None or named == "/":
                 raise InvalidField({"login": "name a page on this host or an allowed one"})
-            page = iri_to_uri(page)
-            if target.startswith("/") and target != HOME:
+            page = iri_to_uri(named)
+            if target.startswith("/") and target != home:
                 target = f"{origin}{target}"
-                if safe_next(target, self._allowed_hosts, urlsplit(page).netloc) == HOME:
+                if safe_next(target, self._allowed_hosts, urlsplit(page).netloc) is None:
                     self._unlisted_hosts.note(target)  # the log-in page will not lead there
         elif target.startswith(f"{origin}/"):
             target = target.removeprefix(origin)
         elif own_host and not target.startswith("/"):  # the browser is on another host than we are
             page = f"{origin}{page}"
-        if target == HOME:
+        if target == home:
             return page
         onward = quote(target.encode("latin-1"), safe="/")
         if len(onward) > _LONGEST_NEXT:

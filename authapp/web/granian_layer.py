@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
 _OF_A_REQUEST = ("HTTP_", "CONTENT_")
-_OF_PROXIES = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO")
+_OF_PROXIES = tuple(f"HTTP_X_FORWARDED_{what}" for what in ("FOR", "HOST", "PROTO", "PREFIX"))
 _SET_FOR_EACH = {
     *("GATEWAY_INTERFACE", "PATH_INFO", "QUERY_STRING", "REMOTE_ADDR", "REQUEST_METHOD"),
     *("SCRIPT_NAME", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "SERVER_SOFTWARE"),
@@ -23,6 +23,7 @@ class GranianLayer:
     Args:
         environment: of this process, which granian lays under every request. What could pass for a
             part of one is removed here, as `HTTP_PROXY` for a header; the rest from each request.
+            SCRIPT_NAME is the mount point, as for gunicorn.
         target_limit: how long path and query may be together.
     """
 
@@ -34,12 +35,16 @@ class GranianLayer:
             del environment[name]
         self._of_the_process = tuple(environment.keys() - _SET_FOR_EACH)
         self._target_limit = target_limit
+        self._mount_point = environment.get("SCRIPT_NAME", "").rstrip("/")
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         for name in self._of_the_process:
             environ.pop(name, None)
         if status := self._refusal(environ):
             return _refuse(status, start_response)
+        if self._mount_point:
+            environ["SCRIPT_NAME"] = self._mount_point
+            environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(self._mount_point)
         if not environ["HTTP_HOST"]:
             del environ["HTTP_HOST"]  # none was sent
         del environ["wsgi.input_terminated"]  # nor does it tell of one cut short before its length
@@ -58,6 +63,8 @@ class GranianLayer:
             return "411 Length Required"
         if len(environ["PATH_INFO"]) + len(environ["QUERY_STRING"]) > self._target_limit:
             return "414 URI Too Long"
+        if not f"{environ['PATH_INFO']}/".startswith(f"{self._mount_point}/"):
+            return "404 Not Found"
         if "," in environ["HTTP_HOST"]:  # two headers
             return "400 Bad Request"
         for name in _OF_PROXIES:

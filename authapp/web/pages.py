@@ -52,7 +52,8 @@ def _limited(template: str, form: LoginForm | SignupForm, error: TooManyAttempts
 
 
 def next_url(target: str | None) -> str:
-    return safe_next(target, services().redirect_hosts, request.host)
+    """Where log-in leads: to `target` if it may, else home."""
+    return safe_next(target, services().redirect_hosts, request.host) or url_for("pages.home")
 
 
 # not strict: else the empty path of `GET http://any.example` is redirected to the host it names

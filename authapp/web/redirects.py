@@ -1,29 +1,28 @@
-"""Where a person may be sent after log-in: this site, or a host that was allowed."""
+"""Where a person may be sent after log-in: this host, or a host that was allowed."""
 
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-HOME = "/"
 
-
-def safe_next(target: str | None, allowed_hosts: Collection[str], own_host: str) -> str:
-    """`target` when it leads to this site or an allowed host, else home (OWASP ASVS 5.0, 3.7.2).
+def safe_next(target: str | None, allowed_hosts: Collection[str], own_host: str) -> str | None:
+    """Returns `target` when it leads to this host, to us or to another app, or to an allowed host;
+    else None (OWASP ASVS 5.0, 3.7.2).
 
     Browsers drop tabs and newlines and read `\\` as `/`, so `/<TAB>/evil.example` leaves as
-    `//evil.example`: any such character sends home.
+    `//evil.example`: a target with any such character is refused.
     """
     if not target or "\\" in target or any(c <= " " or c == "\x7f" for c in target):
-        return HOME
+        return None
     try:
         parts = urlsplit(target)
         host, port = parts.hostname, parts.port
     except ValueError:
-        return HOME
+        return None
     if not parts.scheme and not parts.netloc:
-        return target if target.startswith("/") and not target.startswith("//") else HOME
+        return target if target.startswith("/") and not target.startswith("//") else None
     if parts.scheme not in {"http", "https"} or not host or "@" in parts.netloc:
-        return HOME
+        return None
     named = host if port is None else f"{host}:{port}"
     if parts.netloc.lower() == own_host.lower() or named in allowed_hosts:
         return target
-    return HOME
+    return None

@@ -13,7 +13,7 @@ FORWARDED = {
     "X-Forwarded-Proto": "http, https",
     "X-Forwarded-Host": "e.example, auth.example.org",
     "X-Forwarded-Port": "1, 2",
-    "X-Forwarded-Prefix": "/evil",
+    "X-Forwarded-Prefix": "/evil, /",
     "X-Real-IP": "203.0.113.66",
     "Forwarded": "for=203.0.113.66;host=e.example;proto=https",
     "True-Client-IP": "203.0.113.66",
