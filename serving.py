@@ -54,7 +54,7 @@ def listener(host: str, port: int) -> socket.socket:
 def require_current_schema(config: Config) -> None:
     """Before anything listens; as above."""
     try:
-        schema.require_current(config.DATABASE_URL)
+        schema.require_current(config.DATABASE_URL, config.KEY_PREFIX)
     except SettingError as error:
         sys.exit(f"authapp: {error}")
 

@@ -5,12 +5,11 @@ Read this file top to bottom to know how the product is put together:
 
     values          errors, config, identity, emails, passwords, hashing_slots, tokens,
                     access_tokens, sealing, copy_keys, devices, session_records, resilience,
-                    background, forks, processors, metrics, log_lines, together,
-                    database_urls
-    stores          models, database, postgres_connections, bounded_connections, redis_clients,
-                    versioned_cache, changes, users, roles, administrators, authorization,
-                    credentials, session_rows, provisional_sessions, session_lookup, sessions,
-                    limits, locks, audit, refused_attempts
+                    background, forks, processors, metrics, log_lines, together, database_urls
+    stores          models, database, deployments, postgres_connections, bounded_connections,
+                    redis_clients, versioned_cache, changes, users, roles, administrators,
+                    authorization, credentials, session_rows, provisional_sessions,
+                    session_lookup, sessions, limits, locks, audit, refused_attempts
     use cases       authentication, maintenance
     assembly        services, doctor/, schema, observability
     edges           web/, cli, embedded, child_processes, launcher
@@ -154,8 +153,13 @@ class Auth:
         app.config.setdefault("RATELIMIT_STRATEGY", "moving-window")
         storage: dict[str, Any] = {
             "storage_uri": f"{LimiterStorage.STORAGE_SCHEME[0]}://",
-            "storage_options": {"redis_url": config.REDIS_URL},
+            "storage_options": {"redis_url": config.REDIS_URL, "key_prefix": config.KEY_PREFIX},
         }
+        own = app.config.get("RATELIMIT_STORAGE_URI")
+        if own:  # the app's own storage; only those of Redis know a prefix, "LIMITS" by default
+            is_redis = config.KEY_PREFIX and own.startswith(("redis", "valkey"))
+            options = {"key_prefix": f"{config.KEY_PREFIX}LIMITS"} if is_redis else {}
+            storage = {"storage_options": options}
         counted = app
         if not _has_limits(app):
             counted = Flask(app.import_name)  # or each request pays for limits there are none of
@@ -164,7 +168,7 @@ class Auth:
             key_func=lambda: network_of(request.remote_addr or ""),
             app=counted,
             in_memory_fallback_enabled=True,
-            **({} if app.config.get("RATELIMIT_STORAGE_URI") else storage),
+            **storage,
         )
         return (lambda: limiter.limiter) if limiter.enabled else None
 

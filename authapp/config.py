@@ -160,6 +160,12 @@ def _redis_url(value: str) -> str:
     )
 
 
+def _key_prefix(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", value):
+        raise ValueError("use letters, digits, _ . : and - only, 64 at most, like `auth:`")
+    return value
+
+
 def _setting(parse: Callable[[str], Any], default: Any = MISSING, *, secret: bool = False) -> Any:
     """A setting: how its text is read, and its default. Without a default it must be given."""
     metadata = {"parse": parse, "secret": secret}
@@ -173,6 +179,7 @@ class Config:
     # where the facts and the copies live
     DATABASE_URL: str = _setting(_postgres_url, secret=True)
     REDIS_URL: str = _setting(_redis_url, secret=True)
+    KEY_PREFIX: str = _setting(_key_prefix, "")
 
     # the first signs and hashes, all verify: prepend a new one to rotate
     SECRET_KEY: tuple[str, ...] = _setting(_secrets, secret=True)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from sqlalchemy.pool import QueuePool
 
 from authapp import metrics
 from authapp.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
+from authapp.deployments import expect_key_prefix
 from authapp.errors import StoreUnavailable
 from authapp.postgres_connections import CONNECT_TIMEOUT, Connector, engine_of
 from authapp.resilience import Breaker, deadline, pause_before_retry, remaining
@@ -61,14 +63,18 @@ class PostgresUnavailable(StoreUnavailable):
         self.committing = committing
 
 
-def connect(database_url: str, pool_size: int) -> Engine:
-    """An engine whose every wait is bounded, whether the server answers or not."""
+def connect(database_url: str, pool_size: int, key_prefix: str = "") -> Engine:
+    """An engine whose every wait is bounded, whether the server answers or not.
+
+    Its connections raise `SettingError` where the instances of the database use another prefix.
+    """
     limits = {
         "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
         "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
         "idle_in_transaction_session_timeout": f"{TRANSACTION_TIMEOUT}s",
     }
-    open_connection = Connector(database_url, "authapp", limits, BoundedConnection)
+    check = partial(expect_key_prefix, key_prefix=key_prefix)
+    open_connection = Connector(database_url, "authapp", limits, BoundedConnection, check)
     connecting = Connecting(pool_size)
     engine = engine_of(
         lambda: connecting.within(remaining(CONNECT_TIMEOUT), open_connection),

@@ -21,12 +21,14 @@ class Locks:
     Args:
         client: one that does not retry: a SET NX whose reply was lost would answer "taken" though
             it is ours.
+        key_prefix: goes before each key.
     Raises:
         StoreUnavailable: from every method.
     """
 
-    def __init__(self, client: "redis.Redis") -> None:
+    def __init__(self, client: "redis.Redis", key_prefix: str = "") -> None:
         self._client = client
+        self._key = f"{key_prefix}lock:"
 
     def take(self, name: str, seconds: float) -> str | None:
         """Takes the lock for at most `seconds`.
@@ -36,7 +38,7 @@ class Locks:
         """
         token = secrets.token_hex(16)
         try:
-            taken = self._client.set(f"lock:{name}", token, nx=True, px=int(seconds * 1000))
+            taken = self._client.set(self._key + name, token, nx=True, px=int(seconds * 1000))
         except REDIS_ERRORS as error:
             raise StoreUnavailable("redis") from error
         return token if taken else None
@@ -44,6 +46,6 @@ class Locks:
     def release(self, name: str, token: str) -> bool:
         """Gives the lock back; False when it had run out."""
         try:
-            return bool(self._client.eval(_RELEASE, 1, f"lock:{name}", token))
+            return bool(self._client.eval(_RELEASE, 1, self._key + name, token))
         except REDIS_ERRORS as error:
             raise StoreUnavailable("redis") from error

@@ -176,10 +176,25 @@ class AuditEvent(Base):
     )
 
 
+class Deployment(Base):
+    """The one row that says what all instances of this database share."""
+
+    __tablename__ = "deployment"
+
+    id: Mapped[int] = mapped_column(
+        SmallInteger, primary_key=True, autoincrement=False, server_default=text("1")
+    )
+    key_prefix: Mapped[str]
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
 class PendingFence(Base):
     """A fence that Redis has yet to take: of a key, or of all copies of a user but sessions.
 
-    `email` is the canonical one that the user had before, if a change by hand took it away.
+    Attributes:
+        key: without KEY_PREFIX.
+        email: the canonical one that the user had before, if a change by hand took it away.
     """
 
     __tablename__ = "pending_fences"

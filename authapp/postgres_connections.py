@@ -55,6 +55,7 @@ class Connector:
         application: what the server shows as `application_name`, unless the URL has one.
         limits: settings that bound how long the server works and waits for us.
         factory: the class of the connections.
+        check: looks at each new connection, which commits each statement by itself meanwhile.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class Connector:
         application: str,
         limits: Mapping[str, str],
         factory: type[extensions.connection] = extensions.connection,
+        check: Callable[[extensions.connection], None] = lambda _: None,
     ) -> None:
         given = read_database_url(database_url)
         self._factory = factory
+        self._check = check
         self._parameters = (
             {"application_name": application}
             | given
@@ -80,7 +83,7 @@ class Connector:
         """
         Raises:
             psycopg2.Error: the server can't be reached, or refused us.
-            SettingError: the database can't hold what people are called.
+            SettingError: the database can't hold what people are called; or what `check` raises.
         """
         address = make_dsn(**self._parameters)
         connection = psycopg2.connect(address, connection_factory=self._factory)
@@ -89,6 +92,7 @@ class Connector:
             connection.autocommit = True  # else this would begin a transaction
             with connection.cursor() as cursor:
                 cursor.execute(_AFTERWARDS)
+            self._check(connection)
             connection.autocommit = False
         except BaseException:
             connection.close()

@@ -139,13 +139,14 @@ class LimiterStorage(RedisStorage):
 
     Args:
         redis_url: as for `redis_client`. It does not retry: a repeated count counts twice.
+        key_prefix: goes before each key.
     """
 
     STORAGE_SCHEME = ["authapp"]  # noqa: RUF012 - Flask-Limiter makes its storage by the scheme of a URL
 
-    def __init__(self, uri: str = "authapp://", *, redis_url: str) -> None:
+    def __init__(self, uri: str = "authapp://", *, redis_url: str, key_prefix: str = "") -> None:
         super(RedisStorage, self).__init__(uri)
-        self.key_prefix = "rate"
+        self.key_prefix = f"{key_prefix}rate"
         self.target_server = "redis"
         self.dependency = self.dependencies["redis"].module
         self.storage = redis_client(redis_url, retries=0)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 
 from alembic import command
@@ -10,13 +11,14 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from psycopg2 import errorcodes
+from psycopg2 import errorcodes, extensions
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from authapp.database import SERVER_TROUBLE
+from authapp.deployments import expect_key_prefix
 from authapp.errors import SettingError
 from authapp.postgres_connections import WITHOUT_LIMITS, Connector, engine_of
 
@@ -41,13 +43,14 @@ def downgrade(database_url: str, revision: str) -> None:
     _run(database_url, command.downgrade, revision)
 
 
-def require_current(database_url: str) -> None:
-    """Returns when the schema is the one this version needs.
+def require_current(database_url: str, key_prefix: str = "") -> None:
+    """Returns when the schema is the one this version needs, and instances use this prefix.
 
     Raises:
         SettingError: it is not, or the database can't be reached; one line that names the remedy.
     """
-    with _connection(database_url) as connection:
+    check = partial(expect_key_prefix, key_prefix=key_prefix)
+    with _connection(database_url, check) as connection:
         found = examine(connection)
     if not found.is_current:
         raise SettingError(f"the database is {found.told}: {found.remedy}")
@@ -127,8 +130,10 @@ def _alembic(connection: Connection) -> AlembicConfig:
 
 
 @contextmanager
-def _connection(database_url: str) -> Iterator[Connection]:
-    connector = Connector(database_url, "authapp migrations", WITHOUT_LIMITS)
+def _connection(
+    database_url: str, check: Callable[[extensions.connection], None] = lambda _: None
+) -> Iterator[Connection]:
+    connector = Connector(database_url, "authapp migrations", WITHOUT_LIMITS, check=check)
     try:
         with engine_of(connector, poolclass=NullPool).connect() as connection:
             yield connection

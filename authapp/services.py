@@ -151,9 +151,11 @@ def build_services(
     """
     require_threads()
     client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
-    database = Database(connect(config.DATABASE_URL, POOL_SIZE), Breaker("postgres"))
+    database = Database(
+        connect(config.DATABASE_URL, POOL_SIZE, config.KEY_PREFIX), Breaker("postgres")
+    )
     sealer, redis_breaker = Sealer(config.SECRET_KEY), Breaker("redis")
-    cache = VersionedCache(client, sealer, redis_breaker)
+    cache = VersionedCache(client, sealer, redis_breaker, config.KEY_PREFIX)
     tokens = SessionTokens(config.SECRET_KEY)
     access_tokens = AccessTokens(config.SECRET_KEY, clock)
     refresh_tokens = RefreshTokens(config.SECRET_KEY)
@@ -166,7 +168,7 @@ def build_services(
     credentials = CredentialStore(
         database,
         cache,
-        VersionedCache(patient, sealer, redis_breaker),
+        VersionedCache(patient, sealer, redis_breaker, config.KEY_PREFIX),
         credential_keys,
         config.CREDENTIAL_CACHE_SECONDS,
         background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
@@ -210,7 +212,7 @@ def build_services(
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         maintenance=Maintenance(
-            sessions, changes, Locks(redis_client(config.REDIS_URL, retries=0))
+            sessions, changes, Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX)
         ),
         changes=changes,
         audit=AuditLog(database, email_hashes, clock),

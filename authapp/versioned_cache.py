@@ -72,15 +72,21 @@ class VersionedCache:
         client: redis-py client that returns bytes. It may retry: every operation can be repeated.
         sealer: encrypts values; one that does not open is a miss.
         breaker: decides whether Redis is asked at all.
+        key_prefix: goes before each key, here and nowhere else. A copy is bound to its whole key.
     Raises:
         StoreUnavailable: from every operation, when Redis did not answer or refused.
     """
 
     def __init__(
-        self, client: "redis.Redis", sealer: Sealer, breaker: Breaker | None = None
+        self,
+        client: "redis.Redis",
+        sealer: Sealer,
+        breaker: Breaker | None = None,
+        key_prefix: str = "",
     ) -> None:
         self._client = client
         self._sealer = sealer
+        self._prefix = key_prefix
         self.breaker = breaker or Breaker("redis")
 
     def acquire(self, key: str, *, renew: bool = False, often: bool = False) -> Acquired:
@@ -95,7 +101,7 @@ class VersionedCache:
         reply = self._call(_ACQUIRE, key, nonce, LEASE_MS, "1" if renew else "0")
         sealed = reply[0]
         unseal = self._sealer.open_again if often else self._sealer.open
-        value = unseal(key, sealed) if sealed is not None else None
+        value = unseal(self._prefix + key, sealed) if sealed is not None else None
         if not renew:  # who renews has looked before
             outcome = "hit" if value is not None else "miss" if sealed is None else "unreadable"
             metrics.count(_copies(_kind(key), outcome))
@@ -161,7 +167,7 @@ class VersionedCache:
             lease.token,
             lease.boot,
             version,
-            self._sealer.seal(key, value),
+            self._sealer.seal(self._prefix + key, value),
             max(1, int(ttl * 1000)),
         )
         outcome = reply.decode()
@@ -203,11 +209,12 @@ class VersionedCache:
     def _fence_all(self, versions: Mapping[str, int]) -> None:
         with self._client.pipeline(transaction=False) as pipe:
             for key, version in versions.items():
-                pipe.fcall(_FENCE, 1, key, version, FENCE_MS)
+                pipe.fcall(_FENCE, 1, self._prefix + key, version, FENCE_MS)
             pipe.execute()
 
     def _call(self, function: str, key: str, *args: Any) -> Any:
-        return self._run(lambda: self._client.execute_command("FCALL", function, 1, key, *args))  # type: ignore[no-untyped-call]
+        name = self._prefix + key
+        return self._run(lambda: self._client.execute_command("FCALL", function, 1, name, *args))  # type: ignore[no-untyped-call]
 
     def _run(self, command: Callable[[], Any]) -> Any:
         # as `breaker.call`, in fewer steps: each request comes by here

@@ -25,6 +25,7 @@ PASSWORD = "tests-only"
 for name in (
     "DATABASE_URL",
     "REDIS_URL",
+    "KEY_PREFIX",
     "SECRET_KEY",
     "PASSWORD_PEPPER",
     "DATA_DIR",

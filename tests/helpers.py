@@ -62,7 +62,8 @@ def make_config(database_url: str, redis_url: str, **overrides: Any) -> Config:
 @contextmanager
 def open_services(config: Config, clock: Callable[[], datetime]) -> Iterator[Services]:
     """One instance of the product; a second one on the same settings is another worker."""
-    strategy = MovingWindowRateLimiter(LimiterStorage(redis_url=config.REDIS_URL))
+    storage = LimiterStorage(redis_url=config.REDIS_URL, key_prefix=config.KEY_PREFIX)
+    strategy = MovingWindowRateLimiter(storage)
     services = build_services(config, lambda: strategy, clock)
     try:
         yield services

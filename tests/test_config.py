@@ -30,6 +30,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert {name: getattr(config, name) for name in config.__dataclass_fields__} == {
         "DATABASE_URL": GIVEN["DATABASE_URL"],
         "REDIS_URL": GIVEN["REDIS_URL"],
+        "KEY_PREFIX": "",
         "SECRET_KEY": (GIVEN["SECRET_KEY"],),
         "PASSWORD_PEPPER": (GIVEN["PASSWORD_PEPPER"],),
         "SESSION_COOKIE_NAME": "SESSION-TOKEN",
@@ -92,6 +93,12 @@ def test_a_missing_setting_is_named_with_its_remedy(name: str, value: str | None
         ("SECRET_KEY", "x" * 32 + ",hush", "at least 32 bytes"),
         ("SECRET_KEY", "x" * 32 + ",", "at least 32 bytes"),
         ("PASSWORD_PEPPER", "hush", "at least 32 bytes"),
+        ("KEY_PREFIX", "a b", "letters, digits"),
+        ("KEY_PREFIX", "{a}:", "letters, digits"),
+        ("KEY_PREFIX", "*", "letters, digits"),
+        ("KEY_PREFIX", "é:", "letters, digits"),
+        ("KEY_PREFIX", "a:\n", "letters, digits"),
+        ("KEY_PREFIX", "a" * 65, "letters, digits"),
         ("SESSION_COOKIE_NAME", "two words", "letters, digits"),
         ("SESSION_COOKIE_NAME", "a;b", "letters, digits"),
         ("SESSION_COOKIE_NAME", "größe", "letters, digits"),
@@ -182,6 +189,7 @@ def test_an_unusable_setting_is_named_with_its_remedy(
         ("HOST", "[fe80::1%eth0]", "fe80::1%eth0"),
         ("HOST", "localhost", "localhost"),
         ("HOST", "0.0.0.0", "0.0.0.0"),
+        ("KEY_PREFIX", "Auth-1_b.c:", "Auth-1_b.c:"),
     ],
 )
 def test_a_setting_is_read(name: str, value: object, meaning: object) -> None:

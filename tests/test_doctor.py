@@ -134,7 +134,7 @@ def test_all_is_well(config: Config) -> None:
         *("SECRET_KEY", "PASSWORD_PEPPER", "passwords", "cookie flags", "cookie name"),
         *("cookie domain", "session limits", "proxy trust", "redirects"),
         *("postgres", "postgres transport", "postgres schema", "postgres writes"),
-        *("pending fences", "postgres connections"),
+        *("pending fences", "key prefix", "postgres connections"),
         *("redis", "redis transport", "redis role", "redis replicas", "redis eviction"),
         *("redis memory", "redis persistence", "redis functions", "redis copies", "clocks"),
     }

@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 from authapp.config import Config
 from authapp.database import STATEMENT_TIMEOUT
 from authapp.database_urls import read_database_url
+from authapp.deployments import expect_key_prefix
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State, reason
 from authapp.doctor.hosts import is_loopback
@@ -45,6 +46,7 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
             if migrations.state is State.OK:
                 yield _writes(connection)
                 yield _fences(connection)
+                yield _key_prefix(connection, config.KEY_PREFIX)
             yield _room(connection, config.WEB_CONCURRENCY * pool_size)
     except SettingError as error:
         told, _, remedy = str(error).removeprefix("DATABASE_URL: ").partition("; ")
@@ -149,6 +151,19 @@ def _fences(connection: Connection) -> Finding:
         remedy = "once Redis answers run `flask --app wsgi maintenance`"
         return Finding("pending fences", State.WARN, told, remedy)
     return Finding("pending fences", State.OK, "none")
+
+
+def _key_prefix(connection: Connection, key_prefix: str) -> Finding:
+    driver: Any = connection.connection.driver_connection
+    try:
+        expect_key_prefix(driver, key_prefix, record=False)
+    except SettingError as error:
+        told, _, remedy = str(error).partition(": ")
+        return Finding("key prefix", State.FAIL, told, remedy)
+    if key_prefix:
+        return Finding("key prefix", State.OK, f"the keys in Redis begin with {key_prefix}")
+    advice = "set KEY_PREFIX where deployments share a Redis"
+    return Finding("key prefix", State.OK, "none", advice)
 
 
 def _room(connection: Connection, wanted: int) -> Finding:

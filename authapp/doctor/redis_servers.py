@@ -37,7 +37,9 @@ def examine(config: Config, clocks: Clocks) -> Iterator[Finding]:
         yield _unreachable("", reason(error, password))
         reached = False
     if reached:
-        yield _copies(VersionedCache(client, Sealer(config.SECRET_KEY)))
+        yield _copies(
+            VersionedCache(client, Sealer(config.SECRET_KEY), key_prefix=config.KEY_PREFIX)
+        )
     client.close()
 
 

@@ -33,13 +33,16 @@ REVALIDATE = 60.0
 Promise = Literal["at once", "later"]
 
 
+PREFIX = "explored:"  # of all keys, as where deployments share a server
+
+
 class Rig(Servers):
     """The stores, and two instances on them: changes are made `here`, noticed `there`."""
 
     def __init__(self, postgres_url: str, valkey_urls: Sequence[str]) -> None:
         super().__init__(valkey_urls)
         self.clock = Clock()
-        config = make_config(postgres_url, valkey_urls[0])
+        config = make_config(postgres_url, valkey_urls[0], KEY_PREFIX=PREFIX)
         self.postgres = psycopg2.connect(postgres_url)
         self.postgres.autocommit = True
         self.waiting = Waiting(self.postgres)
@@ -341,7 +344,7 @@ def refuse(world: ChangeWorld, instance: Instance, what: Literal["transaction", 
 
 def evict(world: ChangeWorld) -> Actor:
     yield Step("delete all")
-    world.rig.admin.delete(*world.rig.keys.values())
+    world.rig.admin.delete(*(PREFIX + key for key in world.rig.keys.values()))
 
 
 def restart(world: ChangeWorld) -> Actor:

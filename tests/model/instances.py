@@ -175,7 +175,8 @@ class Instance:
 
     def __init__(self, name: str, config: Config, clock: Clock, servers: Servers) -> None:
         self.name = name
-        strategy = MovingWindowRateLimiter(LimiterStorage(redis_url=config.REDIS_URL))
+        storage = LimiterStorage(redis_url=config.REDIS_URL, key_prefix=config.KEY_PREFIX)
+        strategy = MovingWindowRateLimiter(storage)
         self.services: Services = build_services(config, lambda: strategy, clock, _defer)
         self.line = _InstanceLine(servers)
         self.refuses: set[str] = set()

@@ -15,6 +15,7 @@ import pytest
 from authapp import embedded, versioned_cache
 from authapp.resilience import Breaker
 
+from ..databases import add_migrated_database
 from .change_actors import (
     ChangeWorld,
     Rig,
@@ -45,7 +46,8 @@ PROMISES = ["at once", "later", "never committed"]
 
 
 @pytest.fixture(scope="module")
-def rig(engine_dir: Path, database_url: str) -> Iterator[Rig]:
+def rig(engine_dir: Path, postgres: embedded.PostgreSQL) -> Iterator[Rig]:
+    database_url = add_migrated_database(postgres.url, "explored")
     with ExitStack() as stack:
         servers = [
             stack.enter_context(

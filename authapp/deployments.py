@@ -1,0 +1,50 @@
+"""The setting that all instances of one database must share, recorded in Postgres by the first."""
+
+from psycopg2 import errors, extensions
+
+from authapp.errors import SettingError
+
+
+def expect_key_prefix(
+    connection: extensions.connection, key_prefix: str, *, record: bool = True
+) -> None:
+    """Returns where instances of this database may use this prefix.
+
+    An instance with another prefix would fence and lock beside all others: they would go on to
+    serve copies of sessions that it ended.
+
+    Args:
+        connection: one that commits each statement by itself.
+        record: makes it that of the database, where it has none yet.
+    Raises:
+        SettingError: this database is used with another prefix.
+    """
+    try:
+        found = recorded_key_prefix(connection)
+        if found is None and record:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "INSERT INTO deployment (key_prefix) VALUES (%s) ON CONFLICT DO NOTHING",
+                    (key_prefix,),
+                )
+            found = recorded_key_prefix(connection)
+    except (errors.UndefinedTable, errors.ReadOnlySqlTransaction):
+        return  # nothing can be changed through this connection either
+    if found not in {None, key_prefix}:
+        raise SettingError(
+            f"KEY_PREFIX is {_told(key_prefix)}, but this database is used with "
+            f"{_told(found)}: set it so, or change it for all instances (docs/production.md, "
+            "Several deployments on one Redis)"
+        )
+
+
+def recorded_key_prefix(connection: extensions.connection) -> str | None:
+    """The prefix that the instances of this database use; None before the first start."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT key_prefix FROM deployment")
+        row = cursor.fetchone()
+        return str(row[0]) if row else None
+
+
+def _told(key_prefix: str | None) -> str:
+    return f"`{key_prefix}`" if key_prefix else "empty"
