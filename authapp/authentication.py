@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Self
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
@@ -31,6 +30,7 @@ from authapp.errors import (
 from authapp.identity import USER, Identity, Permission
 from authapp.limits import Attempt, LoginLimits
 from authapp.passwords import PasswordHasher, Verdict, why_refused
+from authapp.profiles import stored_name, validate_profile, why_name_refused
 from authapp.refused_attempts import RefusedAttempts
 from authapp.resilience import deadline
 from authapp.session_records import Client, EndReason, Live
@@ -52,9 +52,6 @@ _OUTCOMES: dict[type[AuthappError], str] = {
 REFUSAL_SECONDS = 0.05
 
 REHASH_PATIENCE = 0.8  # seconds that Postgres has for it; the log-in needs those that are left
-
-MAX_NAME = 100  # characters
-MAX_IMAGE = 2048  # characters
 
 
 class Authentication:
@@ -115,7 +112,7 @@ class Authentication:
             errors |= invalid.errors
         if reason := why_name_refused(name):
             errors["name"] = reason
-        name = _stored(name)
+        name = stored_name(name)
         if reason := why_refused(password, (email, name)):
             errors["password"] = reason
         if errors or address is None:
@@ -387,7 +384,7 @@ class Authentication:
             InvalidField: all that is wrong with the input, by field.
             UnknownUser
         """
-        name = _sound_profile(name, image)
+        name = validate_profile(name, image)
         return self._users.update_profile(user_id, name, image, address)
 
     def update_user(
@@ -406,7 +403,7 @@ class Authentication:
             InvalidField, UnknownUser, LastAdmin, OwnAccount: nothing was changed.
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
-        name = _sound_profile(name, image)
+        name = validate_profile(name, image)
         with self._changes.begin() as change:
             lock_user(change.db, user_id, actor.id, Permission.USERS_WRITE)
             user = self._users.set_profile(change, user_id, name, image, actor.id, address)
@@ -521,46 +518,3 @@ class _EvenPace:
     def __exit__(self, refused: type[BaseException] | None, *_: object) -> None:
         if refused is InvalidCredentials:
             time.sleep(max(0.0, self._answer_at - time.perf_counter()))
-
-
-def _sound_profile(name: str | None, image: str | None) -> str | None:
-    """The name as it is stored, when both can be taken."""
-    errors = {"name": why_name_refused(name or ""), "image": why_image_refused(image or "")}
-    if refused := {field: reason for field, reason in errors.items() if reason}:
-        raise InvalidField(refused)
-    return None if name is None else _stored(name)
-
-
-def _stored(name: str) -> str:
-    return " ".join(name.split())
-
-
-def why_name_refused(name: str) -> str | None:
-    """The reason a name can't be taken, written for the person; None when it can.
-
-    Args:
-        name: as it was given, with the blanks that are not stored.
-    """
-    if len(name) > MAX_NAME:
-        return f"use at most {MAX_NAME} characters"
-    if not _stored(name).isprintable():
-        return "use letters that can be shown"
-    return None
-
-
-def why_image_refused(image: str) -> str | None:
-    """The reason an image's address can't be taken, written for the person; None when it can."""
-    if not image:
-        return None
-    if len(image) > MAX_IMAGE:
-        return f"use at most {MAX_IMAGE} characters"
-    try:
-        parts = urlsplit(image)
-        # a name or password in it would be shown to everyone who loads the picture
-        whole = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc
-        whole = whole and parts.port != 0
-    except ValueError:  # a port that is none
-        whole = False
-    if not whole or not image.isprintable() or " " in image:
-        return "enter a whole link, like https://example.org/me.jpg"
-    return None

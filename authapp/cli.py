@@ -21,6 +21,7 @@ from authapp.identity import ADMIN, USER, Identity
 from authapp.models import Role
 from authapp.services import Services
 from authapp.session_records import Client, EndReason
+from authapp.visible_text import shown
 
 FIRST_ADMIN = "admin@authapp.internal"
 
@@ -195,7 +196,7 @@ def _session_commands(services: Services) -> click.Group:
         for session in services.sessions.of_user(_existing(services, email).id):
             click.echo(
                 f"{session.id}  {session.kind}  {device_name(session.user_agent)}  "
-                f"{session.address or '-'}  seen {session.last_seen_at:%Y-%m-%d %H:%M}Z"
+                f"{shown(session.address) or '-'}  seen {session.last_seen_at:%Y-%m-%d %H:%M}Z"
             )
 
     @group.command()
@@ -336,18 +337,18 @@ def _tell(password: str, generated: bool) -> None:
 def _event_line(entry: Entry) -> str:
     user, actor = (person.email if person else "-" for person in (entry.user, entry.actor))
     details = msgspec.json.encode(entry.details).decode()
-    # a proxy may pass on as an address what a client made up; it must not move the cursor
-    address = "".join(c if c.isprintable() else "?" for c in entry.address) or "-"
-    return (
+    # a proxy may pass on as an address whatever a client made up; it must not move the cursor
+    return shown(
         f"{entry.at:%Y-%m-%d %H:%M:%S}Z  {entry.event}  {user}  by {actor}  "
-        f"from {address}  {details}"
+        f"from {entry.address or '-'}  {details}"
     )
 
 
 def _line(user: Identity) -> str:
     state = "active" if user.active else "inactive"
-    return f"{user.id}  {user.email}  {user.name or '-'}  {','.join(user.roles) or '-'}  {state}"
+    roles = ",".join(user.roles) or "-"
+    return shown(f"{user.id}  {user.email}  {user.name or '-'}  {roles}  {state}")
 
 
 def _role_line(role: Role) -> str:
-    return f"{role.name}  {','.join(role.permissions) or '-'}"
+    return shown(f"{role.name}  {','.join(role.permissions) or '-'}")

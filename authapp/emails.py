@@ -1,17 +1,13 @@
 """The canonical form of an email address: one spelling for each mailbox, made in Python only."""
 
-import re
 import unicodedata
 from dataclasses import dataclass
 
 from email_validator import EmailNotValidError, validate_email
 
 from authapp.errors import InvalidField
+from authapp.visible_text import INVISIBLE
 
-# letters and marks that show nothing (Unicode's Default_Ignorable_Code_Point): look-alike addresses
-_INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
 _ADVICE = "enter an email address like name@example.org"
 
 
@@ -41,7 +37,7 @@ def parse_email(text: str) -> Email:
     except EmailNotValidError:
         raise InvalidField({"email": _ADVICE}) from None
     local = _fold(valid.local_part)
-    if not local.isprintable() or "@" in local or " " in local or _INVISIBLE.search(local):
+    if not local.isprintable() or "@" in local or " " in local or INVISIBLE.search(local):
         raise InvalidField({"email": _ADVICE})
     return Email(stored=valid.normalized, canonical=f"{local}@{valid.ascii_domain.lower()}")
 

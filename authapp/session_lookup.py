@@ -17,6 +17,7 @@ from authapp.models import PendingFence, SessionRow, User
 from authapp.provisional_sessions import ProvisionalSessions
 from authapp.resilience import deadline
 from authapp.session_records import (
+    MAX_USER_AGENT,
     Ended,
     Found,
     Limits,
@@ -224,7 +225,7 @@ class SessionLookup:
                 idle_seconds=copy.idle_seconds,
                 expires_at=begun.expires_at,
                 address=begun.address,
-                user_agent=begun.user_agent[:400],
+                user_agent=begun.user_agent[:MAX_USER_AGENT],
                 data=copy.data,
                 ver=FIRST_VERSION,
                 remembered=copy.remembered,

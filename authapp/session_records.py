@@ -38,6 +38,9 @@ class EndReason(StrEnum):
         return self in {EndReason.LOGOUT, EndReason.REVOKED_BY_USER, EndReason.REPLACED}
 
 
+MAX_USER_AGENT = 400  # characters that are kept of it
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long sessions last (OWASP ASVS 5.0, 7.3.1 and 7.3.2) and how many a user has (7.1.2)."""
@@ -73,7 +76,7 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request came from, as far as it says."""
+    """Where a request came from, as far as it says. Both are kept, and shown in lists."""
 
     address: str = ""
     user_agent: str = ""

@@ -14,6 +14,7 @@ from authapp.access_tokens import AccessTokens, digest_of
 from authapp.changes import Change
 from authapp.models import SessionRow, User, identity_of
 from authapp.session_records import (
+    MAX_USER_AGENT,
     Client,
     EndReason,
     Grant,
@@ -123,7 +124,7 @@ class SessionRows:
             idle_seconds=int(lifetime.idle.total_seconds()),
             expires_at=lifetime.expires_at,
             address=client.address,
-            user_agent=client.user_agent[:400],
+            user_agent=client.user_agent[:MAX_USER_AGENT],
             data=dict(data or {}),
             ver=FIRST_VERSION,
             remembered=remember,

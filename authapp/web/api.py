@@ -8,8 +8,8 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
 from authapp import errors
-from authapp.authentication import MAX_IMAGE, MAX_NAME
 from authapp.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS
+from authapp.profiles import MAX_IMAGE, MAX_NAME
 from authapp.session_records import EndReason, Live, SessionSummary
 from authapp.web.bodies import read_body
 from authapp.web.description import Call, Value, described

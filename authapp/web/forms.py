@@ -16,7 +16,7 @@ from wtforms import (
 )
 from wtforms.validators import DataRequired, InputRequired, Length
 
-from authapp.authentication import MAX_IMAGE, MAX_NAME
+from authapp.profiles import MAX_IMAGE, MAX_NAME
 
 CHOOSING_HINT = "At least 15 characters. A few unrelated words work well; pasting is fine."
 

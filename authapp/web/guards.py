@@ -10,7 +10,8 @@ from werkzeug.local import LocalProxy
 from authapp.errors import Forbidden, NotAuthenticated
 from authapp.identity import Identity
 from authapp.services import Services
-from authapp.session_records import Client, Live
+from authapp.session_records import MAX_USER_AGENT, Client, Live
+from authapp.visible_text import shown
 from authapp.web.cookies import read_devices
 from authapp.web.effects import forget_pending
 from authapp.web.request_log import MAX_ADDRESS
@@ -47,7 +48,8 @@ def is_own_view() -> bool:
 def client() -> Client:
     """Where the current request came from."""
     # a proxy may pass on what it was told
-    return Client((request.remote_addr or "")[:MAX_ADDRESS], request.user_agent.string)
+    address = (request.remote_addr or "")[:MAX_ADDRESS]
+    return Client(shown(address), shown(request.user_agent.string[:MAX_USER_AGENT]))
 
 
 def devices() -> list[str]:

@@ -15,6 +15,7 @@ from authapp.errors import (
     UnknownUser,
 )
 from authapp.identity import Permission
+from authapp.visible_text import is_printed
 from authapp.web.api import ProfileBody, given
 from authapp.web.bodies import read_body
 from authapp.web.description import Call, Value, described
@@ -159,7 +160,7 @@ def roles() -> Response:
 
 def search_text(request: Request) -> str:
     """What is searched for: `q`, without what no name or email holds."""
-    return "".join(c for c in request.args.get("q", "")[:200] if c.isprintable())
+    return "".join(c for c in request.args.get("q", "")[:200] if is_printed(c))
 
 
 def _limit() -> int:
