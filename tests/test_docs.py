@@ -13,7 +13,7 @@ from authapp.config import Config
 from authapp.passwords import _SERVICE_WORDS, why_refused
 from authapp.services import POOL_SIZE
 from authapp.web.api import PasswordBody, ProfileBody, SignupBody
-from authapp.web.representations import RoleView, SessionView, UserView
+from authapp.web.representations import AccountView, RoleView, SessionView, UserView
 from authapp.web.users_api import RolesBody, UserBody
 
 from .web.test_limits import CALLS
@@ -113,7 +113,7 @@ def test_every_way_in_is_named() -> None:
 
 def test_every_field_has_a_rule() -> None:
     named = set(re.findall(r"`(\w+)`", part("Who may do what")))
-    told = (UserView, SessionView, RoleView)
+    told = (UserView, AccountView, SessionView, RoleView)
     read = (SignupBody, ProfileBody, PasswordBody, UserBody, RolesBody)
     there_are = {field.name for record in (*told, *read) for field in fields_of(record)}
     assert there_are <= named, sorted(there_are - named)

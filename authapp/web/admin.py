@@ -80,6 +80,8 @@ def end_sessions(user_id: UUID) -> ResponseReturnValue:
 @permission_required(Permission.AUDIT_READ)
 def audit() -> ResponseReturnValue:
     form = AuditForm()
+    if not current_user.can(Permission.USERS_READ):
+        form.user.description = "The id of a person."
     try:
         which, about = events_asked_for(form)
         page = services().audit.page(request.args.get("cursor"), which=which)

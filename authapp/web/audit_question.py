@@ -49,27 +49,26 @@ class _People:
 
 
 def _people_asked_for(asked: str) -> _People:
-    """People by id, email, or part of a name; by email only for visitors who may see emails.
+    """People by id, and for visitors who may see users also by email or part of a name.
 
     Raises:
-        InvalidField: so many have this in their name that it says nothing.
+        InvalidField: nobody is meant, or so many people are that it says nothing.
     """
     if not asked:
         return _People()
+    may_see_users = current_user.can(Permission.USERS_READ)
     if user_id := _as_id(asked):
-        person = services().users.get(user_id)
-        return _People([user_id], about=_named(person) if person else "")
-    may_see_emails = current_user.can(Permission.USERS_READ)
-    if "@" in asked and not may_see_emails:
-        raise InvalidField({"user": "write a name or an id; you may not search by email"})
-    if may_see_emails and (email := _as_email(asked)):
+        person = services().users.get(user_id) if may_see_users else None
+        return _People([user_id], about=_named(person) if person else str(user_id))
+    if not may_see_users:  # a search would tell which emails and names there are
+        raise InvalidField({"user": "write the id of a person; you may not see emails and names"})
+    if email := _as_email(asked):
         person = services().users.find(email)
         if person is None:
             return _People(unknown_email=email, about="attempts on an email that nobody has")
         return _People([person.id], about=_named(person))
     part = "".join(c for c in asked if c.isprintable())
-    people = services().audit.people
-    found = people(part, MAX_PEOPLE + 1, by_email=may_see_emails) if part else []
+    found = services().audit.people(part, MAX_PEOPLE + 1) if part else []
     if len(found) > MAX_PEOPLE:
         raise InvalidField({"user": f"more than {MAX_PEOPLE} people match; write more of the name"})
     if not found:
@@ -79,10 +78,7 @@ def _people_asked_for(asked: str) -> _People:
 
 
 def _named(person: Identity | Person) -> str:
-    """The name of a person; without one as much as the visitor may see."""
-    if person.name:
-        return person.name
-    return person.email if current_user.can(Permission.USERS_READ) else str(person.id)
+    return person.name or person.email
 
 
 def _as_id(asked: str) -> UUID | None:

@@ -71,7 +71,7 @@ class Call:
 
     Attributes:
         summary: a line for people.
-        answers: status → the record in the body, None for no body.
+        answers: status → the record in the body, the records one of which is, None for no body.
         needs: who may call it at all.
         body: the record it reads.
         query: its parameters by name.
@@ -81,7 +81,7 @@ class Call:
     """
 
     summary: str
-    answers: Mapping[int, type | None]
+    answers: Mapping[int, type | tuple[type, ...] | None]
     needs: Needs = "somebody"
     body: type[msgspec.Struct] | None = None
     query: Mapping[str, Value] = field(default_factory=dict)
@@ -146,7 +146,8 @@ def document(app: Flask, cookie: str, version: str, mount_point: str = "") -> di
     found = sorted(operations(app), key=lambda o: (o.path, o.method))
     records: set[type] = {ProblemBody, LaterAnswer}
     for operation in found:
-        records |= {record for record in operation.call.answers.values() if record}
+        for answer in operation.call.answers.values():
+            records |= set(_one_of(answer))
         records |= {operation.call.body} if operation.call.body else set()
     ordered = sorted(records, key=lambda record: record.__name__)
     _, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
@@ -212,12 +213,8 @@ def _responses(call: Call) -> dict[str, Any]:
     if call.changes:
         answers[202] = LaterAnswer
     found: dict[str, Any] = {
-        str(status): {
-            "description": (record.__doc__ or "").strip().split("\n")[0] if record else "Done.",
-            **({"content": {"application/json": {"schema": _reference(record)}}} if record else {}),
-            **_headers(call.headers | limited),
-        }
-        for status, record in answers.items()
+        str(status): _answer(_one_of(answer)) | _headers(call.headers | limited)
+        for status, answer in answers.items()
     }
     problem = {"application/problem+json": {"schema": _reference(ProblemBody)}}
     for status, codes in sorted(_failures(call).items()):
@@ -227,6 +224,24 @@ def _responses(call: Call) -> dict[str, Any]:
             **_headers(_OF_FAILURES.get(status, {}) | (limited if status == 429 else {})),
         }
     return found
+
+
+def _one_of(answer: type | tuple[type, ...] | None) -> tuple[type, ...]:
+    if answer is None:
+        return ()
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def _answer(records: tuple[type, ...]) -> dict[str, Any]:
+    if not records:
+        return {"description": "Done."}
+    described = [(record.__doc__ or "").strip().split("\n")[0] for record in records]
+    references = [_reference(record) for record in records]
+    schema = references[0] if len(references) == 1 else {"anyOf": references}
+    return {
+        "description": " Or: ".join(described),
+        "content": {"application/json": {"schema": schema}},
+    }
 
 
 def _headers(told: Mapping[str, Value]) -> dict[str, Any]:

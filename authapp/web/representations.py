@@ -8,7 +8,7 @@ import msgspec
 from flask import Response
 
 from authapp.devices import device_name
-from authapp.identity import Identity
+from authapp.identity import Identity, Permission
 from authapp.session_records import Live, SessionSummary
 
 
@@ -34,6 +34,22 @@ class UserView(msgspec.Struct, frozen=True, kw_only=True):
             active=user.active,
             created_at=user.created_at,
         )
+
+
+class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """A user for people who may change one and may not read users: who it is stays unsaid."""
+
+    id: UUID
+    roles: tuple[str, ...]
+    active: bool
+    created_at: datetime
+
+
+def view_for(viewer: Identity, user: Identity) -> UserView | AccountView:
+    """A user as far as this viewer may see one."""
+    if viewer.id == user.id or viewer.can(Permission.USERS_READ):
+        return UserView.of(user)
+    return AccountView(id=user.id, roles=user.roles, active=user.active, created_at=user.created_at)
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):

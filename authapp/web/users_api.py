@@ -26,7 +26,15 @@ from authapp.web.guards import (
     require_permission,
     services,
 )
-from authapp.web.representations import RoleList, RoleView, UserList, UserView, json_response
+from authapp.web.representations import (
+    AccountView,
+    RoleList,
+    RoleView,
+    UserList,
+    UserView,
+    json_response,
+    view_for,
+)
 
 MAX_PAGE = 200  # users
 
@@ -92,7 +100,7 @@ def users() -> Response:
     Call(
         "Changes a user; what is left out stays. A deactivated one's sessions end. Nobody "
         "deactivates themselves, nor changes a person with permissions that they lack",
-        {200: UserView},
+        {200: (UserView, AccountView)},
         "permission",
         UserBody,
         fails=[UnknownUser, LastAdmin, OwnAccount, ExceedsOwnPermissions],
@@ -111,7 +119,7 @@ def update_user(user_id: UUID) -> Response:
         actor=actor,
         address=client().address,
     )
-    return json_response(UserView.of(changed))
+    return json_response(view_for(actor, changed))
 
 
 @users_api.put("/users/<uuid:user_id>/roles")
@@ -119,7 +127,7 @@ def update_user(user_id: UUID) -> Response:
     Call(
         "Gives a user exactly these roles. Nobody changes their own, nor gives or takes a role, or "
         "changes a person, with permissions that they lack",
-        {200: UserView},
+        {200: (UserView, AccountView)},
         "permission",
         RolesBody,
         fails=[UnknownUser, UnknownRole, LastAdmin, OwnAccount, ExceedsOwnPermissions],
@@ -131,7 +139,7 @@ def set_roles(user_id: UUID) -> Response:
     body = read_body(request, RolesBody)
     actor = require_live().record.user
     changed = services().users.set_roles(user_id, body.roles, actor.id, client().address)
-    return json_response(UserView.of(changed))
+    return json_response(view_for(actor, changed))
 
 
 @users_api.delete("/users/<uuid:user_id>/sessions")

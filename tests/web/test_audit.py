@@ -296,7 +296,7 @@ def test_what_others_typed_is_text(admin: FlaskClient, app: Flask, stores: Store
     assert not [a for _, a in page.elements if a.get("id") == "planted"]
 
 
-def test_who_may_read_the_log_alone_sees_names_without_links(
+def test_whoever_may_read_the_log_alone_sees_ids_and_finds_people_by_id(
     app: Flask, stores: Stores, person: str
 ) -> None:
     stores.sql(
@@ -305,14 +305,22 @@ def test_who_may_read_the_log_alone_sees_names_without_links(
     try:
         sign_up(app, "looks@example.org", name="Eve", roles=["auditor"])
         looks = signed_in_as(app, "looks@example.org")
-        sign_up(app, "nameless@example.org", name="")
+        nameless = sign_up(app, "nameless@example.org", name="")
         page = Page(looks.get("/admin/audit"))
-        assert "Ada" in page.text
-        assert "nameless" not in page.text
-        assert rows(Page(looks.get("/admin/audit?user=ada"))) == 1
-        for part in (EMAIL, "lovelace", "nameless", "nobody@example.org", "e@"):
+        assert person in page.text
+        assert nameless in page.text
+        assert "The id of a person." in page.text
+        for shown in (page.text, Page(looks.get(f"/admin/audit?user={person}")).text):
+            assert not [part for part in ("Ada", EMAIL, "nameless@") if part in shown]
+        assert rows(Page(looks.get(f"/admin/audit?user={person}"))) == 1
+        missing = Page(looks.get(f"/admin/audit?user={'0' * 8}-0000-0000-0000-{'0' * 12}"))
+        assert "There are no such events." in missing.text
+        answers = set()
+        for part in ("ada", "Ada", EMAIL, "lovelace", "nobody@example.org", "e@", "nobody"):
             answer = looks.get(f"/admin/audit?user={part}")
-            assert answer.status_code == 400, "no emails can be found out by searching"
+            assert answer.status_code == 400, "nobody finds out emails and names by searching"
+            answers.add(Page(answer).text)
+        assert len(answers) == 1, "whether there is such a person is not told"
         links = [a["href"] for a in page.all("a")]
         assert not [link for link in links if link.startswith("/admin/users")]
         assert "/admin/audit" in links, "in the menu"

@@ -144,8 +144,10 @@ class Visit:
 
     def __init__(self, app: Flask, stores: Stores, who: str) -> None:
         self.stores = stores
-        sign_up(app, "root@example.org", roles=["admin"])  # or the last one could not be changed
-        sign_up(app, "other@example.org")
+        # or the last administrator could not be changed
+        sign_up(app, "root@example.org", name="Rhoda Root", roles=["admin"])
+        sign_up(app, "other@example.org", name="Otto Other")
+        stores.sql("UPDATE users SET image = 'https://example.org/' || name || '.png'")
         self.others = signed_in_as(app, "other@example.org")
         self.client: FlaskClient = browser(app)
         if who != "anonymous":
@@ -228,6 +230,61 @@ def test_who_may_do_what(app: Flask, stores: Stores, who: str) -> None:
         else:
             stores.clear()
             visit = Visit(app, stores, who)
+
+
+OF_PEOPLE = re.compile("rhoda|otto|(root|other)@", re.IGNORECASE)  # their email, name and image
+# Here a visitor logs in as the administrator, and is shown whose session it is.
+LOGS_IN = ("/login", "/api/v1/login", "/api/v1/tokens")
+
+
+@pytest.mark.parametrize("who", VISITORS)
+def test_others_are_shown_to_readers_of_users_alone(app: Flask, stores: Stores, who: str) -> None:
+    """Everything that is answered to a visitor is looked through for emails, names and images."""
+    visit = Visit(app, stores, who)
+    shown = set()
+    for method, path, row in ROWS:
+        about_others = method == "GET" or "<other>" in path
+        if row[who] >= 400 or path in LOGS_IN or not about_others:
+            continue
+        answer = visit.ask(method, path)
+        seen = [answer.get_data(as_text=True), str(answer.headers)]
+        if answer.location:
+            seen.append(visit.client.get(answer.location).get_data(as_text=True))
+        if any(OF_PEOPLE.search(text) for text in seen):
+            shown.add(f"{method} {path}")
+        if method != "GET":
+            stores.clear()
+            visit = Visit(app, stores, who)
+    assert bool(shown) is (who in {"users:read", "admin"}), shown
+
+
+WITHOUT_READING = {"id", "roles", "active", "created_at"}
+
+
+@pytest.mark.parametrize(
+    ("permissions", "fields"),
+    [
+        (["users:write", "roles:grant"], WITHOUT_READING),
+        (
+            ["users:write", "roles:grant", "users:read"],
+            WITHOUT_READING | {"email", "name", "image"},
+        ),
+    ],
+    ids=["without users:read", "with users:read"],
+)
+def test_a_changed_user_is_told_as_far_as_one_may_read(
+    app: Flask, stores: Stores, permissions: list[str], fields: set[str]
+) -> None:
+    visit = Visit(app, stores, "users:write")
+    stores.sql("UPDATE roles SET permissions = %s WHERE name = 'one'", permissions)
+    services_of(app).changes.replay()
+    for path in ("/api/v1/users/<other>", "/api/v1/users/<other>/roles"):
+        answer = visit.ask("PATCH" if path.endswith(">") else "PUT", path)
+        assert answer.status_code == 200, answer.text
+        assert set(answer.get_json()) == fields
+    own = visit.client.get("/api/v1/me").get_json()
+    answer = visit.client.patch(f"/api/v1/users/{own['id']}", json={"name": "New"})
+    assert answer.get_json() == own | {"name": "New"}, "one's own account is shown whole"
 
 
 # what decides on any method as on GET, but leads on to log-in with 303
