@@ -29,6 +29,7 @@ from flask import Blueprint, Flask, Request, request, url_for
 from flask_bootstrap import Bootstrap5
 from flask_limiter import Limiter
 from limits.strategies import RateLimiter
+from werkzeug.exceptions import BadRequest
 from werkzeug.routing import Rule
 
 from authapp.cli import register_commands
@@ -42,7 +43,7 @@ from authapp.session_records import Live
 from authapp.web.admin import admin
 from authapp.web.api import api
 from authapp.web.api_docs import api_docs
-from authapp.web.bodies import MAX_BODY, expect_whole_body
+from authapp.web.bodies import MAX_BODY, MAX_FIELDS, expect_whole_body
 from authapp.web.csrf import check_origin
 from authapp.web.effects import note_pending, tell_pending
 from authapp.web.envelope import Envelope
@@ -184,6 +185,7 @@ def create_app(config: Config) -> Flask:
         BOOTSTRAP_SERVE_LOCAL=True, MAX_CONTENT_LENGTH=MAX_BODY, PROVIDE_AUTOMATIC_OPTIONS=False
     )
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
+    app.before_request(_expect_few_parameters)
     auth = Auth(app, config)
     services, judge = auth.services, auth.judge
     Bootstrap5(app)
@@ -237,6 +239,12 @@ def _expect_sound(cookie_name: str) -> None:
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
     expect_whole_body(current)
     check_origin(current, cookie_name)
+
+
+def _expect_few_parameters() -> None:
+    """Refuses a query with more parameters than any address of ours has: each takes its time."""
+    if request.environ.get("QUERY_STRING", "").count("&") > MAX_FIELDS:
+        raise BadRequest(f"Send at most {MAX_FIELDS} parameters.")
 
 
 def _without_flask_defaults(app: Flask) -> dict[str, Any]:

@@ -112,8 +112,9 @@ class Authentication:
             errors |= invalid.errors
         if reason := why_name_refused(name):
             errors["name"] = reason
+            name = ""
         name = stored_name(name)
-        if reason := why_refused(password, (email, name)):
+        if reason := why_refused(password, (address.stored if address else "", name)):
             errors["password"] = reason
         if errors or address is None:
             raise InvalidField(errors)
@@ -157,6 +158,20 @@ class Authentication:
         return self._count(
             email, client, lambda: self._log_in(email, password, client, begin, devices)
         )
+
+    def count_unreadable(self, client: Client) -> None:
+        """Counts a request to log in that could not be read, by its address as any other.
+
+        Raises:
+            TooManyAttempts
+        """
+        try:
+            with self._on_record("login.limited", client.address):
+                self._limits.take_address(client.address)
+        except TooManyAttempts:
+            metrics.LOGINS.labels(_OUTCOMES[TooManyAttempts]).inc()
+            raise
+        metrics.LOGINS.labels(_OUTCOMES[InvalidField]).inc()
 
     def issue_token(
         self, email: str, password: str, client: Client, *, refreshable: bool = False
@@ -218,10 +233,10 @@ class Authentication:
             TooManyAttempts: a limit is used up. Limits come before the hashing slot, or those who
                 are refused would keep slots from everybody else.
         """
-        canonical = parse_email(email).canonical
-        device = self._limits.known_device(canonical, devices)
         with _EvenPace() as pace, deadline(self._timeout):
             by_address = self._limits.take_address(client.address)
+            canonical = parse_email(email).canonical
+            device = self._limits.known_device(canonical, devices)
             by_account = self._limits.take_device(device) if device else None
             if by_account is None:  # no device that the account knows, or its own window is full
                 by_account, device = self._limits.take_account(canonical), None

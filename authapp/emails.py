@@ -8,6 +8,7 @@ from email_validator import EmailNotValidError, validate_email
 from authapp.errors import InvalidField
 from authapp.visible_text import INVISIBLE
 
+MAX_EMAIL = 320  # characters as typed: 64 before the @ and 255 after it (RFC 5321, 4.5.3.1)
 _ADVICE = "enter an email address like name@example.org"
 
 
@@ -31,6 +32,8 @@ def parse_email(text: str) -> Email:
     Raises:
         InvalidField: for `email`, when it is not an address mail could go to.
     """
+    if len(text) > MAX_EMAIL:  # first: what follows takes longer than the text grows
+        raise InvalidField({"email": f"use at most {MAX_EMAIL} characters"})
     try:
         # test_environment admits the reserved domain .test (RFC 6761), which trials use
         valid = validate_email(text.strip(), check_deliverability=False, test_environment=True)

@@ -12,12 +12,12 @@ from authapp.access_tokens import Claim
 from authapp.changes import Change, Changes, any_pending
 from authapp.copy_keys import session_key
 from authapp.database import Database, PostgresUnavailable, Trouble
+from authapp.devices import MAX_USER_AGENT
 from authapp.errors import StoreUnavailable
 from authapp.models import PendingFence, SessionRow, User
 from authapp.provisional_sessions import ProvisionalSessions
 from authapp.resilience import deadline
 from authapp.session_records import (
-    MAX_USER_AGENT,
     Ended,
     Found,
     Limits,

@@ -38,9 +38,6 @@ class EndReason(StrEnum):
         return self in {EndReason.LOGOUT, EndReason.REVOKED_BY_USER, EndReason.REPLACED}
 
 
-MAX_USER_AGENT = 400  # characters that are kept of it
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long sessions last (OWASP ASVS 5.0, 7.3.1 and 7.3.2) and how many a user has (7.1.2)."""

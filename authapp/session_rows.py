@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from authapp import audit
 from authapp.access_tokens import AccessTokens, digest_of
 from authapp.changes import Change
+from authapp.devices import MAX_USER_AGENT
 from authapp.models import SessionRow, User, identity_of
 from authapp.session_records import (
-    MAX_USER_AGENT,
     Client,
     EndReason,
     Grant,

@@ -10,6 +10,12 @@ from authapp.emails import parse_email
 from authapp.errors import InvalidField
 
 
+def test_a_long_text_is_refused_before_it_is_read() -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse_email(" " * 320 + "ada@example.org")
+    assert caught.value.errors == {"email": "use at most 320 characters"}
+
+
 def canonical(text: str) -> str:
     return parse_email(text).canonical
 

@@ -11,6 +11,7 @@ from zxcvbn.frequency_lists import FREQUENCY_LISTS
 from authapp.hashing_slots import HashingSlots
 from authapp.passwords import (
     MAX_CODE_POINTS,
+    MAX_TYPED,
     MIN_CODE_POINTS,
     PasswordHasher,
     Verdict,
@@ -29,6 +30,14 @@ RETIRED = PasswordHasher([OLD_PEPPER], ROUNDS, SLOTS)
 def verify(password: str, stored: str) -> tuple[Verdict, list[int]]:
     with hashing() as costs:
         return HASHER.verify(password, stored), costs
+
+
+def test_a_password_that_is_long_before_it_is_normalised_is_refused_by_its_length() -> None:
+    fits = "\u1f82" * MAX_CODE_POINTS
+    apart = unicodedata.normalize("NFD", fits)
+    assert len(apart) == MAX_TYPED
+    assert why_refused(apart) is None or "characters" not in str(why_refused(apart))
+    assert why_refused(apart + "x") == f"use at most {MAX_CODE_POINTS} characters"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 
 HEADERS = ("Authorization", "X-Access-Token")
 
+_FAR_TOO_LONG = 4096  # characters
 _NONE: frozenset[str] = frozenset()
 
 
@@ -18,7 +19,12 @@ def read_access_tokens(environ: Mapping[str, Any]) -> frozenset[str]:
     found = set()
     scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer":
-        found.add(credentials.strip(" "))
+        found.add(_stripped(credentials))
     if (token := environ.get("HTTP_X_ACCESS_TOKEN")) is not None:
-        found.add(token.strip(" "))
+        found.add(_stripped(token))
     return frozenset(found)
+
+
+def _stripped(text: str) -> str:
+    """Without blanks around it. What is far longer than a token is none, and is left as it is."""
+    return text.strip(" ") if len(text) < _FAR_TOO_LONG else text

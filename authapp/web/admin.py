@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from authapp.errors import ExceedsOwnPermissions, InvalidField, LastAdmin, OwnAccount, UnknownUser
 from authapp.identity import Identity, Permission
 from authapp.web.audit_question import events_asked_for
+from authapp.web.bodies import read_form
 from authapp.web.effects import are_pending
 from authapp.web.error_handlers import problem_of
 from authapp.web.forms import AuditForm, show_errors
@@ -45,7 +46,7 @@ def user(user_id: UUID) -> ResponseReturnValue:
 @admin.post("/users/<uuid:user_id>/roles")
 @permission_required(Permission.ROLES_GRANT)
 def set_roles(user_id: UUID) -> ResponseReturnValue:
-    actor, roles = require_live().record.user, request.form.getlist("roles")
+    actor, roles = require_live().record.user, read_form(request).getlist("roles")
 
     def change() -> None:
         services().users.set_roles(user_id, roles, actor.id, client().address)

@@ -17,6 +17,7 @@ from authapp.web.effects import forget_pending
 from authapp.web.guards import (
     auth_session,
     client,
+    counted_if_unreadable,
     devices,
     enter,
     leave,
@@ -126,7 +127,8 @@ def signup() -> Response:
     )
 )
 def login() -> Response:
-    body = read_body(request, LoginBody)
+    with counted_if_unreadable():
+        body = read_body(request, LoginBody)
     live = enter(body.email, body.password, remember=body.remember)
     return json_response(LoginAnswer(UserView.of(live.record.user), _view(live)))
 
@@ -142,7 +144,8 @@ def login() -> Response:
     )
 )
 def issue_token() -> Response:
-    body = read_body(request, TokenBody)
+    with counted_if_unreadable():
+        body = read_body(request, TokenBody)
     live = services().authentication.issue_token(
         body.email, body.password, client(), refreshable=body.refresh
     )

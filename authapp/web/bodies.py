@@ -5,13 +5,22 @@ from typing import Any, TypeVar
 
 import msgspec
 from flask import Request
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from authapp.errors import InvalidField, InvalidJson
 
 T = TypeVar("T", bound=msgspec.Struct)
 MAX_BODY = 64 * 1024  # bytes: more than anything we read; above that it is refused (413)
+MAX_FORM = 12 * 1024  # bytes: more than any form of ours needs
+MAX_FIELDS = 50  # of a form or a query
 _MAX_ERRORS = 10
+_FORM = "application/x-www-form-urlencoded"
+_NO_JSON = "The body is not valid JSON."
+
+# Values stay as they are written until their field is known: to read thousands of numbers, which
+# no field of ours takes, is slow.
+_by_name = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read_body(request: Request, kind: type[T]) -> T:
@@ -26,12 +35,12 @@ def read_body(request: Request, kind: type[T]) -> T:
         raise UnsupportedMediaType("Send the body as application/json.")
     data = _whole(request)
     try:
-        body = msgspec.json.decode(data)
+        body = _by_name(data)
         _refuse_repeated(data)
+    except msgspec.ValidationError:
+        raise InvalidJson("The body is not a JSON object.") from None
     except (msgspec.DecodeError, RecursionError, ValueError):
-        raise InvalidJson("The body is not valid JSON.") from None
-    if not isinstance(body, dict):
-        raise InvalidJson("The body is not a JSON object.")
+        raise InvalidJson(_NO_JSON) from None
     known = {field.name: field for field in msgspec.structs.fields(kind)}
     found: dict[str, object] = {}
     errors: dict[str, str] = {}
@@ -41,15 +50,32 @@ def read_body(request: Request, kind: type[T]) -> T:
                 errors[name[:50]] = f"unknown field; known are: {', '.join(known)}"
             continue
         try:
-            found[name] = msgspec.convert(value, known[name].type)
+            found[name] = msgspec.json.decode(value, type=known[name].type)
         except msgspec.ValidationError as error:
             errors[name] = str(error)
+        except (msgspec.DecodeError, RecursionError, ValueError):
+            raise InvalidJson(_NO_JSON) from None
     for name, field in known.items():
         if field.required and name not in body:
             errors[name] = "this field is required"
     if errors:
         raise InvalidField(errors)
     return kind(**found)
+
+
+def read_form(request: Request, longest: int = MAX_FORM) -> MultiDict[str, str]:
+    """The fields of a form, as a page sends it.
+
+    Args:
+        longest: bytes.
+    Raises:
+        RequestEntityTooLarge: longer, or with more fields, than any form of ours.
+    """
+    request.max_content_length = min(longest, request.max_content_length or longest)
+    request.max_form_parts = MAX_FIELDS
+    if request.mimetype == _FORM and _whole(request, cache=True).count(b"&") > MAX_FIELDS:
+        raise RequestEntityTooLarge
+    return request.form
 
 
 def _refuse_repeated(data: bytes) -> None:
@@ -78,8 +104,8 @@ def expect_whole_body(request: Request) -> None:
         request.environ.pop("wsgi.input_terminated", None)
 
 
-def _whole(request: Request) -> bytes:
-    data = request.get_data(cache=False)
+def _whole(request: Request, *, cache: bool = False) -> bytes:
+    data = request.get_data(cache=cache)
     if request.content_length is None:
         request.stream.read(1)  # a chunked body was cut at the limit; says so with 413
     return data

@@ -13,6 +13,7 @@ DEVICE_SECONDS = 365 * 86_400  # how long a browser keeps by what it is known
 _DEVICE = "DEVICE-TOKEN"
 _PREFIXES = ("__Host-", "__Secure-")  # RFC 6265bis, 4.1.3
 
+MAX_HEADER = 64 * 1024  # characters; gunicorn joins up to 100 Cookie headers of 16 KB
 _BLANKS = " \t\r\n\v\f"
 
 
@@ -22,10 +23,12 @@ def read_cookie(header: str, name: str) -> str | None:
     Args:
         header: the Cookie header as received.
     """
-    if name not in header or _after_comma(name).search(header):
+    if name not in header or len(header) > MAX_HEADER or _after_comma(name).search(header):
         return None
     found: str | None = None
     for part in header.split(";"):
+        if name not in part:  # of thousands, few are looked at
+            continue
         key, separator, value = part.removeprefix(" ").partition("=")
         if key.strip(_BLANKS) != name:
             continue
@@ -37,6 +40,8 @@ def read_cookie(header: str, name: str) -> str | None:
 
 def all_values(header: str, name: str) -> list[str]:
     """Every value that some parser could read as our cookie, for log-out, which must miss none."""
+    if name not in header or len(header) > MAX_HEADER:
+        return []
     return re.findall(rf"(?:^|[;,\s]){re.escape(name)}\s*=\s*\"?([^;,\s\"]*)", header)
 
 

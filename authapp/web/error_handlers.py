@@ -143,12 +143,17 @@ def answer_to(kind: type[errors.AuthappError]) -> list[tuple[int, str]]:
     return [(answer.status, answer.code)]
 
 
+MAX_ACCEPT = 1_000  # characters; browsers send about 140
+
+
 def wants_json() -> bool:
     """Whether the client is a program rather than a person's browser."""
     if request.path.startswith("/api/") and (request.url_rule is None or is_own_view()):
         return True
     if isinstance(request.routing_exception, (BadHost, SecurityError)):
         return True  # no browser asks for such a host, and a page has links, which need one
+    if len(request.headers.get("Accept", "")) > MAX_ACCEPT:
+        return False
     accepted = request.accept_mimetypes
     return accepted["application/json"] > accepted["text/html"]
 

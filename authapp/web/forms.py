@@ -17,6 +17,7 @@ from wtforms import (
 from wtforms.validators import DataRequired, InputRequired, Length
 
 from authapp.profiles import MAX_IMAGE, MAX_NAME
+from authapp.web.bodies import MAX_FORM, read_form
 
 CHOOSING_HINT = "At least 15 characters. A few unrelated words work well; pasting is fine."
 
@@ -34,9 +35,11 @@ class PageForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no type info
         # token is needed here, and a visitor who only looks at a form gets no session from it.
         csrf = False
 
+    longest = MAX_FORM  # bytes
+
     def __init__(self, **kwargs: object) -> None:
         # By itself Flask-WTF would read a JSON body or an upload too, whose values are not text.
-        typed = request.form if request.method == "POST" else None
+        typed = read_form(request, self.longest) if request.method == "POST" else None
         super().__init__(formdata=typed, **kwargs)
 
 
@@ -71,6 +74,8 @@ class LoginForm(PageForm):
 
 
 class ProfileForm(PageForm):
+    longest = 2 * MAX_FORM  # the address of a picture may be long
+
     name = StringField(
         "Name",
         filters=[_strip],

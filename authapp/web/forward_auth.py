@@ -21,6 +21,7 @@ from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailab
 from authapp.identity import Identity
 from authapp.session_records import Found, Live
 from authapp.web.access_tokens import read_access_tokens
+from authapp.web.bodies import MAX_FIELDS
 from authapp.web.cookies import read_cookie
 from authapp.web.csrf import from_any_origin
 from authapp.web.mount_point import link_to
@@ -218,6 +219,8 @@ _LOG_IN = b"Log in first.\n"
 @lru_cache(maxsize=256)
 def _demand(query: str) -> _Demand:
     roles, login = [], ""
+    if query.count("&") > MAX_FIELDS:
+        return _Demand(unknown="role")
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name == "role":
             roles.append(value)

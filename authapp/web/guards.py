@@ -1,16 +1,19 @@
 """Who is asking, and what they must be: `current_user`, `login_required`, `roles_required`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 from flask import current_app, request, session
+from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
 
-from authapp.errors import Forbidden, NotAuthenticated
+from authapp.devices import MAX_USER_AGENT
+from authapp.errors import Forbidden, InvalidField, InvalidJson, NotAuthenticated
 from authapp.identity import Identity
 from authapp.services import Services
-from authapp.session_records import MAX_USER_AGENT, Client, Live
+from authapp.session_records import Client, Live
 from authapp.visible_text import shown
 from authapp.web.cookies import read_devices
 from authapp.web.effects import forget_pending
@@ -56,6 +59,20 @@ def devices() -> list[str]:
     """What the visitor's browser sends to be known by. Read where a password is, nowhere else."""
     name = current_app.config["SESSION_COOKIE_NAME"]
     return read_devices(request.headers.get("Cookie", ""), name)
+
+
+@contextmanager
+def counted_if_unreadable() -> Iterator[None]:
+    """For what reads a request to log in: one that can't be read is counted by its address, too.
+
+    Raises:
+        TooManyAttempts: in place of the error that the block raised.
+    """
+    try:
+        yield
+    except (InvalidField, InvalidJson, HTTPException):
+        services().authentication.count_unreadable(client())
+        raise
 
 
 def enter(email: str, password: str, *, remember: bool) -> Live:

@@ -13,6 +13,7 @@ from authapp.web.forms import LoginForm, PasswordForm, ProfileForm, SignupForm, 
 from authapp.web.guards import (
     auth_session,
     client,
+    counted_if_unreadable,
     devices,
     enter,
     leave,
@@ -102,10 +103,12 @@ def login() -> ResponseReturnValue:
 
 @pages.post("/login")
 def login_submit() -> ResponseReturnValue:
-    form = LoginForm()
-    if not form.validate():
-        return render_template("login.html", form=form), 400
+    with counted_if_unreadable():
+        form = LoginForm()
     try:
+        if not form.validate():
+            services().authentication.count_unreadable(client())
+            return render_template("login.html", form=form), 400
         enter(text(form.email), text(form.password), remember=form.remember.data)
     except InvalidField as invalid:
         show_errors(form, invalid.errors)

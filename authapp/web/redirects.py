@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+MAX_NEXT = 2_000  # characters; urlsplit normalises, which takes longer than the text grows
+
 
 def safe_next(target: str | None, allowed_hosts: Collection[str], own_host: str) -> str | None:
     """Returns `target` when it leads to this host, to us or to another app, or to an allowed host;
@@ -11,7 +13,9 @@ def safe_next(target: str | None, allowed_hosts: Collection[str], own_host: str)
     Browsers drop tabs and newlines and read `\\` as `/`, so `/<TAB>/evil.example` leaves as
     `//evil.example`: a target with any such character is refused.
     """
-    if not target or "\\" in target or any(c <= " " or c == "\x7f" for c in target):
+    if not target or len(target) > MAX_NEXT:
+        return None
+    if "\\" in target or any(c <= " " or c == "\x7f" for c in target):
         return None
     try:
         parts = urlsplit(target)

@@ -218,7 +218,8 @@ NO_JSON = {
 
 @pytest.mark.parametrize("call", ["login", "signup"])
 def test_what_is_no_json_object(api: FlaskClient, call: str) -> None:
-    for name, body in NO_JSON.items():
+    for number, (name, body) in enumerate(NO_JSON.items()):
+        api.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"  # each address may send but a few
         answer = api.post(f"/api/v1/{call}", data=body, content_type="application/json")
         assert answer.status_code == 400, name
         told = problem(answer, 400, "invalid_json")
@@ -329,6 +330,7 @@ def test_a_field_given_twice_is_refused(api: FlaskClient, person: str, fields: s
 def test_any_depth_is_refused(api: FlaskClient) -> None:
     """Also those where one reader gives up and the other does not yet."""
     for depth in range(100, 1_100, 7):
+        api.environ_base["REMOTE_ADDR"] = f"192.0.2.{depth % 251}"
         text = '{"f":' * depth + "1" + "}" * depth
         answer = api.post("/api/v1/login", data=text, content_type="application/json")
         assert answer.status_code == 400, depth

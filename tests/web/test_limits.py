@@ -148,6 +148,40 @@ def test_an_address_over_its_limit_slows_nobody(make_app: MakeApp) -> None:
     assert statuses == [303] * 30
 
 
+UNREADABLE: dict[str, dict[str, Any]] = {
+    "a long email": {"email": "\u0327\u0300" * 5_000, "password": PASSWORD},
+    "no email": {"email": "ada", "password": PASSWORD},
+    "an empty email": {"email": "", "password": PASSWORD},
+    "a field missing": {"email": EMAIL},
+}
+
+
+@pytest.mark.parametrize("sent", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("path", ["/login", "/api/v1/login", "/api/v1/tokens"])
+def test_a_log_in_that_cannot_be_read_counts_by_its_address_alone(
+    make_app: MakeApp, path: str, sent: dict[str, Any]
+) -> None:
+    app = limited(make_app)
+    sign_up(app)
+    kind = "json" if path.startswith("/api/") else "data"
+    client = browser(app)
+    statuses = [client.post(path, **{kind: sent}).status_code for _ in range(LIMIT + 2)]
+    assert statuses[-2:] == [429, 429]
+    assert set(statuses[:LIMIT]) <= {400, 413}
+    client.environ_base["REMOTE_ADDR"] = "192.0.2.99"
+    assert log_in(client).status_code == 303, "it costs the account nothing"
+
+
+@pytest.mark.parametrize("body", [b"", b"[", b"[]", b'{"a":1}', b"x" * 70_000, b"[" * 60_000])
+@pytest.mark.parametrize("path", ["/api/v1/login", "/api/v1/tokens"])
+def test_a_body_that_cannot_be_read_counts_too(make_app: MakeApp, path: str, body: bytes) -> None:
+    client = browser(limited(make_app))
+    how: Any = {"data": body, "content_type": "application/json"}
+    statuses = [client.post(path, **how).status_code for _ in range(LIMIT + 1)]
+    assert statuses[-1] == 429
+    assert set(statuses[:-1]) <= {400, 413}
+
+
 POLICIES = {"login": "login-address", "tokens": "login-address", "signup": "signup-address"}
 
 
