@@ -24,7 +24,7 @@ bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 backlog = serving.BACKLOG
 
 # how many requests at once
-worker_class = "gthread"
+worker_class = "gunicorn_worker.BufferingWorker"  # gthread that waits for no client
 workers = _config.WEB_CONCURRENCY
 threads = REQUEST_THREADS
 worker_connections = serving.CONNECTIONS
@@ -81,7 +81,7 @@ def _require_threads(config: Any) -> None:
     if not issubclass(config.worker_class, (ThreadWorker, SyncWorker)):
         sys.exit(
             f"authapp: worker class {config.worker_class_str}: a frozen Postgres would stop all of "
-            "its requests; take gthread, the default"
+            "its requests; leave out -k, or take gthread"
         )
 
 

@@ -202,7 +202,7 @@ def gunicorn_options() -> list[str]:
     names = json.loads(told.stdout)
     return [
         *("--config", "/dev/null", "--workers", "1", "--bind", "127.0.0.1:PORT"),
-        *("--worker-class", names["worker_class"], "--threads", str(names["threads"])),
+        *("--worker-class", "gthread", "--threads", str(names["threads"])),
         *("--keep-alive", str(names["keepalive"])),
         *("--worker-tmp-dir", names["worker_tmp_dir"] or "/tmp"),
         *("--max-requests", str(names["max_requests"])),

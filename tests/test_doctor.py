@@ -101,6 +101,8 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO"}
         ("proxy trust", {}, OK, "no proxy is believed"),
         ("proxy trust", {"HOST": "192.0.2.1"}, OK, "192.0.2.1 can be reached directly"),
         ("proxy trust", {"TRUSTED_PROXY_HOPS": "2"}, OK, "as 2 in front set them"),
+        ("slow clients", {"TRUSTED_PROXY_HOPS": "1"}, OK, "a proxy is in front"),
+        ("slow clients", {"HOST": "192.0.2.1"}, OK, "gunicorn holds out, granian does not"),
         ("redirects", {}, OK, "to this site"),
         ("redirects", {"ALLOWED_REDIRECT_HOSTS": "b.example,a.example"}, OK, "b.example, a.exa"),
     ],
@@ -132,7 +134,7 @@ def test_all_is_well(config: Config) -> None:
     assert states(findings) == {OK}
     assert {finding.check for finding in findings} == {
         *("SECRET_KEY", "PASSWORD_PEPPER", "passwords", "cookie flags", "cookie name"),
-        *("cookie domain", "session limits", "proxy trust", "redirects"),
+        *("cookie domain", "session limits", "proxy trust", "slow clients", "redirects"),
         *("postgres", "postgres transport", "postgres schema", "postgres writes"),
         *("pending fences", "key prefix", "postgres connections"),
         *("redis", "redis transport", "redis role", "redis replicas", "redis eviction"),

@@ -137,7 +137,7 @@ def test_workers_that_bound_no_wait_for_postgres_are_refused(
     }
     (line,) = refusal("gunicorn", environment)
     assert line.startswith(f"authapp: worker class {kind}: ")
-    assert line.endswith("take gthread, the default")
+    assert line.endswith("leave out -k, or take gthread")
 
 
 @pytest.mark.parametrize("options", ["-k sync --threads 1", "-k gthread --threads 2"])

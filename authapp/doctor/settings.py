@@ -33,6 +33,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _cookie_domain(config)
     yield _session_limits(config)
     yield _proxies(config)
+    yield _slow_clients(config)
     yield _redirects(config)
 
 
@@ -131,6 +132,20 @@ def _proxies(config: Config) -> Finding:
         return Finding(check, State.OK, "no proxy is believed")
     text = f"no proxy is believed, and {config.HOST or 'every address'} can be reached directly"
     advice = "behind a proxy set TRUSTED_PROXY_HOPS, or all people share one log-in limit"
+    return Finding(check, State.OK, text, advice)
+
+
+def _slow_clients(config: Config) -> Finding:
+    """The server can't be seen from here, so this names all of them."""
+    check = "slow clients"
+    advice = (
+        "a proxy must take in whole requests before granian, or a server other than gunicorn with "
+        "our gunicorn.conf.py, gets them: nginx does, as in deploy/nginx.conf; Traefik with the "
+        "middleware buffering, Caddy with request_buffers, HAProxy with http-buffer-request"
+    )
+    if config.TRUSTED_PROXY_HOPS or is_loopback(config.HOST):
+        return Finding(check, State.OK, "a proxy is in front, or only this machine asks", advice)
+    text = "no proxy is in front: gunicorn holds out, granian does not"
     return Finding(check, State.OK, text, advice)
 
 

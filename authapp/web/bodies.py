@@ -1,12 +1,13 @@
 """How long a body may be; and JSON bodies as typed records, what is wrong being told by field."""
 
 import json
-from typing import Any, TypeVar
+from io import RawIOBase
+from typing import IO, Any, TypeVar
 
 import msgspec
 from flask import Request
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from authapp.errors import InvalidField, InvalidJson
 
@@ -102,6 +103,31 @@ def expect_whole_body(request: Request) -> None:
     """
     if "CONTENT_LENGTH" in request.environ and request.content_length is not None:
         request.environ.pop("wsgi.input_terminated", None)
+    elif "HTTP_TRANSFER_ENCODING" in request.environ:
+        request.environ["wsgi.input"] = _ChunkedBody(request.environ["wsgi.input"])
+
+
+class _ChunkedBody(RawIOBase):
+    """A body that comes in chunks. Malformed chunks are the client's fault (400): gunicorn raises
+    errors of its own at them, which would pass for a fault of ours (500).
+    """
+
+    def __init__(self, body: IO[bytes]) -> None:
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._body.read(size)
+        except Exception as error:
+            raise BadRequest("The chunks of the body can't be read.") from error
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _whole(request: Request, *, cache: bool = False) -> bytes:

@@ -101,6 +101,38 @@ def test_what_can_be_read_in_two_ways_is_refused(site: Site, served_by: str, nam
     assert site.ask("GET", "/healthz").status == 200, "and it serves on"
 
 
+BAD_CHUNKS = {
+    "a size that is none": b"xyz\r\n{}\r\n0\r\n\r\n",
+    "a prefix": b"0x2\r\n{}\r\n0\r\n\r\n",
+    "no size": b"\r\n{}\r\n",
+    "a chunk longer than its size": b"1\r\n{}\r\n0\r\n\r\n",
+    "a chunk shorter than its size": b"3\r\n{}\r\n0\r\n\r\n",
+    "an extension that is none": b"2;=\r\n{}\r\n0\r\n\r\n",
+    "a line too long": b"2;" + b"x" * 20_000 + b"\r\n{}\r\n0\r\n\r\n",
+    "a trailer that is none": b"2\r\n{}\r\n0\r\nno colon\r\n\r\n",
+    "the second of them": b"2\r\n{}\r\n-1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("body", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
+def test_chunks_that_can_not_be_read_are_the_clients_fault(
+    site: Site, served_by: str, body: bytes
+) -> None:
+    """granian can't tell them from good ones, so it is told to take none."""
+    status, start = (411 if served_by == "granian" else 400), len(site.log())
+    for line, kind in (
+        (b"POST /api/v1/login HTTP/1.1", b"application/json"),
+        (b"POST /login HTTP/1.1", b"application/x-www-form-urlencoded"),
+        (b"POST /signup HTTP/1.1", b"multipart/form-data; boundary=x"),
+        (b"PATCH /api/v1/me HTTP/1.1", b"application/json"),
+    ):
+        head = b"\r\n".join((line, b"Host: localhost", b"Content-Type: " + kind, CHUNKED, b"", b""))
+        (answered,) = statuses(site.exchange(head + body))
+        # without a session nobody reads the body of some calls
+        assert answered == status or (b"/me" in line and answered == 401), line
+    assert all(one["level"] not in {"error", "critical"} for one in site.log()[start:])
+
+
 def test_requests_that_are_framed_well_are_all_served(site: Site, served_by: str) -> None:
     """The control: a hidden request that were served would be seen."""
     framed = [request(LOGIN, b"Content-Length: 2", body=b"{}")]
@@ -165,7 +197,7 @@ def test_a_body_that_is_cut_short_does_nothing(
         time.sleep(0.02)
     assert [one["status"] for one in answered] == [400]
     cut = site.exchange_half(head(CHUNKED) + b"%x\r\n%s\r\n" % (len(body), body))
-    assert statuses(cut) in ([], [400], [411], [500])
+    assert statuses(cut) in ([], [400], [411])
     assert site.sql("SELECT 1 FROM users WHERE email = 'cut@example.org'") == []
     whole = head(b"Content-Length: %d" % len(body)) + body
     assert statuses(site.exchange(whole)) in ([201], [303]), "the control"

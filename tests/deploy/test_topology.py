@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -165,6 +165,29 @@ def test_a_body_that_is_too_large_is_refused_by_the_proxy(deployment: Deployment
     answer = deployment.ask("POST", "/api/v1/login", body={"email": "x" * 70_000})
     assert answer.status == 413
     assert "X-Request-ID" not in answer.headers
+
+
+HALF = {
+    "heads": b"GET /healthz HTTP/1.1\r\nHost: auth",
+    "bodies": b"POST /api/v1/login HTTP/1.1\r\nHost: %s\r\nContent-Length: 100\r\n\r\n{"
+    % HOST.encode(),
+}
+
+
+@pytest.mark.parametrize("sent", HALF.values(), ids=HALF)
+def test_clients_that_stop_in_the_middle_hold_up_nobody(
+    deployment: Deployment, sent: bytes
+) -> None:
+    """More of them than both instances have threads. An instance hears nothing of them."""
+    with ExitStack() as stack:
+        for _ in range(60):
+            connection = stack.enter_context(closing(deployment.connect()))
+            connection.sock.sendall(sent)
+        for _ in range(10):
+            with closing(deployment.connect()) as connection:
+                connection.sock.settimeout(5)
+                connection.request("GET", "/api/v1/me")
+                assert connection.getresponse().status == 401
 
 
 def test_the_health_check_of_the_image_sees_an_instance(deployment: Deployment) -> None:
