@@ -135,13 +135,13 @@ class Authentication:
         client: Client,
         *,
         remember: bool = False,
-        replaces: SessionToken | None = None,
+        replaces: Sequence[SessionToken] = (),
         devices: Sequence[str] = (),
     ) -> Live:
         """Starts a session for who knows the password.
 
         Args:
-            replaces: the session the browser had so far; it ends.
+            replaces: tokens of the sessions the browser had so far, a handful; these end.
             devices: what the browser sent to be known by.
         Raises:
             InvalidField: `email` is none.
@@ -338,7 +338,11 @@ class Authentication:
 
     def log_out(self, token: SessionToken, client: Client) -> None:
         """Ends the session of this token on every instance, before it returns."""
-        self._sessions.end(token, EndReason.LOGOUT, client)
+        self.log_out_of([token], client)
+
+    def log_out_of(self, tokens: Sequence[SessionToken], client: Client) -> None:
+        """Ends the sessions of a handful of tokens on every instance, all or none of them."""
+        self._sessions.end_each(tokens, EndReason.LOGOUT, client)
 
     def change_password(
         self, live: Live, current: str, new: str, client: Client, devices: Sequence[str] = ()

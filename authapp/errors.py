@@ -120,6 +120,10 @@ class TwoIdentities(AuthappError):
     """The request says in two ways who is asking, and they differ."""
 
 
+class TooManyTokens(AuthappError):
+    """The request brings more session cookies than any browser of ours has. Nothing was changed."""
+
+
 class Forbidden(AuthappError):
     """The person is known and may not do this."""
 

@@ -1,6 +1,6 @@
 """Sessions that begin while Postgres is away: they live in Redis alone until they get a row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -46,7 +46,7 @@ class ProvisionalSessions:
         client: Client,
         *,
         remember: bool = False,
-        replaces: SessionToken | None = None,
+        replaces: Sequence[SessionToken] = (),
     ) -> Live:
         """Starts a session for who was verified with these credentials."""
         now, user = self._clock(), credentials.user
@@ -71,7 +71,7 @@ class ProvisionalSessions:
                 expires_at=lifetime.expires_at,
                 address=client.address,
                 user_agent=client.user_agent,
-                replaces=replaces.digest if replaces else None,
+                replaces=tuple(token.digest for token in replaces),
             ),
         )
         self._keep(user_key(user.id), UserCopy(user, credentials.epoch, credentials.ver))

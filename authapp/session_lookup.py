@@ -25,7 +25,7 @@ from authapp.session_records import (
     Provisional,
     SessionRecord,
 )
-from authapp.session_rows import FIRST_VERSION, SessionRows, hold_token
+from authapp.session_rows import FIRST_VERSION, SessionRows
 from authapp.tokens import SessionToken
 from authapp.versioned_cache import Lease, VersionedCache, decode_copy
 
@@ -204,7 +204,7 @@ class SessionLookup:
         """Gives a session that began while Postgres was away its row, once."""
         with self._changes.begin(told=False) as change:
             db = change.db
-            hold_token(db, digest)
+            self._rows.hold(change, {digest, *begun.replaces}, copy.user.id)
             user = db.scalar(
                 select(User).where(User.id == copy.user.id).with_for_update(key_share=True)
             )
@@ -213,7 +213,7 @@ class SessionLookup:
                 return
             if not self._still_begun(change, digest, copy):
                 return
-            self._rows.make_room(change, user.id, begun.replaces)
+            self._rows.make_room(change, user.id, copy.kind, begun.replaces)
             row = SessionRow(
                 id=copy.id,
                 digest=digest,

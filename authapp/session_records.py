@@ -85,14 +85,14 @@ class Provisional(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     Attributes:
         epoch: of the credentials that were verified.
         expires_at: when it ends at the latest once it has a row.
-        replaces: digest of the session the browser had so far.
+        replaces: digests of the sessions the browser had so far.
     """
 
     epoch: int
     expires_at: datetime
     address: str
     user_agent: str
-    replaces: bytes | None
+    replaces: tuple[bytes, ...]
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -1,12 +1,12 @@
 """Rows of sessions in Postgres: what they say, and how they end, for whoever looks or changes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from math import ceil
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, func, select, union_all, update
+from sqlalchemy import ColumnElement, Uuid, func, literal, select, union_all, update
 from sqlalchemy.orm import Session
 
 from authapp import audit
@@ -142,37 +142,79 @@ class SessionRows:
         db.flush()
         return Live(SessionToken(text, row.digest), self.record(row, user), Grant(seconds, refresh))
 
-    def make_room(self, change: Change, user_id: UUID, replaces: bytes | None) -> None:
-        """Ends the session that the new one replaces, and the oldest above the cap."""
+    def make_room(
+        self, change: Change, user_id: UUID, kind: Kind, replaces: Collection[bytes] = ()
+    ) -> None:
+        """Ends the sessions that a new one replaces, and the oldest of its kind above the cap.
+
+        Each kind has a cap of its own: programs that ask for tokens sign nobody out of a browser.
+
+        Args:
+            replaces: digests. For more than one the caller has called `hold`.
+        """
         oldest = (
             select(SessionRow.id)
             .where(
                 SessionRow.user_id == user_id,
+                SessionRow.kind == kind,
                 SessionRow.ended_at.is_(None),
                 SessionRow.expires_at > self._clock(),
-                SessionRow.digest.is_distinct_from(replaces),
+                SessionRow.digest.not_in(replaces),
             )
             .order_by(SessionRow.created_at.desc())
             .offset(self._limits.max_per_user - 1)
         )
-        # not `digest = … OR id IN …`, for which Postgres looks at each session there is
-        replaced = select(SessionRow.id).where(SessionRow.digest == replaces)
+        # not `digest IN … OR id IN …`, for which Postgres looks at each session there is
+        replaced = select(SessionRow.id).where(SessionRow.digest.in_(replaces))
         # Locked in one order: the replaced one may be of another user, who replaces one of ours.
         held = change.db.execute(
             select(SessionRow.id, SessionRow.digest)
-            .where(SessionRow.id.in_(union_all(oldest, replaced)))
+            .where(SessionRow.id.in_(union_all(oldest, replaced) if replaces else oldest))
             .order_by(SessionRow.id)
             .with_for_update()
         ).all()
-        for session_id, digest in held:
-            why = EndReason.REPLACED if digest == replaces else EndReason.EVICTED_BY_CAP
-            self.end(change, why, SessionRow.id == session_id)
-        if replaces is not None and all(digest != replaces for _, digest in held):
-            self.end_unknown(change, replaces)
+        for why, ids in (
+            (EndReason.REPLACED, [row.id for row in held if row.digest in replaces]),
+            (EndReason.EVICTED_BY_CAP, [row.id for row in held if row.digest not in replaces]),
+        ):
+            if ids:
+                self.end(change, why, SessionRow.id.in_(ids))
+        for digest in sorted(set(replaces) - {row.digest for row in held}):
+            self.end_unknown(change, digest)
+
+    def hold(self, change: Change, digests: Collection[bytes], user_id: UUID | None = None) -> None:
+        """Locks what several sessions belong to, before they end together.
+
+        All who end several sessions lock in this order, so that no two wait for each other: users
+        by id, then digests, then rows of sessions by id.
+
+        Args:
+            user_id: a user whose sessions end or begin in the same change.
+        """
+        owners = select(SessionRow.user_id).where(SessionRow.digest.in_(digests))
+        # not `id IN … OR id = …`, for which Postgres looks at each user there is
+        change.db.execute(
+            select(User.id)
+            .where(User.id.in_(union_all(owners, select(literal(user_id, Uuid)))))
+            .order_by(User.id)
+            .with_for_update(key_share=True)
+        )
+        for digest in sorted(digests):
+            _hold_token(change.db, digest)
+
+    def end_named(
+        self, change: Change, why: EndReason, digests: Collection[bytes], client: Client
+    ) -> None:
+        """Ends the sessions with these digests, those without a row among them."""
+        if len(digests) > 1:
+            self.hold(change, digests)
+        for digest in sorted(digests):
+            if not self.end(change, why, SessionRow.digest == digest, client):
+                self.end_unknown(change, digest)
 
     def end_unknown(self, change: Change, digest: bytes) -> None:
         """Drops the copy of a session that has no live row: it may have begun without one."""
-        hold_token(change.db, digest)
+        _hold_token(change.db, digest)
         if not self.end(change, EndReason.LOGOUT, SessionRow.digest == digest):
             change.of_session(digest, FIRST_VERSION)
 
@@ -206,7 +248,7 @@ class SessionRows:
         return len(ended)
 
 
-def hold_token(db: Session, digest: bytes) -> None:
+def _hold_token(db: Session, digest: bytes) -> None:
     """Lets one at a time decide on a session that has no row to lock."""
     number = int.from_bytes(digest[:8], signed=True)
     db.execute(select(func.pg_advisory_xact_lock(number)))

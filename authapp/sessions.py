@@ -77,17 +77,21 @@ class SessionStore:
         *,
         kind: Kind = "browser",
         remember: bool = False,
-        replaces: SessionToken | None = None,
+        replaces: Sequence[SessionToken] = (),
     ) -> Live:
-        """Starts a session with a new token (OWASP ASVS 5.0, 7.2.4), ending the one it replaces.
+        """Starts a session with a new token (OWASP ASVS 5.0, 7.2.4), ending those it replaces.
 
         Args:
             epoch: of the credentials that were verified.
             remember: it lasts long; one of kind `api` can be refreshed.
+            replaces: a handful of different tokens.
         Raises:
             InvalidCredentials: the user was changed or deactivated since they were verified.
         """
+        digests = tuple(token.digest for token in replaces)
         with self._changes.begin() as change:
+            if len(digests) > 1:
+                self._rows.hold(change, digests, user_id)
             user = change.db.scalar(
                 select(User)
                 .where(User.id == user_id, User.epoch == epoch, User.active)
@@ -95,7 +99,7 @@ class SessionStore:
             )
             if user is None:
                 raise InvalidCredentials
-            self._rows.make_room(change, user_id, replaces.digest if replaces else None)
+            self._rows.make_room(change, user_id, kind, digests)
             live = self._rows.add(change, user, client, kind, remember=remember)
             audit.record(
                 change.db,
@@ -114,7 +118,7 @@ class SessionStore:
         client: Client,
         *,
         remember: bool = False,
-        replaces: SessionToken | None = None,
+        replaces: Sequence[SessionToken] = (),
     ) -> Live:
         """As `begin`, for a browser; while Postgres is away the session begins in Redis.
 
@@ -166,9 +170,13 @@ class SessionStore:
 
     def end(self, token: SessionToken, why: EndReason, client: Client) -> None:
         """Ends the session of this token; nothing happens when it has ended."""
+        self.end_each([token], why, client)
+
+    def end_each(self, tokens: Sequence[SessionToken], why: EndReason, client: Client) -> None:
+        """Ends the sessions of a handful of tokens, all or none."""
+        digests = {token.digest for token in tokens}
         with self._changes.begin() as change:
-            if not self._rows.end(change, why, SessionRow.digest == token.digest, client):
-                self._rows.end_unknown(change, token.digest)
+            self._rows.end_named(change, why, digests, client)
 
     def end_one(self, user_id: UUID, session_id: UUID, why: EndReason, client: Client) -> bool:
         """Ends one session of this user.

@@ -188,7 +188,7 @@ def test_what_is_no_email_is_told_so(services: Services) -> None:
 def test_a_log_in_replaces_the_session_the_browser_had(services: Services) -> None:
     sign_up(services)
     before = log_in(services)
-    after = log_in(services, replaces=before.token)
+    after = log_in(services, replaces=[before.token])
     assert after.token != before.token
     assert ending(services, before) is EndReason.REPLACED
     assert is_live(services, after)
@@ -198,7 +198,7 @@ def test_a_log_in_that_fails_ends_nothing(services: Services) -> None:
     sign_up(services)
     before = log_in(services)
     with pytest.raises(InvalidCredentials):
-        log_in(services, password=WRONG, replaces=before.token)
+        log_in(services, password=WRONG, replaces=[before.token])
     assert is_live(services, before)
 
 

@@ -33,7 +33,7 @@ Act = Callable[[Services, Live], Any]
 
 ACTS: dict[str, Act] = {
     "log out": lambda s, live: s.authentication.log_out(live.token, CLIENT),
-    "log in again": lambda s, live: log_in(s, replaces=live.token),
+    "log in again": lambda s, live: log_in(s, replaces=[live.token]),
     "change the password": lambda s, live: s.authentication.change_password(
         live, PASSWORD, OTHER_PASSWORD, CLIENT
     ),

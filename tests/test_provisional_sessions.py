@@ -396,9 +396,35 @@ def test_many_visits_at_once_make_one_row(
 def test_the_session_it_replaces_ends(services: Services, ada: Identity) -> None:
     before = log_in(services)
     with postgres_away(services):
-        live = log_in(services, replaces=before.token)
+        live = log_in(services, replaces=[before.token])
     assert is_live(services, live)
     assert services.sessions.find(before.token) == Ended(EndReason.REPLACED)
+
+
+def test_the_sessions_it_replaces_end_with_a_row_or_without(
+    services: Services, ada: Identity
+) -> None:
+    before = log_in(services)
+    with postgres_away(services):
+        without = log_in(services)
+        live = log_in(services, replaces=[before.token, without.token])
+    assert is_live(services, live)
+    assert services.sessions.find(before.token) == Ended(EndReason.REPLACED)
+    assert services.sessions.find(without.token) is None
+
+
+def test_tokens_of_programs_do_not_count_to_its_cap(
+    services: Services, ada: Identity, clock: Clock
+) -> None:
+    browser = services.sessions.begin(ada.id, 1, CLIENT)
+    for _ in range(20):
+        clock.forward(1)
+        services.sessions.begin(ada.id, 1, CLIENT, kind="api")
+    with postgres_away(services):
+        live = log_in(services)
+    assert is_live(services, live)
+    assert is_live(services, browser)
+    assert len(services.sessions.of_user(ada.id)) == 22
 
 
 def test_the_cap_counts_it(services: Services, ada: Identity, clock: Clock) -> None:
@@ -434,7 +460,7 @@ def test_who_logs_out_before_it_has_a_row_is_out(
 
 
 def test_the_same_by_a_log_in_that_replaces_it(services: Services, live: Live) -> None:
-    again = log_in(services, replaces=live.token)
+    again = log_in(services, replaces=[live.token])
     assert not is_live(services, live)
     assert is_live(services, again)
 

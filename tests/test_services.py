@@ -172,7 +172,7 @@ def test_changes_of_one_person_at_once_all_go_through(services: Services, other:
 
     def end_others(instance: Services) -> None:
         for _ in range(rounds):
-            live = begin(instance, replaces=lives[0].token)
+            live = begin(instance, replaces=[lives[0].token])
             instance.sessions.end_others(live, EndReason.REVOKED_BY_USER, CLIENT)
 
     def use(live: Live) -> None:
@@ -243,7 +243,7 @@ def test_neither_store_holds_what_could_be_replayed(
     with pytest.raises(InvalidCredentials):
         log_in(services, "nobody.here@example.org")
     live = log_in(services, email, remember=True)
-    again = log_in(services, email, replaces=live.token)
+    again = log_in(services, email, replaces=[live.token])
     for session in (live, again):
         find(services, session)
         find(services, session)

@@ -124,7 +124,7 @@ def test_a_new_session_ends_the_one_it_replaces(
 ) -> None:
     before = begin(services, ada)
     assert is_live(services, before)
-    after = begin(services, bob, replaces=before.token)  # somebody else on the same device
+    after = begin(services, bob, replaces=[before.token])  # somebody else on the same device
     assert find(services, before) == Ended(EndReason.REPLACED)
     assert is_live(services, after)
 
@@ -132,9 +132,67 @@ def test_a_new_session_ends_the_one_it_replaces(
 def test_what_is_replaced_need_not_be_live(services: Services, ada: Identity) -> None:
     before = begin(services, ada)
     services.sessions.end(before.token, EndReason.LOGOUT, CLIENT)
-    begin(services, ada, replaces=before.token)
-    begin(services, ada, replaces=services.tokens.mint())
+    begin(services, ada, replaces=[before.token])
+    begin(services, ada, replaces=[services.tokens.mint()])
     assert find(services, before) == Ended(EndReason.LOGOUT)
+
+
+def test_a_new_session_ends_all_that_it_replaces(
+    services: Services, ada: Identity, bob: Identity
+) -> None:
+    before = [begin(services, ada), begin(services, bob), begin(services, ada)]
+    other = begin(services, bob)
+    unknown = services.tokens.mint()
+    after = begin(services, ada, replaces=[*(live.token for live in before), unknown])
+    assert [find(services, live) for live in before] == [Ended(EndReason.REPLACED)] * 3
+    assert is_live(services, after)
+    assert is_live(services, other)
+
+
+def test_several_sessions_end_together_or_not_at_all(
+    services: Services, ada: Identity, bob: Identity
+) -> None:
+    lives = [begin(services, ada), begin(services, bob)]
+    tokens = [live.token for live in lives]
+    end = "CREATE FUNCTION fails() RETURNS trigger AS 'BEGIN RAISE ''no''; END' LANGUAGE plpgsql"
+    sql(services, end)
+    sql(
+        services,
+        "CREATE TRIGGER fails BEFORE UPDATE ON sessions FOR EACH ROW"
+        f" WHEN (NEW.id = '{lives[1].record.id}') EXECUTE FUNCTION fails()",
+    )
+    try:
+        with pytest.raises(Exception, match="no"):
+            services.sessions.end_each(tokens, EndReason.LOGOUT, CLIENT)
+    finally:
+        sql(services, "DROP FUNCTION fails CASCADE")
+    assert all(is_live(services, live) for live in lives)
+    services.sessions.end_each(tokens, EndReason.LOGOUT, CLIENT)
+    assert [find(services, live) for live in lives] == [Ended(EndReason.LOGOUT)] * 2
+
+
+def test_acts_that_end_the_same_sessions_at_once_do_not_deadlock(
+    services: Services, two_instances: Services, ada: Identity, bob: Identity
+) -> None:
+    """Log-outs and log-ins that name the sessions of two people in different orders, beside
+    changes of these people."""
+    for _ in range(8):
+        lives = [begin(services, user) for user in (ada, bob, ada, bob)]
+        tokens = [live.token for live in lives]
+        kept = begin(services, ada)
+        works: list[Callable[[], object]] = [
+            lambda t=tokens: services.sessions.end_each(t, EndReason.LOGOUT, CLIENT),  # type: ignore[misc]
+            lambda t=tokens[::-1]: two_instances.sessions.end_each(t, EndReason.LOGOUT, CLIENT),  # type: ignore[misc]
+            lambda t=tokens: begin(services, bob, replaces=t),  # type: ignore[misc]
+            lambda t=tokens[::-1]: begin(two_instances, ada, replaces=t),  # type: ignore[misc]
+            lambda: services.users.update_profile(ada.id, "Ada", None),
+            lambda: two_instances.users.update_profile(bob.id, "Bob", None),
+        ]
+        outcomes = at_once(*works)
+        assert [o for o in outcomes if isinstance(o, Exception)] == []
+        assert not any(is_live(services, live) for live in lives)
+        assert is_live(services, kept)
+        services.sessions.end(kept.token, EndReason.LOGOUT, CLIENT)
 
 
 # -- find --------------------------------------------------------------------------------------
@@ -333,7 +391,9 @@ def test_no_statement_looks_at_all_sessions(
     add_sessions(services, bob.id, 3_000, clock.now)
     with plans("sessions") as seen:
         live = begin(services, ada)
-        other = begin(services, ada, replaces=live.token)
+        more = [begin(services, ada).token for _ in range(2)]
+        other = begin(services, ada, replaces=[live.token, *more])
+        services.sessions.end_each(more, EndReason.LOGOUT, CLIENT)
         assert is_live(services, other)
         clock.forward(REVALIDATE)
         assert is_live(services, other)
@@ -687,6 +747,29 @@ def test_the_oldest_session_makes_room(config: Config, clock: Clock) -> None:
         assert all(is_live(services, live) for live in lives[3:])
 
 
+@pytest.mark.parametrize(("kind", "other"), [("browser", "api"), ("api", "browser")])
+def test_each_kind_of_session_has_a_cap_of_its_own(
+    config: Config, clock: Clock, kind: str, other: str
+) -> None:
+    """Else a program that asks for tokens signs its owner out of the browser."""
+    two = make_config(config.DATABASE_URL, config.REDIS_URL, SESSION_MAX_PER_USER=2)
+    with open_services(two, clock) as services:
+        ada = sign_up(services)
+        mine = [begin(services, ada, kind=kind).record.id for _ in range(2)]
+        others = []
+        for _ in range(4):
+            clock.forward(1)
+            others.append(begin(services, ada, kind=other).record.id)
+        with traffic() as seen:
+            begin(services, ada, kind=other)
+        selects = [one for one in seen.sql if one.startswith("SELECT sessions")]
+        assert len(selects) == 1, "one statement looks for what must make room"
+        living = {summary.id for summary in services.sessions.of_user(ada.id)}
+        assert living >= set(mine)
+        assert others[-1] in living
+        assert len(living) == 4
+
+
 def test_sessions_that_begin_at_once_keep_to_the_cap(config: Config, clock: Clock) -> None:
     two = make_config(config.DATABASE_URL, config.REDIS_URL, SESSION_MAX_PER_USER=2)
     with open_services(two, clock) as services:
@@ -703,7 +786,7 @@ def test_a_new_session_fits_where_one_is_replaced(config: Config, clock: Clock) 
         first = begin(services, ada)
         clock.forward(1)
         second = begin(services, ada)
-        begin(services, ada, replaces=second.token)
+        begin(services, ada, replaces=[second.token])
         assert is_live(services, first)
 
 

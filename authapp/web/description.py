@@ -258,7 +258,8 @@ def _value(value: Value) -> dict[str, Any]:
 
 def _failures(call: Call) -> dict[int, set[str]]:
     """Status → codes."""
-    kinds = {errors.StoreUnavailable, errors.TwoIdentities, *_WHO[call.needs], *call.fails}
+    kinds = {errors.StoreUnavailable, errors.TwoIdentities, errors.TooManyTokens}
+    kinds |= {*_WHO[call.needs], *call.fails}
     if call.body:
         kinds |= {errors.InvalidJson, errors.InvalidField}
     if call.changes or call.body:

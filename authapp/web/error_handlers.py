@@ -38,6 +38,13 @@ _ANSWERS: dict[type, _Answer] = {
     errors.InvalidJson: _Answer(400, "invalid_json"),
     errors.InvalidField: _Answer(400, "invalid_field", "Correct the fields named in `errors`."),
     errors.TwoIdentities: _Answer(400, "two_identities"),
+    errors.TooManyTokens: _Answer(
+        400,
+        "too_many_tokens",
+        "This request brings too many session cookies. Send one; in a browser, clear the cookies "
+        "of this site, then log in again.",
+        for_people=True,
+    ),
     errors.UnknownRole: _Answer(400, "unknown_role"),
     errors.InvalidCredentials: _Answer(
         401, "invalid_credentials", "Email or password is not right."

@@ -87,7 +87,7 @@ def enter(email: str, password: str, *, remember: bool) -> Live:
         password,
         client(),
         remember=remember,
-        replaces=visitor.presented.token,
+        replaces=[token] if (token := visitor.presented.token) else (),
         devices=devices(),
     )
     visitor.begin(live)
@@ -99,8 +99,9 @@ def leave() -> None:
     """Logs the visitor out: every session whose token was sent ends, and the cookie is cleared.
 
     Raises:
-        StoreUnavailable: some may go on; the cookie is kept.
+        StoreUnavailable: no session ended; the cookie is kept.
         TwoIdentities: a cookie and an access token were sent; no session ended.
+        TooManyTokens: no session ended.
     """
     visitor = auth_session()
     if visitor.presented.access_tokens:
@@ -108,8 +109,8 @@ def leave() -> None:
             services().authentication.log_out(live.token, client())
         visitor.forget()
         return
-    for token in visitor.presented.all_tokens():
-        services().authentication.log_out(token, client())
+    if tokens := visitor.presented.all_tokens():
+        services().authentication.log_out_of(tokens, client())
     if visitor.presented.is_cookie:
         visitor.forget()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from authapp.access_tokens import AccessTokens
-from authapp.errors import StoreUnavailable, TwoIdentities
+from authapp.errors import StoreUnavailable, TooManyTokens, TwoIdentities
 from authapp.session_records import Found, Live
 from authapp.sessions import SessionStore
 from authapp.tokens import SessionToken, SessionTokens
@@ -15,6 +15,11 @@ from authapp.web.request_log import note_user
 
 FOUND = "authapp.found"  # in the WSGI environment: `Known`
 VARY = ", ".join(("Cookie", *HEADERS))  # what an answer to somebody depends on
+
+# Limits of different cookies of our name in one request. A browser has two after a change of the
+# cookie's domain or path. An attacker sends more, so that each costs us a look.
+MAX_TOKENS = 4  # that we minted: each costs a store something
+MAX_VALUES = 16  # in all: each costs arithmetic
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +93,18 @@ class Presented:
         return self._judge.cookie_name in self._header
 
     def all_tokens(self) -> list[SessionToken]:
-        """Every token of ours among the cookies, for log-out to end them all."""
-        values = all_values(self._header, self._judge.cookie_name)
-        return [token for v in values if (token := self._judge.tokens.check(v))]
+        """Every token of ours among the cookies, each once, for log-out to end them all.
+
+        Raises:
+            TooManyTokens
+        """
+        values = dict.fromkeys(all_values(self._header, self._judge.cookie_name))
+        if len(values) > MAX_VALUES:
+            raise TooManyTokens
+        found = [token for v in values if (token := self._judge.tokens.check(v))]
+        if len(found) > MAX_TOKENS:
+            raise TooManyTokens
+        return found
 
     def find(self) -> Found:
         """What the store says.

@@ -360,7 +360,7 @@ class Schedule:
         replaced, losses = None, self._losses
         if len(person.sessions) > 4:
             replaced = self._some(person)
-            log_in = partial(log_in, replaces=replaced.live.token)
+            log_in = partial(log_in, replaces=[replaced.live.token])
         try:
             live, within = self._asked(instance, log_in)
         except OutcomeUnknown:
