@@ -22,6 +22,7 @@ from authapp.tokens import DeviceToken, DeviceTokens
 T = TypeVar("T")
 
 MAX_DEVICES = 4  # people who share a browser, each of whose accounts knows it
+MAX_SENT = 16  # tokens of devices that are looked at; a browser may send several cookies of them
 
 _log = structlog.get_logger(__name__)
 
@@ -133,7 +134,7 @@ class LoginLimits:
 
     def known_device(self, canonical_email: str, sent: Sequence[str]) -> DeviceToken | None:
         """The token among those a browser sent by which this account knows it."""
-        checked = (self._devices.check(text, canonical_email) for text in sent[:MAX_DEVICES])
+        checked = (self._devices.check(text, canonical_email) for text in sent[:MAX_SENT])
         return next((device for device in checked if device), None)
 
     def know_device(self, canonical_email: str, epoch: int, sent: Sequence[str]) -> tuple[str, ...]:
@@ -143,7 +144,7 @@ class LoginLimits:
         Args:
             epoch: of the credentials that were verified.
         """
-        others = [t for t in sent[:MAX_DEVICES] if not self._devices.check(t, canonical_email)]
+        others = [t for t in sent[:MAX_SENT] if not self._devices.check(t, canonical_email)]
         fresh = self._devices.mint(canonical_email, epoch)
         return (fresh.text, *others[: MAX_DEVICES - 1])
 

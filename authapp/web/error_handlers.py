@@ -41,8 +41,8 @@ _ANSWERS: dict[type, _Answer] = {
     errors.TooManyTokens: _Answer(
         400,
         "too_many_tokens",
-        "This request brings too many session cookies. Send one; in a browser, clear the cookies "
-        "of this site, then log in again.",
+        "This request brings too many session cookies. Programs send one. In a browser they are "
+        "cleared now: log in again.",
         for_people=True,
     ),
     errors.UnknownRole: _Answer(400, "unknown_role"),
@@ -175,6 +175,8 @@ def register_domain_errors(app: Flask, login_url: Callable[[], str | None]) -> N
     def handle(error: errors.AuthappError) -> ResponseReturnValue:
         if isinstance(error, errors.StoreUnavailable):
             _log.warning("store_unavailable", store=error.store)
+        if not wants_json():
+            _forget_what_is_ambiguous(error)
         if isinstance(error, errors.NotAuthenticated) and not wants_json():
             target = login_url()
             if target is not None:
@@ -183,6 +185,18 @@ def register_domain_errors(app: Flask, login_url: Callable[[], str | None]) -> N
         return answer
 
     app.register_error_handler(errors.AuthappError, handle)
+
+
+def _forget_what_is_ambiguous(error: errors.AuthappError) -> None:
+    """Clear several cookies when nobody can tell whose they are.
+
+    A cookie that an attacker planted for one path does not come along to the log-in page. If it
+    stayed, its owner would be sent to log in again and again.
+    """
+    visitor = auth_session()
+    is_too_many = isinstance(error, errors.TooManyTokens)
+    if is_too_many or (isinstance(error, errors.NotAuthenticated) and visitor.is_unknown):
+        visitor.forget(in_all_scopes=True)
 
 
 def register_error_answers(app: Flask) -> None:

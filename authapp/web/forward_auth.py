@@ -17,12 +17,12 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.urls import iri_to_uri
 from werkzeug.wsgi import get_host
 
-from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable
+from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable, TooManyTokens
 from authapp.identity import Identity
 from authapp.session_records import Found, Live
 from authapp.web.access_tokens import read_access_tokens
 from authapp.web.bodies import MAX_FIELDS
-from authapp.web.cookies import read_cookie
+from authapp.web.cookies import read_cookies
 from authapp.web.csrf import from_any_origin
 from authapp.web.mount_point import link_to
 from authapp.web.presented import VARY, Judge
@@ -120,20 +120,22 @@ class ForwardAuth:
         """Whose request it is. A token that can't be one of ours is of the guarded app.
 
         Raises:
-            Forbidden: a cookie and a token of ours were sent, or two tokens.
+            Forbidden: a cookie and a token of ours were sent, or two tokens, or too many cookies.
             StoreUnavailable: nobody could say.
         """
-        text = read_cookie(environ.get("HTTP_COOKIE", ""), self._judge.cookie_name)
-        token = self._judge.tokens.check(text) if text else None
+        values = read_cookies(environ.get("HTTP_COOKIE", ""), self._judge.cookie_name)
+        try:
+            tokens = self._judge.minted(values)
+        except TooManyTokens:
+            raise Forbidden("this brings too many session cookies") from None
         claims = [
             claim
             for sent in read_access_tokens(environ)
             if (claim := self._judge.access_tokens.check(sent)) is not None
         ]
-        if len(claims) + (token is not None) > 1:
+        if len(claims) + bool(tokens) > 1:
             raise Forbidden("this says in two ways who is asking")
-        named = claims[0] if claims else token
-        return self._judge.store.find(named) if named else None
+        return self._judge.store.find(claims[0]) if claims else self._judge.find(tokens)
 
     def _not_signed_in(self, route: str, environ: Environ, demand: _Demand) -> Answer:
         if route == NGINX:

@@ -80,6 +80,7 @@ def enter(email: str, password: str, *, remember: bool) -> Live:
 
     Raises:
         InvalidField, InvalidCredentials, TooManyAttempts, Busy, StoreUnavailable: as `log_in`.
+        TooManyTokens: nobody was logged in.
     """
     visitor = auth_session()
     live = services().authentication.log_in(
@@ -87,7 +88,7 @@ def enter(email: str, password: str, *, remember: bool) -> Live:
         password,
         client(),
         remember=remember,
-        replaces=[token] if (token := visitor.presented.token) else (),
+        replaces=visitor.presented.all_tokens(),
         devices=devices(),
     )
     visitor.begin(live)

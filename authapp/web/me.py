@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from authapp.errors import StoreUnavailable
+from authapp.errors import StoreUnavailable, TooManyTokens
 from authapp.session_records import Live
 from authapp.web.presented import FOUND, VARY, Judge, Known, Presented
 from authapp.web.representations import UserView
@@ -35,10 +35,12 @@ class Me:
         if any(name in environ for name in _MORE_TO_LOOK_AT):
             return None
         presented = Presented(self._judge, environ)
-        if presented.token is None:
-            return None
         try:
+            if not presented.tokens:
+                return None
             found = presented.find()
+        except TooManyTokens:
+            return None
         except StoreUnavailable as error:
             environ[FOUND] = Known(error)
             return None

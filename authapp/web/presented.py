@@ -1,16 +1,16 @@
 """What a visitor brings to say who they are, and whose it is. Flask is not needed for it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from authapp.access_tokens import AccessTokens
 from authapp.errors import StoreUnavailable, TooManyTokens, TwoIdentities
-from authapp.session_records import Found, Live
+from authapp.session_records import Ended, Found, Live
 from authapp.sessions import SessionStore
 from authapp.tokens import SessionToken, SessionTokens
 from authapp.web.access_tokens import HEADERS, read_access_tokens
-from authapp.web.cookies import all_values, read_cookie
+from authapp.web.cookies import all_values, base_name, names_under, read_cookies
 from authapp.web.request_log import note_user
 
 FOUND = "authapp.found"  # in the WSGI environment: `Known`
@@ -31,14 +31,40 @@ class Judge:
     access_tokens: AccessTokens
     cookie_name: str
 
-    def find(self, token: SessionToken | None, access_tokens: Collection[str]) -> Found:
-        """The session that a visitor's token names, of these that they sent."""
-        if not access_tokens:
-            return self.store.find(token) if token else None
-        if len(access_tokens) + (token is not None) > 1:
-            raise TwoIdentities("Send the cookie or one access token, not two of them.")
-        claim = self.access_tokens.check(*access_tokens)
-        return self.store.find(claim) if claim else None
+    def minted(self, values: Collection[str]) -> tuple[SessionToken, ...]:
+        """The tokens that we minted, among different values of cookies.
+
+        Raises:
+            TooManyTokens
+        """
+        if len(values) > MAX_VALUES:
+            raise TooManyTokens
+        found = tuple(token for value in values if (token := self.tokens.check(value)))
+        if len(found) > MAX_TOKENS:
+            raise TooManyTokens
+        return found
+
+    def find(self, tokens: Sequence[SessionToken]) -> Found:
+        """The session of these tokens, all of one visitor's cookies.
+
+        A browser sends several after a change of the cookie's domain or path. Then the newest live
+        session counts. Live sessions of two people count as none: one of them may be an attacker
+        who planted a cookie, and nobody can tell which. At a log-in all of them end.
+
+        Raises:
+            StoreUnavailable: nobody could say, if only of one token.
+        """
+        if len(tokens) == 1:
+            return self.store.find(tokens[0])
+        found = [self.store.find(token) for token in tokens]
+        lives = [one for one in found if isinstance(one, Live)]
+        if lives:
+            people = {live.record.user.id for live in lives}
+            newest = max(lives, key=lambda live: (live.record.created_at, live.record.id))
+            return newest if len(people) == 1 else None
+        ended = [one for one in found if isinstance(one, Ended)]
+        # people are told of an end that they did not ask for
+        return min(ended, key=lambda one: one.why.by_its_owner, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,53 +96,90 @@ class Presented:
         self.environ = environ
         self.access_tokens = read_access_tokens(environ)
         self._header: str = environ.get("HTTP_COOKIE", "")
-        self._text = read_cookie(self._header, judge.cookie_name)
-        self._checked: SessionToken | None = None
-        self._is_checked = False
+        self._texts = read_cookies(self._header, judge.cookie_name)
+        self._tokens: tuple[SessionToken, ...] | None = None
 
     @property
-    def token(self) -> SessionToken | None:
-        """The token in the cookie, if we minted it; its session may have ended."""
-        if not self._is_checked:
-            self._is_checked = True
-            self._checked = self._judge.tokens.check(self._text) if self._text else None
-        return self._checked
-
-    @property
-    def is_token(self) -> bool:
-        """Whether they sent one value under the cookie's name, or an access token."""
-        return bool(self._text or self.access_tokens)
-
-    @property
-    def is_cookie(self) -> bool:
-        """Whether there is anything to clear."""
-        return self._judge.cookie_name in self._header
-
-    def all_tokens(self) -> list[SessionToken]:
-        """Every token of ours among the cookies, each once, for log-out to end them all.
+    def tokens(self) -> tuple[SessionToken, ...]:
+        """The tokens in the cookies that we minted; their sessions may have ended.
 
         Raises:
             TooManyTokens
         """
-        values = dict.fromkeys(all_values(self._header, self._judge.cookie_name))
-        if len(values) > MAX_VALUES:
-            raise TooManyTokens
-        found = [token for v in values if (token := self._judge.tokens.check(v))]
-        if len(found) > MAX_TOKENS:
-            raise TooManyTokens
-        return found
+        if self._tokens is None:
+            self._tokens = self._judge.minted(self._texts)
+        return self._tokens
+
+    @property
+    def is_token(self) -> bool:
+        """Whether they sent a clean value under the cookie's name, or an access token."""
+        return any(self._texts) or bool(self.access_tokens)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether there is anything that a store must be asked about."""
+        try:
+            return bool(self.tokens or self.access_tokens)
+        except TooManyTokens:
+            return True
+
+    @property
+    def is_cookie(self) -> bool:
+        """Whether there is anything to clear."""
+        return base_name(self._judge.cookie_name) in self._header
+
+    def all_tokens(self) -> tuple[SessionToken, ...]:
+        """Every token of ours among the cookies, each once, however its cookie is spelled: log-in
+        and log-out end them all. Those under the name with another prefix are among them, and are
+        left out where they would be too many, as any host can plant these.
+
+        Raises:
+            TooManyTokens
+        """
+        name = self._judge.cookie_name
+        found = self._judge.minted(all_values(self._header, [name]))
+        others = set(all_values(self._header, names_under(name)[1:]))
+        others -= {token.text for token in found}
+        checked = (self._judge.tokens.check(value) for value in sorted(others)[:MAX_VALUES])
+        return (*found, *(token for token in checked if token))[:MAX_TOKENS]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a cookie of our name holds no token of ours: it may be another app's, set for a
+        domain that both share."""
+        values = all_values(self._header, names_under(self._judge.cookie_name))
+        check = self._judge.tokens.check
+        return any(check(value) is None for value in values[:MAX_VALUES])
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether tokens of ours came along of which none can be said to be the visitor's: too many
+        of them, or live ones of two people, or several that nobody knows any more."""
+        try:
+            return len(self.tokens) > 1
+        except TooManyTokens:
+            return True
 
     def find(self) -> Found:
         """What the store says.
 
         Raises:
             StoreUnavailable: nobody could say.
-            TwoIdentities: they sent two tokens that may name two sessions.
+            TwoIdentities: they sent a cookie and an access token, or two of these.
+            TooManyTokens
         """
         known = self.environ.pop(FOUND, None)
         if isinstance(known, Known):
             return known.tell()
-        found = self._judge.find(self.token, self.access_tokens)
+        found = self._find()
         if isinstance(found, Live):
             note_user(self.environ, found.record.user.id)
         return found
+
+    def _find(self) -> Found:
+        if not self.access_tokens:
+            return self._judge.find(self.tokens)
+        if len(self.access_tokens) + bool(self.tokens) > 1:
+            raise TwoIdentities("Send the cookie or one access token, not two of them.")
+        claim = self._judge.access_tokens.check(*self.access_tokens)
+        return self._judge.store.find(claim) if claim else None

@@ -12,7 +12,14 @@ from authapp.errors import StoreUnavailable
 from authapp.identity import ANONYMOUS, Anonymous, Identity
 from authapp.session_records import Client, Found, Live
 from authapp.web.access_tokens import HEADERS
-from authapp.web.cookies import DEVICE_SECONDS, device_cookie_name, write_devices
+from authapp.web.cookie_scopes import Scope, expire, other_scopes, path_prefixes
+from authapp.web.cookies import (
+    DEVICE_SECONDS,
+    device_cookie_name,
+    names_in,
+    names_under,
+    write_devices,
+)
 from authapp.web.effects import are_pending
 from authapp.web.presented import VARY, Judge, Presented
 from authapp.web.request_log import note_user
@@ -33,6 +40,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         self._has_data = False
         self.issued: Live | None = None
         self.forgotten = False
+        self.in_all_scopes = False
 
     # -- who -----------------------------------------------------------------------------------
 
@@ -63,7 +71,12 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     @property
     def is_known(self) -> bool:
         """Whether who the visitor is has been asked already, so that asking again costs nothing."""
-        return self._has_found or not (self.presented.token or self.presented.access_tokens)
+        return self._has_found or not self.presented.is_named
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether several tokens came along, and the store was asked and named no session."""
+        return self._has_found and self._found is None and self.presented.is_ambiguous
 
     @property
     def sid(self) -> str | None:
@@ -85,10 +98,16 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         self._become(live)
         self.issued, self.forgotten = (live if live.record.kind == "browser" else None), False
 
-    def forget(self) -> None:
-        """The visitor has no session any more; their cookie is cleared with the answer."""
+    def forget(self, *, in_all_scopes: bool = False) -> None:
+        """The visitor has no session any more; their cookie is cleared with the answer.
+
+        Args:
+            in_all_scopes: whatever else came along under its name is cleared, too, even if it may
+                be another app's.
+        """
         self._become(None)
         self.issued, self.forgotten = None, self.presented.is_cookie
+        self.in_all_scopes = in_all_scopes
 
     def _become(self, found: Live | None) -> None:
         if found:
@@ -168,6 +187,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         A session that ended while the request ran stays ended. The cookie is never touched because
         a store could not be asked.
         """
+        if session.issued or session.forgotten:
+            self._expire_elsewhere(app, session, response)
         if session.issued:
             self._set_cookie(app, session.issued, response)
         elif session.forgotten:
@@ -203,6 +224,36 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
                 session.begin(fresh)
             else:
                 session.forget()
+
+    def _expire_elsewhere(self, app: Flask, session: AuthSession, response: Response) -> None:
+        """Expires what the browser sent under our names and may keep in other scopes than ours.
+
+        That comes before our own cookie is set: a browser that takes two scopes for one is left
+        with the one that counts. What may be another app's is left alone.
+        """
+        visitor = session.presented
+        if not session.in_all_scopes and visitor.is_foreign:
+            return
+        environ = visitor.environ
+        attributes = self._cookie_attributes(app)
+        header, root = environ.get("HTTP_COOKIE", ""), environ.get("SCRIPT_NAME", "")
+        paths = [attributes["path"], "/", root or "/"]
+        if session.in_all_scopes:
+            paths += path_prefixes(root + environ.get("PATH_INFO", ""))
+        names = [self._cookie_name]
+        if session.issued and session.issued.devices and self._keeps_two_devices(header):
+            names.append(device_cookie_name(self._cookie_name))
+        scopes: list[Scope] = []
+        for name in names:
+            own = Scope(name, attributes["domain"], attributes["path"])
+            scopes += other_scopes(own, header, environ.get("HTTP_HOST", ""), paths)
+        secure, samesite = attributes["secure"], attributes["samesite"]
+        expire(response, scopes, secure=secure, samesite=samesite)
+
+    def _keeps_two_devices(self, header: str) -> bool:
+        name = device_cookie_name(self._cookie_name)
+        sent = names_in(header)
+        return header.count(f"{name}=") > 1 or any(n in sent for n in names_under(name)[1:])
 
     def _set_cookie(self, app: Flask, live: Live, response: Response) -> None:
         remembered = live.record.remembered

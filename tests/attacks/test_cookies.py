@@ -4,6 +4,7 @@ import http.client
 
 import pytest
 
+from ..instances import SERVER
 from .site import COOKIE, Site, ask
 
 
@@ -19,9 +20,12 @@ def cookie_status(site: Site, *headers: str) -> int:
         return answer.status
 
 
+# gunicorn joins two headers by a comma, which a value may hold; granian by a semicolon, as HTTP/2
+SEVERAL_HEADERS = 200 if SERVER == "granian" else 401
+
 MANY = "; ".join(f"a{number}={number}" for number in range(1_500))
 
-# none is the session: whose would it be?
+# live sessions of two people count as none: whose would it be?
 TOSSED = {
     "a twin": ["{own}; {theirs}"],
     "a twin before": ["{theirs}; {own}"],
@@ -60,12 +64,13 @@ def test_many_cookies_of_neighbours_push_nobody_out(site: Site, around: str) -> 
     assert cookie_status(site, cookie) == 200
 
 
-def test_1500_of_our_name_are_refused_and_end_nothing(site: Site) -> None:
+def test_1500_of_our_name_end_nothing(site: Site) -> None:
     token = site.log_in(site.sign_up())
     one = f"{COOKIE}={token}"
-    assert cookie_status(site, "; ".join([one] + [f"{COOKIE}="] * 1_000)) == 401
+    assert cookie_status(site, "; ".join([one] + [f"{COOKIE}="] * 1_000)) == 200
+    assert cookie_status(site, "; ".join([one] + [f"{COOKIE}={n}" for n in range(16)])) == 400
     assert cookie_status(site, "; ".join([one] * 1_500)) in {400, 431}
-    assert cookie_status(site, *[one] * 90) == 401
+    assert cookie_status(site, *[one] * 90) == SEVERAL_HEADERS
     assert site.me(token).status == 200
 
 

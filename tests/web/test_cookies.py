@@ -53,7 +53,7 @@ def test_a_domain_and_plain_http_are_followed_at_both_ends(make_app: MakeApp) ->
     app = make_app(SESSION_COOKIE_DOMAIN="example.org", SESSION_COOKIE_SECURE=False)
     sign_up(app)
     [at_login, _device] = cookies_of(log_in(browser(app)))
-    [at_logout] = cookies_of(program(app).post("/logout", headers=bearing(at_login.value)))
+    *_other, at_logout = cookies_of(program(app).post("/logout", headers=bearing(at_login.value)))
     for cookie in (at_login, at_logout):
         assert cookie.attributes["domain"] == "example.org"
         assert "secure" not in cookie.attributes
@@ -195,20 +195,26 @@ CLEAN = [
     "a={c}=x; {c}={t}",
     "__Host-{c}=x; {c}={t}; {c}2=x",
     "{c}={t}; session-token=x",
+    # several clean ones: what is not a token of ours counts for nothing
+    "{c}={t}; {c}={t}",
+    "{c}=x; {c}={t}",
+    "{c}={t}; {c}=x",
+    "{c}={t}; {c}=",
+    "{c}={f}; {c}={t}",
+    "{c}={t}; {c}={f}",
+    "a=" + "A" * 16_000 + "; {c}={t}; {c}={t}",
+    "; ".join(["{c}={t}"] * 150),
 ]
 
 
 @pytest.mark.parametrize("header", CLEAN)
 def test_one_clean_cookie_counts(signed_in: FlaskClient, app: Flask, header: str) -> None:
-    cookie = header.format(c=COOKIE, t=token_of(signed_in))
+    token = token_of(signed_in)
+    cookie = header.format(c=COOKIE, t=token, f=altered(token)[0])
     assert program(app).get("/api/v1/me", headers={"Cookie": cookie}).status_code == 200
 
 
 NONE = {
-    "twice": "{c}={t}; {c}={t}",
-    "a wrong one before": "{c}=x; {c}={t}",
-    "a wrong one behind": "{c}={t}; {c}=x",
-    "an empty one behind": "{c}={t}; {c}=",
     "one without a value behind": "{c}={t}; {c}",
     "two headers, joined": "{c}={t},{c}={t}",
     "two headers, wrong one first": "{c}=x,{c}={t}",
@@ -235,8 +241,6 @@ NONE = {
     "one character more": "{c}={t}A",
     "padded": "{c}={t}=",
     "16 KB": "{c}={t}" + "A" * 16_000,
-    "16 KB before": "a=" + "A" * 16_000 + "; {c}={t}; {c}={t}",
-    "a thousand of them": "; ".join(["{c}={t}"] * 150),
     "not ASCII": "{c}=\xe9" + "A" * 63,
     "no base64": "{c}=" + "!" * 64,
 }
