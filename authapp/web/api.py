@@ -23,8 +23,10 @@ from authapp.web.guards import (
     leave,
     require_live,
     services,
+    will_lose_cookie,
 )
 from authapp.web.headers import AFTER_THE_END
+from authapp.web.messages import COOKIE_WILL_BE_DROPPED
 from authapp.web.representations import (
     LoginAnswer,
     SessionList,
@@ -130,7 +132,8 @@ def login() -> Response:
     with counted_if_unreadable():
         body = read_body(request, LoginBody)
     live = enter(body.email, body.password, remember=body.remember)
-    return json_response(LoginAnswer(UserView.of(live.record.user), _view(live)))
+    warning = COOKIE_WILL_BE_DROPPED if will_lose_cookie() else msgspec.UNSET
+    return json_response(LoginAnswer(UserView.of(live.record.user), _view(live), warning))
 
 
 @api.post("/tokens")

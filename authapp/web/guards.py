@@ -17,6 +17,7 @@ from authapp.session_records import Client, Live
 from authapp.visible_text import shown
 from authapp.web.cookies import read_devices
 from authapp.web.effects import forget_pending
+from authapp.web.plain_http import drops_cookie
 from authapp.web.request_log import MAX_ADDRESS
 from authapp.web.session_interface import AuthSession
 
@@ -94,6 +95,11 @@ def enter(email: str, password: str, *, remember: bool) -> Live:
     visitor.begin(live)
     forget_pending()
     return live
+
+
+def will_lose_cookie() -> bool:
+    """Whether the visitor's browser will not keep the cookie of a session, for want of https."""
+    return drops_cookie(request.environ, secure=current_app.config["SESSION_COOKIE_SECURE"])
 
 
 def leave() -> None:

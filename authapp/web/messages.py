@@ -55,6 +55,18 @@ HAPPENED: dict[Event, str] = {
     "login.flood": "Many refused attempts, counted together",
 }
 
+COOKIE_DROPPED = (
+    "Your password was right, but your browser did not keep you signed in, because this page came "
+    "over plain http. Open it with https:// instead. If that does not work, tell whoever runs this "
+    "site."
+)
+
+# for programs
+COOKIE_WILL_BE_DROPPED = (
+    "The session's cookie is Secure, and this request came over plain http: most clients will not "
+    "keep it. Use https; behind a proxy that ends TLS its operator sets TRUSTED_PROXY_HOPS."
+)
+
 WRONG_CREDENTIALS = "Email or password is not right."
 
 

@@ -20,9 +20,17 @@ from authapp.web.guards import (
     login_required,
     require_live,
     services,
+    will_lose_cookie,
 )
 from authapp.web.headers import AFTER_THE_END
-from authapp.web.messages import DONE, SIGNED_OUT, WRONG_CREDENTIALS, too_many_attempts, within
+from authapp.web.messages import (
+    COOKIE_DROPPED,
+    DONE,
+    SIGNED_OUT,
+    WRONG_CREDENTIALS,
+    too_many_attempts,
+    within,
+)
 from authapp.web.redirects import safe_next
 from authapp.web.representations import SessionView
 from authapp.web.request_log import note_user
@@ -98,7 +106,9 @@ def login() -> ResponseReturnValue:
         return redirect(onward)
     reason = SIGNED_OUT.get(found.why) if isinstance(found, Ended) else None
     form = LoginForm(data={"next": onward})
-    return render_template("login.html", form=form, reason=reason)
+    is_dropped = "cookie" in request.args and will_lose_cookie()
+    problem = COOKIE_DROPPED if is_dropped else None
+    return render_template("login.html", form=form, reason=reason, problem=problem)
 
 
 @pages.post("/login")
@@ -117,7 +127,11 @@ def login_submit() -> ResponseReturnValue:
         return render_template("login.html", form=form, problem=WRONG_CREDENTIALS), 401
     except TooManyAttempts as error:
         return _limited("login.html", form, error)
-    return redirect(next_url(form.next.data or request.args.get("next")), 303)
+    onward = next_url(form.next.data or request.args.get("next"))
+    if will_lose_cookie():
+        # The log-in page leads on if the cookie comes back, and else says that it did not.
+        onward = url_for("pages.login", next=onward, cookie="sent")
+    return redirect(onward, 303)
 
 
 @pages.post("/logout")

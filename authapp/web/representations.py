@@ -85,6 +85,7 @@ class LoginAnswer(msgspec.Struct, frozen=True):
 
     user: UserView
     session: SessionView
+    warning: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from authapp.web.cookies import (
     write_devices,
 )
 from authapp.web.effects import are_pending
+from authapp.web.plain_http import DroppedCookies
 from authapp.web.presented import VARY, Judge, Presented
 from authapp.web.request_log import note_user
 
@@ -177,6 +178,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         self._store = judge.store
         self._client = client
         self._cookie_name = judge.cookie_name
+        self._dropped_cookies = DroppedCookies()
 
     def open_session(self, app: Flask, request: Request) -> AuthSession:  # noqa: ARG002 - Flask's
         return AuthSession(Presented(self._judge, request.environ))
@@ -191,6 +193,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
             self._expire_elsewhere(app, session, response)
         if session.issued:
             self._set_cookie(app, session.issued, response)
+            secure = self.get_cookie_secure(app)
+            self._dropped_cookies.note(session.presented.environ, secure=secure)
         elif session.forgotten:
             response.delete_cookie(self._cookie_name, **self._cookie_attributes(app))
         if session.accessed or session.issued or session.forgotten:
@@ -229,7 +233,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         """Expires what the browser sent under our names and may keep in other scopes than ours.
 
         That comes before our own cookie is set: a browser that takes two scopes for one is left
-        with the one that counts. What may be another app's is left alone.
+        with the one that counts. A cookie that may be another app's is left alone.
         """
         visitor = session.presented
         if not session.in_all_scopes and visitor.is_foreign:

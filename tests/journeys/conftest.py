@@ -27,6 +27,7 @@ from ..databases import add_migrated_database
 from .site import WORKERS, Person, Site, a_person, served
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+DOMAIN = "example.test"  # its hosts are this machine, for cookies that several hosts share
 CHROMIUM_OPTIONS = (
     "--disable-gpu",
     "--disable-quic",
@@ -36,7 +37,8 @@ CHROMIUM_OPTIONS = (
     "--disable-sync",
     "--no-proxy-server",
     # nothing but this machine exists
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+    f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1, MAP * ~NOTFOUND,"
+    " EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 PATIENCE = 15_000  # ms; a slow machine with busy cores
 
