@@ -465,6 +465,25 @@ def test_the_same_by_a_log_in_that_replaces_it(services: Services, live: Live) -
     assert is_live(services, again)
 
 
+def test_a_log_in_that_replaces_it_and_a_visit_that_gives_it_a_row_do_not_deadlock(
+    services: Services, two_instances: Services, ada: Identity
+) -> None:
+    for _ in range(6):
+        with postgres_away(services, two_instances):
+            live = log_in(services)
+        works: list[Callable[[], object]] = [
+            lambda t=live.token: log_in(services, replaces=[t]),  # type: ignore[misc]
+            lambda t=live.token: two_instances.sessions.find(t),  # type: ignore[misc]
+            lambda t=live.token: services.authentication.log_out_of(  # type: ignore[misc]
+                [t, services.tokens.mint()], CLIENT
+            ),
+        ]
+        outcomes = at_once(*works)
+        assert [o for o in outcomes if isinstance(o, Exception)] == []
+        assert not is_live(services, live)
+        assert not is_live(two_instances, live)
+
+
 def test_while_postgres_is_away_logging_out_is_refused_and_changes_nothing(
     services: Services, ada: Identity
 ) -> None:
