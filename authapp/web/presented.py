@@ -147,7 +147,10 @@ class Presented:
     def is_foreign(self) -> bool:
         """Whether a cookie of our name holds no token of ours: it may be another app's, set for a
         domain that both share."""
-        values = all_values(self._header, names_under(self._judge.cookie_name))
+        try:
+            values = all_values(self._header, names_under(self._judge.cookie_name))
+        except TooManyTokens:
+            return True
         check = self._judge.tokens.check
         return any(check(value) is None for value in values[:MAX_VALUES])
 

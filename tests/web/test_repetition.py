@@ -234,6 +234,17 @@ def test_more_are_refused_and_end_nothing(visitor: Visitor, stores: Stores, path
     )
 
 
+def test_a_header_that_is_too_long_to_look_at_ends_nothing(visitor: Visitor) -> None:
+    """Nobody is told "you are logged out" who is not."""
+    headers = cookies(["A" * 300_000, visitor.cookie])
+    assert visitor.ask("POST", "/api/v1/logout", headers=headers).status_code == 400
+    assert (
+        program(visitor.app).get("/api/v1/me", headers=bearing(visitor.cookie)).status_code == 200
+    )
+    by_token = {"Cookie": "a=" + COOKIE + "A" * 300_000, "X-Access-Token": visitor.access}
+    assert visitor.ask("POST", "/api/v1/logout", headers=by_token).status_code == 204
+
+
 def test_2000_copies_of_one_token_end_one_session(visitor: Visitor, stores: Stores) -> None:
     other = token_of(signed_in_as(visitor.app))
     with stores.counted() as cost:
