@@ -32,11 +32,11 @@ def needs_redis() -> None:
         )
 
 
-def make_secrets(folder: Path, host: str) -> Path:
+def make_secrets(folder: Path, host: str, key_prefix: str = "") -> Path:
     """What deploy/make-secrets makes, for servers on this machine."""
     secrets = folder / "secrets"
     subprocess.run(
-        [DEPLOY / "make-secrets", secrets, host, "localhost"],
+        [DEPLOY / "make-secrets", secrets, host, "localhost", "postgres", key_prefix],
         check=True,
         capture_output=True,
         timeout=60,

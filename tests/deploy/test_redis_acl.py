@@ -1,6 +1,7 @@
 """The ACL in deploy/ lets the product do all it does, and nothing more."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
@@ -10,14 +11,17 @@ from typing import Any
 import pytest
 import redis
 
+from authapp import embedded
 from authapp.config import Config
-from authapp.errors import InvalidCredentials, TooManyAttempts
+from authapp.errors import InvalidCredentials, SettingError, TooManyAttempts
 from authapp.session_records import EndReason
 
 from ..cluster.servers import PASSWORD as ADMIN_PASSWORD
 from ..cluster.servers import Node, cluster, sentinel_set
+from ..databases import add_migrated_database
 from ..helpers import CLIENT, EMAIL, OTHER_PASSWORD, Clock, log_in, open_services, sign_up
-from .files import DEPLOY, ROOT
+from ..test_config import GIVEN
+from .files import DEPLOY, ROOT, read_env
 from .servers import Redis as RedisServer
 from .servers import make_secrets, needs_redis
 
@@ -171,6 +175,60 @@ def test_sentinels_need_this_too(under_sentinel: Redis, config: Config, clock: C
     under_sentinel.allow(RULE, "-@all")
     do_everything(under_sentinel, config, clock)
     assert under_sentinel.refused() == {"sentinel|masters"}
+
+
+# -- deployments that share a server ---------------------------------------------------------------
+
+PREFIX = "tenant-a.1:"
+
+
+@pytest.fixture(scope="module")
+def rule_with_prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the generator makes of a KEY_PREFIX."""
+    needs_redis()
+    secrets = make_secrets(tmp_path_factory.mktemp("prefix"), "localhost", PREFIX)
+    assert Config.from_mapping(read_env(secrets / "authapp.env")).KEY_PREFIX == PREFIX
+    (account,) = (secrets / "redis-users.acl").read_text().splitlines()[1:]
+    return account.partition("resetkeys ")[2]
+
+
+def test_with_a_key_prefix_the_rule_suffices_and_opens_no_other_keys(
+    store: Redis,
+    rule_with_prefix: str,
+    config: Config,
+    postgres: embedded.PostgreSQL,
+    clock: Clock,
+    request: pytest.FixtureRequest,
+) -> None:
+    rule = " ".join([rule_with_prefix, *(CLUSTER_PARTS if len(store.servers) > 1 else [])])
+    patterns = [part for part in rule.split() if part.startswith("~")]
+    assert patterns == [part.replace("~", f"~{PREFIX}") for part in PARTS if part[0] == "~"]
+    store.allow(rule)
+    # a database says which prefix its keys have
+    url = add_migrated_database(postgres.url, f"prefix_{request.node.callspec.id}")
+    do_everything(store, replace(config, KEY_PREFIX=PREFIX, DATABASE_URL=url), clock)
+    assert store.refused() == set()
+    keys = {key for server in store.servers for key in server.scan_iter()}
+    assert keys
+    assert all(key.startswith(PREFIX.encode()) for key in keys), keys
+    do_everything(store, config, clock)
+    assert any(name.startswith("sess:") for name in store.refused())
+
+
+def test_a_key_prefix_that_the_product_refuses_is_refused_by_the_generator(tmp_path: Path) -> None:
+    for prefix in ("a b:", "*", "a~b", "x/y", "ä", "a\nb", "a" * 65):
+        made = subprocess.run(
+            [DEPLOY / "make-secrets", tmp_path / "secrets", "h", "r", "p", prefix],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert made.returncode == 1, prefix
+        assert "KEY-PREFIX is" in made.stderr
+        assert not (tmp_path / "secrets").exists()
+        with pytest.raises(SettingError):
+            Config.from_mapping(GIVEN | {"KEY_PREFIX": prefix})
 
 
 @pytest.mark.parametrize(
