@@ -15,7 +15,7 @@ from authapp.audit import Event
 from authapp.authorization import lock_user
 from authapp.changes import Change, Changes
 from authapp.credentials import Credentials, CredentialStore
-from authapp.emails import Email, parse_email
+from authapp.emails import Email
 from authapp.errors import (
     AuthappError,
     Busy,
@@ -107,7 +107,7 @@ class Authentication:
         errors: dict[str, str] = {}
         address: Email | None = None
         try:
-            address = parse_email(email)
+            address = self._users.parse_email(email)
         except InvalidField as invalid:
             errors |= invalid.errors
         if reason := why_name_refused(name):
@@ -199,7 +199,7 @@ class Authentication:
         except AuthappError as error:
             metrics.LOGINS.labels(_OUTCOMES.get(type(error), "unavailable")).inc()
             if isinstance(error, InvalidCredentials):
-                canonical = parse_email(email).canonical
+                canonical = self._users.parse_email(email).canonical
                 self._refused_attempts.note("login.failed", client.address, email=canonical)
             raise
         metrics.LOGINS.labels("provisional" if live.record.provisional else "succeeded").inc()
@@ -214,7 +214,9 @@ class Authentication:
             yield
         except TooManyAttempts as error:
             # by address it refuses whatever the account
-            tried = parse_email(email).canonical if error.window == "login-account" else ""
+            tried = (
+                self._users.parse_email(email).canonical if error.window == "login-account" else ""
+            )
             self._refused_attempts.note(
                 event, address, email=tried, user_id=user_id, window=error.window
             )
@@ -235,7 +237,7 @@ class Authentication:
         """
         with _EvenPace() as pace, deadline(self._timeout):
             by_address = self._limits.take_address(client.address)
-            canonical = parse_email(email).canonical
+            canonical = self._users.parse_email(email).canonical
             device = self._limits.known_device(canonical, devices)
             by_account = self._limits.take_device(device) if device else None
             if by_account is None:  # no device that the account knows, or its own window is full
@@ -299,7 +301,7 @@ class Authentication:
         return found, verdict
 
     def _known(self, live: Live, epoch: int, devices: Sequence[str]) -> Live:
-        email = parse_email(live.record.user.email).canonical
+        email = self._users.parse_email(live.record.user.email).canonical
         return replace(live, devices=self._limits.know_device(email, epoch, devices))
 
     def _unless_changed(self, canonical_email: str, verified: Credentials) -> Credentials:
@@ -358,7 +360,7 @@ class Authentication:
             NotAuthenticated: the session ended meanwhile; nothing was changed.
         """
         user = live.record.user
-        canonical = parse_email(user.email).canonical
+        canonical = self._users.parse_email(user.email).canonical
         with deadline(self._timeout):
             with self._on_record("password.limited", client.address, user_id=user.id):
                 counted = self._limits.take_password_change(canonical)
@@ -500,7 +502,7 @@ class Authentication:
             InvalidField: `email` or `password`.
             UnknownUser
         """
-        canonical = parse_email(email).canonical
+        canonical = self._users.parse_email(email).canonical
         found = self._credentials.read(canonical)
         if found is None:
             raise UnknownUser(f"there is no user {email}")

@@ -15,7 +15,6 @@ from flask import Flask
 from authapp.audit import EVENTS, Entry
 from authapp.devices import device_name
 from authapp.doctor.findings import Finding, State
-from authapp.emails import parse_email
 from authapp.errors import AuthappError, StoreUnavailable, UnknownUser
 from authapp.identity import ADMIN, USER, Identity
 from authapp.models import Role
@@ -118,14 +117,14 @@ def _user_commands(services: Services) -> click.Group:
     @click.argument("role")
     def grant(email: str, role: str) -> None:
         """Give EMAIL a ROLE."""
-        click.echo(_line(users.grant(parse_email(email).canonical, role)))
+        click.echo(_line(users.grant(users.parse_email(email).canonical, role)))
 
     @group.command()
     @click.argument("email")
     @click.argument("role")
     def revoke(email: str, role: str) -> None:
         """Take a ROLE from EMAIL."""
-        click.echo(_line(users.revoke(parse_email(email).canonical, role)))
+        click.echo(_line(users.revoke(users.parse_email(email).canonical, role)))
 
     @group.command()
     @click.argument("email")
@@ -243,7 +242,7 @@ def _audit_commands(services: Services) -> click.Group:
         """Show events, newest first: when, what, to whom, by whom, from where, and more."""
         which = services.audit.filter(event or "", address or "", since or "")
         if email:
-            canonical = parse_email(email).canonical
+            canonical = services.users.parse_email(email).canonical
             user = services.users.find(canonical)
             if user is None:
                 click.echo(f"Nobody has {email}; these are attempts to log in with it.", err=True)
@@ -317,7 +316,7 @@ def _doctor_command(examine: Callable[[], list[Finding]]) -> click.Command:
 
 
 def _existing(services: Services, email: str) -> Identity:
-    user = services.users.find(parse_email(email).canonical)
+    user = services.users.find(services.users.parse_email(email).canonical)
     if user is None:
         raise UnknownUser(f"there is no user {email}")
     return user

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from email_validator import EmailNotValidError, validate_email
 from limits import parse_many
 
 from authapp.database_urls import read_database_url
@@ -78,6 +79,23 @@ def _hosts(value: str) -> tuple[str, ...]:
     if not all(_HOST.fullmatch(host) for host in hosts):
         raise ValueError("set it to host names separated by commas, like `app.example.org`")
     return hosts
+
+
+def _email_domains(value: str) -> tuple[str, ...]:
+    """As the domains of addresses are compared: in lower case, and ASCII."""
+    domains = []
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        try:
+            # below .test each domain is judged by its spelling alone
+            read = validate_email(
+                f"a@{part}.test", check_deliverability=False, test_environment=True
+            )
+        except EmailNotValidError:
+            raise ValueError(
+                "set it to domains separated by commas, like `corp.local,localhost`"
+            ) from None
+        domains.append(read.ascii_domain.lower().removesuffix(".test"))
+    return tuple(domains)
 
 
 def _domain(value: str) -> str:
@@ -211,6 +229,7 @@ class Config:
 
     # where it is reached
     TRUSTED_PROXY_HOPS: int = _setting(_whole(0, 10), 0)
+    EMAIL_LOCAL_DOMAINS: tuple[str, ...] = _setting(_email_domains, ())
     ALLOWED_REDIRECT_HOSTS: tuple[str, ...] = _setting(_hosts, ())
     HOST: str = _setting(_host, "127.0.0.1")
     PORT: int = _setting(_whole(0, 65_535), 8_000)

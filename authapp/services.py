@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import redis
 from limits.strategies import RateLimiter
@@ -19,6 +20,7 @@ from authapp.copy_keys import CredentialKeys
 from authapp.credentials import CredentialStore
 from authapp.database import Database, connect
 from authapp.doctor.redis_servers import eviction_policy_problem
+from authapp.emails import parse_email
 from authapp.errors import StoreUnavailable
 from authapp.hashing_slots import HashingSlots
 from authapp.limits import LoginLimits, Window
@@ -161,7 +163,8 @@ def build_services(
     refresh_tokens = RefreshTokens(config.SECRET_KEY)
     credential_keys = CredentialKeys(config.SECRET_KEY)
     changes = Changes(database, cache, credential_keys, on_pending)
-    users = UserStore(database, changes, cache, config.USER_CACHE_SECONDS, clock)
+    read_email = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
+    users = UserStore(database, changes, cache, config.USER_CACHE_SECONDS, clock, read_email)
     background = Background()
     # Filling in the background has its own connection, and its own time-out: it may take longer.
     patient = redis_client(config.REDIS_URL, retries=0, timeout=FILL_TIMEOUT)

@@ -18,7 +18,7 @@ from authapp.authorization import lock_user, require_covered
 from authapp.changes import Change, Changes
 from authapp.copy_keys import user_key
 from authapp.database import Database
-from authapp.emails import Email
+from authapp.emails import Email, parse_email
 from authapp.errors import EmailTaken, InvalidField, OwnAccount, UnknownUser
 from authapp.identity import ADMIN, USER, Identity, Permission
 from authapp.models import Role, User, identity_of
@@ -57,6 +57,7 @@ class UserStore:
 
     Args:
         copy_ttl: seconds a copy is kept.
+        parse_email: reads the addresses that people here may have.
     Raises:
         StoreUnavailable: from every method; then nothing was changed.
     """
@@ -68,7 +69,9 @@ class UserStore:
         cache: VersionedCache,
         copy_ttl: float,
         clock: Clock,
+        parse_email: Callable[[str], Email] = parse_email,
     ) -> None:
+        self.parse_email = parse_email
         self._database = database
         self._cache = cache
         self._copy_ttl = copy_ttl

@@ -6,8 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authapp.emails import parse_email
+from authapp import create_app
+from authapp.config import Config
+from authapp.emails import Email, parse_email
 from authapp.errors import InvalidField
+
+from .helpers import OTHER_PASSWORD, PASSWORD, make_config
 
 
 def test_a_long_text_is_refused_before_it_is_read() -> None:
@@ -134,3 +138,78 @@ def test_the_canonical_form_is_stable(local: str, domain: str) -> None:
         except InvalidField:
             continue  # a spelling that is no address can't be somebody else's either
         assert again == email.canonical
+
+
+# -- domains of an intranet ------------------------------------------------------------------------
+
+LOCAL = ("corp.local", "localhost", "intranet", "xn--bro-hoa.intern")
+
+
+@pytest.mark.parametrize(
+    ("text", "stored", "canonical"),
+    [
+        ("ann@corp.local", "ann@corp.local", "ann@corp.local"),
+        (" Ann@CORP.local ", "Ann@corp.local", "ann@corp.local"),
+        ("ann@localhost", "ann@localhost", "ann@localhost"),
+        ("ann@intranet", "ann@intranet", "ann@intranet"),
+        ("ann@ｃｏｒｐ。local", "ann@corp.local", "ann@corp.local"),
+        ("ann@büro.intern", "ann@büro.intern", "ann@xn--bro-hoa.intern"),
+        ("ann@xn--bro-hoa.intern", "ann@büro.intern", "ann@xn--bro-hoa.intern"),
+        ("ann@example.org", "ann@example.org", "ann@example.org"),
+    ],
+)
+def test_addresses_of_listed_domains_are_read(text: str, stored: str, canonical: str) -> None:
+    assert parse_email(text, LOCAL) == Email(stored, canonical)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("ann@eu.corp.local", "ann@other.local", "ann@local", "ann@host", "ann@invalid"),
+        *("ann@corp.local.", "ann@.corp.local", "ann@corp.local.test.", "ann@localhost.localhost"),
+        *("@localhost", "ann@", "ann", "localhost", "a b@localhost", "ann@localhost@localhost"),
+        *("ann\u200b@localhost", "ann@[127.0.0.1]", "<ann@localhost>"),
+    ],
+)
+def test_all_other_addresses_are_refused_as_before(text: str) -> None:
+    for domains in ((), LOCAL):
+        with pytest.raises(InvalidField):
+            parse_email(text, domains)
+
+
+def test_no_address_of_an_intranet_is_taken_unless_it_is_listed() -> None:
+    for text in ("ann@corp.local", "ann@localhost", "ann@intranet"):
+        with pytest.raises(InvalidField):
+            parse_email(text)
+
+
+def test_a_person_of_an_intranet_is_known_everywhere(config: Config) -> None:
+    """By command line, API and page."""
+    app = create_app(
+        make_config(
+            config.DATABASE_URL,
+            config.REDIS_URL,
+            EMAIL_LOCAL_DOMAINS="corp.local,localhost",
+            SESSION_COOKIE_SECURE="0",
+        )
+    )
+    runner, client = app.test_cli_runner(), app.test_client()
+    same = {"Sec-Fetch-Site": "same-origin"}
+    for email, again in (("ann@corp.local", "ANN@Corp.Local"), ("ann@localhost", "ann@LOCALHOST")):
+        made = runner.invoke(
+            args=["users", "create", email, "--password-stdin"], input=f"{PASSWORD}\n"
+        )
+        assert made.exit_code == 0, made.output
+        assert runner.invoke(args=["users", "grant", again, "admin"]).exit_code == 0
+        assert email in runner.invoke(args=["users", "show", again]).output
+        assert runner.invoke(args=["audit", "list", "--user", again]).exit_code == 0
+        body = {"email": again, "password": PASSWORD}
+        assert client.post("/api/v1/login", json=body, headers=same).json["user"]["email"] == email  # type: ignore[index]
+        changed = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+        assert client.post("/api/v1/me/password", json=changed, headers=same).status_code < 300
+        assert app.test_client().post("/login", data=body, headers=same).status_code == 401
+        form = body | {"password": OTHER_PASSWORD}
+        assert app.test_client().post("/login", data=form, headers=same).status_code == 303
+        assert app.test_client().post("/api/v1/signup", json=form, headers=same).status_code == 409
+    elsewhere = {"email": "ann@other.local", "password": PASSWORD}
+    assert client.post("/api/v1/signup", json=elsewhere, headers=same).status_code == 400

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from authapp.audit import EVERYTHING, Filter, Person
-from authapp.emails import parse_email
 from authapp.errors import InvalidField
 from authapp.identity import Identity, Permission
 from authapp.web.forms import AuditForm, text
@@ -90,6 +89,6 @@ def _as_id(asked: str) -> UUID | None:
 
 def _as_email(asked: str) -> str | None:
     try:
-        return parse_email(asked).canonical
+        return services().users.parse_email(asked).canonical
     except InvalidField:
         return None
