@@ -9,7 +9,8 @@ from authapp.visible_text import is_visible
 MAX_NAME = 100  # characters
 MAX_IMAGE = 2048  # characters
 
-_ENDS = {"Cc", "Zl", "Zp"}  # categories of controls and of separators of lines and paragraphs
+_CONTROLS = {"Cc", "Zl", "Zp"}  # categories; the last two separate lines and paragraphs
+_PASTED = "\t\r\n"  # blanks of a text that a name was copied from; one blank is stored
 
 
 def validate_profile(name: str | None, image: str | None) -> str | None:
@@ -37,8 +38,8 @@ def why_name_refused(name: str) -> str | None:
     """
     if len(name) > MAX_NAME:
         return f"use at most {MAX_NAME} characters"
-    has_ends = any(unicodedata.category(c) in _ENDS for c in name.strip())
-    if has_ends or not is_visible(stored_name(name)):
+    has_controls = any(unicodedata.category(c) in _CONTROLS for c in name if c not in _PASTED)
+    if has_controls or not is_visible(stored_name(name)):
         return "use letters that can be shown"
     return None
 

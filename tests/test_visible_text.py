@@ -45,7 +45,8 @@ NAMES = {
     "wide blank": "山田\u3000太郎",
     "empty": "",
     "blanks": "  ",
-    "new line at the end": "Ada\n",
+    "tab": "Ada\tByron",
+    "line break": "Ada\r\nByron\n",
 }
 REFUSED = {
     "joiner alone": ZWJ,
@@ -68,8 +69,8 @@ REFUSED = {
     "escape": "Ada\x1b[2J",
     "C1": "Ada\x9b2J",
     "delete": "Ada\x7f",
-    "tab": "Ada\tByron",
-    "line break": "Ada\nByron",
+    "vertical tab": "Ada\x0bByron",
+    "separator of fields": "Ada\x1fByron",
     "line separator": "Ada\u2028Byron",
     "paragraph separator": "Ada\u2029Byron",
     "next line": "Ada\x85Byron",
@@ -96,6 +97,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_what_people_are_called_is_taken(name: str) -> None:
     assert why_name_refused(name) is None
+    assert not set(stored_name(name)) & set("\t\r\n")
 
 
 @pytest.mark.parametrize("name", REFUSED.values(), ids=REFUSED)
