@@ -23,7 +23,7 @@ cookie. Imports point down only; `docs/architecture.md` says why.
 
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Blueprint, Flask, Request, request, url_for
 from flask_bootstrap import Bootstrap5
@@ -32,10 +32,10 @@ from limits.strategies import RateLimiter
 from werkzeug.exceptions import BadRequest
 from werkzeug.routing import Rule
 
+from authapp.addresses import network_of
 from authapp.cli import register_commands
 from authapp.config import Config
 from authapp.doctor import examine
-from authapp.limits import network_of
 from authapp.observability import configure_logging
 from authapp.redis_clients import LimiterStorage
 from authapp.services import POOL_SIZE, Services, build_services
@@ -44,6 +44,7 @@ from authapp.web.admin import admin
 from authapp.web.api import api
 from authapp.web.api_docs import api_docs
 from authapp.web.bodies import MAX_BODY, MAX_FIELDS, expect_whole_body
+from authapp.web.client_address import ClientAddress
 from authapp.web.csrf import check_origin
 from authapp.web.effects import note_pending, tell_pending
 from authapp.web.envelope import Envelope
@@ -69,9 +70,6 @@ from authapp.web.session_interface import SessionInterface
 from authapp.web.users_api import users_api
 from authapp.web.verify_lane import VerifyLane
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
-
 __all__ = [
     "Auth",
     "Config",
@@ -91,6 +89,7 @@ class Auth:
 
     services: Services
     judge: Judge
+    addresses: ClientAddress
     blueprints: Collection[Blueprint] = ()  # of our own views, where `create_app` mounted them
 
     def __init__(self, app: Flask | None = None, config: Config | None = None) -> None:
@@ -126,6 +125,8 @@ class Auth:
             client,
             partial(tell_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
         )
+        self.addresses = ClientAddress(app.wsgi_app, config.TRUSTED_PROXY_HOPS)
+        app.wsgi_app = self.addresses  # type: ignore[method-assign]
         if config.TRUSTED_PROXY_HOPS:
             app.wsgi_app = TrustedProxies(  # type: ignore[method-assign]
                 app, config.TRUSTED_PROXY_HOPS
@@ -201,15 +202,15 @@ def create_app(config: Config) -> Flask:
     register_error_answers(app)
     headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
     plain = {route: partial(forward_auth.plain, route) for route in (NGINX, REDIRECT)}
-    _put_in_front(
-        app,
-        lambda flask: Envelope(
-            VerifyLane(app, flask, {} if _has_limits(app) else {**plain, ME: Me(judge).plain}),
-            headers,
-            behind_proxy=config.TRUSTED_PROXY_HOPS > 0,
-            for_proxies=frozenset({NGINX, REDIRECT}),
-            files=frozenset(rule.rule for rule in app.url_map.iter_rules() if _is_file(rule)),
+    # in front of Flask, and behind what believes the proxies
+    auth.addresses.app = Envelope(
+        VerifyLane(
+            app, auth.addresses.app, {} if _has_limits(app) else {**plain, ME: Me(judge).plain}
         ),
+        headers,
+        behind_proxy=config.TRUSTED_PROXY_HOPS > 0,
+        for_proxies=frozenset({NGINX, REDIRECT}),
+        files=frozenset(rule.rule for rule in app.url_map.iter_rules() if _is_file(rule)),
     )
     register_commands(app, config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
     return app
@@ -219,15 +220,6 @@ def _has_limits(app: Flask) -> bool:
     """Whether Flask-Limiter counts each request."""
     names = ("RATELIMIT_DEFAULT", "RATELIMIT_APPLICATION", "RATELIMIT_META")
     return any(name in app.config for name in names)
-
-
-def _put_in_front(app: Flask, layer: "Callable[[WSGIApplication], WSGIApplication]") -> None:
-    """In front of Flask, and behind what believes the proxies."""
-    outer = app.wsgi_app
-    if isinstance(outer, TrustedProxies):
-        outer.app = layer(outer.app)
-    else:
-        app.wsgi_app = layer(outer)  # type: ignore[method-assign, assignment]
 
 
 def _is_file(rule: Rule) -> bool:

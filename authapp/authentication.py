@@ -25,6 +25,7 @@ from authapp.errors import (
     OwnAccount,
     StoreUnavailable,
     TooManyAttempts,
+    UnknownAddress,
     UnknownUser,
 )
 from authapp.identity import USER, Identity, Permission
@@ -42,6 +43,7 @@ _log = structlog.get_logger(__name__)
 
 _OUTCOMES: dict[type[AuthappError], str] = {
     InvalidField: "refused",
+    UnknownAddress: "refused",
     InvalidCredentials: "refused",
     TooManyAttempts: "limited",
     Busy: "busy",

@@ -70,6 +70,10 @@ class TooManyAttempts(AuthappError):
         self.window = window
 
 
+class UnknownAddress(AuthappError):
+    """Nobody can say from which address a request came, so its attempts can't be counted."""
+
+
 class StoreUnavailable(AuthappError):
     """A store could not be asked. It says nothing about the user.
 

@@ -1,7 +1,6 @@
 """Limits of log-in and sign-up, by address and account. Counted in Redis, else in process."""
 
 import hmac
-import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
 from authapp import metrics
-from authapp.errors import StoreUnavailable, TooManyAttempts
+from authapp.addresses import network_of
+from authapp.errors import StoreUnavailable, TooManyAttempts, UnknownAddress
 from authapp.redis_clients import REDIS_ERRORS
 from authapp.resilience import Breaker
 from authapp.tokens import DeviceToken, DeviceTokens
@@ -104,25 +104,31 @@ class LoginLimits:
         self._shared = shared
         self._own = MovingWindowRateLimiter(MemoryStorage())
         self._per_address = parse(per_address)
+        self._per_network = type(self._per_address)(
+            2 * self._per_address.amount, self._per_address.multiples
+        )
         self._per_account = parse(per_account)
         self._key = key
         self._workers = workers
 
     def take_address(self, address: str) -> Attempt:
-        """Counts an attempt to log in from an address; IPv6 addresses count by /64.
+        """Counts an attempt to log in from an address. IPv6 addresses count by /64, and by /48 with
+        twice as many attempts: a customer may have a /48, and each /64 in it for the asking.
 
         Raises:
             TooManyAttempts
+            UnknownAddress: `address` is none.
         """
-        return self._take("login-address", self._per_address, network_of(address), tell=True)
+        return self._take_network("login", address)
 
     def take_sign_up(self, address: str) -> Attempt:
         """Counts a sign-up from an address, as `take_address` counts log-ins.
 
         Raises:
             TooManyAttempts
+            UnknownAddress: `address` is none.
         """
-        return self._take("signup-address", self._per_address, network_of(address), tell=True)
+        return self._take_network("signup", address)
 
     def take_account(self, canonical_email: str) -> Attempt:
         """Counts an attempt to log in to an account, whether it exists or not.
@@ -165,7 +171,27 @@ class LoginLimits:
         name = self._name(canonical_email)
         return self._take("password-account", self._per_account, name, tell=True)
 
-    def _take(self, policy: str, limit: RateLimitItem, who: str, *, tell: bool = False) -> Attempt:
+    def _take_network(self, act: str, address: str) -> Attempt:
+        if self._shared is None:
+            return Attempt()
+        one = network_of(address)
+        if not one:
+            raise UnknownAddress("the address of the client is not known")
+        counted = self._take(f"{act}-address", self._per_address, one, tell=True)
+        wider = network_of(address, 48)
+        if wider != one:  # asked second: what the narrow limit refuses fills no neighbour's window
+            counted.add(self._take(f"{act}-network", self._per_network, wider, tell_refusal=True))
+        return counted
+
+    def _take(
+        self,
+        policy: str,
+        limit: RateLimitItem,
+        who: str,
+        *,
+        tell: bool = False,
+        tell_refusal: bool = False,
+    ) -> Attempt:
         if self._shared is None:
             return Attempt()
         try:
@@ -175,7 +201,7 @@ class LoginLimits:
             strategy, limit = self._own, self._part(limit)
             window = _hit(strategy, policy, limit, who, look=tell)
         if window is not None:
-            if tell:
+            if tell or (tell_refusal and not window.taken):
                 self._tell(window)
             if not window.taken:
                 raise TooManyAttempts(window.more_in, policy)
@@ -238,16 +264,3 @@ def _remove_newest(strategy: RateLimiter, policy: str, limit: RateLimitItem, who
     elif isinstance(storage, MemoryStorage):
         with storage.locks[key]:
             del storage.events.get(key, [])[:1]
-
-
-def network_of(address: str) -> str:
-    """What counts as one client: an IPv4 address, or an IPv6 /64, which one customer often has."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return "unknown"  # a Unix socket has no peer address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)

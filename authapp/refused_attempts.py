@@ -17,11 +17,11 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from authapp import audit
+from authapp.addresses import network_of
 from authapp.audit import EmailHashes, Event
 from authapp.database import Database
 from authapp.errors import StoreUnavailable
 from authapp.forks import start_in_forks
-from authapp.limits import network_of
 from authapp.models import User
 from authapp.together import before_end
 

@@ -16,7 +16,7 @@ from redis.connection import AbstractConnection
 
 from authapp import embedded
 from authapp.errors import StoreUnavailable, TooManyAttempts
-from authapp.limits import LoginLimits, network_of
+from authapp.limits import LoginLimits
 from authapp.redis_clients import LimiterStorage
 from authapp.resilience import Breaker
 from authapp.tokens import DeviceTokens
@@ -230,23 +230,3 @@ def test_a_lost_reply_counts_once(limits: LoginLimits, monkeypatch: pytest.Monke
 def test_without_redis_many_workers_still_let_one_attempt_pass() -> None:
     limits = make(strategy("unix:///nonexistent/valkey.sock"), workers=100)
     assert taken(limits.take_account, EMAIL) == 1
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
-        ("2001:DB8:1:2:0:0:0:9", "2001:db8:1:2::/64"),
-        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::1", "::/64"),
-        ("", "unknown"),
-        ("unix:", "unknown"),
-        ("192.0.2.7, 10.0.0.1", "unknown"),
-    ],
-)
-def test_a_customer_is_one_network(address: str, network: str) -> None:
-    assert network_of(address) == network

@@ -107,7 +107,7 @@ api = Blueprint("api", __name__, url_prefix="/api/v1")
         {201: UserView},
         "nobody",
         SignupBody,
-        fails=[errors.EmailTaken, errors.TooManyAttempts, errors.Busy],
+        fails=[errors.EmailTaken, errors.TooManyAttempts, errors.UnknownAddress, errors.Busy],
     )
 )
 def signup() -> Response:
@@ -125,7 +125,12 @@ def signup() -> Response:
         "nobody",
         LoginBody,
         headers={"Set-Cookie": Value("the session's token")},
-        fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
+        fails=[
+            errors.InvalidCredentials,
+            errors.TooManyAttempts,
+            errors.UnknownAddress,
+            errors.Busy,
+        ],
     )
 )
 def login() -> Response:
@@ -143,7 +148,12 @@ def login() -> Response:
         {200: TokenAnswer},
         "nobody",
         TokenBody,
-        fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
+        fails=[
+            errors.InvalidCredentials,
+            errors.TooManyAttempts,
+            errors.UnknownAddress,
+            errors.Busy,
+        ],
     )
 )
 def issue_token() -> Response:

@@ -20,6 +20,7 @@ from werkzeug.exceptions import (
 )
 
 from authapp import errors
+from authapp.web.client_address import unreadable
 from authapp.web.guards import auth_session, is_own_view
 from authapp.web.request_log import request_id
 
@@ -43,6 +44,13 @@ _ANSWERS: dict[type, _Answer] = {
         "too_many_tokens",
         "This request brings too many session cookies. Programs send one. In a browser they are "
         "cleared now: log in again.",
+        for_people=True,
+    ),
+    errors.UnknownAddress: _Answer(
+        400,
+        "address_unknown",
+        "We can't tell from which address this request comes, so nobody can log in this way. It is "
+        "for whoever runs this service to mend: the proxy in front must say the address.",
         for_people=True,
     ),
     errors.UnknownRole: _Answer(400, "unknown_role"),
@@ -175,6 +183,8 @@ def register_domain_errors(app: Flask, login_url: Callable[[], str | None]) -> N
     def handle(error: errors.AuthappError) -> ResponseReturnValue:
         if isinstance(error, errors.StoreUnavailable):
             _log.warning("store_unavailable", store=error.store)
+        if isinstance(error, errors.UnknownAddress):
+            _log.warning("address_unreadable", **unreadable(request.environ))
         if not wants_json():
             _forget_what_is_ambiguous(error)
         if isinstance(error, errors.NotAuthenticated) and not wants_json():

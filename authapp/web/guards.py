@@ -9,6 +9,7 @@ from flask import current_app, request, session
 from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
 
+from authapp.addresses import read_address
 from authapp.devices import MAX_USER_AGENT
 from authapp.errors import Forbidden, InvalidField, InvalidJson, NotAuthenticated
 from authapp.identity import Identity
@@ -18,7 +19,6 @@ from authapp.visible_text import shown
 from authapp.web.cookies import read_devices
 from authapp.web.effects import forget_pending
 from authapp.web.plain_http import drops_cookie
-from authapp.web.request_log import MAX_ADDRESS
 from authapp.web.session_interface import AuthSession
 
 P = ParamSpec("P")
@@ -51,9 +51,9 @@ def is_own_view() -> bool:
 
 def client() -> Client:
     """Where the current request came from."""
-    # a proxy may pass on what it was told
-    address = (request.remote_addr or "")[:MAX_ADDRESS]
-    return Client(shown(address), shown(request.user_agent.string[:MAX_USER_AGENT]))
+    # again, as a layer that an embedding app put between may have set another one
+    address = read_address(request.remote_addr or "") or ""
+    return Client(address, shown(request.user_agent.string[:MAX_USER_AGENT]))
 
 
 def devices() -> list[str]:

@@ -11,6 +11,8 @@ from urllib.parse import quote
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from authapp.web.client_address import last_of
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
@@ -20,14 +22,15 @@ _WELL_FORMED = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 
 
 class TrustedProxies(ProxyFix):
-    """Believes what the proxies in front say of client, host, scheme and mount point.
+    """Believes what the proxies in front say of host, scheme and mount point. (Of the client's
+    address: `client_address.py`.)
 
     Args:
         hops: how many proxies are trusted.
     """
 
     def __init__(self, app: Flask, hops: int) -> None:
-        super().__init__(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
+        super().__init__(app.wsgi_app, x_for=0, x_proto=hops, x_host=hops)
         self._flask = app
         self._hops = hops
         self._own_folders: frozenset[str] | None = None
@@ -38,6 +41,9 @@ class TrustedProxies(ProxyFix):
             if prefix is not None:
                 self._mount(environ, prefix)
         return super().__call__(environ, start_response)
+
+    def _get_real_value(self, trusted: int, value: str | None) -> str | None:
+        return last_of(value, trusted) if trusted else None
 
     def _mount(self, environ: dict[str, Any], prefix: str) -> None:
         inner = mount_point(environ)
@@ -84,11 +90,8 @@ def _is_under(path: str, prefix: str) -> bool:
 
 def _well_formed_prefix(header: str, hops: int) -> str | None:
     """What the outermost proxy that is trusted said, if it can be a mount point."""
-    said = header.split(",")
-    if len(said) < hops:
-        return None
-    prefix = said[-hops].strip(" ")
-    if len(prefix) > _LONGEST:
+    prefix = last_of(header, hops)
+    if prefix is None or len(prefix) > _LONGEST:
         return None
     prefix = prefix.removesuffix("/")
     return prefix if _WELL_FORMED.fullmatch(prefix) else None

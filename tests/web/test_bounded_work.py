@@ -89,6 +89,10 @@ JOINED: dict[str, tuple[str, ...]] = {
         *(";", f"{COOKIE} ", f"{COOKIE}=x; ", f",{COOKIE} ", ",    ", f"DEVICE-TOKEN={'.' * 900};"),
     ),
     "HTTP_ACCEPT": ("*/*,", "a/b;q=0.1,", "text/html;a=b,", '"'),
+    "HTTP_X_FORWARDED_FOR": ("a,", ",", '"', "[::1]:1,", "\\"),
+    "HTTP_X_FORWARDED_HOST": ("a,", ",", '"'),
+    "HTTP_X_FORWARDED_PROTO": ("https,", '"'),
+    "HTTP_X_FORWARDED_PREFIX": ("/a,", ",", "/a"),
     "HTTP_X_FORWARDED_URI": ("/a", "//\xff", " ", "\\"),
     "HTTP_X_ORIGINAL_URL": ("https://a/", "//\xff"),
     "HTTP_X_REQUEST_ID": ("a", "-"),
@@ -96,9 +100,6 @@ JOINED: dict[str, tuple[str, ...]] = {
     "HTTP_X_ACCESS_TOKEN": ("eyJ.", ".", " "),
 }
 SINGLE: dict[str, tuple[str, ...]] = {
-    "HTTP_X_FORWARDED_FOR": ("a,", ",", '"', "[::1]:1,", "\\"),
-    "HTTP_X_FORWARDED_HOST": ("a,", ",", '"'),
-    "HTTP_X_FORWARDED_PROTO": ("https,", '"'),
     "HTTP_USER_AGENT": ("Linux; U; ", "Mozilla/5.0 ", ";", "1.1.", " "),
     "HTTP_HOST": ("a.", "xn--", "\xe9", ":", "["),
     "HTTP_ORIGIN": ("https://a", "\xe9"),

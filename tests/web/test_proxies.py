@@ -1,11 +1,43 @@
 """What X-Forwarded-… says counts exactly as far as TRUSTED_PROXY_HOPS says."""
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import TestResponse
 
-from .conftest import MakeApp
-from .support import EMAIL, PASSWORD, Stores, program, sign_up
+from authapp import Auth
+
+from ..helpers import hashing
+from .conftest import MakeApp, Settings
+from .support import (
+    EMAIL,
+    PASSWORD,
+    Page,
+    Stores,
+    browser,
+    problem,
+    program,
+    services_of,
+    sign_up,
+)
+from .test_request_log import handler, lines
+
+
+@contextmanager
+def logged() -> Iterator[io.StringIO]:
+    """What the application logs while the block runs."""
+    stream = io.StringIO()
+    before = handler().setStream(stream)
+    try:
+        yield stream
+    finally:
+        handler().setStream(before)
+
 
 CLIENT = "198.51.100.9"
 FORWARDED = {
@@ -90,8 +122,121 @@ def test_ipv6_addresses_of_one_customer_share_a_window(make_app: MakeApp) -> Non
     assert log_in(app, **{"X-Forwarded-For": "2001:db8:0:2::1"}).status_code == 303
 
 
-def test_an_address_that_is_none_breaks_nothing(make_app: MakeApp) -> None:
-    app = make_app(TRUSTED_PROXY_HOPS=1)
+SPELLINGS = [
+    CLIENT,
+    f"{CLIENT}:1111",
+    f'"{CLIENT}:1112"',
+    f"::ffff:{CLIENT}",
+    f"[::ffff:{CLIENT}]:443",
+    f" {CLIENT} ",
+]
+UNREADABLE = ["unknown", "_hidden", "<script>", "", " ", f"{CLIENT},", "x" * 5_000, '"']
+
+
+def test_every_spelling_of_an_address_is_one_window_and_one_form(
+    make_app: MakeApp, stores: Stores
+) -> None:
+    app = make_app(TRUSTED_PROXY_HOPS=1, LOGIN_LIMIT_PER_ADDRESS=f"{len(SPELLINGS)} per hour")
     sign_up(app)
-    for said in ("unknown", "<script>", "1.2.3.4:99", "x" * 5_000, "fe80::1%eth0"):
-        assert log_in(app, **{"X-Forwarded-For": said}).status_code == 303, said
+    with logged() as log:
+        for spelling in SPELLINGS:
+            assert log_in(app, **{"X-Forwarded-For": spelling}).status_code == 303, spelling
+        told = {line["address"] for line in lines(log) if line["event"] == "request"}
+    assert told == {CLIENT}
+    assert log_in(app, **{"X-Forwarded-For": SPELLINGS[1]}).status_code == 429
+    for table in ("sessions", "audit_events WHERE event = 'session.begun'"):
+        found = {str(address) for (address,) in stores.sql(f"SELECT address FROM {table}")}
+        assert found == {CLIENT}, table
+
+
+def test_clients_behind_a_proxy_that_says_their_ports_share_no_window(make_app: MakeApp) -> None:
+    """As Azure's does: all were counted together."""
+    app = make_app(TRUSTED_PROXY_HOPS=1, LOGIN_LIMIT_PER_ADDRESS="1 per hour")
+    sign_up(app)
+    for number in range(5):
+        said = {"X-Forwarded-For": f"198.51.100.{number}:{40_000 + number}"}
+        assert log_in(app, **said).status_code == 303
+    for number in range(5):
+        said = {"X-Forwarded-For": f"[2001:db8:{number}::1]:{40_000 + number}"}
+        assert log_in(app, **said).status_code == 303
+
+
+CALLS = ["/login", "/api/v1/login", "/api/v1/tokens", "/signup", "/api/v1/signup"]
+
+
+@pytest.mark.parametrize("said", UNREADABLE)
+@pytest.mark.parametrize("path", CALLS)
+def test_what_is_limited_by_an_address_is_refused_where_there_is_none(
+    make_app: MakeApp, path: str, said: str
+) -> None:
+    app = make_app(TRUSTED_PROXY_HOPS=1)
+    if "login" in path or "tokens" in path:
+        sign_up(app)
+    kind = "json" if path.startswith("/api/") else "data"
+    body: dict[str, Any] = {kind: {"email": EMAIL, "password": PASSWORD}}
+    with hashing() as costs, logged() as log:
+        answer = program(app).post(path, headers={"X-Forwarded-For": said}, **body)
+        [line] = [line for line in lines(log) if line["event"] == "address_unreadable"]
+    assert answer.status_code == 400
+    assert costs == []
+    if kind == "json":
+        assert "address" in problem(answer, 400, "address_unknown")["detail"]
+    else:
+        assert "from which address" in Page(answer).text
+    assert (line["level"], line["source"]) == ("warning", "X-Forwarded-For")
+    assert "TRUSTED_PROXY_HOPS" in line["remedy"]
+
+
+@pytest.mark.parametrize("hops", [0, 1])
+def test_a_peer_without_an_address_is_nobody_of_its_own(make_app: MakeApp, hops: int) -> None:
+    """A Unix socket: gunicorn and granian leave REMOTE_ADDR empty."""
+    app = make_app(TRUSTED_PROXY_HOPS=hops)
+    sign_up(app)
+    client = browser(app)
+    client.environ_base["REMOTE_ADDR"] = ""
+    fields = {"email": EMAIL, "password": PASSWORD}
+    assert client.post("/login", data=fields).status_code == 400
+    through = client.post("/login", data=fields, headers={"X-Forwarded-For": CLIENT})
+    assert through.status_code == (303 if hops else 400)
+    client.environ_base["REMOTE_ADDR"] = "127.0.0.1"
+    assert client.post("/login", data=fields).status_code == 303
+    client.environ_base["REMOTE_ADDR"] = ""
+    for path in ("/account", "/api/v1/me", "/forward-auth/nginx"):
+        assert client.get(path).status_code == 200, "who is logged in stays so"
+
+
+def test_a_layer_of_an_embedding_app_may_say_a_port(settings: Settings, stores: Stores) -> None:
+    app = Flask(__name__)
+    app.config.update(settings)
+    app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
+    auth = Auth(app)
+
+    @app.post("/enter")
+    def enter() -> str:
+        auth.log_in(EMAIL, PASSWORD)
+        return "in"
+
+    try:
+        sign_up(app)
+        headers = {"X-Forwarded-For": f"{CLIENT}:1111"}
+        assert app.test_client().post("/enter", headers=headers).status_code == 200
+        assert address(stores) == CLIENT
+    finally:
+        services_of(app).close()
+
+
+def test_a_48_of_ipv6_has_twice_what_an_address_has(make_app: MakeApp) -> None:
+    """Or a customer with 65,536 networks of 64 bits has as many windows."""
+    app = make_app(TRUSTED_PROXY_HOPS=1, LOGIN_LIMIT_PER_ADDRESS="3 per hour")
+    sign_up(app)
+
+    def status(said: str) -> int:
+        return log_in(app, **{"X-Forwarded-For": said}).status_code
+
+    assert [status("2001:db8:1:1::1") for _ in range(20)] == [303] * 3 + [429] * 17
+    assert [status(f"2001:db8:1:{n:x}::1") for n in range(2, 8)] == [303] * 3 + [429] * 3
+    refused = log_in(app, **{"X-Forwarded-For": "2001:db8:1:9::1"})
+    assert refused.headers["RateLimit-Policy"] == '"login-network";q=6;w=3600'
+    assert status("2001:db8:2:1::1") == 303
+    assert [status("2002:c633:6409:1::1"), status("::ffff:198.51.100.9")] == [303] * 2
+    assert [status(CLIENT), status(CLIENT)] == [303, 429], "6to4 is another spelling of IPv4"
