@@ -135,7 +135,10 @@ def test_what_people_type_is_not_in_the_log_of_the_proxy(deployment: Deployment)
 
 @pytest.mark.parametrize(
     "path",
-    ["/metrics", "/readyz", "//metrics", "/metrics/", "/%6detrics", "/x/../readyz", "/readyz?a=b"],
+    [
+        *("/metrics", "/readyz", "//metrics", "/metrics/", "/%6detrics", "/x/../readyz"),
+        *("/readyz?a=b", "/auth/metrics", "/auth/readyz", "/a/b//readyz"),
+    ],
 )
 def test_what_is_for_operators_does_not_pass_the_proxy(deployment: Deployment, path: str) -> None:
     answer = deployment.ask("GET", path)
