@@ -36,6 +36,11 @@ Event = Literal[
     "password.refused",
     "password.limited",
     "login.flood",
+    "user.created_in_sql",
+    "user.changed_in_sql",
+    "user.deleted_in_sql",
+    "roles.changed_in_sql",
+    "role.changed_in_sql",
 ]
 EVENTS: tuple[Event, ...] = get_args(Event)
 

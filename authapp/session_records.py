@@ -31,6 +31,12 @@ class EndReason(StrEnum):
     EVICTED_BY_CAP = "evicted_by_cap"
     REPLACED = "replaced"
     REFRESH_REUSED = "refresh_reused"
+    CHANGED_IN_SQL = "changed_in_sql"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "EndReason":  # noqa: ARG003 — as Enum calls it
+        """A reason of their own, which somebody wrote by hand in SQL."""
+        return cls.CHANGED_IN_SQL
 
     @property
     def by_its_owner(self) -> bool:

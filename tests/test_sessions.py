@@ -302,7 +302,7 @@ def test_facts_changed_by_hand_are_seen_at_the_next_revalidation(
     ("change", "why"),
     [
         ("UPDATE users SET active = false", EndReason.DEACTIVATED),
-        ("UPDATE users SET epoch = epoch + 1", EndReason.PASSWORD_CHANGED),
+        ("UPDATE users SET epoch = epoch + 1", EndReason.CHANGED_IN_SQL),
     ],
 )
 def test_a_session_never_outlives_the_trust_it_was_begun_with(
@@ -714,9 +714,12 @@ def test_an_ended_session_is_not_regenerated(services: Services, live: Live) -> 
     assert sql(services, "SELECT count(*) FROM sessions") == [(1,)]
 
 
-def test_a_session_that_lost_its_trust_is_not_regenerated(services: Services, live: Live) -> None:
-    """As after a password changed by hand: the row is not ended, yet it is not live."""
-    sql(services, "UPDATE users SET epoch = epoch + 1")
+def test_a_session_that_lost_its_trust_is_not_regenerated(
+    services: Services, live: Live, clock: Clock
+) -> None:
+    """As one that began while Postgres was away: the row is not ended, yet it is not live."""
+    sql(services, "SET LOCAL authapp.fenced = 'on'; UPDATE users SET epoch = epoch + 1")
+    clock.forward(REVALIDATE)
     assert services.sessions.regenerate(live, CLIENT) is None
     assert sql(services, "SELECT count(*) FROM sessions") == [(1,)]
     assert find(services, live) == Ended(EndReason.PASSWORD_CHANGED)

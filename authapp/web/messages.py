@@ -13,6 +13,7 @@ SIGNED_OUT = {
     EndReason.EVICTED_BY_CAP: (
         "You were signed out because you logged in on too many devices; the oldest ends."
     ),
+    EndReason.CHANGED_IN_SQL: "You were signed out because an operator changed this account.",
     EndReason.REFRESH_REUSED: (
         "You were signed out because somebody used a token that had been used before."
     ),
@@ -53,6 +54,11 @@ HAPPENED: dict[Event, str] = {
     "password.refused": "Wrong current password",
     "password.limited": "New password stopped by a limit",
     "login.flood": "Many refused attempts, counted together",
+    "user.created_in_sql": "Account created in SQL",
+    "user.changed_in_sql": "Account changed in SQL",
+    "user.deleted_in_sql": "Account removed in SQL",
+    "roles.changed_in_sql": "Roles changed in SQL",
+    "role.changed_in_sql": "A role itself changed in SQL",
 }
 
 COOKIE_DROPPED = (
