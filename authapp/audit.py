@@ -92,6 +92,42 @@ def record(
     )
 
 
+_ALIKE = 10  # events of one kind about one person in a minute; further acts are counted in the last
+_LOOK_BACK = 50  # newest events about the person that are looked at
+
+
+def record_act(
+    db: Session,
+    event: Event,
+    at: datetime,
+    *,
+    user_id: UUID,
+    actor_id: UUID | None,
+    address: str,
+    **details: Any,
+) -> None:
+    """As `record`, for an act that somebody may repeat at will: it does not fill the log.
+
+    The caller has locked the user's row.
+    """
+    newest = db.scalars(
+        select(AuditEvent)
+        .where(AuditEvent.user_id == user_id)
+        .order_by(AuditEvent.id.desc())
+        .limit(_LOOK_BACK)
+    )
+    since = at - timedelta(minutes=1)
+    alike = [row for row in newest if row.event == event and row.at > since]
+    if len(alike) < _ALIKE:
+        record(db, event, at, user_id=user_id, actor_id=actor_id, address=address, **details)
+        return
+    last = alike[0]
+    if fields := details.get("fields"):
+        details["fields"] = sorted({*fields, *last.details.get("fields", ())})
+    last.details = last.details | details | {"count": last.details.get("count", 1) + 1}
+    last.actor_id, last.address = actor_id, address
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """Somebody an event names, as they are called today."""

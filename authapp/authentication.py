@@ -465,7 +465,7 @@ class Authentication:
             if actor is not None and actor.id == user_id:
                 raise OwnAccount("deactivates themselves")
             self._sessions.end_all(change, user_id, EndReason.DEACTIVATED)
-        audit.record(
+        audit.record_act(
             change.db,
             "user.activated" if active else "user.deactivated",
             self._clock(),
@@ -486,7 +486,7 @@ class Authentication:
             lock_user(change.db, user_id, actor.id if actor else None, Permission.SESSIONS_END)
             self._users.distrust(change, user_id)
             ended = self._sessions.end_all(change, user_id, EndReason.REVOKED_BY_ADMIN)
-            audit.record(
+            audit.record_act(
                 change.db,
                 "sessions.ended",
                 self._clock(),

@@ -233,7 +233,7 @@ class UserStore:
         user.name = user.name if name is None else name
         user.image = user.image if image is None else image
         if changed:
-            audit.record(
+            audit.record_act(
                 change.db,
                 "profile.changed",
                 self._clock(),
@@ -299,7 +299,7 @@ class UserStore:
                 require_covered(actor, differing)
                 user.roles = wanted
                 self._changed(change, user)
-                audit.record(
+                audit.record_act(
                     change.db,
                     "roles.set",
                     self._clock(),

@@ -1,5 +1,6 @@
 """`/admin/audit`: what happened to whom, by whom, from where; and that all acts get there."""
 
+from collections import Counter
 from typing import Any
 from urllib.parse import unquote
 
@@ -145,6 +146,65 @@ def test_attempts_and_what_limits_refuse_are_on_record(
     else:
         expected.add(("user.created", LIMIT, None))
     assert set(found) == expected
+
+
+OWN_ACTS: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
+    "API": ("PATCH", "/api/v1/me", [{"json": {"name": "One"}}, {"json": {"name": "Two"}}]),
+    "page": ("POST", "/account", [{"data": {"name": "One"}}, {"data": {"name": "Two"}}]),
+}
+ADMIN_ACTS: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
+    "name": (
+        *("PATCH", "/api/v1/users/*"),
+        [{"json": {"name": "One"}}, {"json": {"name": "Two"}}],
+    ),
+    "activation": (
+        *("PATCH", "/api/v1/users/*"),
+        [{"json": {"active": False}}, {"json": {"active": True}}],
+    ),
+    "activation that is none": ("POST", "/admin/users/*/activate", [{}]),
+    "roles": (
+        *("PUT", "/api/v1/users/*/roles"),
+        [{"json": {"roles": ["admin"]}}, {"json": {"roles": ["user"]}}],
+    ),
+    "sessions": ("DELETE", "/api/v1/users/*/sessions", [{}]),
+}
+REPEATED = {
+    **{f"own {name}": (True, *act) for name, act in OWN_ACTS.items()},
+    **{f"another's {name}": (False, *act) for name, act in ADMIN_ACTS.items()},
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_an_act_that_is_repeated_does_not_fill_the_log(
+    app: Flask, admin: FlaskClient, person: str, stores: Stores, name: str
+) -> None:
+    is_own, method, path, bodies = REPEATED[name]
+    client = signed_in_as(app) if is_own else admin
+    stores.sql("DELETE FROM audit_events")
+    for number in range(60):
+        sent = bodies[number % len(bodies)]
+        answer = client.open(path.replace("*", person), method=method, **sent)
+        assert answer.status_code in {200, 204, 303}
+    found = stores.sql("SELECT event, details FROM audit_events WHERE event <> 'session.ended'")
+    assert sum(details.get("count", 1) for _, details in found) == 60, "none is lost"
+    by_event = Counter(event for event, _ in found)
+    assert max(by_event.values()) == 10
+    assert recorded(app, stores, *by_event)[-1][1] == EMAIL
+
+
+def test_acts_with_others_in_between_are_counted_together(
+    app: Flask, signed_in: FlaskClient, person: str, stores: Stores
+) -> None:
+    for number in range(40):
+        signed_in.patch("/api/v1/me", json={"name": f"Ada {number}"})
+        signed_in.patch("/api/v1/me", json={"image": f"https://example.org/{number}.png"})
+        if number % 8 == 0:
+            log_in(browser(app))
+    found = stores.sql(
+        "SELECT details FROM audit_events WHERE event = 'profile.changed' ORDER BY id"
+    )
+    assert len(found) == 10
+    assert found[-1][0] == {"fields": ["image", "name"], "count": 71}
 
 
 # -- the page --------------------------------------------------------------------------------------
