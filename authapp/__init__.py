@@ -199,9 +199,11 @@ def create_app(config: Config) -> Flask:
     )
     for blueprint in auth.blueprints:
         app.register_blueprint(blueprint)
-    register_error_answers(app)
+    for_proxies = frozenset({NGINX, REDIRECT})
+    files = frozenset(rule.rule for rule in app.url_map.iter_rules() if _is_file(rule))
+    register_error_answers(app, without_visitor=for_proxies | files)
     headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
-    plain = {route: partial(forward_auth.plain, route) for route in (NGINX, REDIRECT)}
+    plain = {route: partial(forward_auth.plain, route) for route in for_proxies}
     # in front of Flask, and behind what believes the proxies
     auth.addresses.app = Envelope(
         VerifyLane(
@@ -209,8 +211,8 @@ def create_app(config: Config) -> Flask:
         ),
         headers,
         behind_proxy=config.TRUSTED_PROXY_HOPS > 0,
-        for_proxies=frozenset({NGINX, REDIRECT}),
-        files=frozenset(rule.rule for rule in app.url_map.iter_rules() if _is_file(rule)),
+        for_proxies=for_proxies,
+        files=files,
     )
     register_commands(app, config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
     return app

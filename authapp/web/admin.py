@@ -4,14 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
 from authapp.errors import ExceedsOwnPermissions, InvalidField, LastAdmin, OwnAccount, UnknownUser
 from authapp.identity import Identity, Permission
 from authapp.web.audit_question import events_asked_for
 from authapp.web.bodies import read_form
-from authapp.web.effects import are_pending
 from authapp.web.error_handlers import problem_of
 from authapp.web.forms import AuditForm, show_errors
 from authapp.web.guards import (
@@ -22,6 +21,7 @@ from authapp.web.guards import (
     services,
 )
 from authapp.web.messages import HAPPENED
+from authapp.web.notices import redirect_with
 from authapp.web.users_api import search_text
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
@@ -138,5 +138,4 @@ def _answer(user_id: UUID, change: Callable[[], None], what: str) -> ResponseRet
         if not current_user.can(Permission.USERS_READ):
             raise
         return _page(_existing(user_id), str(error)), problem_of(error).code or 500
-    within = services().revalidate_seconds if are_pending(request.environ) else None
-    return redirect(url_for("admin.user", user_id=user_id, done=what, within=within), 303)
+    return redirect_with(what, "admin.user", user_id=user_id)

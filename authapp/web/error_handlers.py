@@ -1,8 +1,8 @@
 """Where errors become HTTP: a table of ours, and answers as pages or as problem+json (RFC 9457)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -20,9 +20,12 @@ from werkzeug.exceptions import (
 )
 
 from authapp import errors
+from authapp.resilience import deadline
 from authapp.web.client_address import unreadable
 from authapp.web.guards import auth_session, is_own_view
 from authapp.web.request_log import request_id
+
+_LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
 
 _log = structlog.get_logger(__name__)
 
@@ -209,19 +212,24 @@ def _forget_what_is_ambiguous(error: errors.AuthappError) -> None:
         visitor.forget(in_all_scopes=True)
 
 
-def register_error_answers(app: Flask) -> None:
-    """Answers every HTTP error as a page, or as problem+json for programs."""
-    app.register_error_handler(HTTPException, answer_error)
+def register_error_answers(app: Flask, without_visitor: Collection[str]) -> None:
+    """Answers every HTTP error as a page, or as problem+json for programs.
+
+    Args:
+        without_visitor: routes that are for files and proxies, whose errors ask for nobody.
+    """
+    handler = partial(answer_error, without_visitor=without_visitor)
+    app.register_error_handler(HTTPException, handler)
 
 
-def answer_error(error: HTTPException) -> ResponseReturnValue:
+def answer_error(error: HTTPException, without_visitor: Collection[str]) -> ResponseReturnValue:
     if isinstance(error, InternalServerError):
         original = error.original_exception
         if isinstance(original, errors.AuthappError):  # raised while the answer was being finished
             error = problem_of(original)
     if error.response is not None or (error.code or 500) < 400:
         return error
-    response = _as_json(error) if wants_json() else _as_page(error)
+    response = _as_json(error) if wants_json() else _as_page(error, without_visitor)
     response.status_code = error.code or 500
     for name, value in error.get_headers():
         if name.lower() != "content-type":
@@ -249,7 +257,7 @@ def _as_json(error: HTTPException) -> Response:
     return response
 
 
-def _as_page(error: HTTPException) -> Response:
+def _as_page(error: HTTPException, without_visitor: Collection[str]) -> Response:
     title, detail = _PAGES.get(error.code or 500, (error.name, error.description))
     if isinstance(error, Problem) and error.for_people:
         detail = error.description
@@ -260,10 +268,27 @@ def _as_page(error: HTTPException) -> Response:
         detail=detail,
         request_id=request_id(),
         retry_after=getattr(error, "retry_after", None),
-        # an error page asks no store; it shows who the visitor is only if that is known already
-        identity_known=auth_session().is_known,
+        identity_known=_is_visitor_known(error, without_visitor),
     )
     return Response(page, mimetype="text/html")
+
+
+def _is_visitor_known(error: HTTPException, without_visitor: Collection[str]) -> bool:
+    """Whether the page can show who the visitor is. One look-up may be spent on that, and only for
+    a token that we minted; an error page never fails because of it."""
+    visitor = auth_session()
+    if visitor.is_known:
+        return True
+    if (error.code or 500) >= 500 or visitor.presented.access_tokens:
+        return False  # a store failed already, or a program asks
+    if request.url_rule is not None and request.url_rule.rule in without_visitor:
+        return False
+    try:
+        with deadline(_LOOK_UP_SECONDS):
+            visitor.found  # noqa: B018 - keeps what it finds
+    except (errors.StoreUnavailable, errors.TooManyTokens):
+        return False
+    return True
 
 
 def _with_next(login_url: str) -> str:

@@ -19,10 +19,12 @@ SIGNED_OUT = {
     ),
 }
 
-# what the page before did, by the name in ?done=
-DONE = {
+# what the page before did, by the names that `notices.redirect_with` takes
+DONE_SIGNED_OUT = {
     "signed-up": "Your account is ready. Log in to start.",
     "logged-out": "You are logged out.",
+}
+DONE = {
     "profile": "Your profile was saved.",
     "password": "Your password was changed, and your other devices were signed out.",
     "session-ended": "The session was ended.",

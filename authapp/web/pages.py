@@ -1,5 +1,6 @@
 """The pages people use: home, sign-up, log-in, log-out, account, password, sessions."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from flask import Blueprint, abort, make_response, redirect, render_template, request, url_for
@@ -8,7 +9,6 @@ from werkzeug import Response
 
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.session_records import Ended, EndReason
-from authapp.web.effects import are_pending
 from authapp.web.forms import LoginForm, PasswordForm, ProfileForm, SignupForm, show_errors, text
 from authapp.web.guards import (
     auth_session,
@@ -25,12 +25,11 @@ from authapp.web.guards import (
 from authapp.web.headers import AFTER_THE_END
 from authapp.web.messages import (
     COOKIE_DROPPED,
-    DONE,
     SIGNED_OUT,
     WRONG_CREDENTIALS,
     too_many_attempts,
-    within,
 )
+from authapp.web.notices import Notice, notice, redirect_with
 from authapp.web.redirects import safe_next
 from authapp.web.representations import SessionView
 from authapp.web.request_log import note_user
@@ -39,17 +38,8 @@ pages = Blueprint("pages", __name__)
 
 
 @pages.app_context_processor
-def notice() -> dict[str, str | None]:
-    said = DONE.get(request.args.get("done", ""))
-    if said and request.args.get("within", "").isdecimal():
-        said = f"{said} {within(services().revalidate_seconds)}"
-    return {"notice": said}
-
-
-def _done(endpoint: str, what: str) -> Response:
-    """Leads to a page that says what was done, and how long other devices may take to notice."""
-    seconds = services().revalidate_seconds if are_pending(request.environ) else None
-    return redirect(url_for(endpoint, done=what, within=seconds), 303)
+def messages() -> dict[str, Callable[[], Notice | None]]:
+    return {"notice": notice}
 
 
 def _limited(template: str, form: LoginForm | SignupForm, error: TooManyAttempts) -> Response:
@@ -95,7 +85,7 @@ def signup_submit() -> ResponseReturnValue:
         return _limited("signup.html", form, error)
     note_user(request.environ, user.id)
     onward = request.args.get("next")
-    return redirect(url_for("pages.login", done="signed-up", next=onward), 303)
+    return redirect_with("signed-up", "pages.login", next=onward)
 
 
 @pages.get("/login")
@@ -141,7 +131,7 @@ def logout() -> ResponseReturnValue:
 
 
 def _logged_out() -> ResponseReturnValue:
-    response = make_response(_done("pages.home", "logged-out"))
+    response = make_response(redirect_with("logged-out", "pages.home"))
     response.headers.update(AFTER_THE_END)
     return response
 
@@ -185,7 +175,7 @@ def account_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("account.html", form=form, user=user), 400
-    return _done("pages.account", "profile")
+    return redirect_with("profile", "pages.account")
 
 
 @pages.get("/account/password")
@@ -212,7 +202,7 @@ def password_submit() -> ResponseReturnValue:
         show_errors(form, invalid.errors)
         return render_template("password.html", form=form), 400
     auth_session().begin(fresh)
-    return _done("pages.account", "password")
+    return redirect_with("password", "pages.account")
 
 
 @pages.get("/account/sessions")
@@ -235,11 +225,11 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
     if session_id == record.id:
         auth_session().forget()
         return _logged_out()
-    return _done("pages.sessions", "session-ended")
+    return redirect_with("session-ended", "pages.sessions")
 
 
 @pages.post("/account/sessions/end-others")
 @login_required
 def end_other_sessions() -> ResponseReturnValue:
     services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
-    return _done("pages.sessions", "sessions-ended")
+    return redirect_with("sessions-ended", "pages.sessions")
