@@ -245,7 +245,13 @@ class Authentication:
             if by_account is None:  # no device that the account knows, or its own window is full
                 by_account, device = self._limits.take_account(canonical), None
             with self._slot(by_address, by_account):
-                copy = self._credentials.find(canonical)
+                try:
+                    copy = self._credentials.find(canonical)
+                except StoreUnavailable:
+                    # as much work as for an email of which there is a copy: see `_verify`
+                    with pace.hashing():
+                        self._hasher.verify_dummy(password)
+                    raise
                 if device and (copy is None or copy.epoch > device.epoch):
                     by_account.add(self._limits.take_account(canonical))
                 found, verdict = self._verify(canonical, password, copy, pace)
@@ -286,6 +292,7 @@ class Authentication:
             found: by a copy, perhaps.
         Raises:
             InvalidCredentials
+            StoreUnavailable: the password does not match a copy, and the facts can't be asked.
         """
         with pace.hashing():
             verdict = self._compare(password, found)
@@ -293,7 +300,9 @@ class Authentication:
             # A copy may be behind for as long as fences are pending; who is refused by it is
             # refused by the facts, or not at all. To compare once more takes time, which tells
             # that there is such an account: so only where the answer can be another.
-            facts = self._facts(canonical_email, found)
+            # While Postgres is away this raises: a refusal would tell that there is a copy, and so
+            # an account; of other emails nobody can say either.
+            facts = self._credentials.read(canonical_email)
             if facts is not None and _may_match_instead(facts, found):
                 found = facts
                 with pace.hashing():
@@ -319,12 +328,6 @@ class Authentication:
         if facts.password_hash != verified.password_hash:
             raise InvalidCredentials
         return facts
-
-    def _facts(self, canonical_email: str, copy: Credentials) -> Credentials | None:
-        try:
-            return self._credentials.read(canonical_email)
-        except StoreUnavailable:
-            return copy  # all that can be known while Postgres is away
 
     def _rehash(self, found: Credentials, password: str) -> None:
         new_hash = self._hasher.hash(password)
@@ -539,5 +542,5 @@ class _EvenPace:
         self._answer_at += time.perf_counter() - started
 
     def __exit__(self, refused: type[BaseException] | None, *_: object) -> None:
-        if refused is InvalidCredentials:
+        if refused is not None and issubclass(refused, (InvalidCredentials, StoreUnavailable)):
             time.sleep(max(0.0, self._answer_at - time.perf_counter()))

@@ -325,7 +325,8 @@ def check_statuses(row: Row, asked: Asked) -> None:
     assert asked.statuses("log-in") <= row.log_in.statuses
     assert asked.statuses("first request") <= {200}
     assert asked.statuses("log-in without a copy") <= row.without_copy
-    works = row.log_in.statuses == {200}
+    # a wrong password is refused only where nobody is told by it who has an account
+    works = row.log_in.statuses == row.without_copy == {200}
     assert asked.statuses("log-in, wrong password") == ({401} if works else {503})
     changes, promised = asked.statuses("log-out") | asked.statuses("password"), row.changes.statuses
     if promised <= AT_ONCE.statuses:
