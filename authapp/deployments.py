@@ -15,7 +15,7 @@ def expect_key_prefix(
 
     Args:
         connection: one that commits each statement by itself.
-        record: makes it that of the database, where it has none yet.
+        record: writes the prefix down for the database, where there is none yet.
     Raises:
         SettingError: this database is used with another prefix.
     """

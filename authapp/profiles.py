@@ -1,4 +1,4 @@
-"""What people tell about themselves: a name, and the address of a picture."""
+"""Profiles: the name of a person and the address of their picture."""
 
 import unicodedata
 from urllib.parse import urlsplit
@@ -55,7 +55,7 @@ def why_image_refused(image: str) -> str | None:
         # a name or password in it would be shown to everyone who loads the picture
         whole = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc
         whole = whole and parts.port != 0
-    except ValueError:  # a port that is none
+    except ValueError:  # the port is no number
         whole = False
     if not whole or not image.isprintable() or not is_visible(image) or " " in image:
         return "enter a whole link, like https://example.org/me.jpg"

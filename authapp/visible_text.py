@@ -10,7 +10,7 @@ JOINERS = "\u200c\u200d"
 INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-# letters and symbols whose picture is empty: they look like a blank, and are none
+# letters and symbols with an empty picture: they look like a blank
 _BLANKS = "\u115f\u1160\u2800\u3164\uffa0\U0001d159"
 # the flags of England, Scotland and Wales are a black flag and tags, which show nothing elsewhere
 _FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")
