@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
@@ -35,6 +36,7 @@ class Incoming:
 
     Attributes:
         expects: the client waits for `100 Continue` before it sends the body.
+        status: what `add` returned last.
         is_long: the app will refuse the body, so the rest of it is not waited for.
     """
 
@@ -42,12 +44,17 @@ class Incoming:
         self.data = bytearray()
         self.expects = False
         self.is_long = False
+        self.status = _MORE
         self._body: int | None = None  # where it begins
         self._end = 0
         self._chunk: int | None = None  # where the one begins that has not arrived, or its size
         self._chunks_length = 0
 
     def add(self, data: bytes) -> int:
+        self.status = self._look_at(data)
+        return self.status
+
+    def _look_at(self, data: bytes) -> int:
         """
         Returns:
             _MORE; _WHOLE, also when gunicorn will refuse it; or a status to refuse it with.
@@ -106,7 +113,8 @@ class Incoming:
 
 
 class BufferingWorker(ThreadWorker):  # type: ignore[misc]
-    """Receives requests in the loop that accepts connections, and hands whole ones to threads."""
+    """Receives what does not arrive at once in the loop that accepts connections, and hands it to a
+    thread again when it is whole."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -117,17 +125,50 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self._leaving: dict[TConn, float] = {}  # answered; the client has not closed yet
 
     def enqueue_req(self, conn: TConn) -> None:
-        if self.cfg.is_ssl:  # a request can't be seen before a thread has decrypted it
-            super().enqueue_req(conn)
-            return
-        if conn.parser is None:
+        if conn.parser is None and not self.cfg.is_ssl:
             _bound_waits(conn.sock)
             conn.close = partial(self._leave, conn)
+        conn.has_arrived = self.cfg.is_ssl  # it can't be seen before a thread has decrypted it
+        super().enqueue_req(conn)
+
+    def handle(self, conn: TConn) -> Any:
+        """In a thread. Most requests arrive at once; others go back to the loop."""
+        if conn.has_arrived:
+            return super().handle(conn)
+        incoming = Incoming()
+        data = conn.parser.unreader.take_buffered() if conn.parser else b""
+        if not data:
+            conn.sock.setblocking(False)
+            try:
+                data = conn.sock.recv(65_536)
+            except BlockingIOError:
+                return incoming
+            except OSError:
+                return False
+            if not data:
+                return False
+        if incoming.add(data) != _WHOLE:
+            return incoming
+        self._give(conn, incoming, whole=not incoming.is_long)
+        return super().handle(conn)
+
+    def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
+        """In the loop, after `handle`."""
+        unfinished = None if fs.cancelled() or fs.exception() else fs.result()
+        if not isinstance(unfinished, Incoming):
+            super().finish_request(conn, fs)
+            return
         conn.sock.setblocking(False)
-        self._incoming[conn] = Incoming()
-        left = conn.parser.unreader.take_buffered() if conn.parser else b""
-        if not left or self._take(conn, left):
+        self._incoming[conn] = unfinished
+        if self._is_more_needed(conn, unfinished.status):
             self._receive(conn)
+
+    def _give(self, conn: TConn, incoming: Incoming, *, whole: bool) -> None:
+        """Has gunicorn read what has arrived, before it asks the connection for more."""
+        conn.is_partial = not whole
+        conn.init()
+        conn.parser.unreader.unread(bytes(incoming.data))
+        conn.has_arrived = conn.data_ready = True
 
     def _receive(self, conn: TConn) -> None:
         """Takes what has arrived."""
@@ -146,13 +187,12 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
                 else:
                     self._close(conn)
                 return
-            if not self._take(conn, data):
+            if not self._is_more_needed(conn, self._incoming[conn].add(data)):
                 return
 
-    def _take(self, conn: TConn, data: bytes) -> bool:
-        """Whether more is needed."""
+    def _is_more_needed(self, conn: TConn, status: int) -> bool:
+        """Otherwise a thread has the request now, or it was refused."""
         incoming = self._incoming[conn]
-        status = incoming.add(data)
         if status == _WHOLE:
             self._hand_over(conn, whole=not incoming.is_long)
         elif status == _MORE:
@@ -178,17 +218,13 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             self._silent[conn] = now + self.cfg.keepalive
         self.poller.register(conn.sock, EVENT_READ, lambda _socket: self._receive(conn))
 
-    def _forget(self, conn: TConn) -> bytearray:
+    def _forget(self, conn: TConn) -> Incoming:
         if self._silent.pop(conn, None) or self._receiving.pop(conn, None):
             self.poller.unregister(conn.sock)
-        return self._incoming.pop(conn).data
+        return self._incoming.pop(conn)
 
     def _hand_over(self, conn: TConn, *, whole: bool) -> None:
-        data = self._forget(conn)
-        conn.is_partial = not whole
-        conn.init()
-        conn.parser.unreader.unread(bytes(data))
-        conn.data_ready = True
+        self._give(conn, self._forget(conn), whole=whole)
         super().enqueue_req(conn)
 
     def _close(self, conn: TConn, status: int | None = None) -> None:
