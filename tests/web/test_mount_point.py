@@ -33,6 +33,7 @@ from .support import (
 )
 
 MOUNT = "/auth"
+PEER = {"REMOTE_ADDR": "127.0.0.1"}
 HTML = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
 
 # a WSGI application that a browser finds at the root of its host, ours under MOUNT
@@ -53,7 +54,8 @@ def by_script_name(app: Flask, spelled: str = MOUNT) -> Site:
         path = environ["PATH_INFO"]
         if not is_under(path):
             return elsewhere(environ, start)
-        return app({**environ, "SCRIPT_NAME": spelled, "PATH_INFO": path[len(spelled) :]}, start)
+        mounted = {"SCRIPT_NAME": spelled, "PATH_INFO": path[len(spelled) :]}
+        return app({**environ, **PEER, **mounted}, start)
 
     return site
 
@@ -69,7 +71,7 @@ def by_prefix(app: Flask, *, strips: bool, prefix: str = MOUNT) -> Site:
             return elsewhere(environ, start)
         rest = path[len(MOUNT) :] or "/"
         sent = {"HTTP_X_FORWARDED_PREFIX": prefix, "PATH_INFO": rest if strips else path}
-        return app({**environ, **sent}, start)
+        return app({**environ, **PEER, **sent}, start)
 
     return site
 
