@@ -4,7 +4,7 @@ logged out gets back in.
 Read this file top to bottom to know how the product is put together:
 
     values          errors, config, identity, visible_text, emails, profiles, passwords,
-                    hashing_slots, tokens, access_tokens, sealing, copy_keys, devices,
+                    hashing_slots, tokens, access_tokens, addresses, sealing, copy_keys, devices,
                     session_records, resilience, background, forks, processors, metrics,
                     log_lines, together, database_urls
     stores          models, database, deployments, postgres_connections, bounded_connections,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from typing import Self
 from uuid import UUID
@@ -249,7 +249,7 @@ class Authentication:
                     copy = self._credentials.find(canonical)
                 except StoreUnavailable:
                     # as much work as for an email of which there is a copy: see `_verify`
-                    with pace.hashing():
+                    with pace.hashing(), suppress(Busy):  # no time may be left for it
                         self._hasher.verify_dummy(password)
                     raise
                 if device and (copy is None or copy.epoch > device.epoch):

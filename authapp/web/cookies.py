@@ -69,7 +69,10 @@ def names_under(name: str) -> list[str]:
 
 
 def names_in(header: str) -> set[str]:
-    """The names of all cookies in a header, without the blanks around them."""
+    """The names of all cookies in a header, without the blanks around them; none of one that is
+    too long to be read."""
+    if len(header) > MAX_HEADER:
+        return set()
     return {part.partition("=")[0].strip(_BLANKS) for part in re.split("[;,]", header)}
 
 
