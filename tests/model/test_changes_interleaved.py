@@ -42,12 +42,14 @@ CLAIMED = 3_000 if LONG else 600  # schedules; the README says so
 if LONG:
     pytestmark = pytest.mark.timeout(0)
 
+numbers = itertools.count()
 PROMISES = ["at once", "later", "never committed"]
 
 
 @pytest.fixture(scope="module")
 def rig(engine_dir: Path, postgres: embedded.PostgreSQL) -> Iterator[Rig]:
-    database_url = add_migrated_database(postgres.url, "explored")
+    # more than once, where tests of other files run in between
+    database_url = add_migrated_database(postgres.url, f"explored_{next(numbers)}")
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
