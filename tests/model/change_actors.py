@@ -68,9 +68,9 @@ class Rig(Servers):
         user_id, email = uuid4(), f"{number}@example.org"
         token = self.here.services.tokens.mint()
         self.keys = {
-            "sess": session_key(token.digest),
-            "user": user_key(user_id),
-            "cred": self.credential_keys.current(email),
+            "sess": PREFIX + session_key(token.digest),
+            "user": PREFIX + user_key(user_id),
+            "cred": PREFIX + self.credential_keys.current(email),
         }
         with self.postgres.cursor() as cursor:
             cursor.execute(
@@ -344,7 +344,7 @@ def refuse(world: ChangeWorld, instance: Instance, what: Literal["transaction", 
 
 def evict(world: ChangeWorld) -> Actor:
     yield Step("delete all")
-    world.rig.admin.delete(*(PREFIX + key for key in world.rig.keys.values()))
+    world.rig.admin.delete(*world.rig.keys.values())
 
 
 def restart(world: ChangeWorld) -> Actor:
