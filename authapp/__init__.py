@@ -15,8 +15,8 @@ Read this file top to bottom to know how the product is put together:
     assembly        services, doctor/, schema, observability
     edges           web/, cli, embedded, child_processes, launcher
 
-A request flows `web/envelope.py` → guard → `SessionStore.find` → `Identity` → view; a mere session
-check (`web/forward_auth.py`, `web/me.py`) is answered in front of Flask (`web/verify_lane.py`). A
+A request flows `web/middleware/envelope.py` → guard → `SessionStore.find` → `Identity` → view; a mere session
+check (`web/forward_auth.py`, `web/middleware/me.py`) is answered in front of Flask (`web/middleware/fast_path.py`). A
 log-in flows page or API → `Authentication.log_in` → stores → the one place that starts a session →
 cookie. Imports point down only; `docs/architecture.md` says why.
 """
@@ -32,22 +32,19 @@ from limits.strategies import RateLimiter
 from werkzeug.exceptions import BadRequest
 from werkzeug.routing import Rule
 
-from authapp.addresses import network_of
-from authapp.cli import register_commands
+from authapp.authentication.addresses import network_of
+from authapp.cli.commands import register_commands
 from authapp.config import Config
 from authapp.doctor import examine
-from authapp.observability import configure_logging
-from authapp.redis_clients import LimiterStorage
 from authapp.services import POOL_SIZE, Services, build_services
-from authapp.session_records import Live
-from authapp.web.admin import admin
-from authapp.web.api import api
-from authapp.web.api_docs import api_docs
-from authapp.web.bodies import MAX_BODY, MAX_FIELDS, expect_whole_body
-from authapp.web.client_address import ClientAddress
+from authapp.sessions.records import Live
+from authapp.storage.redis import LimiterStorage
+from authapp.telemetry.logging import configure_logging
+from authapp.web.api.account import api
+from authapp.web.api.bodies import MAX_BODY, MAX_FIELDS, expect_whole_body
+from authapp.web.api.docs import api_docs
+from authapp.web.api.users import users_api
 from authapp.web.csrf import check_origin
-from authapp.web.effects import note_pending, tell_pending
-from authapp.web.envelope import Envelope
 from authapp.web.error_handlers import register_domain_errors, register_error_answers
 from authapp.web.forward_auth import NGINX, REDIRECT, ForwardAuth, make_forward_auth
 from authapp.web.guards import (
@@ -61,14 +58,17 @@ from authapp.web.guards import (
 )
 from authapp.web.headers import security_headers
 from authapp.web.health import ProbedFlask, health
-from authapp.web.me import ME, Me
-from authapp.web.mount_point import TrustedProxies
-from authapp.web.pages import pages
-from authapp.web.presented import Judge
+from authapp.web.middleware.client_address import ClientAddress
+from authapp.web.middleware.envelope import Envelope
+from authapp.web.middleware.fast_path import VerifyLane
+from authapp.web.middleware.me import ME, Me
+from authapp.web.middleware.mount_point import TrustedProxies
+from authapp.web.pages.account import pages
+from authapp.web.pages.admin import admin
+from authapp.web.pending_changes import note_pending, tell_pending
 from authapp.web.rate_limits import note_attempt
+from authapp.web.request_credentials import Judge
 from authapp.web.session_interface import SessionInterface
-from authapp.web.users_api import users_api
-from authapp.web.verify_lane import VerifyLane
 
 __all__ = [
     "Auth",

@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl, urlsplit
 from email_validator import EmailNotValidError, validate_email
 from limits import parse_many
 
-from authapp.database_urls import read_database_url
 from authapp.errors import SettingError
 from authapp.processors import usable_processors
+from authapp.storage.database_urls import read_database_url
 
 _DAY = 86_400
 _LABEL = r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?"

@@ -8,37 +8,37 @@ from functools import partial
 import redis
 from limits.strategies import RateLimiter
 
-from authapp import metrics
-from authapp.access_tokens import AccessTokens
-from authapp.audit import AuditLog, EmailHashes
-from authapp.authentication import Authentication
-from authapp.background import Background
-from authapp.bounded_connections import require_threads
-from authapp.changes import Changes
+from authapp.accounts.audit import AuditLog, EmailHashes
+from authapp.accounts.credentials import CredentialStore
+from authapp.accounts.emails import parse_email
+from authapp.accounts.store import UserStore
+from authapp.authentication.hashing_queue import HashingSlots
+from authapp.authentication.limits import LoginLimits, Window
+from authapp.authentication.login import Authentication
+from authapp.authentication.passwords import PasswordHasher
+from authapp.authentication.refused_attempts import RefusedAttempts
+from authapp.cache.changes import Changes
+from authapp.cache.keys import CredentialKeys
+from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config
-from authapp.copy_keys import CredentialKeys
-from authapp.credentials import CredentialStore
-from authapp.database import Database, connect
+from authapp.crypto.access_tokens import AccessTokens
+from authapp.crypto.sealing import Sealer, derive_key
+from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
-from authapp.emails import parse_email
 from authapp.errors import StoreUnavailable
-from authapp.hashing_slots import HashingSlots
-from authapp.limits import LoginLimits, Window
-from authapp.locks import Locks
-from authapp.maintenance import Maintenance
-from authapp.passwords import PasswordHasher
-from authapp.provisional_sessions import ProvisionalSessions
-from authapp.redis_clients import redis_client
-from authapp.refused_attempts import RefusedAttempts
-from authapp.resilience import Breaker
-from authapp.sealing import Sealer, derive_key
-from authapp.session_lookup import SessionLookup
-from authapp.session_records import Limits
-from authapp.session_rows import SessionRows
-from authapp.sessions import SessionStore
-from authapp.tokens import DeviceTokens, RefreshTokens, SessionTokens
-from authapp.users import UserStore
-from authapp.versioned_cache import VersionedCache
+from authapp.sessions.lookup import SessionLookup
+from authapp.sessions.maintenance import Maintenance
+from authapp.sessions.provisional import ProvisionalSessions
+from authapp.sessions.records import Limits
+from authapp.sessions.rows import SessionRows
+from authapp.sessions.store import SessionStore
+from authapp.storage.background import Background
+from authapp.storage.bounded_connections import require_threads
+from authapp.storage.locks import Locks
+from authapp.storage.postgres import Database, connect
+from authapp.storage.redis import redis_client
+from authapp.storage.resilience import Breaker
+from authapp.telemetry import metrics
 
 REQUEST_THREADS = 8  # a worker
 POOL_SIZE = REQUEST_THREADS + 2  # Postgres connections a worker; two for its background work

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from authapp import schema
+from authapp.storage import schema
 from benchmarks import servers
 from benchmarks.servers import BenchmarkError, Server
 
@@ -74,7 +74,7 @@ def contests(
         guarded = start(
             "guarded", [sys.executable, "-m", "gunicorn", *here, "benchmarks.guarded:app"], own
         )
-        fast = start("authapp-granian", [sys.executable, "-m", "granian_server"], own)
+        fast = start("authapp-granian", [sys.executable, "-m", "authapp.serving.granian"], own)
         cookie = signed_up(product)  # all get the same request: to read it takes time, too
         ada = b'"Ada"'
         both_stores = "session from Redis, user from Postgres"

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from authapp import embedded
+from authapp.dev import embedded
 from authapp.services import REQUEST_THREADS
 
 ROOT = Path(__file__).parents[1]

@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from authapp import Config, schema
-from authapp.emails import parse_email
+from authapp import Config
+from authapp.accounts.emails import parse_email
 from authapp.services import build_services
+from authapp.storage import schema
 from benchmarks import loads, servers, storm_report
 from benchmarks.contests import ACCOUNT, signed_up
 from benchmarks.loads import Check, People

@@ -12,12 +12,11 @@ import psycopg2
 import pytest
 import redis
 
-from authapp import embedded
 from authapp.config import Config
+from authapp.dev import embedded
 from authapp.services import Services
-
-from . import instances
-from .helpers import Clock, make_config, open_services
+from tests.support import instances
+from tests.support.helpers import Clock, make_config, open_services
 
 PASSWORD = "tests-only"
 
@@ -70,7 +69,7 @@ def valkey(engine_dir: Path) -> Iterator[embedded.Valkey]:
 @pytest.fixture(scope="session")
 def database_url(postgres: embedded.PostgreSQL) -> str:
     """A migrated database, shared by the tests of one process."""
-    from authapp import schema  # noqa: PLC0415 - the tests of the engines do without it
+    from authapp.storage import schema  # noqa: PLC0415 - the tests of the engines do without it
 
     schema.upgrade(postgres.url)
     return postgres.url

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 MODULES = sorted(
     path
     for path in (ROOT / "authapp").rglob("*.py")

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import fields as fields_of
 
+from authapp.authentication.passwords import _SERVICE_WORDS, why_refused
 from authapp.config import Config
-from authapp.passwords import _SERVICE_WORDS, why_refused
 from authapp.services import POOL_SIZE
-from authapp.web.api import PasswordBody, ProfileBody, SignupBody
-from authapp.web.representations import AccountView, RoleView, SessionView, UserView
-from authapp.web.users_api import RolesBody, UserBody
+from authapp.web.api.account import PasswordBody, ProfileBody, SignupBody
+from authapp.web.api.representations import AccountView, RoleView, SessionView, UserView
+from authapp.web.api.users import RolesBody, UserBody
+from tests.web.test_limits import CALLS
 
-from .web.test_limits import CALLS
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"tests/[\w/]+\.py::\w+", PAGE)))
 

@@ -17,17 +17,18 @@ import redis
 from flask import Flask
 from sqlalchemy import make_url
 
-from authapp import create_app, embedded, schema
+from authapp import create_app
 from authapp.config import Config
+from authapp.dev import embedded
 from authapp.doctor import Finding, State, examine
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.postgres import judge_transport
 from authapp.doctor.redis_servers import _version, eviction_policy_problem
-from authapp.redis_clients import redis_client
-
-from .cluster.servers import Node, _linked, wait_until
-from .databases import add_migrated_database
-from .helpers import PEPPER, make_config
+from authapp.storage import schema
+from authapp.storage.redis import redis_client
+from tests.proofs.cluster.servers import Node, _linked, wait_until
+from tests.support.databases import add_migrated_database
+from tests.support.helpers import PEPPER, make_config
 
 OK, WARN, FAIL = State.OK, State.WARN, State.FAIL
 HUSH = "hush-" * 3

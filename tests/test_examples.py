@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 import redis
 
-from authapp import embedded
+from authapp.dev import embedded
 from authapp.services import utc_now
-
-from .databases import add_migrated_database
-from .helpers import PASSWORD, PEPPER, make_config, open_services
-from .instances import ROOT, serving
+from tests.support.databases import add_migrated_database
+from tests.support.helpers import PASSWORD, PEPPER, make_config, open_services
+from tests.support.instances import ROOT, serving
 
 ADMIN = "root@example.org"
 DOCS = (ROOT / "docs/api.md").read_text(encoding="utf-8")

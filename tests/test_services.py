@@ -16,14 +16,14 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from authapp import embedded, schema
+from authapp.cache.keys import session_key
 from authapp.config import Config
-from authapp.copy_keys import session_key
+from authapp.dev import embedded
 from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.services import Services
-from authapp.session_records import Client, Ended, EndReason, Found, Live
-
-from .helpers import (
+from authapp.sessions.records import Client, Ended, EndReason, Found, Live
+from authapp.storage import schema
+from tests.support.helpers import (
     CLIENT,
     EMAIL,
     OTHER_PASSWORD,

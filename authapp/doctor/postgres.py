@@ -10,15 +10,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from authapp.config import Config
-from authapp.database import STATEMENT_TIMEOUT
-from authapp.database_urls import read_database_url
-from authapp.deployments import expect_key_prefix
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State, reason
 from authapp.doctor.hosts import is_loopback
 from authapp.errors import SettingError
-from authapp.models import PendingFence
-from authapp.postgres_connections import WITHOUT_LIMITS, Connector, engine_of
+from authapp.storage.database_urls import read_database_url
+from authapp.storage.deployments import expect_key_prefix
+from authapp.storage.models import PendingFence
+from authapp.storage.postgres import STATEMENT_TIMEOUT
+from authapp.storage.postgres_connections import WITHOUT_LIMITS, Connector, engine_of
 
 NEEDED = 11  # CREATE TRIGGER … EXECUTE FUNCTION
 MAINTAINED = 14  # older ones get no security fixes
@@ -111,7 +111,7 @@ def _is_local(host: str) -> bool:
 
 
 def _migrations(connection: Connection) -> Finding:
-    from authapp import schema  # noqa: PLC0415 — brings Alembic, which no worker needs
+    from authapp.storage import schema  # noqa: PLC0415 — brings Alembic, which no worker needs
 
     found = schema.examine(connection)
     state = State.OK if found.is_current else State.FAIL

@@ -8,15 +8,15 @@ import redis
 from redis.cluster import RedisCluster
 from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 
+from authapp.cache.keys import session_key
+from authapp.cache.versioned_cache import LIBRARY, VersionedCache
 from authapp.config import Config
-from authapp.copy_keys import session_key
+from authapp.crypto.sealing import Sealer
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State, reason
 from authapp.doctor.hosts import is_loopback
 from authapp.errors import StoreUnavailable
-from authapp.redis_clients import REDIS_ERRORS, redis_client, tls_options
-from authapp.sealing import Sealer
-from authapp.versioned_cache import LIBRARY, VersionedCache
+from authapp.storage.redis import REDIS_ERRORS, redis_client, tls_options
 
 NEEDED = 7  # functions
 

@@ -20,10 +20,10 @@ from werkzeug.exceptions import (
 )
 
 from authapp import errors
-from authapp.resilience import deadline
-from authapp.web.client_address import unreadable
+from authapp.storage.resilience import deadline
 from authapp.web.guards import auth_session, is_own_view
-from authapp.web.request_log import request_id
+from authapp.web.middleware.client_address import unreadable
+from authapp.web.middleware.request_log import request_id
 
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
 

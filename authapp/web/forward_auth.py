@@ -17,19 +17,19 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.urls import iri_to_uri
 from werkzeug.wsgi import get_host
 
+from authapp.accounts.identity import Identity
 from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable, TooManyTokens
-from authapp.identity import Identity
-from authapp.session_records import Found, Live
+from authapp.sessions.records import Found, Live
 from authapp.web.access_tokens import read_access_tokens
-from authapp.web.bodies import MAX_FIELDS
+from authapp.web.api.bodies import MAX_FIELDS
 from authapp.web.cookies import read_cookies
 from authapp.web.csrf import from_any_origin
-from authapp.web.mount_point import link_to
-from authapp.web.presented import VARY, Judge
+from authapp.web.middleware.fast_path import Answer
+from authapp.web.middleware.mount_point import link_to
+from authapp.web.middleware.request_log import note_user
 from authapp.web.redirects import safe_next
-from authapp.web.request_log import note_user
+from authapp.web.request_credentials import VARY, Judge
 from authapp.web.unlisted_hosts import UnlistedHosts
-from authapp.web.verify_lane import Answer
 
 NGINX = "/forward-auth/nginx"
 REDIRECT = "/forward-auth/redirect"

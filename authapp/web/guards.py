@@ -9,15 +9,15 @@ from flask import current_app, request, session
 from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
 
-from authapp.addresses import read_address
-from authapp.devices import MAX_USER_AGENT
+from authapp.accounts.identity import Identity
+from authapp.accounts.visible_text import shown
+from authapp.authentication.addresses import read_address
 from authapp.errors import Forbidden, InvalidField, InvalidJson, NotAuthenticated
-from authapp.identity import Identity
 from authapp.services import Services
-from authapp.session_records import Client, Live
-from authapp.visible_text import shown
+from authapp.sessions.records import Client, Live
+from authapp.sessions.user_agents import MAX_USER_AGENT
 from authapp.web.cookies import read_devices
-from authapp.web.effects import forget_pending
+from authapp.web.pending_changes import forget_pending
 from authapp.web.plain_http import drops_cookie
 from authapp.web.session_interface import AuthSession
 

@@ -3,7 +3,7 @@
 from flask import Blueprint, Flask, Request, Response, jsonify
 from werkzeug.routing import MapAdapter
 
-from authapp.observability import METRICS_TYPE, exposition
+from authapp.telemetry.logging import METRICS_TYPE, exposition
 from authapp.web.guards import services
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})

@@ -2,7 +2,7 @@
 
 from flask import Response, after_this_request, has_request_context
 
-from authapp.limits import Window
+from authapp.authentication.limits import Window
 
 HEADERS = {
     "RateLimit-Policy": "the limit that counts this call: its name, `q` attempts in `w` seconds",

@@ -8,9 +8,9 @@ from typing import Any
 from flask import Flask, Request, Response
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 
+from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
 from authapp.errors import StoreUnavailable
-from authapp.identity import ANONYMOUS, Anonymous, Identity
-from authapp.session_records import Client, Found, Live
+from authapp.sessions.records import Client, Found, Live
 from authapp.web.access_tokens import HEADERS
 from authapp.web.cookie_scopes import Scope, expire, other_scopes, path_prefixes
 from authapp.web.cookies import (
@@ -20,10 +20,10 @@ from authapp.web.cookies import (
     names_under,
     write_devices,
 )
-from authapp.web.effects import are_pending
+from authapp.web.middleware.request_log import note_user
+from authapp.web.pending_changes import are_pending
 from authapp.web.plain_http import DroppedCookies
-from authapp.web.presented import VARY, Judge, Presented
-from authapp.web.request_log import note_user
+from authapp.web.request_credentials import VARY, Judge, Presented
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from authapp import embedded
+from authapp.dev import embedded
 from benchmarks.growth import report, touches, web
 from benchmarks.growth.operations import compare
 from benchmarks.growth.places import PASSWORD, place

@@ -9,8 +9,8 @@ from itertools import pairwise
 from statistics import median
 from uuid import UUID
 
-from authapp.maintenance import BATCH, RETENTION
-from authapp.session_records import EndReason, Live
+from authapp.sessions.maintenance import BATCH, RETENTION
+from authapp.sessions.records import EndReason, Live
 from benchmarks.growth.places import Place
 from benchmarks.growth.population import CLIENT, TOKEN
 from benchmarks.servers import BenchmarkError

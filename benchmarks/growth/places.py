@@ -14,9 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from authapp import embedded, schema
 from authapp.config import Config
+from authapp.dev import embedded
 from authapp.services import Services, build_services
+from authapp.storage import schema
 from benchmarks.growth import population
 from benchmarks.growth.population import TOKEN, USER, Maker, batches
 from benchmarks.servers import SETTINGS, cpu_seconds

@@ -14,20 +14,20 @@ from uuid import uuid4
 from sqlalchemy import insert
 from sqlalchemy.orm.attributes import set_committed_value
 
-from authapp import audit
+from authapp.accounts import audit
+from authapp.accounts.emails import parse_email
+from authapp.accounts.roles import roles_named
+from authapp.cache.keys import session_key
 from authapp.config import Config
-from authapp.copy_keys import session_key
-from authapp.emails import parse_email
+from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
-from authapp.models import Role, SessionRow, User, UserRole
-from authapp.provisional_sessions import ProvisionalSessions
-from authapp.redis_clients import REDIS_ERRORS
-from authapp.roles import roles_named
 from authapp.services import Services, build_services, session_limits, utc_now
-from authapp.session_lookup import SessionLookup
-from authapp.session_records import Client, SessionRecord
-from authapp.session_rows import SessionRows
-from authapp.tokens import SessionToken
+from authapp.sessions.lookup import SessionLookup
+from authapp.sessions.provisional import ProvisionalSessions
+from authapp.sessions.records import Client, SessionRecord
+from authapp.sessions.rows import SessionRows
+from authapp.storage.models import Role, SessionRow, User, UserRole
+from authapp.storage.redis import REDIS_ERRORS
 from benchmarks.servers import BenchmarkError
 
 ROLES = ("user", "auditor", "staff")

@@ -1,19 +1,19 @@
 """Attacks that are tried, and where: here on the product as it is served, elsewhere beside what they are aimed at.
 
-malformed requests          tests/attacks/test_schemathesis.py, tests/attacks/test_fuzzing.py, tests/web/test_api.py
+malformed requests          tests/attacks/test_schemathesis.py, tests/attacks/test_fuzzing.py, tests/web/api/test_api.py
 request smuggling           tests/attacks/test_smuggling.py
-cookie tossing              tests/attacks/test_cookies.py, tests/web/test_cookies.py, tests/test_wsgi.py
-header and log injection    tests/attacks/test_injection.py, tests/web/test_request_log.py
-forged hosts and proxies    tests/attacks/test_injection.py, tests/web/test_proxies.py, tests/test_gunicorn.py, tests/test_granian.py
+cookie tossing              tests/attacks/test_cookies.py, tests/web/test_cookies.py, tests/serving/test_wsgi.py
+header and log injection    tests/attacks/test_injection.py, tests/web/middleware/test_request_log.py
+forged hosts and proxies    tests/attacks/test_injection.py, tests/web/test_proxies.py, tests/serving/test_gunicorn.py, tests/serving/test_granian.py
 open redirects              tests/web/test_redirects.py
-writing to Redis            tests/attacks/test_redis_planted.py, tests/test_versioned_cache.py, tests/test_sealing.py
+writing to Redis            tests/attacks/test_redis_planted.py, tests/cache/test_versioned_cache.py, tests/crypto/test_sealing.py
 cross-origin posts          tests/journeys/test_other_sites.py, tests/web/test_csrf.py
 clickjacking                tests/journeys/test_other_sites.py, tests/web/test_headers.py
 web cache deception         tests/attacks/test_caches.py, tests/web/test_headers.py
-account enumeration         tests/attacks/test_enumeration.py, tests/test_authentication.py, tests/web/test_api.py
-guessing and flooding       tests/web/test_limits.py, tests/test_limits.py, tests/test_authentication.py
-spraying passwords          tests/attacks/test_spraying.py, tests/test_refused_attempts.py, tests/test_audit.py
+account enumeration         tests/attacks/test_enumeration.py, tests/authentication/test_login.py, tests/web/api/test_api.py
+guessing and flooding       tests/web/test_limits.py, tests/authentication/test_limits.py, tests/authentication/test_login.py
+spraying passwords          tests/attacks/test_spraying.py, tests/authentication/test_refused_attempts.py, tests/accounts/test_audit.py
 locking somebody out        tests/web/test_devices.py, tests/web/test_limits.py
 rights of others            tests/web/test_authorization.py
-mass assignment             tests/web/test_authorization.py, tests/web/test_api_account.py
+mass assignment             tests/web/test_authorization.py, tests/web/api/test_account.py
 """  # noqa: E501 - a table

@@ -4,7 +4,7 @@ REFUSAL_SECONDS is above what reading and recording take. On a machine as loaded
 tests it may not be, and then what it is to hide shows.
 """
 
-from authapp import authentication
+from authapp.authentication import login as authentication
 from wsgi import app
 
 __all__ = ["app"]

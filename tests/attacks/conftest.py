@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from authapp import Config, authentication, create_app, embedded
-
-from ..databases import add_migrated_database
-from ..helpers import PEPPER
-from ..instances import serving
-from ..web.support import Stores
-from .site import Site
+from authapp import Config, create_app
+from authapp.authentication import login as authentication
+from authapp.dev import embedded
+from tests.attacks.site import Site
+from tests.support.databases import add_migrated_database
+from tests.support.helpers import PEPPER
+from tests.support.instances import serving
+from tests.web.support import Stores
 
 AS_SHIPPED = "ENUMERATION_PAIRS" in os.environ
 SECRET_KEY = "a secret that the attackers do not know"

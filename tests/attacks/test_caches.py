@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from .site import Answer, Site
+from tests.attacks.site import Answer, Site
 
 ENDINGS = [
     ".css", ".js", ".png", "/x.css", "/.css", "//x.css", ";x.css", "%2fx.css", "%3bx.css",

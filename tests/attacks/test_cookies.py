@@ -4,8 +4,8 @@ import http.client
 
 import pytest
 
-from ..instances import SERVER
-from .site import COOKIE, Site, ask
+from tests.attacks.site import COOKIE, Site, ask
+from tests.support.instances import SERVER
 
 
 def cookie_status(site: Site, *headers: str) -> int:

@@ -12,8 +12,8 @@ from itertools import count
 
 import pytest
 
-from ..helpers import PASSWORD
-from .site import Answer, Site, ask
+from tests.attacks.site import Answer, Site, ask
+from tests.support.helpers import PASSWORD
 
 PAIRS, WARM_UP = int(os.environ.get("ENUMERATION_PAIRS", "60")), 6
 TRIES = 3

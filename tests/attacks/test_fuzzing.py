@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from authapp.session_records import Live
-
-from ..helpers import CLIENT, OTHER_PASSWORD, PASSWORD
-from ..web.support import COOKIE, services_of
+from authapp.sessions.records import Live
+from tests.support.helpers import CLIENT, OTHER_PASSWORD, PASSWORD
+from tests.web.support import COOKIE, services_of
 
 CASES = int(os.environ.get("FUZZ_CASES", "200"))
 

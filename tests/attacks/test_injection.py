@@ -5,8 +5,8 @@ from urllib.parse import quote
 
 import pytest
 
-from ..helpers import PASSWORD
-from .site import Site, statuses
+from tests.attacks.site import Site, statuses
+from tests.support.helpers import PASSWORD
 
 SPLITS = {
     "CRLF": "\r\nX-Injected: 1",

@@ -11,14 +11,13 @@ import msgspec
 import pytest
 import redis
 
-from authapp import embedded
-from authapp.sealing import Sealer
-from authapp.session_records import SessionRecord
-from authapp.versioned_cache import decode_copy, encode_copy
-
-from ..helpers import PASSWORD
-from .conftest import SECRET_KEY
-from .site import Site
+from authapp.cache.versioned_cache import decode_copy, encode_copy
+from authapp.crypto.sealing import Sealer
+from authapp.dev import embedded
+from authapp.sessions.records import SessionRecord
+from tests.attacks.conftest import SECRET_KEY
+from tests.attacks.site import Site
+from tests.support.helpers import PASSWORD
 
 
 class Bomb:

@@ -20,12 +20,11 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.generation.feedback import FeedbackSources
 from schemathesis.pytest._test_builder import build_operation_test
 
+from authapp.accounts.identity import Identity
 from authapp.errors import InvalidCredentials
-from authapp.identity import Identity
-from authapp.session_records import Live
-
-from ..helpers import CLIENT, PASSWORD
-from ..web.support import COOKIE, Stores, services_of
+from authapp.sessions.records import Live
+from tests.support.helpers import CLIENT, PASSWORD
+from tests.web.support import COOKIE, Stores, services_of
 
 CASES = int(os.environ.get("SCHEMATHESIS_CASES", "10"))
 SEED = int(os.environ.get("SCHEMATHESIS_SEED", "1"))

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from .site import PATIENCE, Site, statuses
+from tests.attacks.site import PATIENCE, Site, statuses
 
 # what the attacker hides; nothing else here asks for this route
 HIDDEN_ROUTE = "/account/sessions"

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import psycopg2
 
-from authapp import embedded
-
-from .. import instances
-from ..databases import add_migrated_database
-from ..production import environment_of
+from authapp.dev import embedded
+from tests.support import instances
+from tests.support.databases import add_migrated_database
+from tests.support.production import environment_of
 
 ADDRESSES = [f"198.51.100.{number}" for number in range(1, 7)]
 

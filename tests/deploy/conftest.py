@@ -18,12 +18,10 @@ from typing import Any
 
 import pytest
 
-from authapp import embedded
-
-from ..instances import FLASK, Instance, free_port, serving
-from .files import DEPLOY, ROOT, compose, copied_by_dockerfile, read_env
-from .proxies import nginx
-from .servers import (
+from authapp.dev import embedded
+from tests.deploy.files import DEPLOY, ROOT, compose, copied_by_dockerfile, read_env
+from tests.deploy.proxies import nginx
+from tests.deploy.servers import (
     ADMIN_PASSWORD,
     Redis,
     Server,
@@ -33,6 +31,7 @@ from .servers import (
     postgres_as_the_image_has_it,
     postgres_program,
 )
+from tests.support.instances import FLASK, Instance, free_port, serving
 
 HOST = "auth.example.org"
 COOKIE = "__Host-SESSION-TOKEN"

@@ -12,8 +12,8 @@ import pytest
 from flask import Flask
 from werkzeug.serving import make_server
 
-from .files import adapted
-from .servers import Server, listens
+from tests.deploy.files import adapted
+from tests.deploy.servers import Server, listens
 
 PROGRAMS = ("newest", "debian")
 PLAIN, DOCKER = "nginx-upstream.conf", "nginx-docker.conf"

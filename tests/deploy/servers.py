@@ -13,10 +13,9 @@ import psycopg2
 import pytest
 import redis
 
-from authapp import child_processes, embedded
-
-from ..instances import free_port
-from .files import DEPLOY, adapted, read_env
+from authapp.dev import child_processes, embedded
+from tests.deploy.files import DEPLOY, adapted, read_env
+from tests.support.instances import free_port
 
 START_SECONDS = 30.0
 ADMIN_PASSWORD = "tests-only"

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from authapp import embedded
-
-from .. import instances
-from ..databases import add_migrated_database
-from ..production import environment_of
-from .files import DEPLOY
+from authapp.dev import embedded
+from tests.deploy.files import DEPLOY
+from tests.support import instances
+from tests.support.databases import add_migrated_database
+from tests.support.production import environment_of
 
 EMAIL, PASSWORD = "ada@example.org", "seven quiet rivers meet"
 VICTIM = "203.0.113.99"

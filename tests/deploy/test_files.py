@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from authapp.config import Config
-
-from ..instances import SERVERS
-from .conftest import HOST
-from .files import DEPLOY, ROOT, compose, copied_by_dockerfile, dockerfile, read_env
-from .servers import make_secrets, needs_redis
+from tests.deploy.conftest import HOST
+from tests.deploy.files import DEPLOY, ROOT, compose, copied_by_dockerfile, dockerfile, read_env
+from tests.deploy.servers import make_secrets, needs_redis
+from tests.support.instances import SERVERS
 
 SETTINGS = {field.name for field in fields(Config)}
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from flask import Flask, request
 
-from ..instances import free_port
-from .conftest import HOST
-from .files import DEPLOY
-from .proxies import DOCKER, PLAIN, PROGRAMS, nginx, served
-from .servers import make_secrets, needs_redis
+from tests.deploy.conftest import HOST
+from tests.deploy.files import DEPLOY
+from tests.deploy.proxies import DOCKER, PLAIN, PROGRAMS, nginx, served
+from tests.deploy.servers import make_secrets, needs_redis
+from tests.support.instances import free_port
 
 # a client says which address it has
 ADDRESSES = "set_real_ip_from 127.0.0.1; real_ip_header Test-Address;\n"

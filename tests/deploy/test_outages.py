@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ..instances import serving
-from .conftest import Answer, Deployment, ask, deployed
-from .servers import needs_redis
+from tests.deploy.conftest import Answer, Deployment, ask, deployed
+from tests.deploy.servers import needs_redis
+from tests.support.instances import serving
 
 TIME_OUT = 20.0
 

@@ -11,19 +11,26 @@ from typing import Any
 import pytest
 import redis
 
-from authapp import embedded
 from authapp.config import Config
+from authapp.dev import embedded
 from authapp.errors import InvalidCredentials, SettingError, TooManyAttempts
-from authapp.session_records import EndReason
-
-from ..cluster.servers import PASSWORD as ADMIN_PASSWORD
-from ..cluster.servers import Node, cluster, sentinel_set
-from ..databases import add_migrated_database
-from ..helpers import CLIENT, EMAIL, OTHER_PASSWORD, Clock, log_in, open_services, sign_up
-from ..test_config import GIVEN
-from .files import DEPLOY, ROOT, read_env
-from .servers import Redis as RedisServer
-from .servers import make_secrets, needs_redis
+from authapp.sessions.records import EndReason
+from tests.deploy.files import DEPLOY, ROOT, read_env
+from tests.deploy.servers import Redis as RedisServer
+from tests.deploy.servers import make_secrets, needs_redis
+from tests.proofs.cluster.servers import PASSWORD as ADMIN_PASSWORD
+from tests.proofs.cluster.servers import Node, cluster, sentinel_set
+from tests.support.databases import add_migrated_database
+from tests.support.helpers import (
+    CLIENT,
+    EMAIL,
+    OTHER_PASSWORD,
+    Clock,
+    log_in,
+    open_services,
+    sign_up,
+)
+from tests.test_config import GIVEN
 
 ACCOUNT = (DEPLOY / "redis-users.acl.example").read_text().splitlines()[1]
 RULE = ACCOUNT.partition("resetkeys ")[2]

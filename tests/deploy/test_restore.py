@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ..instances import serving
-from .conftest import Deployment, deployed, migrate
-from .files import ROOT, read_env
-from .servers import ADMIN_PASSWORD, needs_redis, port_of, postgres_program
+from tests.deploy.conftest import Deployment, deployed, migrate
+from tests.deploy.files import ROOT, read_env
+from tests.deploy.servers import ADMIN_PASSWORD, needs_redis, port_of, postgres_program
+from tests.support.instances import serving
 
 IN_POSTGRES = "docker compose exec -T postgres "
 ENDS_SESSIONS = ("UPDATE sessions", "SECRET_KEY=")

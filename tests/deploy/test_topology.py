@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from .conftest import COOKIE, HOST, VISITOR, Deployment, ask
-from .files import copied_by_dockerfile, dockerfile
+from tests.deploy.conftest import COOKIE, HOST, VISITOR, Deployment, ask
+from tests.deploy.files import copied_by_dockerfile, dockerfile
 
 
 def test_a_session_that_begins_at_one_instance_is_known_to_the_other(

@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import Locator, Page, StorageStateCookie, expect
 
-from .site import Person
+from tests.journeys.site import Person
 
 HOME = "One account, and you stay signed in"
 

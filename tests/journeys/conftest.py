@@ -21,10 +21,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from authapp import embedded
-
-from ..databases import add_migrated_database
-from .site import WORKERS, Person, Site, a_person, served
+from authapp.dev import embedded
+from tests.journeys.site import WORKERS, Person, Site, a_person, served
+from tests.support.databases import add_migrated_database
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 DOMAIN = "example.test"  # its hosts are this machine, for cookies that several hosts share

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import StorageStateCookie
 
-from ..instances import FLASK, ROOT, START_SECONDS, Instance, serving
+from tests.support.instances import FLASK, ROOT, START_SECONDS, Instance, serving
 
 WORKERS = 2  # what one worker does, the other must know of
 

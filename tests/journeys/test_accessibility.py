@@ -6,9 +6,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from .acts import change_password, fill_log_in, log_out, sees_heading, sees_notice
-from .conftest import Device, NewVisitor
-from .site import Person, Site, a_person
+from tests.journeys.acts import change_password, fill_log_in, log_out, sees_heading, sees_notice
+from tests.journeys.conftest import Device, NewVisitor
+from tests.journeys.site import Person, Site, a_person
 
 FAILURES_PER_ACCOUNT = 10  # the default of LOGIN_FAILURES_PER_ACCOUNT
 NARROWEST = 320  # px; WCAG 2.2, 1.4.10: no scrolling sideways from here on

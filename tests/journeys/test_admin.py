@@ -2,9 +2,9 @@
 
 from playwright.sync_api import Page, expect
 
-from .acts import fill_log_in, is_sent_to_log_in, sees_heading
-from .conftest import NewVisitor
-from .site import Person, Site, a_person
+from tests.journeys.acts import fill_log_in, is_sent_to_log_in, sees_heading
+from tests.journeys.conftest import NewVisitor
+from tests.journeys.site import Person, Site, a_person
 
 
 def test_an_administrator_sees_and_finds_people(page: Page, site: Site, admin: Person) -> None:

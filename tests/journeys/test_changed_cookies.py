@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, StorageStateCookie
 
-from .acts import cookies_of, fill_log_in, log_out, sees_heading, sees_notice
-from .conftest import DESKTOP, DOMAIN, open_window
-from .site import Person, Site, served
+from tests.journeys.acts import cookies_of, fill_log_in, log_out, sees_heading, sees_notice
+from tests.journeys.conftest import DESKTOP, DOMAIN, open_window
+from tests.journeys.site import Person, Site, served
 
 COOKIE = "SESSION-TOKEN"
 HOST = f"auth.shop.{DOMAIN}"

@@ -2,9 +2,9 @@
 
 from playwright.sync_api import Page, expect
 
-from .acts import change_password, fill_log_in, sees_error_beside, sees_heading
-from .conftest import NewVisitor, once
-from .site import Person, a_person
+from tests.journeys.acts import change_password, fill_log_in, sees_error_beside, sees_heading
+from tests.journeys.conftest import NewVisitor, once
+from tests.journeys.site import Person, a_person
 
 BAD_EMAIL = "Enter an email address like name@example.org."
 TAKEN = "Somebody has signed up with this email; log in instead."

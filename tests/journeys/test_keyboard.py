@@ -2,8 +2,8 @@
 
 from playwright.sync_api import Locator, Page, expect
 
-from .acts import sees_heading
-from .site import Person
+from tests.journeys.acts import sees_heading
+from tests.journeys.site import Person
 
 
 def tab_to(page: Page, target: Locator) -> None:

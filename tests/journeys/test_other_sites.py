@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from .acts import HOME, sees_heading
-from .conftest import DESKTOP, open_window
-from .site import Person, Site
+from tests.journeys.acts import HOME, sees_heading
+from tests.journeys.conftest import DESKTOP, open_window
+from tests.journeys.site import Person, Site
 
 NEW_PASSWORD = "seven quiet rivers bend"
 MALLORY = Person("mallory@example.org", "copper lantern drifts north", "Mallory")

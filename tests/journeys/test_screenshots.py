@@ -8,9 +8,9 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, StorageStateCookie, expect
 
-from .acts import fill_log_in, sees_heading
-from .conftest import DESKTOP, PHONE, Device, open_window
-from .site import Person, Site, a_person
+from tests.journeys.acts import fill_log_in, sees_heading
+from tests.journeys.conftest import DESKTOP, PHONE, Device, open_window
+from tests.journeys.site import Person, Site, a_person
 
 MAX_BYTES = 150_000
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"

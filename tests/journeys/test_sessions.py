@@ -2,9 +2,16 @@
 
 from playwright.sync_api import expect
 
-from .acts import change_password, fill_log_in, is_sent_to_log_in, log_in, sees_heading, sees_notice
-from .conftest import NewVisitor, once
-from .site import Person
+from tests.journeys.acts import (
+    change_password,
+    fill_log_in,
+    is_sent_to_log_in,
+    log_in,
+    sees_heading,
+    sees_notice,
+)
+from tests.journeys.conftest import NewVisitor, once
+from tests.journeys.site import Person
 
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
 TOLD = "You were signed out because you ended this session elsewhere."

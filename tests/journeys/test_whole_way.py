@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Page, expect
 
-from .acts import (
+from tests.journeys.acts import (
     HOME,
     change_password,
     cookies_after_restart,
@@ -17,8 +17,8 @@ from .acts import (
     sees_notice,
     sign_up,
 )
-from .conftest import NewVisitor, once
-from .site import Person, Site, a_person
+from tests.journeys.conftest import NewVisitor, once
+from tests.journeys.site import Person, Site, a_person
 
 NEW_PASSWORD = "seven quiet rivers bend"
 

@@ -7,11 +7,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from authapp import Config, create_app, embedded
-from authapp.web.verify_lane import VerifyLane
-
-from ..databases import add_migrated_database
-from .support import Stores, browser, log_in, services_of, sign_up
+from authapp import Config, create_app
+from authapp.dev import embedded
+from authapp.web.middleware.fast_path import VerifyLane
+from tests.support.databases import add_migrated_database
+from tests.web.support import Stores, browser, log_in, services_of, sign_up
 
 Settings = dict[str, Any]
 

@@ -19,8 +19,7 @@ from werkzeug.test import TestResponse
 
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
-
-from ..helpers import traffic
+from tests.support.helpers import traffic
 
 COOKIE = "SESSION-TOKEN"
 EMAIL = "ada.lovelace@example.org"

@@ -10,9 +10,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from authapp.identity import Permission
-
-from .support import (
+from authapp.accounts.identity import Permission
+from tests.web.support import (
     EMAIL,
     OTHER_PASSWORD,
     PASSWORD,

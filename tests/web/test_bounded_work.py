@@ -16,12 +16,11 @@ import bcrypt
 import pytest
 from flask import Flask
 
-from authapp import authentication
-from authapp.limits import LoginLimits
-from authapp.web.bodies import MAX_BODY
-
-from .conftest import MakeApp
-from .support import COOKIE, EMAIL, PASSWORD, sign_up, signed_in_as
+from authapp.authentication import login as authentication
+from authapp.authentication.limits import LoginLimits
+from authapp.web.api.bodies import MAX_BODY
+from tests.web.conftest import MakeApp
+from tests.web.support import COOKIE, EMAIL, PASSWORD, sign_up, signed_in_as
 
 BOUND = 0.020  # seconds of processor time, before a limit is asked
 BOUND_OF_ALL = 0.060  # of the whole request, without its hashing

@@ -10,9 +10,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import event
 
 from authapp.services import LOGINS_AT_ONCE
-
-from ..helpers import hashing
-from .support import (
+from tests.support.helpers import hashing
+from tests.web.support import (
     EMAIL,
     OTHER_PASSWORD,
     PASSWORD,

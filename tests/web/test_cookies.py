@@ -7,8 +7,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import MakeApp
-from .support import (
+from tests.web.conftest import MakeApp
+from tests.web.support import (
     COOKIE,
     EMAIL,
     PASSWORD,

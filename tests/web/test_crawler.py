@@ -6,7 +6,7 @@ import os
 import pytest
 from flask import Flask
 
-from .support import COOKIE, Stores, program
+from tests.web.support import COOKIE, Stores, program
 
 VISITS = 1_000
 

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from .support import (
+from tests.web.support import (
     COOKIE,
     EMAIL,
     PASSWORD,

@@ -8,11 +8,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from authapp.tokens import DeviceTokens
-
-from ..helpers import everything_in
-from .conftest import MakeApp, Settings
-from .support import (
+from authapp.crypto.tokens import DeviceTokens
+from tests.support.helpers import everything_in
+from tests.web.conftest import MakeApp, Settings
+from tests.web.support import (
     COOKIE,
     EMAIL,
     OTHER_PASSWORD,

@@ -22,11 +22,10 @@ from authapp import (
     roles_required,
 )
 from authapp.errors import InvalidCredentials, SettingError, StoreUnavailable
-from authapp.sessions import SessionStore
+from authapp.sessions.store import SessionStore
 from authapp.web.guards import auth_session
-
-from .conftest import Settings
-from .support import (
+from tests.web.conftest import Settings
+from tests.web.support import (
     COOKIE,
     EMAIL,
     PASSWORD,

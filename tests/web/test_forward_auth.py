@@ -15,13 +15,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse, create_environ
 
 from authapp.errors import StoreUnavailable
-from authapp.session_records import EndReason
-from authapp.web.verify_lane import VerifyLane
-
-from ..access_tokens import forged as forged_access_token
-from ..helpers import CLIENT, await_trust
-from .conftest import MakeApp
-from .support import (
+from authapp.sessions.records import EndReason
+from authapp.web.middleware.fast_path import VerifyLane
+from tests.support.access_tokens import forged as forged_access_token
+from tests.support.helpers import CLIENT, await_trust
+from tests.web.conftest import MakeApp
+from tests.web.middleware.test_metrics import Growth
+from tests.web.support import (
     COOKIE,
     EMAIL,
     PASSWORD,
@@ -35,7 +35,6 @@ from .support import (
     token_of,
     whole,
 )
-from .test_metrics import Growth
 
 NGINX = "/forward-auth/nginx"
 REDIRECT = "/forward-auth/redirect"

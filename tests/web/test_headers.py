@@ -8,8 +8,8 @@ from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from werkzeug.test import TestResponse
 
-from .conftest import MakeApp
-from .support import Page, browser, log_in, program, sign_up
+from tests.web.conftest import MakeApp
+from tests.web.support import Page, browser, log_in, program, sign_up
 
 FIXED = {
     "X-Content-Type-Options": "nosniff",

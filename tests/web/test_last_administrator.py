@@ -11,10 +11,9 @@ from flask import Flask
 
 from authapp.errors import AuthappError, LastAdmin
 from authapp.services import Services
-
-from ..helpers import at_once
-from .conftest import MakeApp
-from .support import Stores, services_of, sign_up, signed_in_as
+from tests.support.helpers import at_once
+from tests.web.conftest import MakeApp
+from tests.web.support import Stores, services_of, sign_up, signed_in_as
 
 ROUNDS = 4
 EMAILS = ("first@example.org", "second@example.org")

@@ -4,7 +4,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .support import Stores
+from tests.web.support import Stores
 
 TOUCH_NOTHING = {
     "/healthz": 200,

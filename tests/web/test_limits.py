@@ -13,11 +13,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from authapp.services import LOGINS_AT_ONCE
-from authapp.web.description import document
-
-from ..helpers import hashing
-from .conftest import MakeApp
-from .support import (
+from authapp.web.api.description import document
+from tests.support.helpers import hashing
+from tests.web.conftest import MakeApp
+from tests.web.support import (
     COOKIE,
     EMAIL,
     OTHER_PASSWORD,

@@ -14,12 +14,11 @@ from flask import Flask, request, url_for
 from werkzeug.test import Client, TestResponse
 
 from authapp import Auth
-
-from ..deploy.proxies import nginx_program, served
-from ..deploy.servers import Server, listens
-from ..instances import free_port
-from .conftest import MakeApp, Settings
-from .support import (
+from tests.deploy.proxies import nginx_program, served
+from tests.deploy.servers import Server, listens
+from tests.support.instances import free_port
+from tests.web.conftest import MakeApp, Settings
+from tests.web.support import (
     COOKIE,
     EMAIL,
     PASSWORD,

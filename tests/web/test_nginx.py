@@ -13,12 +13,12 @@ from urllib.parse import quote
 import pytest
 from flask import Flask, request
 
-from ..deploy.proxies import PROGRAMS, nginx, served
-from ..deploy.servers import make_secrets, needs_redis
-from ..instances import free_port
-from .conftest import MakeApp
-from .support import COOKIE, EMAIL, browser, log_in, sign_up, token_of
-from .test_forward_auth import SMUGGLED, away
+from tests.deploy.proxies import PROGRAMS, nginx, served
+from tests.deploy.servers import make_secrets, needs_redis
+from tests.support.instances import free_port
+from tests.web.conftest import MakeApp
+from tests.web.support import COOKIE, EMAIL, browser, log_in, sign_up, token_of
+from tests.web.test_forward_auth import SMUGGLED, away
 
 HOST = "app.example.org"
 

@@ -7,10 +7,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from authapp.web.messages import DONE, DONE_SIGNED_OUT
-
-from .conftest import MakeApp
-from .support import (
+from authapp.web.pages.messages import DONE, DONE_SIGNED_OUT
+from tests.web.conftest import MakeApp
+from tests.web.support import (
     COOKIE,
     EMAIL,
     OTHER_PASSWORD,
@@ -27,7 +26,7 @@ from .support import (
     signed_in_as,
     token_of,
 )
-from .test_forward_auth import away
+from tests.web.test_forward_auth import away
 
 CHANGE = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
 NAMES = ("done", "notice", "message", "why", "ended", "reason", "NOTICE")

@@ -9,9 +9,10 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient
 
-from authapp import Config, create_app, embedded, schema
-
-from .support import (
+from authapp import Config, create_app
+from authapp.dev import embedded
+from authapp.storage import schema
+from tests.web.support import (
     EMAIL,
     OTHER_PASSWORD,
     PASSWORD,

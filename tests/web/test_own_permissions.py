@@ -14,11 +14,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from authapp.identity import Permission
-
-from ..helpers import at_once
-from .conftest import MakeApp
-from .support import (
+from authapp.accounts.identity import Permission
+from tests.support.helpers import at_once
+from tests.web.conftest import MakeApp
+from tests.web.support import (
     Page,
     Stores,
     access_token,

@@ -8,9 +8,8 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from authapp.web.plain_http import drops_cookie
-
-from .conftest import MakeApp
-from .support import COOKIE, EMAIL, PASSWORD, Page, cookies_of, program, sign_up
+from tests.web.conftest import MakeApp
+from tests.web.support import COOKIE, EMAIL, PASSWORD, Page, cookies_of, program, sign_up
 
 KNOWN = {"email": EMAIL, "password": PASSWORD}
 FAR = {"Host": "auth.example.org:8000"}

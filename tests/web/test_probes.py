@@ -6,8 +6,8 @@ import pytest
 from flask import Flask
 from werkzeug.test import create_environ
 
-from .conftest import MakeApp
-from .support import browser, program
+from tests.web.conftest import MakeApp
+from tests.web.support import browser, program
 
 PROBES = ("/healthz", "/readyz", "/metrics")
 

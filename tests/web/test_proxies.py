@@ -11,10 +11,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import TestResponse
 
 from authapp import Auth
-
-from ..helpers import hashing
-from .conftest import MakeApp, Settings
-from .support import (
+from tests.support.helpers import hashing
+from tests.web.conftest import MakeApp, Settings
+from tests.web.middleware.test_request_log import handler, lines
+from tests.web.support import (
     EMAIL,
     PASSWORD,
     Page,
@@ -25,7 +25,6 @@ from .support import (
     services_of,
     sign_up,
 )
-from .test_request_log import handler, lines
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .conftest import MakeApp
-from .support import EMAIL, PASSWORD, browser, log_in, sign_up
+from tests.web.conftest import MakeApp
+from tests.web.support import EMAIL, PASSWORD, browser, log_in, sign_up
 
 HERE = "http://localhost/"
 ALLOWED = "app.example.org"

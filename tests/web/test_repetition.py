@@ -10,9 +10,8 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from authapp.tokens import DeviceTokens
-
-from .support import (
+from authapp.crypto.tokens import DeviceTokens
+from tests.web.support import (
     COOKIE,
     EMAIL,
     PASSWORD,

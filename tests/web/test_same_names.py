@@ -8,9 +8,8 @@ from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 
 from authapp import Auth, current_user, login_required
-
-from .conftest import MakeApp, Settings
-from .support import (
+from tests.web.conftest import MakeApp, Settings
+from tests.web.support import (
     COOKIE,
     EMAIL,
     PASSWORD,

@@ -9,12 +9,11 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from authapp.errors import StoreUnavailable
-from authapp.session_lookup import SessionLookup
-from authapp.session_records import Client
+from authapp.sessions.lookup import SessionLookup
+from authapp.sessions.records import Client
 from authapp.web.cookie_scopes import MAX_EXPIRED, Scope, other_scopes, path_prefixes
-
-from .conftest import MakeApp
-from .support import (
+from tests.web.conftest import MakeApp
+from tests.web.support import (
     COOKIE,
     EMAIL,
     PASSWORD,

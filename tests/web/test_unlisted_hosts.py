@@ -8,10 +8,9 @@ from structlog.typing import EventDict
 
 from authapp.web import unlisted_hosts
 from authapp.web.unlisted_hosts import MOST
-
-from ..helpers import at_once
-from .conftest import MakeApp
-from .support import program
+from tests.support.helpers import at_once
+from tests.web.conftest import MakeApp
+from tests.web.support import program
 
 NGINX, REDIRECT = "/forward-auth/nginx", "/forward-auth/redirect"
 LISTED = "listed.example.org"

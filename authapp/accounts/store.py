@@ -1,0 +1,413 @@
+"""Users: queries and commands, one transaction each. "Not found" is None, not an exception."""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import ColumnElement, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from authapp.accounts import audit
+from authapp.accounts.administrators import active_administrators, keep_an_administrator
+from authapp.accounts.authorization import lock_user, require_covered
+from authapp.accounts.emails import Email, parse_email
+from authapp.accounts.identity import ADMIN, USER, Identity, Permission
+from authapp.accounts.roles import add_role, all_roles, roles_named
+from authapp.cache.changes import Change, Changes
+from authapp.cache.keys import user_key
+from authapp.cache.versioned_cache import VersionedCache
+from authapp.errors import EmailTaken, InvalidField, OwnAccount, UnknownUser
+from authapp.storage.models import Role, User, identity_of
+from authapp.storage.postgres import Database
+
+Clock = Callable[[], datetime]
+
+
+class UserCopy(msgspec.Struct, frozen=True, array_like=True):
+    """What `user:` holds: a user, and what they were read at.
+
+    Attributes:
+        epoch: raised by whatever ends trust in what was verified before.
+    """
+
+    user: Identity
+    epoch: int
+    ver: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserPage:
+    """A part of the list of users.
+
+    Attributes:
+        next_cursor: ask again with it for the rest; None at the end.
+    """
+
+    users: list[Identity]
+    next_cursor: str | None
+
+
+class UserStore:
+    """Users: facts in Postgres, copies in Redis.
+
+    Args:
+        copy_ttl: seconds a copy is kept.
+        parse_email: reads the addresses that people here may have.
+    Raises:
+        StoreUnavailable: from every method; then nothing was changed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        changes: Changes,
+        cache: VersionedCache,
+        copy_ttl: float,
+        clock: Clock,
+        parse_email: Callable[[str], Email] = parse_email,
+    ) -> None:
+        self.parse_email = parse_email
+        self._database = database
+        self._cache = cache
+        self._copy_ttl = copy_ttl
+        self._changes = changes
+        self._clock = clock
+
+    def create(
+        self,
+        email: Email,
+        name: str,
+        password_hash: str,
+        roles: Iterable[str] = (USER,),
+        address: str | None = None,
+    ) -> Identity:
+        """Adds a user.
+
+        Args:
+            address: from where they sign up; None when an operator adds them.
+        Raises:
+            EmailTaken: in this or an equivalent spelling.
+            UnknownRole: nothing was added.
+        """
+        now = self._clock()
+        with self._changes.begin() as change:
+            db = change.db
+            granted = roles_named(db, roles)
+            user_id = db.scalar(
+                insert(User)
+                .values(
+                    email=email.stored,
+                    email_canonical=email.canonical,
+                    name=name,
+                    password_hash=password_hash,
+                    created_at=now,
+                    updated_at=now,
+                )
+                .on_conflict_do_nothing(index_elements=["email_canonical"])
+                .returning(User.id)
+            )
+            if user_id is None:
+                raise EmailTaken(f"{email.stored} is taken")
+            user = db.get_one(User, user_id)
+            user.roles = granted
+            audit.record(
+                db,
+                "user.created",
+                now,
+                user_id=user_id,
+                actor_id=None if address is None else user_id,
+                address=address or "",
+                roles=[role.name for role in granted],
+            )
+            db.flush()
+            return identity_of(user)
+
+    def get(self, user_id: UUID) -> Identity | None:
+        found = self._read(user_id)
+        return found.user if found else None
+
+    def look_up(self, user_id: UUID) -> tuple[Identity | None, bool]:
+        """As `get`, from Redis first; and whether a copy told."""
+        found, hit = self._cache.read_through(
+            user_key(user_id), UserCopy, lambda: self._read(user_id), self._copy_ttl
+        )
+        return (found.user if found else None), hit
+
+    def _read(self, user_id: UUID) -> UserCopy | None:
+        def query(db: Session) -> UserCopy | None:
+            user = db.get(User, user_id)
+            return UserCopy(identity_of(user), user.epoch, user.ver) if user else None
+
+        return self._database.read(query)
+
+    def find(self, canonical_email: str) -> Identity | None:
+        with self._database.transaction() as db:
+            user = db.scalar(select(User).where(User.email_canonical == canonical_email))
+            return None if user is None else identity_of(user)
+
+    def roles(self) -> Sequence[Role]:
+        """The roles there are."""
+        with self._database.transaction() as db:
+            return all_roles(db)
+
+    def create_role(self, name: str, permissions: Iterable[str]) -> Role:
+        """Adds a role (operators only).
+
+        Raises:
+            InvalidField: `name` or `permission`, with the reason.
+        """
+        with self._changes.begin() as change:
+            role = add_role(change.db, name, permissions)
+            audit.record(
+                change.db,
+                "role.created",
+                self._clock(),
+                user_id=None,
+                role=role.name,
+                permissions=role.permissions,
+            )
+            return role
+
+    def any_admin(self) -> bool:
+        """Whether there is an active administrator."""
+        with self._database.transaction() as db:
+            return bool(db.scalar(select(active_administrators().exists())))
+
+    def page(self, cursor: str | None = None, limit: int = 50, search: str = "") -> UserPage:
+        """Users, newest first, whose email or name contains `search` in any case.
+
+        Args:
+            cursor: `next_cursor` of the part before.
+        Raises:
+            InvalidField: `cursor` is not one we gave.
+        """
+        query = select(User).order_by(User.created_at.desc(), User.id.desc()).limit(limit + 1)
+        if search:
+            query = query.where(
+                or_(
+                    User.email.icontains(search, autoescape=True),
+                    User.name.icontains(search, autoescape=True),
+                )
+            )
+        if cursor:
+            query = query.where(tuple_(User.created_at, User.id) < _read_cursor(cursor))
+        with self._database.transaction() as db:
+            found: Sequence[User] = db.scalars(query).all()
+            users = [identity_of(user) for user in found[:limit]]
+        more = len(found) > limit
+        return UserPage(users, _write_cursor(users[-1]) if more else None)
+
+    def update_profile(
+        self, user_id: UUID, name: str | None, image: str | None, address: str = ""
+    ) -> Identity:
+        """Sets what people may change of themselves; what is None stays as it is.
+
+        Raises:
+            UnknownUser
+        """
+        with self._changes.begin() as change:
+            return self.set_profile(change, user_id, name, image, user_id, address)
+
+    def set_profile(
+        self,
+        change: Change,
+        user_id: UUID,
+        name: str | None,
+        image: str | None,
+        actor_id: UUID,
+        address: str,
+    ) -> Identity:
+        """As `update_profile`, within a change the caller completes.
+
+        Args:
+            actor_id: who does it, from which address.
+        """
+        user = self._locked(change.db, User.id == user_id)
+        given = {"name": name, "image": image}
+        changed = [k for k, v in given.items() if v is not None and v != getattr(user, k)]
+        user.name = user.name if name is None else name
+        user.image = user.image if image is None else image
+        if changed:
+            audit.record_act(
+                change.db,
+                "profile.changed",
+                self._clock(),
+                user_id=user_id,
+                actor_id=actor_id,
+                address=address,
+                fields=changed,
+            )
+        self._changed(change, user)
+        return identity_of(user)
+
+    def rehash(self, user_id: UUID, epoch: int, password_hash: str) -> None:
+        """Replaces the hash of an unchanged password, unless the password changed meanwhile."""
+        with self._changes.begin() as change:
+            user = change.db.scalar(
+                select(User)
+                .where(User.id == user_id, User.epoch == epoch)
+                .with_for_update(key_share=True)
+            )
+            if user is not None:
+                user.password_hash = password_hash
+                self._changed(change, user)
+
+    def set_active(self, change: Change, user_id: UUID, *, active: bool) -> Identity:
+        """Activates or deactivates within a change the caller completes.
+
+        Raises:
+            UnknownUser
+            LastAdmin: no active administrator would be left.
+        """
+        user = self._locked(change.db, User.id == user_id)
+        if user.active != active:
+            if not active and any(role.name == ADMIN for role in user.roles):
+                keep_an_administrator(change.db, without=user.id)
+            user.active = active
+            user.epoch += 1  # what was verified before is void, also if it is activated again
+            self._changed(change, user)
+        else:
+            change.of_unchanged(user)
+        return identity_of(user)
+
+    def set_roles(
+        self, user_id: UUID, names: Iterable[str], actor_id: UUID | None, address: str = ""
+    ) -> Identity:
+        """Gives a user exactly these roles.
+
+        Args:
+            actor_id: who does it, from which address; None for an operator.
+        Raises:
+            UnknownUser, UnknownRole
+            LastAdmin: no active administrator would be left.
+            OwnAccount: they are others than the actor has now.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
+        """
+        with self._changes.begin() as change:
+            user, actor = lock_user(change.db, user_id, actor_id, Permission.ROLES_GRANT)
+            wanted = roles_named(change.db, names)
+            if differing := set(user.roles) ^ set(wanted):
+                if any(role.name == ADMIN for role in differing - set(wanted)):
+                    keep_an_administrator(change.db, without=user.id)
+                if actor_id == user.id:
+                    raise OwnAccount("changes their own roles")
+                require_covered(actor, differing)
+                user.roles = wanted
+                self._changed(change, user)
+                audit.record_act(
+                    change.db,
+                    "roles.set",
+                    self._clock(),
+                    user_id=user.id,
+                    actor_id=actor_id,
+                    address=address,
+                    roles=[role.name for role in wanted],
+                )
+            else:
+                change.of_unchanged(user)
+            return identity_of(user)
+
+    def grant(self, canonical_email: str, role: str) -> Identity:
+        """Gives a role; nothing happens when the user has it.
+
+        Raises:
+            UnknownUser, UnknownRole
+        """
+        with self._changes.begin() as change:
+            user = self._locked(change.db, User.email_canonical == canonical_email)
+            (granted,) = roles_named(change.db, [role])
+            if granted not in user.roles:
+                user.roles = sorted([*user.roles, granted], key=lambda r: r.name)
+                self._changed(change, user)
+                self._record(change, "role.granted", user, role=role)
+            else:
+                change.of_unchanged(user)
+            return identity_of(user)
+
+    def revoke(self, canonical_email: str, role: str) -> Identity:
+        """Takes a role away; nothing happens when the user does not have it.
+
+        Raises:
+            UnknownUser, UnknownRole
+            LastAdmin: no active administrator would be left.
+        """
+        with self._changes.begin() as change:
+            user = self._locked(change.db, User.email_canonical == canonical_email)
+            (revoked,) = roles_named(change.db, [role])
+            if revoked in user.roles:
+                if role == ADMIN:
+                    keep_an_administrator(change.db, without=user.id)
+                user.roles = [r for r in user.roles if r is not revoked]
+                self._changed(change, user)
+                self._record(change, "role.revoked", user, role=role)
+            else:
+                change.of_unchanged(user)
+            return identity_of(user)
+
+    def set_password_hash(self, change: Change, user_id: UUID, epoch: int, new_hash: str) -> int:
+        """Sets the hash within a change the caller completes.
+
+        Args:
+            epoch: of the credentials that were verified.
+        Returns:
+            the new epoch.
+        Raises:
+            UnknownUser: gone, or its password changed since.
+        """
+        user = self._locked(change.db, (User.id == user_id) & (User.epoch == epoch))
+        user.password_hash = new_hash
+        user.epoch += 1
+        self._changed(change, user)
+        return user.epoch
+
+    def distrust(self, change: Change, user_id: UUID) -> None:
+        """Ends trust in all that was verified of this user so far, within the caller's change.
+
+        Raises:
+            UnknownUser
+        """
+        user = self._locked(change.db, User.id == user_id)
+        user.epoch += 1
+        self._changed(change, user)
+
+    def _locked(self, db: Session, which: ColumnElement[bool]) -> User:
+        user = db.scalar(select(User).where(which).with_for_update(key_share=True))
+        if user is None:
+            raise UnknownUser("there is no such user")
+        return user
+
+    def _changed(self, change: Change, user: User) -> None:
+        user.ver += 1
+        user.updated_at = self._clock()
+        change.of_user(user)
+
+    def _record(self, change: Change, event: audit.Event, user: User, role: str) -> None:
+        audit.record(change.db, event, self._clock(), user_id=user.id, role=role)
+
+
+_LONGEST_CURSOR = 200  # characters; ours have about 100
+
+
+def _write_cursor(last: Identity) -> str:
+    text = f"{last.created_at.isoformat()} {last.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
+    refused = InvalidField({"cursor": "leave it out to start from the beginning"})
+    if len(cursor) > _LONGEST_CURSOR:
+        raise refused
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        at, _, user_id = text.partition(" ")
+        created_at, last = datetime.fromisoformat(at), UUID(user_id)
+    except (binascii.Error, ValueError):
+        raise refused from None
+    if created_at.utcoffset() != timedelta(0):  # ours are UTC; Postgres can't read some others
+        raise refused
+    return created_at, last

@@ -1,0 +1,1 @@
+"""Proving who somebody is: log-in, passwords, their hashing, and the limits of attempts."""

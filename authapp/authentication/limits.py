@@ -1,0 +1,266 @@
+"""Limits of log-in and sign-up, by address and account. Counted in Redis, else in process."""
+
+import hmac
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import redis
+import structlog
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import MovingWindowRateLimiter, RateLimiter
+
+from authapp.authentication.addresses import network_of
+from authapp.crypto.tokens import DeviceToken, DeviceTokens
+from authapp.errors import StoreUnavailable, TooManyAttempts, UnknownAddress
+from authapp.storage.redis import REDIS_ERRORS
+from authapp.storage.resilience import Breaker
+from authapp.telemetry import metrics
+
+T = TypeVar("T")
+
+MAX_DEVICES = 4  # people who share a browser, each of whose accounts knows it
+MAX_SENT = 16  # tokens of devices that are looked at; a browser may send several cookies of them
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is left of a limit after an attempt.
+
+    Attributes:
+        taken: whether the attempt was within it, and counted.
+        policy: its name.
+        quota: attempts it takes in so many seconds.
+        remaining: attempts it would take now.
+        more_in: whole seconds until it takes one more than now, at least 1.
+    """
+
+    taken: bool
+    policy: str
+    quota: int
+    seconds: int
+    remaining: int
+    more_in: int
+
+
+class Attempt:
+    """An attempt that was counted, in one window or more.
+
+    Args:
+        undo: takes it out of one of them.
+    """
+
+    def __init__(self, *undo: Callable[[], None]) -> None:
+        self._undo = list(undo)
+
+    def take_back(self) -> None:
+        """Uncounts this attempt, once. Every other attempt in its windows stays counted.
+
+        Where the store of a window can't be asked, the attempt stays counted, too.
+        """
+        while self._undo:
+            self._undo.pop()()
+
+    def add(self, other: "Attempt") -> None:
+        """The same attempt was counted in another window, too."""
+        self._undo += other._undo
+
+
+class LoginLimits:
+    """Refuses guessing before anything is hashed (OWASP ASVS 5.0, 6.3.1).
+
+    An attempt is counted before the password is compared, so that attempts at the same moment
+    can't slip past. A success takes back its own count and clears nothing: guesses that somebody
+    else makes meanwhile stay counted.
+
+    Args:
+        shared: gives the strategy that counts in Redis, at each use; None: nothing is limited.
+        key: 32 bytes; emails are counted under a keyed hash.
+        workers: processes that count for themselves when Redis is away; each then takes its part.
+        breaker: of Redis; says whether it is asked at all.
+        tell: told of windows that whoever made the attempt may know: not that of an account which
+            anybody can try to log in to, as it shows when its owner did.
+    """
+
+    def __init__(
+        self,
+        shared: Callable[[], RateLimiter] | None,
+        per_address: str,
+        per_account: str,
+        key: bytes,
+        workers: int,
+        breaker: Breaker,
+        *,
+        devices: DeviceTokens,
+        tell: Callable[[Window], None] = lambda _: None,
+    ) -> None:
+        self._devices = devices
+        self._tell = tell
+        self._breaker = breaker
+        self._shared = shared
+        self._own = MovingWindowRateLimiter(MemoryStorage())
+        self._per_address = parse(per_address)
+        self._per_network = type(self._per_address)(
+            2 * self._per_address.amount, self._per_address.multiples
+        )
+        self._per_account = parse(per_account)
+        self._key = key
+        self._workers = workers
+
+    def take_address(self, address: str) -> Attempt:
+        """Counts an attempt to log in from an address. IPv6 addresses count by /64, and by /48 with
+        twice as many attempts: a customer may have a /48, and each /64 in it for the asking.
+
+        Raises:
+            TooManyAttempts
+            UnknownAddress: `address` is none.
+        """
+        return self._take_network("login", address)
+
+    def take_sign_up(self, address: str) -> Attempt:
+        """Counts a sign-up from an address, as `take_address` counts log-ins.
+
+        Raises:
+            TooManyAttempts
+            UnknownAddress: `address` is none.
+        """
+        return self._take_network("signup", address)
+
+    def take_account(self, canonical_email: str) -> Attempt:
+        """Counts an attempt to log in to an account, whether it exists or not.
+
+        Raises:
+            TooManyAttempts
+        """
+        return self._take("login-account", self._per_account, self._name(canonical_email))
+
+    def known_device(self, canonical_email: str, sent: Sequence[str]) -> DeviceToken | None:
+        """The token among those a browser sent by which this account knows it."""
+        checked = (self._devices.check(text, canonical_email) for text in sent[:MAX_SENT])
+        return next((device for device in checked if device), None)
+
+    def know_device(self, canonical_email: str, epoch: int, sent: Sequence[str]) -> tuple[str, ...]:
+        """What a browser sends from now on, where the password was just verified: a new token of
+        this account, and those of others who share the browser.
+
+        Args:
+            epoch: of the credentials that were verified.
+        """
+        others = [t for t in sent[:MAX_SENT] if not self._devices.check(t, canonical_email)]
+        fresh = self._devices.mint(canonical_email, epoch)
+        return (fresh.text, *others[: MAX_DEVICES - 1])
+
+    def take_device(self, device: DeviceToken) -> Attempt | None:
+        """Counts an attempt from a device that its account knows; None: its window is full."""
+        try:
+            return self._take("login-device", self._per_account, device.digest.hex())
+        except TooManyAttempts:
+            return None
+
+    def take_password_change(self, canonical_email: str) -> Attempt:
+        """Counts an attempt of who is signed in to change the password. Its window is not that of
+        log-ins: who hammers these does not keep the person from it.
+
+        Raises:
+            TooManyAttempts
+        """
+        name = self._name(canonical_email)
+        return self._take("password-account", self._per_account, name, tell=True)
+
+    def _take_network(self, act: str, address: str) -> Attempt:
+        if self._shared is None:
+            return Attempt()
+        one = network_of(address)
+        if not one:
+            raise UnknownAddress("the address of the client is not known")
+        counted = self._take(f"{act}-address", self._per_address, one, tell=True)
+        wider = network_of(address, 48)
+        if wider != one:  # asked second: what the narrow limit refuses fills no neighbour's window
+            counted.add(self._take(f"{act}-network", self._per_network, wider, tell_refusal=True))
+        return counted
+
+    def _take(
+        self,
+        policy: str,
+        limit: RateLimitItem,
+        who: str,
+        *,
+        tell: bool = False,
+        tell_refusal: bool = False,
+    ) -> Attempt:
+        if self._shared is None:
+            return Attempt()
+        try:
+            strategy = self._shared()
+            window = self._ask(lambda: _hit(strategy, policy, limit, who, look=tell))
+        except StoreUnavailable:  # if Redis counted it all the same, that count stays
+            strategy, limit = self._own, self._part(limit)
+            window = _hit(strategy, policy, limit, who, look=tell)
+        if window is not None:
+            if tell or (tell_refusal and not window.taken):
+                self._tell(window)
+            if not window.taken:
+                raise TooManyAttempts(window.more_in, policy)
+        return Attempt(lambda: self._take_back(strategy, policy, limit, who))
+
+    def _take_back(
+        self, strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str
+    ) -> None:
+        if strategy is self._own:
+            _remove_newest(strategy, policy, limit, who)
+            return
+        try:
+            self._ask(lambda: _remove_newest(strategy, policy, limit, who))
+        except StoreUnavailable:
+            _log.info("attempt_stays_counted", policy=policy)
+
+    def _ask(self, command: Callable[[], T]) -> T:
+        def asked() -> T:
+            try:
+                return command()
+            except REDIS_ERRORS as error:
+                metrics.STORE_ERRORS.labels("redis").inc()
+                raise StoreUnavailable("redis") from error
+
+        return self._breaker.call(asked)
+
+    def _part(self, limit: RateLimitItem) -> RateLimitItem:
+        amount = max(1, limit.amount // self._workers)
+        return type(limit)(amount, limit.multiples, limit.namespace)
+
+    def _name(self, canonical_email: str) -> str:
+        return hmac.digest(self._key, canonical_email.encode(), "sha256").hex()
+
+
+def _hit(
+    strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str, *, look: bool
+) -> Window | None:
+    """Counts an attempt, if there is room. What is left; None if it was taken and `look` is off."""
+    taken = strategy.hit(limit, policy, who)
+    if taken and not look:
+        return None
+    found = strategy.get_window_stats(limit, policy, who)
+    more_in = max(1, int(found.reset_time - time.time()) + 1)
+    return Window(taken, policy, limit.amount, limit.get_expiry(), found.remaining, more_in)
+
+
+def _remove_newest(strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str) -> None:
+    """Takes one attempt out of a window, in one step.
+
+    It is the newest one, which another attempt at the same moment may have made: then that one is
+    forgotten sooner by what a log-in takes. Only the moving window keeps attempts one by one. By
+    any other strategy, and in stores that are neither Redis nor memory, attempts stay counted.
+    """
+    if not isinstance(strategy, MovingWindowRateLimiter):
+        return
+    storage, key = strategy.storage, limit.key_for(policy, who)
+    if isinstance(storage, RedisStorage):
+        client = cast("redis.Redis", storage.get_connection())
+        client.ltrim(storage.prefixed_key(key), 1, -1)
+    elif isinstance(storage, MemoryStorage):
+        with storage.locks[key]:
+            del storage.events.get(key, [])[:1]

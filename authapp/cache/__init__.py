@@ -1,0 +1,1 @@
+"""The versioned cache in Redis, its keys, and the changes that keep it true."""

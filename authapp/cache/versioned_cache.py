@@ -1,0 +1,292 @@
+"""Copies in Redis that are never stale after a change was acknowledged: acquire, fill, fence."""
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+import msgspec
+import redis
+import structlog
+from prometheus_client import Counter
+from redis.exceptions import ResponseError
+
+from authapp.crypto.sealing import Sealer
+from authapp.errors import StoreUnavailable
+from authapp.storage.redis import REDIS_ERRORS
+from authapp.storage.resilience import Breaker
+from authapp.telemetry import metrics
+
+# Named by their content, so that versions of us that differ can share a server.
+_SOURCE = (files("authapp.cache") / "versioned_cache.lua").read_text(encoding="utf-8")
+_VERSION = hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
+LIBRARY = _SOURCE.replace("VERSION", _VERSION)
+_ACQUIRE, _FILL, _FENCE = (f"authapp_{name}_{_VERSION}" for name in ("acquire", "fill", "fence"))
+
+# A lease outlives the longest read that may end in a fill; a fence outlives the longest
+# transaction that may still commit what was fenced (statement time-outs are far below both).
+LEASE_MS = 10_000
+FENCE_MS = 60_000
+
+_log = structlog.get_logger(__name__)
+
+
+class Versioned(Protocol):
+    """A record that says which version of the facts it was read at."""
+
+    @property
+    def ver(self) -> int: ...
+
+
+V = TypeVar("V", bound=Versioned)
+FillOutcome = Literal["filled", "boot", "lease", "fence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to fill one key once, if nothing happens to it; all who saw the miss share it."""
+
+    token: bytes
+    boot: bytes
+
+
+class Acquired(msgspec.Struct, frozen=True):
+    """What a reader got.
+
+    Attributes:
+        value: the copy, None on a miss.
+        lease: present on a miss, and on a hit when the reader asked to renew.
+    """
+
+    value: bytes | None
+    lease: Lease | None
+
+
+class VersionedCache:
+    """One hash a key, three operations, each one round trip.
+
+    Args:
+        client: redis-py client that returns bytes. It may retry: every operation can be repeated.
+        sealer: encrypts values; one that does not open is a miss.
+        breaker: decides whether Redis is asked at all.
+        key_prefix: goes before each key, here and nowhere else. A copy is bound to its whole key.
+    Raises:
+        StoreUnavailable: from every operation, when Redis did not answer or refused.
+    """
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        sealer: Sealer,
+        breaker: Breaker | None = None,
+        key_prefix: str = "",
+    ) -> None:
+        self._client = client
+        self._sealer = sealer
+        self._prefix = key_prefix
+        self.breaker = breaker or Breaker("redis")
+
+    def acquire(self, key: str, *, renew: bool = False, often: bool = False) -> Acquired:
+        """The copy under `key`, or a lease to fill it.
+
+        Args:
+            renew: both, for who has looked before or knows that there is none.
+            often: the same copy is likely to be asked for again soon.
+        """
+        # with the server's time it makes a lease; none is a secret, and this asks no kernel
+        nonce = random.getrandbits(72).to_bytes(9)
+        reply = self._call(_ACQUIRE, key, nonce, LEASE_MS, "1" if renew else "0")
+        sealed = reply[0]
+        unseal = self._sealer.open_again if often else self._sealer.open
+        value = unseal(self._prefix + key, sealed) if sealed is not None else None
+        if not renew:  # who renews has looked before
+            outcome = "hit" if value is not None else "miss" if sealed is None else "unreadable"
+            metrics.count(_copies(_kind(key), outcome))
+        if len(reply) > 1:
+            return Acquired(value, Lease(reply[2], reply[1]))
+        if value is None:  # planted, moved, or sealed by a key that was retired: get the lease too
+            return self.acquire(key, renew=True)
+        return Acquired(value, None)
+
+    def read_through(
+        self,
+        key: str,
+        kind: type[V],
+        load: Callable[[], V | None],
+        ttl: float,
+        run_fill: Callable[[Callable[[], None]], None] = lambda fill: fill(),
+        filler: "VersionedCache | None" = None,
+    ) -> tuple[V | None, bool]:
+        """The copy under `key`, else what `load` reads, which becomes the copy.
+
+        Args:
+            kind: a record that `encode_copy` takes.
+            ttl: seconds to keep the copy.
+            run_fill: runs the filling, now or later.
+            filler: fills, if another than this one shall: with other time-outs.
+        Returns:
+            the record, None where `load` finds none; and whether it is a copy.
+        Raises:
+            StoreUnavailable: from `load`; that Redis could not be asked only means a miss.
+        """
+        try:
+            acquired = self.acquire(key)
+            copy = decode_copy(acquired.value, kind)
+            if copy is not None:
+                return copy, True
+            lease = acquired.lease or self.acquire(key, renew=True).lease
+        except StoreUnavailable:
+            return load(), False
+        found = load()
+        if found is not None and lease is not None:
+            held, by = lease, filler or self
+            run_fill(lambda: by.fill_quietly(key, held, found.ver, found, ttl))
+        return found, False
+
+    def fill_quietly(self, key: str, lease: Lease, version: int, record: V, ttl: float) -> None:
+        """As `fill`, for a record; the answer does not depend on it, so no error leaves."""
+        try:
+            outcome = self.fill(key, lease, version, encode_copy(record), ttl)
+        except StoreUnavailable:
+            return
+        if outcome != "filled":
+            _log.debug("fill_refused", outcome=outcome)
+
+    def fill(self, key: str, lease: Lease, version: int, value: bytes, ttl: float) -> FillOutcome:
+        """Stores `value`, read from Postgres at `version`, unless anything happened meanwhile.
+
+        Args:
+            ttl: seconds to keep it.
+        """
+        reply: bytes = self._call(
+            _FILL,
+            key,
+            lease.token,
+            lease.boot,
+            version,
+            self._sealer.seal(self._prefix + key, value),
+            max(1, int(ttl * 1000)),
+        )
+        outcome = reply.decode()
+        metrics.FILLS.labels(_kind(key), outcome).inc()
+        return cast(FillOutcome, outcome)
+
+    def fence(self, versions: Mapping[str, int]) -> None:
+        """Drops the copies of these keys and refuses fills below the versions given.
+
+        One round trip however many keys. Safe to repeat. One that Redis does not take opens the
+        breaker: this process does not trust the copies again before what was missed is fenced.
+        """
+        if versions:
+            # half open, fences are taken: else the changes of a busy process would always be missed
+            run = self.breaker.attempt if self.breaker.is_half_open else self.breaker.call
+            run(lambda: self._fence_or_distrust(versions))
+
+    def _fence_or_distrust(self, versions: Mapping[str, int]) -> None:
+        try:
+            self._asked(lambda: self._fence_all(versions))
+        except StoreUnavailable:
+            # Here, not where the open breaker refuses: each refusal would prolong the pause, and
+            # with a change a second Redis would never be trusted again.
+            self.breaker.open()
+            raise
+
+    def fence_before_trust(self, versions: Mapping[str, int]) -> None:
+        """As `fence`, while the breaker is open: for those that failed before."""
+        if versions:
+            self.breaker.attempt(lambda: self._asked(lambda: self._fence_all(versions)))
+
+    def check(self) -> None:
+        """Returns if Redis answers and its copies are trusted."""
+        self._run(self._ping)
+
+    def _ping(self) -> None:
+        self._client.ping()  # to look it up may fail: the client of a Cluster is made at first use
+
+    def _fence_all(self, versions: Mapping[str, int]) -> None:
+        with self._client.pipeline(transaction=False) as pipe:
+            for key, version in versions.items():
+                pipe.fcall(_FENCE, 1, self._prefix + key, version, FENCE_MS)
+            pipe.execute()
+
+    def _call(self, function: str, key: str, *args: Any) -> Any:
+        name = self._prefix + key
+        return self._run(lambda: self._client.execute_command("FCALL", function, 1, name, *args))  # type: ignore[no-untyped-call]
+
+    def _run(self, command: Callable[[], Any]) -> Any:
+        # as `breaker.call`, in fewer steps: each request comes by here
+        self.breaker.admit()
+        try:
+            answer = self._asked(command)
+        except StoreUnavailable:
+            self.breaker.failed()
+            raise
+        self.breaker.succeeded()
+        return answer
+
+    def _asked(self, command: Callable[[], Any]) -> Any:
+        try:
+            try:
+                return command()
+            except ResponseError as error:
+                if "Function not found" not in str(error):
+                    raise
+                self._client.function_load(LIBRARY, replace=True)
+                return command()
+        except REDIS_ERRORS as error:
+            metrics.STORE_ERRORS.labels("redis").inc()
+            raise StoreUnavailable("redis") from error
+
+
+def _kind(key: str) -> str:
+    return key.partition(":")[0]
+
+
+@cache
+def _copies(kind: str, outcome: str) -> Counter:
+    return metrics.COPIES.labels(kind, outcome)
+
+
+# Records are arrays without names, which takes a third of the room.
+_encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
+_AS_JSON = b"["  # no array begins so in MessagePack
+
+
+@cache
+def _shape(kind: type[Any]) -> bytes:
+    """What names, order and types of all fields come to: other versions of us may have others, and
+    an array would fit one that means something else."""
+    return hashlib.sha256(repr(msgspec.inspect.type_info(kind)).encode()).digest()[:4]
+
+
+@cache
+def _decoders(kind: type[Any]) -> tuple[msgspec.msgpack.Decoder[Any], msgspec.json.Decoder[Any]]:
+    return msgspec.msgpack.Decoder(kind), msgspec.json.Decoder(kind)
+
+
+def encode_copy(record: Versioned) -> bytes:
+    """What `decode_copy` reads; `record` is a msgspec record with `array_like`."""
+    shape = _shape(type(record))
+    try:
+        return shape + _encode(record)
+    except OverflowError:  # somebody's data has an integer beyond 64 bits, which JSON allows
+        return shape + msgspec.json.encode(record)
+
+
+def decode_copy(value: bytes | None, kind: type[V]) -> V | None:
+    """The record in a copy; None when there is none, or another version of us wrote it."""
+    if value is None:
+        return None
+    shape = _shape(kind)
+    if not value.startswith(shape):
+        return None
+    body = value[len(shape) :]
+    of_msgpack, of_json = _decoders(kind)
+    try:
+        found: V = (of_json if body.startswith(_AS_JSON) else of_msgpack).decode(body)
+    except msgspec.DecodeError:
+        return None
+    return found

@@ -1,0 +1,1 @@
+"""Keys, sealing, and the tokens that visitors hold."""

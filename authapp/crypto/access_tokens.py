@@ -1,0 +1,113 @@
+"""Access tokens: JWTs (RFC 7519), each a signed name for a session: issue, check.
+
+One algorithm (HS256), one header, one spelling (RFC 8725, 3.1 to 3.11). Header and form are looked
+at first, then the signature, then what it says is read. The signature is one HMAC, for which a
+library takes twenty times as long; each request with a token makes it.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
+from uuid import UUID, uuid4
+
+import jwt
+import msgspec
+
+from authapp.crypto.sealing import KeyedHash, derive_key
+
+ISSUER: Final = "authapp"
+AUDIENCE: Final = "authapp"
+
+_ALGORITHM = "HS256"
+_PURPOSE = "access token"  # of the key
+_HEADER = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').decode().rstrip("=")
+_LONGEST = 1024  # characters; ours have about 360
+_FOREVER = 1 << 35  # seconds since 1970; what datetime can hold
+
+
+class _Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All are required, and of exactly these types."""
+
+    iss: Literal["authapp"]
+    aud: Literal["authapp"]
+    sub: UUID
+    sid: UUID
+    jti: UUID
+    iat: int
+    exp: int
+
+
+_decoder = msgspec.json.Decoder(_Claims)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an access token says that we signed.
+
+    Attributes:
+        digest: names the session in the stores, as that of a session token does.
+    """
+
+    text: str = field(repr=False)
+    digest: bytes
+    user_id: UUID
+
+
+class AccessTokens:
+    """
+    Args:
+        secrets: first signs, all verify; the order of SECRET_KEY.
+    """
+
+    def __init__(self, secrets: Sequence[str], clock: Callable[[], datetime]) -> None:
+        self._signing_key = derive_key(secrets[0], _PURPOSE)
+        self._signatures = [KeyedHash(secret, _PURPOSE) for secret in secrets]
+        self._clock = clock
+
+    def issue(self, session_id: UUID, user_id: UUID, seconds: int) -> str:
+        """A token that names this session for so long."""
+        now = int(self._clock().timestamp())
+        claims = _Claims(ISSUER, AUDIENCE, user_id, session_id, uuid4(), now, now + seconds)
+        return jwt.api_jws.encode(msgspec.json.encode(claims), self._signing_key, _ALGORITHM)
+
+    def check(self, text: str) -> Claim | None:
+        """What the token says; None when we did not sign it or it has expired."""
+        if len(text) > _LONGEST or not text.isascii():
+            return None
+        header, *rest = text.split(".")
+        if header != _HEADER or len(rest) != 2:  # no other algorithm, no kid, jku, crit …
+            return None
+        signature = _decode(rest[1])
+        if signature is None or not self._is_signed(text.rpartition(".")[0].encode(), signature):
+            return None
+        payload = _decode(rest[0])
+        try:
+            claims = _decoder.decode(payload or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        if not self._clock().timestamp() < claims.exp < _FOREVER:
+            return None
+        return Claim(text, digest_of(claims.sid), claims.sub)
+
+    def _is_signed(self, signed: bytes, signature: bytes) -> bool:
+        return any(hmac.compare_digest(sign(signed), signature) for sign in self._signatures)
+
+
+def digest_of(session_id: UUID) -> bytes:
+    """What the stores know a session by that access tokens name: no secret, nor made from one."""
+    return hashlib.sha256(b"authapp/api session/" + session_id.bytes).digest()
+
+
+def _decode(part: str) -> bytes | None:
+    """The bytes of a part; None when they are not spelled as we spell them."""
+    try:
+        raw = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        return None
+    # a last character may hold bits that no byte takes: other spellings of the same bytes
+    return raw if base64.urlsafe_b64encode(raw).decode().rstrip("=") == part else None

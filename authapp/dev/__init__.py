@@ -1,0 +1,1 @@
+"""Embedded PostgreSQL and Valkey for development and tests, and `make run`."""

@@ -1,0 +1,1 @@
+"""How gunicorn and granian serve the application."""

@@ -1,0 +1,74 @@
+"""What every server of `wsgi:app` shares: the settings, the numbers, what is done at a start."""
+
+import socket
+import sys
+from typing import Any
+
+from authapp.serving import metrics_dir
+
+metrics_dir.make()  # before what follows imports prometheus-client
+
+from authapp import Auth  # noqa: E402
+from authapp.config import Config  # noqa: E402
+from authapp.errors import SettingError  # noqa: E402
+from authapp.storage import schema  # noqa: E402
+from authapp.telemetry import metrics  # noqa: E402
+
+# seconds
+KEEPALIVE = 80  # above a proxy's 60 or 75: it closes first and never hits a closing one
+RECEIVE = 10  # for a request to arrive whole, from its first byte on
+GRACEFUL = 10  # what requests get to end at a stop
+BACKLOG = 2048  # connections that wait to be accepted
+CONNECTIONS = 1000  # at once, in a worker
+REQUEST_LINE = 8_190  # bytes
+
+
+def read_settings() -> Config:
+    """The settings; or the end of the process, with one line that names the remedy."""
+    try:
+        return Config.from_env()
+    except SettingError as error:
+        sys.exit(f"authapp: {error}")
+
+
+def address(config: Config) -> tuple[str, int]:
+    """Where to listen, as a numeric address; or the end of the process, as above."""
+    try:
+        found = socket.getaddrinfo(config.HOST, config.PORT, type=socket.SOCK_STREAM)[0][4]
+        host, _ = socket.getnameinfo(found, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+    except OSError as error:
+        sys.exit(f"authapp: HOST {config.HOST}: {error.strerror}; set it to one of this machine")
+    return host, config.PORT
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A socket that is bound and listens; or the end of the process, as above.
+
+    On `::` it takes IPv4, too, whatever the system's default is.
+    """
+    try:
+        family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(found, family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        sys.exit(f"authapp: HOST {host}, PORT {port}: {error.strerror}; set another")
+
+
+def require_current_schema(config: Config) -> None:
+    """Before anything listens; as above."""
+    try:
+        schema.require_current(config.DATABASE_URL, config.KEY_PREFIX)
+    except SettingError as error:
+        sys.exit(f"authapp: {error}")
+
+
+def count_here() -> None:
+    """In each worker, at its start."""
+    metrics.count_in(metrics_dir.take_slot())
+
+
+def keep_in_order(app: Any) -> None:
+    """In each worker, once it can answer: it does its share of what is done now and then."""
+    auth = getattr(app, "extensions", {}).get("authapp")
+    if isinstance(auth, Auth):
+        auth.services.maintenance.keep_running()

@@ -1,0 +1,102 @@
+"""How `gunicorn wsgi:app` serves; it reads this file. The app's own settings are in config.py.
+
+Refuses to start, in one line, on a wrong setting or a database that is not migrated.
+"""
+
+import os
+import sys
+from typing import Any
+
+from gunicorn import glogging
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
+
+# first, because it names the directory of the metrics before prometheus-client is imported
+from authapp.serving import common, metrics_dir
+
+# isort: split
+from authapp.services import REQUEST_THREADS
+from authapp.telemetry.logging import logging_config
+
+_config = common.read_settings()
+
+# where
+_host, _port = common.address(_config)
+bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
+backlog = common.BACKLOG
+
+# how many requests at once
+worker_class = "gunicorn_worker.BufferingWorker"  # gthread that waits for no client
+workers = _config.WEB_CONCURRENCY
+threads = REQUEST_THREADS
+worker_connections = common.CONNECTIONS
+
+# how long; seconds
+keepalive = common.KEEPALIVE
+timeout = 30  # a worker that shows no life for so long is replaced
+graceful_timeout = common.GRACEFUL  # a browser's idle connection uses it up
+
+# a fresh worker now and then, not all at once, bounds what a leak can grow to; it costs a second
+# of a core, so not every few seconds of full load
+max_requests = 1_000_000
+max_requests_jitter = 200_000
+
+# how large; bytes
+limit_request_line = common.REQUEST_LINE
+limit_request_fields = 100
+limit_request_field_size = 16_380
+
+# Only the app believes a proxy, as far as TRUSTED_PROXY_HOPS says. gunicorn by itself would, from
+# 127.0.0.1 and always on a Unix socket: scheme, SCRIPT_NAME and PATH_INFO.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
+
+worker_tmp_dir = metrics_dir.IN_MEMORY  # the heartbeat file
+logconfig_dict = logging_config()
+
+
+class logger_class(glogging.Logger):  # type: ignore[misc]  # noqa: N801 - the setting's name
+    """Leaves requests to the app. With a configuration of logging gunicorn makes an access line of
+    each, a quarter of what it takes for a bare answer, even if nobody listens."""
+
+    def access(self, *_args: Any) -> None:
+        pass
+
+
+control_socket_disable = True  # nothing here uses it
+
+
+def on_starting(server: Any) -> None:
+    """Before anything listens."""
+    _require_threads(server.cfg)
+    # gunicorn tries for five seconds; and sockets that were handed over are there already
+    if server.cfg.settings["bind"].get() == [bind] and not {"LISTEN_FDS", "GUNICORN_FD"} & {
+        *os.environ
+    }:
+        common.listener(_host, _port).close()
+    common.require_current_schema(_config)
+
+
+def _require_threads(config: Any) -> None:
+    """Refuses workers that can't cut a wait for Postgres: they run no threads beside it."""
+    if not issubclass(config.worker_class, (ThreadWorker, SyncWorker)):
+        sys.exit(
+            f"authapp: worker class {config.worker_class_str}: a frozen Postgres would stop all of "
+            "its requests; leave out -k, or take gthread"
+        )
+
+
+def post_fork(_server: object, _worker: object) -> None:
+    """In each worker, at its start."""
+    common.count_here()
+
+
+def post_worker_init(worker: Any) -> None:
+    """In each worker, once it can answer."""
+    common.keep_in_order(worker.app.callable)
+
+
+def child_exit(_server: object, _worker: object) -> None:
+    """A worker is gone."""
+    metrics_dir.forget_gone()

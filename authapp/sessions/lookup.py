@@ -1,0 +1,268 @@
+"""Whose token is this? From the copy in Redis while it is fresh, else from the row in Postgres."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from authapp.accounts import audit
+from authapp.cache.changes import Change, Changes, any_pending
+from authapp.cache.keys import session_key
+from authapp.cache.versioned_cache import Lease, VersionedCache, decode_copy
+from authapp.crypto.access_tokens import Claim
+from authapp.crypto.tokens import SessionToken
+from authapp.errors import StoreUnavailable
+from authapp.sessions.provisional import ProvisionalSessions
+from authapp.sessions.records import (
+    Ended,
+    Found,
+    Limits,
+    Live,
+    Provisional,
+    SessionRecord,
+)
+from authapp.sessions.rows import FIRST_VERSION, SessionRows
+from authapp.sessions.user_agents import MAX_USER_AGENT
+from authapp.storage.models import PendingFence, SessionRow, User
+from authapp.storage.postgres import Database, PostgresUnavailable, Trouble
+from authapp.storage.resilience import deadline
+from authapp.telemetry import metrics
+
+REVALIDATION_PATIENCE = 0.8  # seconds that Postgres has while there is a copy to serve
+
+
+class SessionLookup:
+    def __init__(
+        self,
+        database: Database,
+        changes: Changes,
+        cache: VersionedCache,
+        rows: SessionRows,
+        provisional: ProvisionalSessions,
+        *,
+        limits: Limits,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._changes = changes
+        self._cache = cache
+        self._rows = rows
+        self._provisional = provisional
+        self._limits = limits
+        self._clock = clock
+
+    def find(self, token: SessionToken | Claim) -> Found:
+        """The session of a token: one Redis round trip, no SQL, no write while its copy is fresh.
+
+        When Redis can't be asked Postgres answers; when Postgres can't, an old copy does, up to
+        its hard limit.
+        """
+        key = session_key(token.digest)
+        try:
+            acquired = self._cache.acquire(key, often=True)
+            copy = decode_copy(acquired.value, SessionRecord)
+            if copy is not None and self._is_fresh(copy):
+                return self._judge(token, copy)
+            if copy is not None and self._database.breaker.is_open and not self._visit_is_due(copy):
+                return self._serve_stale(token, key, None, copy)
+            lease = acquired.lease or self._cache.acquire(key, renew=True).lease
+        except StoreUnavailable:
+            return self._judge(token, self._find_without_copies(token))
+        try:
+            record = self._revalidate(token, copy)
+        except StoreUnavailable:
+            if copy is None:
+                raise
+            return self._serve_stale(token, key, lease, copy)
+        if record is not None and lease is not None:
+            self._fill(key, lease, record)
+        return self._judge(token, record)
+
+    def _find_without_copies(self, token: SessionToken | Claim) -> SessionRecord | None:
+        # Redis would keep who catches up waiting once more
+        record = self._read(token.digest, catch_up=False)
+        if record is None and isinstance(token, SessionToken):
+            # Only Redis knows of a session that began while Postgres was away.
+            raise StoreUnavailable("redis")
+        return record
+
+    def _is_fresh(self, copy: SessionRecord) -> bool:
+        """Whether the facts were read and the visit was noted not long ago."""
+        if copy.provisional is not None:
+            return False
+        # what is of the future, by a clock that was set back, is not recent until that time comes
+        now, revalidate = self._clock(), self._limits.revalidate
+        if abs(now - copy.checked_at) >= revalidate:
+            return False
+        if abs(now - copy.last_seen_at) < revalidate:
+            return True
+        # no visit is noted in one that is over
+        return copy.ended_why is not None or self._rows.expired(copy) is not None
+
+    def _visit_is_due(self, copy: SessionRecord) -> bool:
+        """Whether it must be noted, in the row or the copy, that the person is here."""
+        return self._clock() - copy.last_seen_at >= self._limits.revalidate / 2
+
+    def _revalidate(
+        self, token: SessionToken | Claim, copy: SessionRecord | None
+    ) -> SessionRecord | None:
+        if copy is None:
+            return self._read(token.digest)
+        # who has a copy to serve is not kept waiting for a Postgres that does not answer
+        with deadline(REVALIDATION_PATIENCE):
+            if copy.provisional is not None:
+                self._make_durable(token.digest, copy, copy.provisional)
+            return self._read(token.digest, seen=copy.last_seen_at)
+
+    def _serve_stale(
+        self, token: SessionToken | Claim, key: str, lease: Lease | None, copy: SessionRecord
+    ) -> Found:
+        """Answers from an old copy while Postgres can't be asked.
+
+        The visit is noted in the copy, so that who is active meanwhile is not found idle later.
+        """
+        if copy.provisional is not None:
+            user = self._provisional.user_of(copy)
+            copy = msgspec.structs.replace(copy, user=user)
+        metrics.STALE_COPIES.inc()
+        found = self._judge(token, copy)
+        if isinstance(found, Live) and lease is not None and self._visit_is_due(copy):
+            seen = msgspec.structs.replace(copy, last_seen_at=self._clock())
+            self._fill(key, lease, seen)
+        return found
+
+    def _judge(self, token: SessionToken | Claim, record: SessionRecord | None) -> Found:
+        if record is None or not _names(token, record):
+            return None
+        why = record.ended_why or self._rows.expired(record)
+        if why:
+            return Ended(why)
+        if isinstance(token, Claim):
+            token = SessionToken(token.text, token.digest)
+        return Live(token, record)
+
+    def _read(
+        self, digest: bytes, seen: datetime | None = None, *, catch_up: bool = True
+    ) -> SessionRecord | None:
+        """Reads the facts, and notes that the person was here if that is due.
+
+        Args:
+            seen: when the copy saw the person last; later than the row knows after an outage.
+            catch_up: set fences that are written down, if any are.
+        """
+
+        def read(*, note: bool) -> tuple[SessionRecord | None, bool]:
+            return self._database.read(lambda db: self._query(db, digest, seen, note=note))
+
+        try:
+            record, fences_pending = read(note=True)
+        except PostgresUnavailable as error:
+            if error.trouble not in {Trouble.READ_ONLY, Trouble.REFUSED}:
+                raise
+            # it takes no changes, perhaps for want of room; that keeps nobody from reading
+            record, fences_pending = read(note=False)
+        if catch_up and fences_pending:
+            self._changes.catch_up()
+        return record
+
+    def _query(
+        self, db: Session, digest: bytes, seen: datetime | None, *, note: bool
+    ) -> tuple[SessionRecord | None, bool]:
+        """The facts, and whether fences are written down."""
+        now = self._clock()
+        found = db.execute(
+            select(SessionRow, User, any_pending())
+            .join(User, User.id == SessionRow.user_id)
+            .where(SessionRow.digest == digest)
+        ).one_or_none()
+        if found is None:  # removed by hand, perhaps
+            return None, bool(db.scalar(select(any_pending())))
+        row, user, fences_pending = found
+        record = self._rows.record(row, user)
+        if seen is not None and seen > record.last_seen_at:
+            record = msgspec.structs.replace(record, last_seen_at=seen)
+        due = now - row.last_seen_at >= self._limits.revalidate / 2
+        if note and due and record.ended_why is None and self._rows.expired(record) is None:
+            # Not a change that copies must not miss, so no new version. The conditions leave a
+            # session that ended meanwhile as it is, and wait for nobody who is changing it.
+            free = (
+                select(SessionRow.id)
+                .where(SessionRow.id == row.id, SessionRow.ended_at.is_(None))
+                .with_for_update(skip_locked=True)
+            )
+            db.execute(
+                update(SessionRow)
+                .where(SessionRow.id.in_(free))
+                .values(last_seen_at=now)
+                .execution_options(synchronize_session=False)
+            )
+            record = msgspec.structs.replace(record, last_seen_at=now)
+        return record, fences_pending
+
+    def _make_durable(self, digest: bytes, copy: SessionRecord, begun: Provisional) -> None:
+        """Gives a session that began while Postgres was away its row, once."""
+        with self._changes.begin(told=False) as change:
+            db = change.db
+            self._rows.hold(change, {digest, *begun.replaces}, copy.user.id)
+            user = db.scalar(
+                select(User).where(User.id == copy.user.id).with_for_update(key_share=True)
+            )
+            known = db.scalar(select(SessionRow.id).where(SessionRow.digest == digest))
+            if user is None or known is not None or self._rows.expired(copy):
+                return
+            if not self._still_begun(change, digest, copy):
+                return
+            self._rows.make_room(change, user.id, copy.kind, begun.replaces)
+            row = SessionRow(
+                id=copy.id,
+                digest=digest,
+                user_id=user.id,
+                kind=copy.kind,
+                epoch=begun.epoch,
+                created_at=copy.created_at,
+                last_seen_at=copy.last_seen_at,
+                idle_seconds=copy.idle_seconds,
+                expires_at=begun.expires_at,
+                address=begun.address,
+                user_agent=begun.user_agent[:MAX_USER_AGENT],
+                data=copy.data,
+                ver=FIRST_VERSION,
+                remembered=copy.remembered,
+            )
+            db.add(row)
+            db.flush()
+            change.of_session(digest, FIRST_VERSION)
+            audit.record(
+                db,
+                "session.begun",
+                copy.created_at,
+                user_id=user.id,
+                actor_id=user.id,
+                address=begun.address,
+                kind=copy.kind,
+                while_postgres_was_away=True,
+            )
+            # ended by a change that could not see it
+            if (why := self._rows.record(row, user).ended_why) is not None:
+                self._rows.end(change, why, SessionRow.id == row.id)
+
+    def _still_begun(self, change: Change, digest: bytes, copy: SessionRecord) -> bool:
+        """Whether the copy stands. Who logs out without a row drops it under the same lock."""
+        key = session_key(digest)
+        owed = change.db.scalar(select(PendingFence.id).where(PendingFence.key == key).limit(1))
+        now = decode_copy(self._cache.acquire(key).value, SessionRecord)
+        return owed is None and now is not None and now.id == copy.id
+
+    def _fill(self, key: str, lease: Lease, record: SessionRecord) -> None:
+        remaining = (record.expires_at - self._clock()).total_seconds()
+        ttl = min(max(remaining, 60.0), record.idle_seconds + 3_600.0)
+        self._cache.fill_quietly(key, lease, record.ver, record, ttl)
+
+
+def _names(token: SessionToken | Claim, record: SessionRecord) -> bool:
+    """Whether such a token may name this session."""
+    if isinstance(token, SessionToken):
+        return record.kind == "browser"
+    return record.kind == "api" and record.user.id == token.user_id

@@ -1,0 +1,104 @@
+"""Stale data: ends sessions past their limits, removes those that ended long ago, sets fences."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from authapp.cache.changes import Changes
+from authapp.errors import StoreUnavailable
+from authapp.sessions.store import SessionStore
+from authapp.storage.locks import Locks
+
+RETENTION = timedelta(days=30)  # how long it can be seen that and why a session ended
+BATCH = 500  # rows a transaction
+INTERVAL = 3600.0  # seconds between scheduled runs
+_LOCK_SECONDS = 600.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one batch did.
+
+    Attributes:
+        step: what it was about, for people.
+        rows: how many.
+    """
+
+    step: str
+    rows: int
+
+
+class Maintenance:
+    """Safe to interrupt and to run many times at once: each batch is one short transaction.
+
+    Raises:
+        StoreUnavailable: what was done until then stays done.
+    """
+
+    def __init__(self, sessions: SessionStore, changes: Changes, locks: Locks) -> None:
+        self._sessions = sessions
+        self._changes = changes
+        self._locks = locks
+
+    def run(self) -> Iterator[Progress]:
+        """Does all there is to do, batch by batch."""
+        steps: tuple[tuple[str, Callable[[range], int]], ...] = (
+            ("expired sessions ended", lambda pages: self._sessions.end_expired(BATCH, pages)),
+            ("ended sessions removed", lambda pages: self._sessions.prune(RETENTION, BATCH, pages)),
+        )
+        for step, batch in steps:
+            for pages in self._sessions.stretches():
+                while rows := batch(pages):
+                    yield Progress(step, rows)
+        while rows := self._changes.replay():  # last: fails while Redis is away
+            yield Progress("fences set", rows)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else is at it. Without Redis nobody can say, so it counts as alone."""
+        try:
+            token = self._locks.take("maintenance", _LOCK_SECONDS)
+        except StoreUnavailable:
+            yield True
+            return
+        try:
+            yield token is not None
+        finally:
+            if token is not None:
+                self._release(token)
+
+    def run_scheduled(self) -> bool:
+        """Runs if no instance did within the interval; whether it ran."""
+        # never released: it runs out when the next run is due
+        if self._locks.take("maintenance-schedule", INTERVAL * 0.9) is None:
+            return False
+        with self.alone() as alone:
+            if alone:
+                for progress in self.run():
+                    _log.info("maintenance", step=progress.step, rows=progress.rows)
+        return alone
+
+    def keep_running(self) -> None:
+        """Runs every interval in a thread that ends with the process."""
+        threading.Thread(target=self._loop, name="maintenance", daemon=True).start()
+
+    def _loop(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(INTERVAL * random.uniform(0.9, 1.1)):  # noqa: S311 — spreads the load
+            try:
+                self.run_scheduled()
+            except StoreUnavailable as error:
+                _log.warning("maintenance_postponed", store=error.store)
+
+    def _release(self, token: str) -> None:
+        try:
+            self._locks.release("maintenance", token)
+        except StoreUnavailable:
+            _log.warning("lock_left_to_run_out")

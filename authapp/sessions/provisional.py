@@ -1,0 +1,94 @@
+"""Sessions that begin while Postgres is away: they live in Redis alone until they get a row."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from authapp.accounts.credentials import Credentials
+from authapp.accounts.identity import Identity
+from authapp.accounts.store import UserCopy
+from authapp.cache.keys import session_key, user_key
+from authapp.cache.versioned_cache import Versioned, VersionedCache, decode_copy, encode_copy
+from authapp.crypto.tokens import SessionToken, SessionTokens
+from authapp.errors import InvalidCredentials, StoreUnavailable
+from authapp.sessions.records import Client, Limits, Live, Provisional, SessionRecord
+from authapp.sessions.rows import FIRST_VERSION
+
+LONGEST = timedelta(hours=1)  # without a row; with one, the usual limits hold
+
+
+class ProvisionalSessions:
+    """Begins such sessions, and says whether one still counts.
+
+    Postgres does not know them, so a change of their user can't fence them one by one. It fences
+    the copy of the user (`user:`), though. So a provisional session counts only while that copy
+    stands, which is filled when the session begins and kept as long as it may last.
+
+    Raises:
+        StoreUnavailable: from every method, when Redis could not be asked, or does not know.
+    """
+
+    def __init__(
+        self,
+        cache: VersionedCache,
+        tokens: SessionTokens,
+        limits: Limits,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._cache = cache
+        self._tokens = tokens
+        self._limits = limits
+        self._clock = clock
+
+    def begin(
+        self,
+        credentials: Credentials,
+        client: Client,
+        *,
+        remember: bool = False,
+        replaces: Sequence[SessionToken] = (),
+    ) -> Live:
+        """Starts a session for who was verified with these credentials."""
+        now, user = self._clock(), credentials.user
+        if not user.active:
+            raise InvalidCredentials
+        lifetime = self._limits.lifetime(now, remember=remember)
+        token = self._tokens.mint()
+        record = SessionRecord(
+            id=uuid4(),
+            kind="browser",
+            user=user,
+            created_at=now,
+            last_seen_at=now,
+            idle_seconds=int(lifetime.idle.total_seconds()),
+            expires_at=min(lifetime.expires_at, now + LONGEST),
+            data={},
+            ver=FIRST_VERSION - 1,
+            remembered=remember,
+            checked_at=now,
+            provisional=Provisional(
+                epoch=credentials.epoch,
+                expires_at=lifetime.expires_at,
+                address=client.address,
+                user_agent=client.user_agent,
+                replaces=tuple(token.digest for token in replaces),
+            ),
+        )
+        self._keep(user_key(user.id), UserCopy(user, credentials.epoch, credentials.ver))
+        self._keep(session_key(token.digest), record)
+        return Live(token, record)
+
+    def user_of(self, record: SessionRecord) -> Identity:
+        """The user of a provisional session, as of now."""
+        copy = decode_copy(self._cache.acquire(user_key(record.user.id)).value, UserCopy)
+        if copy is None or record.provisional is None or copy.epoch != record.provisional.epoch:
+            raise StoreUnavailable("postgres")  # which alone knows what happened to them
+        return copy.user
+
+    def _keep(self, key: str, copy: Versioned) -> None:
+        lease = self._cache.acquire(key, renew=True).lease
+        filled = lease and self._cache.fill(
+            key, lease, copy.ver, encode_copy(copy), LONGEST.total_seconds()
+        )
+        if filled != "filled":  # the user is being changed
+            raise StoreUnavailable("postgres")

@@ -1,0 +1,185 @@
+"""What is known of a session: records and values, no store."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from authapp.accounts.identity import Identity
+from authapp.crypto.tokens import RefreshToken, SessionToken
+
+# in JSON; behind an escaped backslash it is only text that looks so
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+Kind = Literal["browser", "api"]
+
+
+class EndReason(StrEnum):
+    """Why a session ended; people are told (`messages.py`)."""
+
+    LOGOUT = "logout"
+    IDLE = "idle"
+    ABSOLUTE = "absolute"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105 — a reason, no password
+    REVOKED_BY_USER = "revoked_by_user"
+    REVOKED_BY_ADMIN = "revoked_by_admin"
+    DEACTIVATED = "deactivated"
+    EVICTED_BY_CAP = "evicted_by_cap"
+    REPLACED = "replaced"
+    REFRESH_REUSED = "refresh_reused"
+    CHANGED_IN_SQL = "changed_in_sql"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "EndReason":  # noqa: ARG003 — as Enum calls it
+        """A reason of their own, which somebody wrote by hand in SQL."""
+        return cls.CHANGED_IN_SQL
+
+    @property
+    def by_its_owner(self) -> bool:
+        """Whether the person whose session it was ended it."""
+        return self in {EndReason.LOGOUT, EndReason.REVOKED_BY_USER, EndReason.REPLACED}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long sessions last (OWASP ASVS 5.0, 7.3.1 and 7.3.2) and how many a user has (7.1.2)."""
+
+    idle: timedelta
+    absolute: timedelta
+    remember: timedelta
+    revalidate: timedelta
+    max_per_user: int
+    access_token: timedelta
+
+    def lifetime(self, now: datetime, *, remember: bool, kind: Kind = "browser") -> "Lifetime":
+        """Of a session that begins now.
+
+        Args:
+            remember: for programs: it can be refreshed. Else it ends with its only token, and not
+                before: they are told how long that lasts.
+        """
+        if remember:
+            return Lifetime(self.remember, now + self.remember)
+        if kind == "api":
+            return Lifetime(self.access_token, now + self.access_token)
+        return Lifetime(self.idle, now + self.absolute)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """When a session ends: after so long without a visit, and at the latest."""
+
+    idle: timedelta
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a request came from, as far as it says. Both are kept, and shown in lists."""
+
+    address: str = ""
+    user_agent: str = ""
+
+
+class Provisional(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What the row of a session needs that began while Postgres was away.
+
+    Attributes:
+        epoch: of the credentials that were verified.
+        expires_at: when it ends at the latest once it has a row.
+        replaces: digests of the sessions the browser had so far.
+    """
+
+    epoch: int
+    expires_at: datetime
+    address: str
+    user_agent: str
+    replaces: tuple[bytes, ...]
+
+
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A session and a snapshot of its user, as read at `checked_at`.
+
+    Attributes:
+        remembered: the person asked to stay signed in on this device, or the program can refresh.
+        provisional: present while the session has no row.
+    """
+
+    id: UUID
+    kind: Kind
+    user: Identity
+    created_at: datetime
+    last_seen_at: datetime
+    idle_seconds: int
+    expires_at: datetime
+    data: dict[str, Any]
+    ver: int
+    checked_at: datetime
+    remembered: bool = False
+    ended_why: EndReason | None = None
+    provisional: Provisional | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a program is given together with an access token.
+
+    Attributes:
+        expires_in: whole seconds that the access token lasts.
+        refresh: what the next one can be had for, once.
+    """
+
+    expires_in: int
+    refresh: RefreshToken | None
+
+
+class Live(msgspec.Struct, frozen=True):
+    """A session that may act for its user.
+
+    Attributes:
+        grant: present where a program has just been given this token.
+        devices: tokens by which this browser is known from now on, where a password was just
+            verified; that of this account first.
+    """
+
+    token: SessionToken
+    record: SessionRecord
+    grant: Grant | None = None
+    devices: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Live({self.token!r}, {self.record!r})"  # neither grant nor devices: not to be seen
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A session that was, and why it is no more."""
+
+    why: EndReason
+
+
+Found = Live | Ended | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """A session as its user sees it in a list. `device` is the raw User-Agent text."""
+
+    id: UUID
+    kind: str
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    address: str
+    user_agent: str
+
+
+def is_storable(value: object) -> bool:
+    """Whether Postgres can keep it as JSONB: no NUL, no half of a surrogate pair."""
+    try:
+        return _NUL.search(msgspec.json.encode(value)) is None
+    except UnicodeEncodeError:
+        return False

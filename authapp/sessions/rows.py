@@ -1,0 +1,254 @@
+"""Rows of sessions in Postgres: what they say, and how they end, for whoever looks or changes."""
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from math import ceil
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, Uuid, func, literal, select, union_all, update
+from sqlalchemy.orm import Session
+
+from authapp.accounts import audit
+from authapp.cache.changes import Change
+from authapp.crypto.access_tokens import AccessTokens, digest_of
+from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
+from authapp.sessions.records import (
+    Client,
+    EndReason,
+    Grant,
+    Kind,
+    Lifetime,
+    Limits,
+    Live,
+    SessionRecord,
+)
+from authapp.sessions.user_agents import MAX_USER_AGENT
+from authapp.storage.models import SessionRow, User, identity_of
+
+FIRST_VERSION = 1  # of a row; the copy of a session without one is older than any
+
+
+class SessionRows:
+    """Works within changes that their callers complete."""
+
+    def __init__(
+        self,
+        tokens: SessionTokens,
+        access_tokens: AccessTokens,
+        refresh_tokens: RefreshTokens,
+        limits: Limits,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._tokens = tokens
+        self._access_tokens = access_tokens
+        self._refresh_tokens = refresh_tokens
+        self._limits = limits
+        self._revalidate_seconds = limits.revalidate.total_seconds()
+        self._clock = clock
+
+    def record(self, row: SessionRow, user: User) -> SessionRecord:
+        """What row and user say of the session now."""
+        why = EndReason(row.ended_why) if row.ended_why else None
+        if why is None and not user.active:
+            why = EndReason.DEACTIVATED
+        if why is None and row.epoch != user.epoch:
+            why = EndReason.PASSWORD_CHANGED
+        return SessionRecord(
+            id=row.id,
+            kind=cast(Kind, row.kind),  # a check constraint holds it
+            user=identity_of(user),
+            created_at=row.created_at,
+            last_seen_at=row.last_seen_at,
+            idle_seconds=row.idle_seconds,
+            expires_at=row.expires_at,
+            data=row.data,
+            ver=row.ver,
+            remembered=row.remembered,
+            checked_at=self._clock(),
+            ended_why=why,
+        )
+
+    def expired(self, record: SessionRecord) -> EndReason | None:
+        """Which limit it is past, if any."""
+        now = self._clock()
+        if now >= record.expires_at:
+            return EndReason.ABSOLUTE
+        # last_seen_at moves once a revalidation, so it may lag behind by as much
+        away = (now - record.last_seen_at).total_seconds()
+        if away >= record.idle_seconds + self._revalidate_seconds:
+            return EndReason.IDLE
+        return None
+
+    def add(
+        self,
+        change: Change,
+        user: User,
+        client: Client,
+        kind: Kind,
+        *,
+        remember: bool,
+        lifetime: Lifetime | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> Live:
+        """A new session with a new token, with `lifetime` or what the limits say."""
+        row, token = self.new(user, client, kind, remember=remember, lifetime=lifetime, data=data)
+        change.db.add(row)
+        change.db.flush()
+        if token:
+            return Live(token, self.record(row, user))
+        return self.grant(change.db, row, user, refreshable=remember)
+
+    def new(
+        self,
+        user: User,
+        client: Client,
+        kind: Kind,
+        *,
+        remember: bool = False,
+        lifetime: Lifetime | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> tuple[SessionRow, SessionToken | None]:
+        """A row that nobody has stored yet, and its token, if it is of a browser."""
+        now, session_id = self._clock(), uuid4()
+        lifetime = lifetime or self._limits.lifetime(now, remember=remember, kind=kind)
+        token = self._tokens.mint() if kind == "browser" else None
+        row = SessionRow(
+            id=session_id,
+            digest=token.digest if token else digest_of(session_id),
+            user_id=user.id,
+            kind=kind,
+            epoch=user.epoch,
+            created_at=now,
+            last_seen_at=now,
+            idle_seconds=int(lifetime.idle.total_seconds()),
+            expires_at=lifetime.expires_at,
+            address=client.address,
+            user_agent=client.user_agent[:MAX_USER_AGENT],
+            data=dict(data or {}),
+            ver=FIRST_VERSION,
+            remembered=remember,
+        )
+        return row, token
+
+    def grant(self, db: Session, row: SessionRow, user: User, *, refreshable: bool) -> Live:
+        """An access token for this session, and what the next can be had for."""
+        now = self._clock()
+        left = min(self._limits.access_token, row.expires_at - now)
+        seconds = ceil(left.total_seconds())
+        text = self._access_tokens.issue(row.id, user.id, seconds)
+        refresh = self._refresh_tokens.mint(row.id) if refreshable else None
+        row.refresh_digest = refresh.digest if refresh else None
+        db.flush()
+        return Live(SessionToken(text, row.digest), self.record(row, user), Grant(seconds, refresh))
+
+    def make_room(
+        self, change: Change, user_id: UUID, kind: Kind, replaces: Collection[bytes] = ()
+    ) -> None:
+        """Ends the sessions that a new one replaces, and the oldest of its kind above the cap.
+
+        Each kind has a cap of its own: programs that ask for tokens sign nobody out of a browser.
+
+        Args:
+            replaces: digests. For more than one the caller has called `hold`.
+        """
+        oldest = (
+            select(SessionRow.id)
+            .where(
+                SessionRow.user_id == user_id,
+                SessionRow.kind == kind,
+                SessionRow.ended_at.is_(None),
+                SessionRow.expires_at > self._clock(),
+                SessionRow.digest.not_in(replaces),
+            )
+            .order_by(SessionRow.created_at.desc())
+            .offset(self._limits.max_per_user - 1)
+        )
+        # not `digest IN … OR id IN …`, for which Postgres looks at each session there is
+        replaced = select(SessionRow.id).where(SessionRow.digest.in_(replaces))
+        # Locked in one order: the replaced one may be of another user, who replaces one of ours.
+        held = change.db.execute(
+            select(SessionRow.id, SessionRow.digest)
+            .where(SessionRow.id.in_(union_all(oldest, replaced) if replaces else oldest))
+            .order_by(SessionRow.id)
+            .with_for_update()
+        ).all()
+        for why, ids in (
+            (EndReason.REPLACED, [row.id for row in held if row.digest in replaces]),
+            (EndReason.EVICTED_BY_CAP, [row.id for row in held if row.digest not in replaces]),
+        ):
+            if ids:
+                self.end(change, why, SessionRow.id.in_(ids))
+        for digest in sorted(set(replaces) - {row.digest for row in held}):
+            self.end_unknown(change, digest)
+
+    def hold(self, change: Change, digests: Collection[bytes], user_id: UUID | None = None) -> None:
+        """Locks what several sessions belong to, before they end together.
+
+        All who end several sessions lock in this order, so that no two wait for each other: users
+        by id, then digests, then rows of sessions by id.
+
+        Args:
+            user_id: a user whose sessions end or begin in the same change.
+        """
+        owners = select(SessionRow.user_id).where(SessionRow.digest.in_(digests))
+        # not `id IN … OR id = …`, for which Postgres looks at each user there is
+        change.db.execute(
+            select(User.id)
+            .where(User.id.in_(union_all(owners, select(literal(user_id, Uuid)))))
+            .order_by(User.id)
+            .with_for_update(key_share=True)
+        )
+        for digest in sorted(digests):
+            _hold_token(change.db, digest)
+
+    def end_named(
+        self, change: Change, why: EndReason, digests: Collection[bytes], client: Client
+    ) -> None:
+        """Ends the sessions with these digests, those without a row among them."""
+        if len(digests) > 1:
+            self.hold(change, digests)
+        for digest in sorted(digests):
+            if not self.end(change, why, SessionRow.digest == digest, client):
+                self.end_unknown(change, digest)
+
+    def end_unknown(self, change: Change, digest: bytes) -> None:
+        """Drops the copy of a session that has no live row: it may have begun without one."""
+        _hold_token(change.db, digest)
+        if not self.end(change, EndReason.LOGOUT, SessionRow.digest == digest):
+            change.of_session(digest, FIRST_VERSION)
+
+    def end(
+        self,
+        change: Change,
+        why: EndReason,
+        which: ColumnElement[bool],
+        client: Client | None = None,
+    ) -> int:
+        """Ends those that are live; returns how many there were."""
+        now = self._clock()
+        ended = change.db.execute(
+            update(SessionRow)
+            .where(which, SessionRow.ended_at.is_(None))
+            .values(ended_at=now, ended_why=why, ver=SessionRow.ver + 1)
+            .returning(SessionRow.digest, SessionRow.ver, SessionRow.user_id)
+            .execution_options(synchronize_session=False)
+        ).all()
+        for digest, version, user_id in ended:
+            change.of_session(digest, version)
+            audit.record(
+                change.db,
+                "session.ended",
+                now,
+                user_id=user_id,
+                actor_id=user_id if why.by_its_owner else None,
+                address=client.address if client else "",
+                why=why,
+            )
+        return len(ended)
+
+
+def _hold_token(db: Session, digest: bytes) -> None:
+    """Lets one at a time decide on a session that has no row to lock."""
+    number = int.from_bytes(digest[:8], signed=True)
+    db.execute(select(func.pg_advisory_xact_lock(number)))

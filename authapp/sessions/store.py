@@ -1,0 +1,418 @@
+"""Sessions: begin, patch, end, replace, list. `session_lookup` finds them again."""
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Text, TextClause, delete, literal, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from authapp.accounts import audit
+from authapp.accounts.credentials import Credentials
+from authapp.cache.changes import Change, Changes
+from authapp.crypto.access_tokens import Claim
+from authapp.crypto.tokens import RefreshToken, SessionToken
+from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailable
+from authapp.sessions.lookup import SessionLookup
+from authapp.sessions.provisional import ProvisionalSessions
+from authapp.sessions.records import (
+    Client,
+    EndReason,
+    Found,
+    Kind,
+    Lifetime,
+    Limits,
+    Live,
+    SessionSummary,
+    is_storable,
+)
+from authapp.sessions.rows import SessionRows
+from authapp.storage.models import SessionRow, User
+from authapp.storage.postgres import Database, again_if_lost
+
+Clock = Callable[[], datetime]
+
+STRETCH = 4096  # pages of the table that housekeeping looks at in one statement: 32 MB
+
+
+class SessionStore:
+    """Sessions.
+
+    Raises:
+        StoreUnavailable: from every method, when nobody could say. It is not "no session".
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        changes: Changes,
+        rows: SessionRows,
+        lookup: SessionLookup,
+        provisional: ProvisionalSessions,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
+        self._provisional = provisional
+        self._database = database
+        self._changes = changes
+        self._rows = rows
+        self._lookup = lookup
+        self._limits = limits
+        self._clock = clock
+
+    def find(self, token: SessionToken | Claim) -> Found:
+        """The session of a token, see `SessionLookup.find`."""
+        return self._lookup.find(token)
+
+    # -- begin ---------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        user_id: UUID,
+        epoch: int,
+        client: Client,
+        *,
+        kind: Kind = "browser",
+        remember: bool = False,
+        replaces: Sequence[SessionToken] = (),
+    ) -> Live:
+        """Starts a session with a new token (OWASP ASVS 5.0, 7.2.4), ending those it replaces.
+
+        Args:
+            epoch: of the credentials that were verified.
+            remember: it lasts long; one of kind `api` can be refreshed.
+            replaces: a handful of different tokens.
+        Raises:
+            InvalidCredentials: the user was changed or deactivated since they were verified.
+        """
+        digests = tuple(token.digest for token in replaces)
+        with self._changes.begin() as change:
+            if len(digests) > 1:
+                self._rows.hold(change, digests, user_id)
+            user = change.db.scalar(
+                select(User)
+                .where(User.id == user_id, User.epoch == epoch, User.active)
+                .with_for_update(key_share=True)  # changes of this user wait, or have been seen
+            )
+            if user is None:
+                raise InvalidCredentials
+            self._rows.make_room(change, user_id, kind, digests)
+            live = self._rows.add(change, user, client, kind, remember=remember)
+            audit.record(
+                change.db,
+                "session.begun",
+                live.record.created_at,
+                user_id=user_id,
+                actor_id=user_id,
+                address=client.address,
+                kind=kind,
+            )
+        return live
+
+    def begin_verified(
+        self,
+        credentials: Credentials,
+        client: Client,
+        *,
+        remember: bool = False,
+        replaces: Sequence[SessionToken] = (),
+    ) -> Live:
+        """As `begin`, for a browser; while Postgres is away the session begins in Redis.
+
+        Raises:
+            InvalidCredentials: as `begin`.
+            StoreUnavailable: neither store took it.
+        """
+        user = credentials.user
+        begin = partial(
+            self.begin, user.id, credentials.epoch, client, remember=remember, replaces=replaces
+        )
+        try:
+            return again_if_lost(begin)  # as a session without a row may be lost
+        except StoreUnavailable:
+            return self._provisional.begin(
+                credentials, client, remember=remember, replaces=replaces
+            )
+
+    # -- patch ---------------------------------------------------------------------------------
+
+    def patch(self, live: Live, changed: Mapping[str, Any], removed: Sequence[str]) -> bool:
+        """Saves keys of the session's data, leaving the others as they are.
+
+        Returns:
+            False when the session is no longer live: then nothing was saved, nor revived.
+        Raises:
+            ValueError: a value holds text that Postgres can't store.
+        """
+        for name, value in changed.items():
+            if not is_storable({name: value}):
+                raise ValueError(f"session[{name!r}] holds NUL or half a surrogate pair")
+        with self._changes.begin() as change:
+            # in SQL `-` binds closer than `||`
+            kept = SessionRow.data.op("-")(literal(list(removed), ARRAY(Text)))
+            data = kept.op("||")(literal(dict(changed), JSONB))
+            row = change.db.execute(
+                update(SessionRow)
+                .where(SessionRow.digest == live.token.digest, SessionRow.ended_at.is_(None))
+                .values(data=data, ver=SessionRow.ver + 1)
+                .returning(SessionRow.digest, SessionRow.ver)
+            ).one_or_none()
+            if row is None:
+                _must_have_had_row(live)
+            else:
+                change.of_session(*row)
+        return row is not None
+
+    # -- end -----------------------------------------------------------------------------------
+
+    def end(self, token: SessionToken, why: EndReason, client: Client) -> None:
+        """Ends the session of this token; nothing happens when it has ended."""
+        self.end_each([token], why, client)
+
+    def end_each(self, tokens: Sequence[SessionToken], why: EndReason, client: Client) -> None:
+        """Ends the sessions of a handful of tokens, all or none."""
+        digests = {token.digest for token in tokens}
+        with self._changes.begin() as change:
+            self._rows.end_named(change, why, digests, client)
+
+    def end_one(self, user_id: UUID, session_id: UUID, why: EndReason, client: Client) -> bool:
+        """Ends one session of this user.
+
+        Returns:
+            False when the user has no such live session.
+        """
+        with self._changes.begin() as change:
+            mine = (SessionRow.user_id == user_id) & (SessionRow.id == session_id)
+            return self._rows.end(change, why, mine, client) > 0
+
+    def end_others(self, live: Live, why: EndReason, client: Client) -> int:
+        """Ends all sessions of the user but this one; returns how many."""
+        user_id = live.record.user.id
+        with self._changes.begin() as change:
+            # who touches several sessions of a user holds the user's row, or two could deadlock
+            user = change.db.scalars(
+                select(User).where(User.id == user_id).with_for_update(key_share=True)
+            ).one()
+            others = (SessionRow.user_id == user_id) & (SessionRow.id != live.record.id)
+            ended = self._rows.end(change, why, others, client)
+            # those that have no row yet end by the epoch, which this one follows
+            user.epoch += 1
+            user.ver += 1
+            mine = change.db.scalars(
+                update(SessionRow)
+                .where(SessionRow.id == live.record.id)
+                .values(epoch=user.epoch)
+                .returning(SessionRow.id)
+                .execution_options(synchronize_session=False)
+            ).all()
+            if not mine:
+                _must_have_had_row(live)
+            change.of_user(user)
+            return ended
+
+    def end_all(self, change: Change, user_id: UUID, why: EndReason) -> int:
+        """Ends all sessions of a user within a change that the caller completes, and that raises
+        the user's epoch: this ends those that have no row yet. Returns how many had one."""
+        return self._rows.end(change, why, SessionRow.user_id == user_id)
+
+    def stretches(self) -> Sequence[range]:
+        """Pages of the table side by side, for `end_expired` and `prune`.
+
+        A statement that looks at one of them takes as long however many sessions there are, and no
+        index is needed, which every log-in would pay for, and one on `last_seen_at` every visit.
+        """
+        with self._database.transaction() as db:
+            size, page = db.execute(
+                text("SELECT pg_relation_size('sessions'), current_setting('block_size')::int")
+            ).one()
+        return [range(first, first + STRETCH) for first in range(0, size // page, STRETCH)]
+
+    def end_expired(self, limit: int, pages: range) -> int:
+        """Ends up to `limit` sessions that are past their limits; returns how many.
+
+        Args:
+            pages: where to look. A row that moves meanwhile may be missed, until the next time.
+        """
+        now = self._clock()
+        idle_end = SessionRow.last_seen_at + SessionRow.idle_seconds * text("interval '1 second'")
+        with self._changes.begin(told=False) as change:
+            rows = change.db.execute(
+                select(SessionRow.id, SessionRow.expires_at <= now)
+                .where(
+                    _on(pages),
+                    SessionRow.ended_at.is_(None),
+                    (SessionRow.expires_at <= now) | (idle_end + self._limits.revalidate <= now),
+                )
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            ).all()
+            for why in (EndReason.ABSOLUTE, EndReason.IDLE):
+                ids = [row.id for row in rows if row[1] is (why is EndReason.ABSOLUTE)]
+                self._rows.end(change, why, SessionRow.id.in_(ids))
+        return len(rows)
+
+    def prune(self, retention: timedelta, limit: int, pages: range) -> int:
+        """Removes up to `limit` sessions that ended longer ago than `retention`; returns how many.
+
+        No copy is dropped: one that says "ended" stays true, and none that is live is left.
+
+        Args:
+            pages: as for `end_expired`.
+        """
+        with self._changes.begin(told=False) as change:
+            old = (
+                select(SessionRow.id)
+                .where(_on(pages), SessionRow.ended_at < self._clock() - retention)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            )
+            removed = change.db.scalars(
+                delete(SessionRow)
+                .where(SessionRow.id.in_(old))
+                .returning(SessionRow.id)
+                .execution_options(synchronize_session=False)
+            ).all()
+        return len(removed)
+
+    # -- replace and list ----------------------------------------------------------------------
+
+    def renew_alone(
+        self, change: Change, live: Live, why: EndReason, client: Client
+    ) -> Live | None:
+        """Ends all sessions of the user, and begins one with the data of this one and new limits
+        (NIST SP 800-63B-4, 2.1.3: re-authentication resets both).
+
+        Within a change, completed by the caller, that holds the user's row.
+
+        Returns:
+            None when this session is no longer live: then none is ended nor begun.
+        """
+        row = self._held(change, live)
+        if row is None:
+            return None
+        data = dict(row.data)
+        self.end_all(change, live.record.user.id, why)
+        user = change.db.get_one(User, live.record.user.id)
+        remember = live.record.remembered
+        return self._rows.add(change, user, client, live.record.kind, remember=remember, data=data)
+
+    def _held(self, change: Change, live: Live) -> SessionRow | None:
+        row = change.db.scalar(
+            select(SessionRow)
+            .where(SessionRow.digest == live.token.digest, SessionRow.ended_at.is_(None))
+            .with_for_update()
+        )
+        if row is None:
+            _must_have_had_row(live)
+        return row
+
+    def regenerate(self, live: Live, client: Client) -> Live | None:
+        """A new token for a session that goes on, with its limits and data; the old one is dead.
+
+        Returns:
+            None when the session is no longer live.
+        """
+        with self._changes.begin() as change:
+            user = change.db.scalars(
+                select(User).where(User.id == live.record.user.id).with_for_update(key_share=True)
+            ).one()
+            row = self._held(change, live)
+            if row is None or not user.active or row.epoch != user.epoch:
+                return None
+            lifetime = Lifetime(timedelta(seconds=row.idle_seconds), row.expires_at)
+            data = dict(row.data)
+            self._rows.end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
+            return self._rows.add(
+                change,
+                user,
+                client,
+                live.record.kind,
+                remember=live.record.remembered,
+                lifetime=lifetime,
+                data=data,
+            )
+
+    def refresh(self, token: RefreshToken, client: Client) -> Live:
+        """A new access token for a session that goes on, and the next refresh token.
+
+        A refresh token counts once. Who sends one again has it from somebody who used it, or had it
+        stolen and used: nobody can tell which, so the session ends, with all of its tokens
+        (RFC 9700, 4.14.2). That holds for a program that lost the answer, too.
+
+        Raises:
+            NotAuthenticated: the session has ended, just now perhaps.
+        """
+        with self._changes.begin() as change:
+            live = self._refresh(change, token, client)
+        if live is None:  # raised here, as ending the session must be committed
+            raise NotAuthenticated(presented=True)
+        return live
+
+    def _refresh(self, change: Change, token: RefreshToken, client: Client) -> Live | None:
+        found = change.db.execute(
+            select(SessionRow, User)
+            .join(User, User.id == SessionRow.user_id)
+            .where(SessionRow.id == token.session_id, SessionRow.ended_at.is_(None))
+            .with_for_update(of=SessionRow)  # of two at once one comes second
+        ).one_or_none()
+        if found is None:
+            return None
+        row, user = found
+        now = self._clock()
+        record = self._rows.record(row, user)
+        if record.ended_why or self._rows.expired(record):
+            return None
+        if not hmac.compare_digest(row.refresh_digest or b"", token.digest):
+            # we made it for this session, and it is not the next: it was used
+            self._rows.end(change, EndReason.REFRESH_REUSED, SessionRow.id == row.id, client)
+            return None
+        row.last_seen_at = now
+        return self._rows.grant(change.db, row, user, refreshable=True)
+
+    def of_user(self, user_id: UUID) -> Sequence[SessionSummary]:
+        """The user's live sessions, the most recently seen first."""
+        now = self._clock()
+        with self._database.transaction() as db:
+            rows = db.scalars(
+                select(SessionRow)
+                .where(
+                    SessionRow.user_id == user_id,
+                    SessionRow.ended_at.is_(None),
+                    SessionRow.expires_at > now,
+                )
+                .order_by(SessionRow.last_seen_at.desc(), SessionRow.id)
+            ).all()
+        grace = self._limits.revalidate
+        return [
+            SessionSummary(
+                row.id,
+                row.kind,
+                row.created_at,
+                row.last_seen_at,
+                row.expires_at,
+                row.address,
+                row.user_agent,
+            )
+            for row in rows
+            if row.last_seen_at + timedelta(seconds=row.idle_seconds) + grace > now
+        ]
+
+
+def _on(pages: range) -> TextClause:
+    """That a row is on one of these pages."""
+    return text(
+        "sessions.ctid >= CAST(:first AS tid) AND sessions.ctid < CAST(:end AS tid)"
+    ).bindparams(first=f"({pages.start},0)", end=f"({pages.stop},0)")
+
+
+def _must_have_had_row(live: Live) -> None:
+    """That no live row is found says that the session ended, if it had one.
+
+    Raises:
+        StoreUnavailable: it had none; Postgres came back between the reading of it and now.
+    """
+    if live.record.provisional is not None:
+        raise StoreUnavailable("postgres")

@@ -1,0 +1,1 @@
+"""Connections to Postgres and Redis: bounds, circuit breakers, tables, migrations, background work."""

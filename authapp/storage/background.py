@@ -1,0 +1,46 @@
+"""Work that no answer waits for: one thread a process, a bounded queue."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from authapp.telemetry.forks import start_in_forks
+
+_log = structlog.get_logger(__name__)
+
+
+class Background:
+    """Runs tasks one after the other. What does not fit the queue is dropped: it is optional work.
+
+    Args:
+        size: tasks that may wait.
+    """
+
+    def __init__(self, size: int = 100) -> None:
+        self._size = size
+        self._start()
+        start_in_forks(self._start)  # what waits is for the parent to do
+
+    def _start(self) -> None:
+        self._room = threading.BoundedSemaphore(self._size)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="background")  # starts no thread
+
+    def submit(self, task: Callable[[], None]) -> None:
+        if not self._room.acquire(blocking=False):
+            _log.warning("background_task_dropped")
+            return
+
+        def run() -> None:
+            try:
+                task()
+            finally:
+                self._room.release()
+
+        future = self._executor.submit(run)
+        future.add_done_callback(lambda done: done.result())  # an error is a defect: show it
+
+    def drain(self) -> None:
+        """Waits for the tasks submitted so far; for tests and for the end of a process."""
+        self._executor.submit(lambda: None).result()

@@ -1,0 +1,209 @@
+"""The tables: users, roles, sessions, audit events. Facts live here; Redis holds only copies."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Text,
+    TypeDecorator,
+    false,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from authapp.accounts.identity import Identity
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, whatever time zone the server counts in for a connection."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {
+        datetime: UtcDateTime(),
+        str: Text,
+        bytes: LargeBinary,
+        dict[str, Any]: JSONB,
+    }
+
+
+class UserRole(Base):
+    __tablename__ = "user_roles"
+
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    role_id: Mapped[int] = mapped_column(
+        ForeignKey("roles.id", ondelete="RESTRICT"), primary_key=True, index=True
+    )
+
+
+class Role(Base):
+    __tablename__ = "roles"
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str] = mapped_column(server_default="")
+    permissions: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+
+
+class User(Base):
+    """A person. `epoch` counts the changes that end trust in what was verified before (password,
+    activation); `ver` counts all changes."""
+
+    __tablename__ = "users"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    email: Mapped[str]
+    email_canonical: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(server_default="")
+    image: Mapped[str] = mapped_column(server_default="")
+    password_hash: Mapped[str]
+    active: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
+    epoch: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    ver: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    roles: Mapped[list[Role]] = relationship(
+        secondary="user_roles", order_by=Role.name, lazy="selectin"
+    )
+
+    __table_args__ = (Index("ix_users_created_at_id", "created_at", "id"),)
+
+
+def identity_of(user: User) -> Identity:
+    """The person that a row of `users` describes."""
+    return Identity(
+        id=user.id,
+        email=user.email,
+        name=user.name,
+        image=user.image,
+        roles=tuple(role.name for role in user.roles),
+        active=user.active,
+        created_at=user.created_at,
+        permissions=tuple(sorted({p for role in user.roles for p in role.permissions})),
+    )
+
+
+class SessionRow(Base):
+    """A session. `digest` names it in the stores; it is a keyed hash of its token, or, where access
+    tokens name it, a hash of `id`. `refresh_digest` is a keyed hash of the one refresh token that
+    was not used yet. The table can't be replayed."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    epoch: Mapped[int]
+    created_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    idle_seconds: Mapped[int]
+    expires_at: Mapped[datetime]
+    address: Mapped[str] = mapped_column(server_default="")
+    user_agent: Mapped[str] = mapped_column(server_default="")
+    data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    ver: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+    ended_at: Mapped[datetime | None]
+    ended_why: Mapped[str | None]
+    refresh_digest: Mapped[bytes | None]
+    remembered: Mapped[bool] = mapped_column(server_default=false())
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('browser', 'api')", name="kind"),
+        CheckConstraint("(ended_at IS NULL) = (ended_why IS NULL)", name="ended"),
+        Index("ix_sessions_user_id_live", "user_id", postgresql_where=text("ended_at IS NULL")),
+    )
+
+
+class AuditEvent(Base):
+    """What happened to an account: never a password, a token or a full email."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    event: Mapped[str]
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    actor_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    address: Mapped[str] = mapped_column(server_default="")
+    details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+
+    # read backwards: all, or those of one user, event, address, or email that nobody has
+    __table_args__ = (
+        Index("ix_audit_events_user_id_id", "user_id", "id"),
+        Index("ix_audit_events_event_id", "event", "id"),
+        Index(
+            "ix_audit_events_address_id", "address", "id", postgresql_where=text("address <> ''")
+        ),
+        Index(
+            "ix_audit_events_email_hash_id",
+            text("(details ->> 'email_hash')"),
+            "id",
+            postgresql_where=text("(details ->> 'email_hash') IS NOT NULL"),
+        ),
+    )
+
+
+class Deployment(Base):
+    """The one row that says what all instances of this database share."""
+
+    __tablename__ = "deployment"
+
+    id: Mapped[int] = mapped_column(
+        SmallInteger, primary_key=True, autoincrement=False, server_default=text("1")
+    )
+    key_prefix: Mapped[str]
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
+class PendingFence(Base):
+    """A fence that Redis has yet to take: of a key, or of all copies of a user but sessions.
+
+    Attributes:
+        key: without KEY_PREFIX.
+        email: the canonical one that the user had before, if a change by hand took it away.
+    """
+
+    __tablename__ = "pending_fences"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    key: Mapped[str | None]
+    user_id: Mapped[UUID | None]
+    email: Mapped[str | None]
+    ver: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+
+    __table_args__ = (CheckConstraint("(key IS NULL) <> (user_id IS NULL)", name="of_one"),)

@@ -1,0 +1,1 @@
+"""Metrics and logs, and the thread that writes both."""

@@ -1,0 +1,148 @@
+"""What is counted, for Prometheus. Labels are few and known: no ids, no emails, no addresses."""
+
+import os
+import threading
+import weakref
+from bisect import bisect_left
+from typing import Protocol
+
+from prometheus_client import Counter, Gauge, Histogram, values
+
+from authapp.telemetry.deferred import is_due, work_off
+
+_slots: dict[int, str] = {}  # by pid
+
+
+def count_in(slot: str) -> None:
+    """Has this process go on counting where the one that had this slot before it ended.
+
+    Each process writes files of its own (`observability.py`). Named by its pid, they would become
+    more and more, as workers are replaced.
+
+    Args:
+        slot: nobody else's who lives; no number, which could be a pid.
+    """
+    _slots[os.getpid()] = slot
+
+
+def _process() -> str:
+    pid = os.getpid()
+    return _slots.get(pid, str(pid))  # who is forked by a worker counts for themselves
+
+
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    values.ValueClass = values.MultiProcessValue(_process)  # type: ignore[no-untyped-call]
+
+_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)  # seconds
+
+REQUESTS = Counter("authapp_requests", "Requests answered", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram(
+    "authapp_request_seconds", "Time to answer a request", ["route"], buckets=_BUCKETS
+)
+
+STORE_ERRORS = Counter("authapp_store_errors", "Times a store could not be asked", ["store"])
+BREAKER_OPEN = Gauge(
+    "authapp_breaker_open",
+    "Worker processes that do not ask this store, until it recovered",
+    ["store"],
+    multiprocess_mode="livesum",
+)
+COPIES = Counter(
+    "authapp_copies",
+    "Copies looked for in Redis: hit, miss, or unreadable (planted, moved, key retired)",
+    ["kind", "outcome"],
+)
+FILLS = Counter(
+    "authapp_fills",
+    "Copies offered to Redis: filled, or refused because something happened meanwhile",
+    ["kind", "outcome"],
+)
+STALE_COPIES = Counter(
+    "authapp_stale_copies", "Sessions answered from an old copy while Postgres could not be asked"
+)
+PENDING_FENCES = Gauge(
+    "authapp_pending_fences",
+    "Fences written down for Redis to take later, at the last look",
+    multiprocess_mode="mostrecent",
+)
+LOGINS = Counter(
+    "authapp_logins",
+    "Log-ins: succeeded, provisional (Postgres away), refused, limited, busy, unavailable",
+    ["outcome"],
+)
+HASHING = Gauge(
+    "authapp_hashing_occupied",
+    "Log-ins and other uses of passwords that hash, or wait for it",
+    multiprocess_mode="livesum",
+)
+
+
+class _Sum(Protocol):
+    """What amounts can be added to."""
+
+    def inc(self, amount: float) -> None: ...
+
+
+class _Counted(threading.local):
+    """What the current thread counted so far, and what of it was added to the metrics."""
+
+    def __init__(self) -> None:
+        self.sums: dict[_Sum, float] = {}
+        self.life = _Life()
+        _all_counted.append((weakref.ref(self.life), self.sums, {}))
+
+
+class _Life:
+    """Ends with its thread, also with one that Python did not start, of which it knows no end."""
+
+
+_all_counted: list[tuple["weakref.ref[_Life]", dict[_Sum, float], dict[_Sum, float]]] = []
+_settling = threading.Lock()
+_counted = _Counted()
+
+
+def count(counter: Counter) -> None:
+    """Counts one, for what comes with each request: a moment later it is in the metrics."""
+    sums = _counted.sums
+    sums[counter] = sums.get(counter, 0) + 1
+    is_due()
+
+
+class Stopwatch:
+    """Observes times as `Histogram.observe` does, in the way of `count`."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        # the library has no way to add several at once
+        self._buckets, self._sum = histogram._buckets, histogram._sum
+        self._bounds = histogram._upper_bounds
+
+    def observe(self, seconds: float) -> None:
+        sums = _counted.sums
+        bucket = self._buckets[bisect_left(self._bounds, seconds)]
+        sums[bucket] = sums.get(bucket, 0) + 1
+        sums[self._sum] = sums.get(self._sum, 0) + seconds
+
+
+@work_off
+def settle() -> None:
+    """Adds what all threads counted so far to the metrics."""
+    with _settling:
+        for entry in list(_all_counted):
+            life, sums, added = entry
+            is_over = life() is None  # before the last look
+            for meter, total in sums.copy().items():
+                if new := total - added.get(meter, 0):
+                    meter.inc(new)
+                    added[meter] = total
+            if is_over:
+                _all_counted.remove(entry)
+
+
+def _count_anew() -> None:
+    """In a process that was forked: what its parent counted, its parent adds."""
+    global _settling, _counted
+    _all_counted.clear()
+    _settling, _counted = threading.Lock(), _Counted()
+
+
+os.register_at_fork(after_in_child=_count_anew)

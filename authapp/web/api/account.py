@@ -1,0 +1,294 @@
+"""The JSON API, `/api/v1`."""
+
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import msgspec
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import NotFound
+
+from authapp import errors
+from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
+from authapp.authentication.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS
+from authapp.sessions.records import EndReason, Live, SessionSummary
+from authapp.web.api.bodies import read_body
+from authapp.web.api.description import Call, Value, described
+from authapp.web.api.representations import (
+    LoginAnswer,
+    SessionList,
+    SessionView,
+    TokenAnswer,
+    UserView,
+    json_response,
+)
+from authapp.web.guards import (
+    auth_session,
+    client,
+    counted_if_unreadable,
+    devices,
+    enter,
+    leave,
+    require_live,
+    services,
+    will_lose_cookie,
+)
+from authapp.web.headers import AFTER_THE_END
+from authapp.web.middleware.request_log import note_user
+from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED
+from authapp.web.pending_changes import forget_pending
+
+
+def told(text: str, **schema: object) -> msgspec.Meta:
+    """What the description says of a field. Here `schema` is only told: what does not fit is
+    refused where it is used, with a reason for people."""
+    return msgspec.Meta(description=text, extra_json_schema=schema)
+
+
+EmailField = Annotated[str, told("Upper and lower case are one.", format="email")]
+NewPassword = Annotated[
+    str,
+    told(
+        "A few unrelated words do well. The first ones that attackers try are refused.",
+        minLength=MIN_CODE_POINTS,
+        maxLength=MAX_CODE_POINTS,
+    ),
+]
+NameField = Annotated[str, told("Letters that can be shown.", maxLength=MAX_NAME)]
+ImageField = Annotated[str, told("An https link to a picture, or empty.", maxLength=MAX_IMAGE)]
+
+
+class SignupBody(msgspec.Struct, forbid_unknown_fields=True):
+    email: EmailField
+    password: NewPassword
+    name: NameField = ""
+
+
+class LoginBody(msgspec.Struct, forbid_unknown_fields=True):
+    email: EmailField
+    password: str
+    remember: bool = False
+
+
+class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
+    email: EmailField
+    password: str
+    refresh: bool = False
+
+
+class RefreshBody(msgspec.Struct, forbid_unknown_fields=True):
+    refresh_token: str
+
+
+class ProfileBody(msgspec.Struct, forbid_unknown_fields=True):
+    name: NameField | msgspec.UnsetType = msgspec.UNSET
+    image: ImageField | msgspec.UnsetType = msgspec.UNSET
+
+
+class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
+    current_password: str
+    new_password: NewPassword
+
+
+T = TypeVar("T")
+
+
+def given(value: T | msgspec.UnsetType) -> T | None:
+    """What the body says; None where it says nothing."""
+    return None if value is msgspec.UNSET else value
+
+
+api = Blueprint("api", __name__, url_prefix="/api/v1")
+
+
+@api.post("/signup")
+@described(
+    Call(
+        "Adds a person who can log in",
+        {201: UserView},
+        "nobody",
+        SignupBody,
+        fails=[errors.EmailTaken, errors.TooManyAttempts, errors.UnknownAddress, errors.Busy],
+    )
+)
+def signup() -> Response:
+    body = read_body(request, SignupBody)
+    user = services().authentication.sign_up(body.email, body.password, body.name, client=client())
+    note_user(request.environ, user.id)
+    return json_response(UserView.of(user), 201)
+
+
+@api.post("/login")
+@described(
+    Call(
+        "Logs in: the session's cookie comes with the answer",
+        {200: LoginAnswer},
+        "nobody",
+        LoginBody,
+        headers={"Set-Cookie": Value("the session's token")},
+        fails=[
+            errors.InvalidCredentials,
+            errors.TooManyAttempts,
+            errors.UnknownAddress,
+            errors.Busy,
+        ],
+    )
+)
+def login() -> Response:
+    with counted_if_unreadable():
+        body = read_body(request, LoginBody)
+    live = enter(body.email, body.password, remember=body.remember)
+    warning = COOKIE_WILL_BE_DROPPED if will_lose_cookie() else msgspec.UNSET
+    return json_response(LoginAnswer(UserView.of(live.record.user), _view(live), warning))
+
+
+@api.post("/tokens")
+@described(
+    Call(
+        "Logs a program in: an access token, and with `refresh` one to renew it with",
+        {200: TokenAnswer},
+        "nobody",
+        TokenBody,
+        fails=[
+            errors.InvalidCredentials,
+            errors.TooManyAttempts,
+            errors.UnknownAddress,
+            errors.Busy,
+        ],
+    )
+)
+def issue_token() -> Response:
+    with counted_if_unreadable():
+        body = read_body(request, TokenBody)
+    live = services().authentication.issue_token(
+        body.email, body.password, client(), refreshable=body.refresh
+    )
+    note_user(request.environ, live.record.user.id)
+    forget_pending()
+    return json_response(TokenAnswer.of(live))
+
+
+@api.post("/tokens/refresh")
+@described(
+    Call(
+        "A new pair of tokens; a refresh token that was used before ends the session",
+        {200: TokenAnswer},
+        "nobody",
+        RefreshBody,
+        fails=[errors.NotAuthenticated],
+    )
+)
+def refresh_token() -> Response:
+    body = read_body(request, RefreshBody)
+    token = services().refresh_tokens.check(body.refresh_token)
+    if token is None:
+        raise errors.NotAuthenticated(presented=True)
+    live = services().sessions.refresh(token, client())
+    note_user(request.environ, live.record.user.id)
+    forget_pending()
+    return json_response(TokenAnswer.of(live))
+
+
+@api.post("/logout")
+@described(Call("Logs out: ends the session", {204: None}, "nobody", changes=True))
+def logout() -> tuple[str, int, dict[str, str]]:
+    leave()
+    return "", 204, AFTER_THE_END
+
+
+@api.get("/me")
+@described(Call("Who is asking", {200: UserView}))
+def me() -> Response:
+    return json_response(UserView.of(require_live().record.user))
+
+
+@api.patch("/me")
+@described(
+    Call(
+        "Changes one's own name or image; what is left out stays",
+        {200: UserView},
+        body=ProfileBody,
+        changes=True,
+    )
+)
+def update_me() -> Response:
+    user = require_live().record.user
+    body = read_body(request, ProfileBody)
+    changed = services().authentication.update_profile(
+        user.id, given(body.name), given(body.image), client().address
+    )
+    return json_response(UserView.of(changed))
+
+
+@api.post("/me/password")
+@described(
+    Call(
+        "Sets a new password: all other sessions end, this one gets a new token",
+        {204: None},
+        body=PasswordBody,
+        headers={
+            "Set-Cookie": Value("to a browser: the session's new token"),
+            "X-Access-Token": Value("to a program: its new access token"),
+            "X-Refresh-Token": Value("to a program that has one: its new refresh token"),
+        },
+        fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
+        changes=True,
+    )
+)
+def change_password() -> tuple[str, int, dict[str, str]]:
+    """The session gets a new token: in the cookie, or for a program in a header."""
+    live = require_live()
+    body = read_body(request, PasswordBody)
+    fresh = services().authentication.change_password(
+        live, body.current_password, body.new_password, client(), devices()
+    )
+    auth_session().begin(fresh)
+    headers = {}
+    if fresh.grant:
+        headers["X-Access-Token"] = fresh.token.text
+        if fresh.grant.refresh:
+            headers["X-Refresh-Token"] = fresh.grant.refresh.text
+    return "", 204, headers
+
+
+@api.get("/me/sessions")
+@described(Call("Where one is signed in", {200: SessionList}))
+def my_sessions() -> Response:
+    record = require_live().record
+    found = services().sessions.of_user(record.user.id)
+    return json_response(SessionList([SessionView.of(s, current=record.id) for s in found]))
+
+
+@api.delete("/me/sessions/<uuid:session_id>")
+@described(
+    Call("Ends one of one's own sessions", {204: None}, fails=[errors.UnknownUser], changes=True)
+)
+def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
+    record = require_live().record
+    own = session_id == record.id
+    why = EndReason.LOGOUT if own else EndReason.REVOKED_BY_USER
+    if not services().sessions.end_one(record.user.id, session_id, why, client()):
+        raise NotFound("There is no such session.")
+    if own:
+        auth_session().forget()
+    return "", 204, AFTER_THE_END if own else {}
+
+
+@api.delete("/me/sessions")
+@described(Call("Ends all of one's own sessions but this one", {204: None}, changes=True))
+def end_my_other_sessions() -> tuple[str, int]:
+    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
+    return "", 204
+
+
+def _view(live: Live) -> SessionView:
+    record, here = live.record, client()
+    summary = SessionSummary(
+        record.id,
+        record.kind,
+        record.created_at,
+        record.last_seen_at,
+        record.expires_at,
+        here.address,
+        here.user_agent,
+    )
+    return SessionView.of(summary, current=record.id)

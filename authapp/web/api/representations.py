@@ -1,0 +1,146 @@
+"""How people and sessions look in JSON."""
+
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+import msgspec
+from flask import Response
+
+from authapp.accounts.identity import Identity, Permission
+from authapp.sessions.records import Live, SessionSummary
+from authapp.sessions.user_agents import device_name
+
+
+class UserView(msgspec.Struct, frozen=True, kw_only=True):
+    """A user as the API shows one."""
+
+    id: UUID
+    email: str
+    name: str
+    image: str
+    roles: tuple[str, ...]
+    active: bool
+    created_at: datetime
+
+    @classmethod
+    def of(cls, user: Identity) -> Self:
+        return cls(
+            id=user.id,
+            email=user.email,
+            name=user.name,
+            image=user.image,
+            roles=user.roles,
+            active=user.active,
+            created_at=user.created_at,
+        )
+
+
+class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """A user for people who may change one and may not read users: who it is stays unsaid."""
+
+    id: UUID
+    roles: tuple[str, ...]
+    active: bool
+    created_at: datetime
+
+
+def view_for(viewer: Identity, user: Identity) -> UserView | AccountView:
+    """A user as far as this viewer may see one."""
+    if viewer.id == user.id or viewer.can(Permission.USERS_READ):
+        return UserView.of(user)
+    return AccountView(id=user.id, roles=user.roles, active=user.active, created_at=user.created_at)
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as its user sees it. Times are aware and in UTC; `device` is for people."""
+
+    id: UUID
+    kind: str
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    current: bool
+    address: str
+    user_agent: str
+    device: str
+
+    @classmethod
+    def of(cls, summary: SessionSummary, current: UUID) -> Self:
+        return cls(
+            id=summary.id,
+            kind=summary.kind,
+            created_at=summary.created_at,
+            last_seen_at=summary.last_seen_at,
+            expires_at=summary.expires_at,
+            current=summary.id == current,
+            address=summary.address,
+            user_agent=summary.user_agent,
+            device=device_name(summary.user_agent),
+        )
+
+
+class LoginAnswer(msgspec.Struct, frozen=True):
+    """Who logged in, and the session that began."""
+
+    user: UserView
+    session: SessionView
+    warning: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program is given (RFC 6749, 5.1)."""
+
+    access_token: str
+    token_type: str = "Bearer"  # noqa: S105 — its kind, no token
+    expires_in: int
+    refresh_token: str | msgspec.UnsetType = msgspec.UNSET
+    user: UserView
+
+    @classmethod
+    def of(cls, live: Live) -> Self:
+        """
+        Args:
+            live: with its grant.
+        """
+        if live.grant is None:
+            raise ValueError("this token was given before")
+        refresh = live.grant.refresh
+        return cls(
+            access_token=live.token.text,
+            expires_in=live.grant.expires_in,
+            refresh_token=refresh.text if refresh else msgspec.UNSET,
+            user=UserView.of(live.record.user),
+        )
+
+
+class SessionList(msgspec.Struct, frozen=True):
+    """Where somebody is signed in."""
+
+    sessions: list[SessionView]
+
+
+class UserList(msgspec.Struct, frozen=True):
+    """A part of the users; `next_cursor` leads to the next one."""
+
+    users: list[UserView]
+    next_cursor: str | None
+
+
+class RoleView(msgspec.Struct, frozen=True):
+    """A role, and the permissions it gives."""
+
+    name: str
+    description: str
+    permissions: list[str]
+
+
+class RoleList(msgspec.Struct, frozen=True):
+    """The roles there are."""
+
+    roles: list[RoleView]
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """`value` as JSON; times become RFC 3339 in UTC."""
+    return Response(msgspec.json.encode(value), status, mimetype="application/json")

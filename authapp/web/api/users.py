@@ -1,0 +1,180 @@
+"""The JSON API about users and roles, for administrators: `/api/v1/users`, `/api/v1/roles`."""
+
+from uuid import UUID
+
+import msgspec
+from flask import Blueprint, Request, Response, request
+
+from authapp.accounts.identity import Permission
+from authapp.accounts.visible_text import is_printed
+from authapp.errors import (
+    ExceedsOwnPermissions,
+    Forbidden,
+    InvalidField,
+    LastAdmin,
+    OwnAccount,
+    UnknownRole,
+    UnknownUser,
+)
+from authapp.web.api.account import ProfileBody, given
+from authapp.web.api.bodies import read_body
+from authapp.web.api.description import Call, Value, described
+from authapp.web.api.representations import (
+    AccountView,
+    RoleList,
+    RoleView,
+    UserList,
+    UserView,
+    json_response,
+    view_for,
+)
+from authapp.web.guards import (
+    client,
+    permission_required,
+    require_live,
+    require_permission,
+    services,
+)
+
+MAX_PAGE = 200  # users
+
+
+class UserBody(ProfileBody, forbid_unknown_fields=True):
+    active: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class RolesBody(msgspec.Struct, forbid_unknown_fields=True):
+    roles: list[str]
+
+
+users_api = Blueprint("users_api", __name__, url_prefix="/api/v1")
+
+
+@users_api.get("/users/<uuid:user_id>")
+@described(
+    Call(
+        "A user: oneself, or anybody with the permission users:read",
+        {200: UserView},
+        fails=[Forbidden, UnknownUser],
+        headers={"X-Cache": Value("whether a copy told", {"enum": ["hit", "miss"]})},
+    )
+)
+def user(user_id: UUID) -> Response:
+    person = require_live().record.user
+    if user_id != person.id:
+        require_permission(Permission.USERS_READ)
+    found, hit = services().users.look_up(user_id)
+    if found is None:
+        raise UnknownUser
+    response = json_response(UserView.of(found))
+    response.headers["X-Cache"] = "hit" if hit else "miss"
+    return response
+
+
+@users_api.get("/users")
+@described(
+    Call(
+        "Users, newest first",
+        {200: UserList},
+        "permission",
+        query={
+            "cursor": Value("next_cursor of the part before"),
+            "limit": Value(
+                "how many", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 50}
+            ),
+            "q": Value("part of the email or name"),
+        },
+        fails=[InvalidField],
+    )
+)
+@permission_required(Permission.USERS_READ)
+def users() -> Response:
+    page = services().users.page(
+        request.args.get("cursor"), limit=_limit(), search=search_text(request)
+    )
+    return json_response(UserList([UserView.of(u) for u in page.users], page.next_cursor))
+
+
+@users_api.patch("/users/<uuid:user_id>")
+@described(
+    Call(
+        "Changes a user; what is left out stays. A deactivated one's sessions end. Nobody "
+        "deactivates themselves, nor changes a person with permissions that they lack",
+        {200: (UserView, AccountView)},
+        "permission",
+        UserBody,
+        fails=[UnknownUser, LastAdmin, OwnAccount, ExceedsOwnPermissions],
+        changes=True,
+    )
+)
+@permission_required(Permission.USERS_WRITE)
+def update_user(user_id: UUID) -> Response:
+    body = read_body(request, UserBody)
+    actor = require_live().record.user
+    changed = services().authentication.update_user(
+        user_id,
+        given(body.name),
+        given(body.image),
+        active=given(body.active),
+        actor=actor,
+        address=client().address,
+    )
+    return json_response(view_for(actor, changed))
+
+
+@users_api.put("/users/<uuid:user_id>/roles")
+@described(
+    Call(
+        "Gives a user exactly these roles. Nobody changes their own, nor gives or takes a role, or "
+        "changes a person, with permissions that they lack",
+        {200: (UserView, AccountView)},
+        "permission",
+        RolesBody,
+        fails=[UnknownUser, UnknownRole, LastAdmin, OwnAccount, ExceedsOwnPermissions],
+        changes=True,
+    )
+)
+@permission_required(Permission.ROLES_GRANT)
+def set_roles(user_id: UUID) -> Response:
+    body = read_body(request, RolesBody)
+    actor = require_live().record.user
+    changed = services().users.set_roles(user_id, body.roles, actor.id, client().address)
+    return json_response(view_for(actor, changed))
+
+
+@users_api.delete("/users/<uuid:user_id>/sessions")
+@described(
+    Call(
+        "Ends all sessions of a user, who has no permission that one lacks",
+        {204: None},
+        "permission",
+        fails=[UnknownUser, ExceedsOwnPermissions],
+        changes=True,
+    )
+)
+@permission_required(Permission.SESSIONS_END)
+def end_sessions_of(user_id: UUID) -> tuple[str, int]:
+    services().authentication.end_sessions_of(user_id, require_live().record.user, client().address)
+    return "", 204
+
+
+@users_api.get("/roles")
+@described(Call("The roles there are, and what they allow", {200: RoleList}, "permission"))
+@permission_required(Permission.USERS_READ)
+def roles() -> Response:
+    found = services().users.roles()
+    return json_response(RoleList([RoleView(r.name, r.description, r.permissions) for r in found]))
+
+
+def search_text(request: Request) -> str:
+    """What is searched for: `q`, without what no name or email holds."""
+    return "".join(c for c in request.args.get("q", "")[:200] if is_printed(c))
+
+
+def _limit() -> int:
+    text = request.args.get("limit", "50")
+    # short first: Python refuses to read thousands of digits, by a ValueError
+    short = text.isascii() and text.isdecimal() and len(text) <= 3
+    if not short or not 1 <= int(text) <= MAX_PAGE:
+        raise InvalidField({"limit": f"use a whole number from 1 to {MAX_PAGE}"})
+    return int(text)

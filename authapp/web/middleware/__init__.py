@@ -1,0 +1,1 @@
+"""WSGI layers in front of Flask: request ids, headers, logs, and the fast path."""

@@ -1,0 +1,78 @@
+"""What each request of the product gets, in front of Flask, where it costs least: an id, security
+headers, a line in the log and its part in the metrics.
+"""
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from authapp.web.middleware.mount_point import put_back
+from authapp.web.middleware.request_log import begin_request, given_id, new_id, note_request
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication
+
+ROUTE = "authapp.route"  # in the WSGI environment: which route answered, where Flask was not asked
+
+
+class Envelope:
+    """WSGI (PEP 3333).
+
+    Args:
+        app: answers.
+        headers: for every answer that a browser may show, unless the view set its own.
+        behind_proxy: the proxy in front says the id of a request, if it has one; otherwise only a
+            client could.
+        for_proxies: routes whose answers of 200 a proxy reads, and no browser.
+        files: routes whose answers browsers may store.
+    """
+
+    def __init__(
+        self,
+        app: "WSGIApplication",
+        headers: Mapping[str, str],
+        *,
+        behind_proxy: bool,
+        for_proxies: Collection[str],
+        files: Collection[str],
+    ) -> None:
+        self._app = app
+        self._headers = [(name, name.lower(), value) for name, value in headers.items()]
+        self._behind_proxy = behind_proxy
+        self._for_proxies = for_proxies
+        self._files = files
+
+    def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
+        started = time.perf_counter()
+        identifier = (given_id(environ) if self._behind_proxy else None) or new_id()
+        fields = begin_request(environ, identifier)
+        put_back(environ)
+        environ.pop(ROUTE, None)  # what came along under this name is not of our making
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            code, route = int(status[:3]), _route_of(environ)
+            if code != 200 or route not in self._for_proxies:
+                self._complete(headers, route)
+            headers.append(("X-Request-ID", identifier))
+            seconds = time.perf_counter() - started
+            note_request(fields, environ["REQUEST_METHOD"], route, code, seconds)
+            return start_response(status, headers, *error)
+
+        return self._app(environ, start)
+
+    def _complete(self, headers: list[tuple[str, str]], route: str | None) -> None:
+        present = {name.lower() for name, _ in headers}
+        if route not in self._files:
+            if "cache-control" in present:
+                headers[:] = [pair for pair in headers if pair[0].lower() != "cache-control"]
+            headers.append(("Cache-Control", "no-store"))
+        headers += [(name, value) for name, lower, value in self._headers if lower not in present]
+
+
+def _route_of(environ: Mapping[str, Any]) -> str | None:
+    """The rule that the request matched, if any."""
+    if (route := environ.get(ROUTE)) is not None:
+        return str(route)
+    request = environ.get("werkzeug.request")  # which Flask leaves there
+    rule = getattr(request, "url_rule", None)
+    return rule.rule if rule else None

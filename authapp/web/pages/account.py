@@ -1,0 +1,242 @@
+"""The pages people use: home, sign-up, log-in, log-out, account, password, sessions."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from flask import Blueprint, abort, make_response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug import Response
+
+from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
+from authapp.sessions.records import Ended, EndReason
+from authapp.web.api.representations import SessionView
+from authapp.web.guards import (
+    auth_session,
+    client,
+    counted_if_unreadable,
+    devices,
+    enter,
+    leave,
+    login_required,
+    require_live,
+    services,
+    will_lose_cookie,
+)
+from authapp.web.headers import AFTER_THE_END
+from authapp.web.middleware.request_log import note_user
+from authapp.web.pages.forms import (
+    LoginForm,
+    PasswordForm,
+    ProfileForm,
+    SignupForm,
+    show_errors,
+    text,
+)
+from authapp.web.pages.messages import (
+    COOKIE_DROPPED,
+    SIGNED_OUT,
+    WRONG_CREDENTIALS,
+    too_many_attempts,
+)
+from authapp.web.pages.notices import Notice, notice, redirect_with
+from authapp.web.redirects import safe_next
+
+pages = Blueprint("pages", __name__)
+
+
+@pages.app_context_processor
+def messages() -> dict[str, Callable[[], Notice | None]]:
+    return {"notice": notice}
+
+
+def _limited(template: str, form: LoginForm | SignupForm, error: TooManyAttempts) -> Response:
+    """The form again, with what was typed, saying when there is room for another attempt."""
+    problem = too_many_attempts(error.retry_after)
+    page = make_response(render_template(template, form=form, problem=problem), 429)
+    page.headers["Retry-After"] = str(error.retry_after)
+    return page
+
+
+def next_url(target: str | None) -> str:
+    """Where log-in leads: to `target` if it may, else home."""
+    return safe_next(target, services().redirect_hosts, request.host) or url_for("pages.home")
+
+
+# not strict: else the empty path of `GET http://any.example` is redirected to the host it names
+@pages.get("/", strict_slashes=False)
+def home() -> ResponseReturnValue:
+    return render_template("home.html")
+
+
+@pages.get("/signup")
+def signup() -> ResponseReturnValue:
+    return render_template("signup.html", form=SignupForm())
+
+
+@pages.post("/signup")
+def signup_submit() -> ResponseReturnValue:
+    form = SignupForm()
+    if not form.validate():
+        return render_template("signup.html", form=form), 400
+    try:
+        user = services().authentication.sign_up(
+            text(form.email), text(form.password), text(form.name), client=client()
+        )
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("signup.html", form=form), 400
+    except EmailTaken:
+        show_errors(form, {"email": "somebody has signed up with this email; log in instead"})
+        return render_template("signup.html", form=form), 409
+    except TooManyAttempts as error:
+        return _limited("signup.html", form, error)
+    note_user(request.environ, user.id)
+    onward = request.args.get("next")
+    return redirect_with("signed-up", "pages.login", next=onward)
+
+
+@pages.get("/login")
+def login() -> ResponseReturnValue:
+    onward = next_url(request.args.get("next"))
+    found = auth_session().found
+    if auth_session().live:
+        return redirect(onward)
+    reason = SIGNED_OUT.get(found.why) if isinstance(found, Ended) else None
+    form = LoginForm(data={"next": onward})
+    is_dropped = "cookie" in request.args and will_lose_cookie()
+    problem = COOKIE_DROPPED if is_dropped else None
+    return render_template("login.html", form=form, reason=reason, problem=problem)
+
+
+@pages.post("/login")
+def login_submit() -> ResponseReturnValue:
+    with counted_if_unreadable():
+        form = LoginForm()
+    try:
+        if not form.validate():
+            services().authentication.count_unreadable(client())
+            return render_template("login.html", form=form), 400
+        enter(text(form.email), text(form.password), remember=form.remember.data)
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("login.html", form=form), 400
+    except InvalidCredentials:
+        return render_template("login.html", form=form, problem=WRONG_CREDENTIALS), 401
+    except TooManyAttempts as error:
+        return _limited("login.html", form, error)
+    onward = next_url(form.next.data or request.args.get("next"))
+    if will_lose_cookie():
+        # The log-in page leads on if the cookie comes back, and else says that it did not.
+        onward = url_for("pages.login", next=onward, cookie="sent")
+    return redirect(onward, 303)
+
+
+@pages.post("/logout")
+def logout() -> ResponseReturnValue:
+    leave()
+    return _logged_out()
+
+
+def _logged_out() -> ResponseReturnValue:
+    response = make_response(redirect_with("logged-out", "pages.home"))
+    response.headers.update(AFTER_THE_END)
+    return response
+
+
+@pages.get("/logged-out.css")
+def forget_pages() -> ResponseReturnValue:
+    """An empty style sheet of the page after log-out, which has the browser forget pages it froze.
+
+    The answer to log-out itself comes too early: a browser freezes the private page for its back
+    button only when the next page is there.
+    """
+    response = make_response("", 200)
+    response.mimetype = "text/css"
+    response.headers["Clear-Site-Data"] = '"cache"'
+    return response
+
+
+@pages.get("/account")
+@login_required
+def account() -> ResponseReturnValue:
+    user = require_live().record.user
+    form = ProfileForm(data={"name": user.name, "image": user.image})
+    return render_template("account.html", form=form, user=user)
+
+
+@pages.post("/account")
+@login_required
+def account_submit() -> ResponseReturnValue:
+    user = require_live().record.user
+    form = ProfileForm()
+    if not form.validate():
+        return render_template("account.html", form=form, user=user), 400
+    try:
+        services().authentication.update_profile(
+            user.id,
+            # a field that was not sent is left as it is
+            text(form.name) if "name" in request.form else None,
+            text(form.image) if "image" in request.form else None,
+            client().address,
+        )
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("account.html", form=form, user=user), 400
+    return redirect_with("profile", "pages.account")
+
+
+@pages.get("/account/password")
+@login_required
+def password() -> ResponseReturnValue:
+    return render_template("password.html", form=PasswordForm())
+
+
+@pages.post("/account/password")
+@login_required
+def password_submit() -> ResponseReturnValue:
+    form = PasswordForm()
+    if not form.validate():
+        return render_template("password.html", form=form), 400
+    try:
+        fresh = services().authentication.change_password(
+            require_live(),
+            text(form.current_password),
+            text(form.new_password),
+            client(),
+            devices(),
+        )
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("password.html", form=form), 400
+    auth_session().begin(fresh)
+    return redirect_with("password", "pages.account")
+
+
+@pages.get("/account/sessions")
+@login_required
+def sessions() -> ResponseReturnValue:
+    record = require_live().record
+    found = [
+        SessionView.of(s, current=record.id) for s in services().sessions.of_user(record.user.id)
+    ]
+    return render_template("sessions.html", sessions=found)
+
+
+@pages.post("/account/sessions/<uuid:session_id>/end")
+@login_required
+def end_session(session_id: UUID) -> ResponseReturnValue:
+    record = require_live().record
+    why = EndReason.LOGOUT if session_id == record.id else EndReason.REVOKED_BY_USER
+    if not services().sessions.end_one(record.user.id, session_id, why, client()):
+        abort(404)
+    if session_id == record.id:
+        auth_session().forget()
+        return _logged_out()
+    return redirect_with("session-ended", "pages.sessions")
+
+
+@pages.post("/account/sessions/end-others")
+@login_required
+def end_other_sessions() -> ResponseReturnValue:
+    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
+    return redirect_with("sessions-ended", "pages.sessions")

@@ -1,0 +1,141 @@
+"""The pages administrators use: users, their roles, activation and sessions; the audit log."""
+
+from collections.abc import Callable
+from functools import partial
+from uuid import UUID
+
+from flask import Blueprint, render_template, request
+from flask.typing import ResponseReturnValue
+
+from authapp.accounts.identity import Identity, Permission
+from authapp.errors import ExceedsOwnPermissions, InvalidField, LastAdmin, OwnAccount, UnknownUser
+from authapp.web.api.bodies import read_form
+from authapp.web.api.users import search_text
+from authapp.web.error_handlers import problem_of
+from authapp.web.guards import (
+    client,
+    current_user,
+    permission_required,
+    require_live,
+    services,
+)
+from authapp.web.pages.audit_question import events_asked_for
+from authapp.web.pages.forms import AuditForm, show_errors
+from authapp.web.pages.messages import HAPPENED
+from authapp.web.pages.notices import redirect_with
+
+admin = Blueprint("admin", __name__, url_prefix="/admin")
+
+
+@admin.get("/users")
+@permission_required(Permission.USERS_READ)
+def users() -> ResponseReturnValue:
+    search = search_text(request)
+    page = services().users.page(request.args.get("cursor"), search=search)
+    return render_template(
+        "admin/users.html", users=page.users, q=search, next_cursor=page.next_cursor
+    )
+
+
+@admin.get("/users/<uuid:user_id>")
+@permission_required(Permission.USERS_READ)
+def user(user_id: UUID) -> ResponseReturnValue:
+    return _page(_existing(user_id))
+
+
+@admin.post("/users/<uuid:user_id>/roles")
+@permission_required(Permission.ROLES_GRANT)
+def set_roles(user_id: UUID) -> ResponseReturnValue:
+    actor, roles = require_live().record.user, read_form(request).getlist("roles")
+
+    def change() -> None:
+        services().users.set_roles(user_id, roles, actor.id, client().address)
+
+    return _answer(user_id, change, "roles")
+
+
+@admin.post("/users/<uuid:user_id>/activate")
+@permission_required(Permission.USERS_WRITE)
+def activate(user_id: UUID) -> ResponseReturnValue:
+    return _answer(user_id, partial(_set_active, user_id, active=True), "activated")
+
+
+@admin.post("/users/<uuid:user_id>/deactivate")
+@permission_required(Permission.USERS_WRITE)
+def deactivate(user_id: UUID) -> ResponseReturnValue:
+    return _answer(user_id, partial(_set_active, user_id, active=False), "deactivated")
+
+
+@admin.post("/users/<uuid:user_id>/end-sessions")
+@permission_required(Permission.SESSIONS_END)
+def end_sessions(user_id: UUID) -> ResponseReturnValue:
+    actor = require_live().record.user
+
+    def change() -> None:
+        services().authentication.end_sessions_of(user_id, actor, client().address)
+
+    return _answer(user_id, change, "sessions-of-user-ended")
+
+
+@admin.get("/audit")
+@permission_required(Permission.AUDIT_READ)
+def audit() -> ResponseReturnValue:
+    form = AuditForm()
+    if not current_user.can(Permission.USERS_READ):
+        form.user.description = "The id of a person."
+    try:
+        which, about = events_asked_for(form)
+        page = services().audit.page(request.args.get("cursor"), which=which)
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return render_template("admin/audit.html", form=form, entries=[], events=HAPPENED), 400
+    asked = {name: value for name, value in form.data.items() if value}
+    return render_template(
+        "admin/audit.html",
+        form=form,
+        asked=asked,
+        about=about,
+        entries=page.entries,
+        next_cursor=page.next_cursor,
+        events=HAPPENED,
+    )
+
+
+def _existing(user_id: UUID) -> Identity:
+    found = services().users.get(user_id)
+    if found is None:
+        raise UnknownUser
+    return found
+
+
+def _set_active(user_id: UUID, *, active: bool) -> None:
+    services().authentication.set_active(
+        user_id, active=active, actor=require_live().record.user, address=client().address
+    )
+
+
+def _page(person: Identity, problem: str | None = None) -> str:
+    covered = [
+        role
+        for role in services().users.roles()
+        if current_user.covers(role.name, role.permissions)
+    ]
+    return render_template(
+        "admin/user.html",
+        user=person,
+        roles=covered,
+        may_do_more=not {role.name for role in covered}.issuperset(person.roles),
+        sessions=len(services().sessions.of_user(person.id)),
+        problem=problem,
+    )
+
+
+def _answer(user_id: UUID, change: Callable[[], None], what: str) -> ResponseReturnValue:
+    """Make a change of a user and lead back to their page, which says that it was done."""
+    try:
+        change()
+    except (LastAdmin, OwnAccount, ExceedsOwnPermissions) as error:
+        if not current_user.can(Permission.USERS_READ):
+            raise
+        return _page(_existing(user_id), str(error)), problem_of(error).code or 500
+    return redirect_with(what, "admin.user", user_id=user_id)

@@ -1,0 +1,138 @@
+"""What people type into the pages: labels, hints and shape; use cases judge what a value means."""
+
+from collections.abc import Mapping
+
+from flask import request
+from flask_wtf import FlaskForm
+from wtforms import (
+    BooleanField,
+    EmailField,
+    Field,
+    Form,
+    HiddenField,
+    PasswordField,
+    StringField,
+    URLField,
+)
+from wtforms.validators import DataRequired, InputRequired, Length
+
+from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
+from authapp.web.api.bodies import MAX_FORM, read_form
+
+CHOOSING_HINT = "At least 15 characters. A few unrelated words work well; pasting is fine."
+
+
+def _strip(value: str | None) -> str | None:
+    """Drop the blanks that pasting brings along. Never used on a password: there a blank counts."""
+    return value.strip() if value else value
+
+
+class PageForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no type information
+    """Base of every form on the pages."""
+
+    class Meta:
+        # csrf.py accepts an unsafe request only from our own origin (Sec-Fetch-Site, Origin), so no
+        # token is needed here, and a visitor who only looks at a form gets no session from it.
+        csrf = False
+
+    longest = MAX_FORM  # bytes
+
+    def __init__(self, **kwargs: object) -> None:
+        # By itself Flask-WTF would read a JSON body or an upload too, whose values are not text.
+        typed = read_form(request, self.longest) if request.method == "POST" else None
+        super().__init__(formdata=typed, **kwargs)
+
+
+class SignupForm(PageForm):
+    email = EmailField(
+        "Email",
+        filters=[_strip],
+        validators=[DataRequired("Enter your email, like name@example.org.")],
+    )
+    name = StringField(
+        "Name (optional)",
+        description="Shown to you, and to the apps you use with this account.",
+        filters=[_strip],
+        validators=[Length(max=MAX_NAME, message=f"Use at most {MAX_NAME} characters.")],
+    )
+    password = PasswordField(
+        "Password",
+        description=CHOOSING_HINT,
+        validators=[InputRequired("Choose a password.")],
+    )
+
+
+class LoginForm(PageForm):
+    email = EmailField(
+        "Email",
+        filters=[_strip],
+        validators=[DataRequired("Enter the email you signed up with.")],
+    )
+    password = PasswordField("Password", validators=[InputRequired("Enter your password.")])
+    remember = BooleanField("Keep me signed in on this device")
+    next = HiddenField()
+
+
+class ProfileForm(PageForm):
+    longest = 2 * MAX_FORM  # the address of a picture may be long
+
+    name = StringField(
+        "Name",
+        filters=[_strip],
+        validators=[Length(max=MAX_NAME, message=f"Use at most {MAX_NAME} characters.")],
+    )
+    image = URLField(
+        "Picture address (optional)",
+        description="A link to a picture that starts with https://. Leave it empty for none.",
+        filters=[_strip],
+        validators=[Length(max=MAX_IMAGE, message=f"Use at most {MAX_IMAGE} characters.")],
+    )
+
+
+class PasswordForm(PageForm):
+    current_password = PasswordField(
+        "Current password", validators=[InputRequired("Enter your current password.")]
+    )
+    new_password = PasswordField(
+        "New password",
+        description=CHOOSING_HINT,
+        validators=[InputRequired("Choose a new password.")],
+    )
+
+
+class AuditForm(PageForm):
+    """Which events of the audit log to show. It is sent by GET."""
+
+    user = StringField(
+        "Person", description="An email, part of a name, or an id.", filters=[_strip]
+    )
+    event = StringField("What happened")
+    address = StringField("Address", description="Like 192.0.2.7.", filters=[_strip])
+    since = StringField(
+        "Since", description="Like 2026-11-27 10:30 (UTC); or 15m, 2h, 7d ago.", filters=[_strip]
+    )
+
+    def __init__(self) -> None:
+        super(PageForm, self).__init__(formdata=request.args)
+
+
+def show_errors(form: Form, errors: Mapping[str, str]) -> None:
+    """Put each reason beside its field, and above the form if no visible field has that name."""
+    for name, told in errors.items():
+        reason = _sentence(told)
+        field = form._fields.get(name)
+        if field is None or isinstance(field, HiddenField):
+            form.form_errors.append(reason)
+        else:
+            field.errors = [*field.errors, reason]
+
+
+def _sentence(reason: str) -> str:
+    """A reason as the API words it, made a sentence to stand alone on a page."""
+    ending = "" if reason.endswith((".", "!", "?")) else "."
+    return f"{reason[:1].upper()}{reason[1:]}{ending}"
+
+
+def text(field: Field) -> str:
+    """What was typed into a text field; empty where nothing was sent."""
+    return field.data or ""

@@ -1,0 +1,93 @@
+"""What people are told: why they were signed out, what was done, what went wrong."""
+
+from authapp.accounts.audit import Event
+from authapp.sessions.records import EndReason
+
+SIGNED_OUT = {
+    EndReason.IDLE: "You were signed out because you had not been here for a while.",
+    EndReason.ABSOLUTE: "You were signed out because some time has passed since you logged in.",
+    EndReason.PASSWORD_CHANGED: "You were signed out because your password was changed.",
+    EndReason.REVOKED_BY_USER: "You were signed out because you ended this session elsewhere.",
+    EndReason.REVOKED_BY_ADMIN: "You were signed out because an administrator ended this session.",
+    EndReason.DEACTIVATED: "You were signed out because this account was deactivated.",
+    EndReason.EVICTED_BY_CAP: (
+        "You were signed out because you logged in on too many devices; the oldest ends."
+    ),
+    EndReason.CHANGED_IN_SQL: "You were signed out because an operator changed this account.",
+    EndReason.REFRESH_REUSED: (
+        "You were signed out because somebody used a token that had been used before."
+    ),
+}
+
+# what the page before did, by the names that `notices.redirect_with` takes
+DONE_SIGNED_OUT = {
+    "signed-up": "Your account is ready. Log in to start.",
+    "logged-out": "You are logged out.",
+}
+DONE = {
+    "profile": "Your profile was saved.",
+    "password": "Your password was changed, and your other devices were signed out.",
+    "session-ended": "The session was ended.",
+    "roles": "The roles were saved.",
+    "activated": "The account is active.",
+    "deactivated": "The account is deactivated and signed out everywhere.",
+    "sessions-of-user-ended": "All sessions of this person were ended.",
+    "sessions-ended": "All other sessions were ended.",
+}
+
+# audit events
+HAPPENED: dict[Event, str] = {
+    "user.created": "Account created",
+    "user.activated": "Activated",
+    "user.deactivated": "Deactivated",
+    "profile.changed": "Profile changed",
+    "password.changed": "Password changed",
+    "password.set": "Password set by an operator",
+    "roles.set": "Roles set",
+    "role.created": "Role created",
+    "role.granted": "Role granted",
+    "role.revoked": "Role taken away",
+    "session.begun": "Logged in",
+    "session.ended": "Session ended",
+    "sessions.ended": "All sessions ended",
+    "login.failed": "Log-in refused",
+    "login.limited": "Log-in stopped by a limit",
+    "signup.limited": "Sign-up stopped by a limit",
+    "password.refused": "Wrong current password",
+    "password.limited": "New password stopped by a limit",
+    "login.flood": "Many refused attempts, counted together",
+    "user.created_in_sql": "Account created in SQL",
+    "user.changed_in_sql": "Account changed in SQL",
+    "user.deleted_in_sql": "Account removed in SQL",
+    "roles.changed_in_sql": "Roles changed in SQL",
+    "role.changed_in_sql": "A role itself changed in SQL",
+}
+
+COOKIE_DROPPED = (
+    "Your password was right, but your browser did not keep you signed in, because this page came "
+    "over plain http. Open it with https:// instead. If that does not work, tell whoever runs this "
+    "site."
+)
+
+# for programs
+COOKIE_WILL_BE_DROPPED = (
+    "The session's cookie is Secure, and this request came over plain http: most clients will not "
+    "keep it. Use https; behind a proxy that ends TLS its operator sets TRUSTED_PROXY_HOPS."
+)
+
+WRONG_CREDENTIALS = "Email or password is not right."
+
+
+def too_many_attempts(retry_after: int) -> str:
+    """
+    Args:
+        retry_after: seconds.
+    """
+    if retry_after < 120:
+        return f"Too many attempts. Try again in {retry_after} seconds."
+    return f"Too many attempts. Try again in {-(-retry_after // 60)} minutes."
+
+
+def within(seconds: int) -> str:
+    """What is added when a change reaches other instances late."""
+    return f"Other devices may take up to {seconds} seconds to notice."

@@ -1,0 +1,285 @@
+"""Hashing: one thread that yields to all others, few log-ins at once, the rest are told to wait."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import bcrypt
+import pytest
+
+from authapp.authentication.hashing_queue import HashingSlots
+from authapp.config import Config
+from authapp.errors import AuthappError, Busy, InvalidCredentials
+from authapp.services import LOGINS_AT_ONCE, REQUEST_THREADS, Services
+from authapp.sessions.store import SessionStore
+from authapp.storage.postgres import PostgresUnavailable, Trouble
+from authapp.storage.resilience import deadline, remaining
+from tests.support.helpers import (
+    CLIENT,
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    Clock,
+    at_once,
+    hashing,
+    log_in,
+    make_config,
+    open_services,
+    sign_up,
+    sql,
+)
+
+
+@contextmanager
+def full(slots: HashingSlots | Any, many: int) -> Iterator[None]:
+    """As many slots are taken, as by log-ins that wait."""
+    with ExitStack() as taken:
+        for _ in range(many):
+            taken.enter_context(slots.slot())
+        yield
+
+
+@contextmanager
+def stuck(run: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
+    """The hashing thread is at work for as long as the block takes."""
+    begun, end = Event(), Event()
+
+    def work() -> None:
+        begun.set()
+        assert end.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run, work)
+        assert begun.wait(10)
+        try:
+            yield
+        finally:
+            end.set()
+
+
+def hasher_of(services: Services) -> Any:
+    return services.authentication._hasher
+
+
+# -- the thread ------------------------------------------------------------------------------------
+
+
+def niceness(thread: int) -> int:
+    stat = Path(f"/proc/self/task/{thread}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[16])  # field 19 of proc(5); two are cut off
+
+
+def test_one_thread_hashes_and_only_it_yields_to_others() -> None:
+    slots = HashingSlots(3)
+    mine = threading.get_native_id()
+    before = niceness(mine)
+    found = {*at_once(*[lambda: slots.run(threading.get_native_id)] * 6)}
+    assert len(found) == 1
+    (thread,) = found
+    assert isinstance(thread, int)
+    assert thread != mine
+    assert niceness(thread) == 19
+    assert niceness(mine) == before
+    others = {int(task.name) for task in Path("/proc/self/task").iterdir()} - {thread}
+    assert before == 19 or mine in others
+
+
+def test_an_error_of_the_work_reaches_who_asked_and_the_thread_goes_on() -> None:
+    slots = HashingSlots(1)
+
+    def fails() -> None:
+        raise KeyError("of the test")
+
+    with pytest.raises(KeyError):
+        slots.run(fails)
+    assert slots.run(lambda: 7) == 7
+
+
+def test_who_waits_for_the_thread_until_the_deadline_is_told_to_come_back() -> None:
+    slots, ran = HashingSlots(3), []
+    with stuck(slots.run), deadline(0.2), pytest.raises(Busy):
+        slots.run(lambda: ran.append("late"))
+    slots.run(lambda: ran.append("next"))
+    assert ran == ["next"], "nobody waits for what was queued, so it is not done"
+
+
+def test_a_forked_process_hashes_on_a_thread_of_its_own() -> None:
+    slots = HashingSlots(1)
+    slots.run(lambda: None)
+    with full(slots, 1):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            with suppress(BaseException), deadline(5), slots.slot():
+                status = 0 if slots.run(lambda: 7) == 7 else 2
+            os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# -- the slots -------------------------------------------------------------------------------------
+
+
+def test_one_more_than_there_are_slots_is_told_to_come_back() -> None:
+    slots = HashingSlots(3)
+    with full(slots, 3), pytest.raises(Busy) as raised, slots.slot():
+        pass
+    assert raised.value.retry_after > 0
+    for error in (KeyError, Busy, KeyboardInterrupt):  # whatever happens in it
+        for _ in range(4):
+            with pytest.raises(error), slots.slot():
+                raise error
+    with full(slots, 3):
+        pass
+
+
+def test_log_ins_leave_more_than_half_of_the_threads_to_others() -> None:
+    assert 0 < LOGINS_AT_ONCE < REQUEST_THREADS / 2
+
+
+USES: dict[str, Callable[[Services, Any], Any]] = {
+    "log in": lambda s, _live: log_in(s),
+    "log in, unknown": lambda s, _live: log_in(s, "nobody@example.org"),
+    "sign up": lambda s, _live: sign_up(s, "new@example.org"),
+    "change the password": lambda s, live: s.authentication.change_password(
+        live, PASSWORD, OTHER_PASSWORD, CLIENT
+    ),
+    "set a password": lambda s, _live: s.authentication.set_password(EMAIL, OTHER_PASSWORD),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_every_use_of_a_password_takes_a_slot_and_hashes_on_the_thread(
+    services: Services, monkeypatch: pytest.MonkeyPatch, use: Callable[[Services, Any], Any]
+) -> None:
+    sign_up(services)
+    live = log_in(services)
+    with full(hasher_of(services), LOGINS_AT_ONCE), hashing() as hashed, pytest.raises(Busy):
+        use(services, live)
+    assert hashed == []
+
+    where: set[int] = set()
+    for name in ("checkpw", "hashpw"):
+        real = getattr(bcrypt, name)
+
+        def noting(*args: Any, real: Any = real) -> Any:
+            where.add(threading.get_native_id())
+            return real(*args)
+
+        monkeypatch.setattr(bcrypt, name, noting)
+    with full(hasher_of(services), LOGINS_AT_ONCE - 1), suppress(InvalidCredentials):
+        use(services, live)  # one slot is left, and enough
+    assert where == {hasher_of(services)._run(threading.get_native_id)}
+
+
+def test_slots_are_free_again_after_every_outcome(services: Services) -> None:
+    sign_up(services)
+    for _ in range(LOGINS_AT_ONCE + 1):
+        for email, password in ((EMAIL, PASSWORD), (EMAIL, "wrong"), ("x@example.org", "wrong")):
+            with suppress(InvalidCredentials):
+                log_in(services, email, password)
+        with stuck(hasher_of(services)._run), deadline(0.05), pytest.raises(Busy):
+            log_in(services)
+    with full(hasher_of(services), LOGINS_AT_ONCE):
+        pass
+
+
+def test_who_is_told_to_come_back_has_used_up_no_attempt(services: Services) -> None:
+    """Or people who do as they are told in a rush would be locked out after it."""
+    sign_up(services)
+    live = log_in(services)
+    with full(hasher_of(services), LOGINS_AT_ONCE):
+        for _ in range(25):
+            for use in (USES["log in"], USES["change the password"]):
+                with pytest.raises(Busy):
+                    use(services, live)
+    assert log_in(services)
+
+
+# -- a whole log-in --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasty(config: Config, clock: Clock) -> Iterator[Services]:
+    """Has one second for a log-in."""
+    settings = make_config(config.DATABASE_URL, config.REDIS_URL, LOGIN_TIMEOUT_SECONDS="1")
+    with open_services(settings, clock) as services:
+        yield services
+
+
+def outcome(services: Services) -> AuthappError:
+    """How a log-in fails; fails itself when that hangs."""
+    (found,) = at_once(lambda: log_in(services))
+    assert isinstance(found, AuthappError), found
+    return found
+
+
+def test_a_log_in_waits_for_the_thread_only_as_long_as_it_may(hasty: Services) -> None:
+    sign_up(hasty)
+    with stuck(hasher_of(hasty)._run), hashing() as hashed:
+        assert isinstance(outcome(hasty), Busy)
+    assert hashed == []
+    assert log_in(hasty)
+
+
+def test_a_log_in_waits_for_postgres_only_as_long_as_it_may(
+    hasty: Services, services: Services
+) -> None:
+    """The server would say by itself that it gives up waiting, a second later."""
+    sign_up(hasty)
+    hasty.redis.flushall()
+    with services.database.transaction(20) as db:
+        db.connection().exec_driver_sql("LOCK TABLE users")
+        found = outcome(hasty)
+    assert isinstance(found, PostgresUnavailable)
+    assert found.trouble is Trouble.NO_ANSWER
+    assert sql(services, "SELECT count(*) FROM users") == [(1,)]
+
+
+def test_what_hashing_took_is_missing_for_what_follows(
+    config: Config, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_up(services)
+    check = bcrypt.checkpw
+
+    def slowly(*args: Any) -> bool:
+        time.sleep(0.7)
+        return check(*args)
+
+    monkeypatch.setattr(bcrypt, "checkpw", slowly)
+    waits: list[float] = []
+    begin = SessionStore.begin_verified
+
+    def noting(*args: Any, **how: Any) -> Any:
+        waits.append(remaining(60))
+        return begin(*args, **how)
+
+    monkeypatch.setattr(SessionStore, "begin_verified", noting)
+    assert log_in(services)
+    assert 0 < waits[0] <= config.LOGIN_TIMEOUT_SECONDS - 0.7
+
+
+def test_log_ins_never_fill_the_threads_of_requests(services: Services) -> None:
+    """As many log-ins as come: those that wait are few, and checks of sessions go on."""
+    sign_up(services)
+    live = log_in(services)
+    with ThreadPoolExecutor(REQUEST_THREADS) as threads, stuck(hasher_of(services)._run):
+        asked: list[Future[Any]] = [
+            threads.submit(log_in, services, f"p{number}@example.org") for number in range(16)
+        ]
+        give_up = time.monotonic() + 10
+        while sum(not one.done() for one in asked) > LOGINS_AT_ONCE:
+            assert time.monotonic() < give_up, "they fill the threads"
+            time.sleep(0.01)
+        checks = [threads.submit(services.sessions.find, live.token) for _ in range(16)]
+        assert [check.result(10) for check in checks] == [services.sessions.find(live.token)] * 16
+        waiting = [one for one in asked if not one.done()]
+        assert len(waiting) == LOGINS_AT_ONCE
+        told = [one for one in asked if one.done()]
+        assert [type(one.exception()) for one in told] == [Busy] * len(told)
+    assert {type(one.exception()) for one in waiting} == {InvalidCredentials}

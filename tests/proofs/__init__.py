@@ -1,0 +1,1 @@
+"""Proofs of coherence: interleavings, real faults, clusters."""

@@ -1,0 +1,75 @@
+"""What the outages and schedules led to, each in the smallest form."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from authapp.errors import StoreUnavailable
+from authapp.services import Services
+from authapp.sessions.records import Ended, EndReason, Live
+from tests.support.helpers import (
+    CLIENT,
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    Clock,
+    log_in,
+    sign_up,
+    sql,
+)
+
+
+@pytest.fixture
+def without_row(services: Services) -> Live:
+    """A session that began while Postgres was away, which is back since it was read."""
+    sign_up(services)
+    credentials = services.credentials.read(EMAIL)
+    assert credentials
+    return services.sessions._provisional.begin(credentials, CLIENT)
+
+
+CHANGES: dict[str, Callable[[Services, Live], Any]] = {
+    "data": lambda s, live: s.sessions.patch(live, {"n": 1}, []),
+    "new token": lambda s, live: s.sessions.regenerate(live, CLIENT),
+    "end others": lambda s, live: s.sessions.end_others(live, EndReason.REVOKED_BY_USER, CLIENT),
+    "password": lambda s, live: s.authentication.change_password(
+        live, PASSWORD, OTHER_PASSWORD, CLIENT
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_session_that_has_no_row_yet_has_not_ended(
+    services: Services, without_row: Live, change: Callable[[Services, Live], Any]
+) -> None:
+    with pytest.raises(StoreUnavailable):
+        change(services, without_row)
+    found = services.sessions.find(without_row.token)
+    assert isinstance(found, Live)
+    assert found.record.provisional is None, "it has one now"
+    assert change(services, found) is not None
+
+
+def test_a_session_that_only_redis_knows_is_not_refused_without_redis(
+    services: Services, without_row: Live
+) -> None:
+    services.cache.breaker.open()
+    with pytest.raises(StoreUnavailable):
+        services.sessions.find(without_row.token)
+
+
+def test_a_clock_that_was_wrong_prolongs_no_copy(services: Services, clock: Clock) -> None:
+    """A change holds within REVALIDATE_SECONDS even if Redis never heard of it."""
+    sign_up(services)
+    live = log_in(services)
+    clock.forward(600)
+    assert isinstance(services.sessions.find(live.token), Live)
+    clock.forward(-600)
+    sql(
+        services,
+        "WITH ours AS (SELECT set_config('authapp.fenced', 'on', true))"
+        " UPDATE sessions SET ended_at = now(), ended_why = 'logout', ver = ver + 1 FROM ours",
+    )
+    clock.forward(services.revalidate_seconds)
+    assert isinstance(services.sessions.find(live.token), Ended)

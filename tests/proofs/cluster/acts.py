@@ -1,0 +1,37 @@
+"""What the tests here do with sessions."""
+
+from authapp.cache.keys import session_key
+from authapp.services import Services
+from authapp.sessions.records import Ended, EndReason, Found, Live
+from tests.support.helpers import CLIENT, sign_up, traffic
+
+LOGOUT = Ended(EndReason.LOGOUT)
+
+
+def begin_many(services: Services, count: int) -> list[Live]:
+    """Sessions of one person: in a cluster, some on each primary."""
+    user = sign_up(services)
+    return [services.sessions.begin(user.id, 1, CLIENT) for _ in range(count)]
+
+
+def find(services: Services, live: Live) -> Found:
+    return services.sessions.find(live.token)
+
+
+def is_live(services: Services, live: Live) -> bool:
+    return isinstance(find(services, live), Live)
+
+
+def is_hit(services: Services, live: Live) -> bool:
+    """Whether a copy answered."""
+    with traffic() as seen:
+        find(services, live)
+    return seen.redis != [] and seen.sql == []
+
+
+def end(services: Services, live: Live) -> None:
+    services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
+
+
+def key_of(live: Live) -> str:
+    return session_key(live.token.digest)

@@ -1,0 +1,193 @@
+"""The production start: `gunicorn wsgi:app` refuses in one line and believes no proxy."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from authapp.dev import embedded
+from tests.support.databases import add_database
+from tests.support.instances import ROOT, free_port
+from tests.support.production import (
+    ECHO,
+    Serving,
+    connect,
+    environment_of,
+    note_folders,
+    noted_folders,
+    refusal,
+)
+
+
+@pytest.fixture
+def environment(valkey: embedded.Valkey) -> dict[str, str]:
+    return environment_of(valkey.url)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "SECRET_KEY", "PASSWORD_PEPPER"])
+def test_a_missing_setting_is_one_line(environment: dict[str, str], name: str) -> None:
+    environment["DATABASE_URL"] = "postgresql://db.example.org/authapp"
+    del environment[name]
+    (line,) = refusal("gunicorn", environment)
+    assert line.startswith(f"authapp: {name} is missing: ")
+
+
+def test_a_database_not_migrated_names_the_command(
+    environment: dict[str, str], postgres: embedded.PostgreSQL
+) -> None:
+    environment["DATABASE_URL"] = add_database(postgres.url, "not_migrated")
+    (line,) = refusal("gunicorn", environment)
+    assert line.startswith("authapp: ")
+    assert line.endswith("run `flask --app wsgi db upgrade`")
+
+
+def test_a_database_out_of_reach_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    environment["DATABASE_URL"] = f"postgresql://nobody@/authapp?host={tmp_path}"
+    (line,) = refusal("gunicorn", environment)
+    assert line.startswith("authapp: DATABASE_URL: ")
+
+
+def test_what_a_client_says_about_a_proxy_is_not_believed(
+    environment: dict[str, str], database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "echo.py").write_text(ECHO)
+    port = free_port()
+    environment |= {"DATABASE_URL": database_url, "PORT": str(port)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "--pythonpath", str(tmp_path), "echo:app"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            with closing(connect(port)) as connection:
+                connection.putrequest("GET", "/real")
+                for header, value in {
+                    "X-Forwarded-For": "203.0.113.9",
+                    "X-Forwarded-Proto": "https",
+                    "X-Forwarded-Ssl": "on",
+                    "Script_Name": "/false",
+                    "Path_Info": "/false",
+                }.items():
+                    connection.putheader(header, value)
+                connection.endheaders()
+                seen = json.load(connection.getresponse())
+        finally:
+            server.terminate()
+    assert (
+        seen.items()
+        >= {
+            "wsgi.url_scheme": "http",
+            "REMOTE_ADDR": "127.0.0.1",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": "/real",
+        }.items()
+    )
+
+
+# -- metrics of all workers ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def serving(environment: dict[str, str], database_url: str, tmp_path: Path) -> Iterator[Serving]:
+    """Without Redis, so that there is something to see."""
+    port = free_port()
+    environment |= {"DATABASE_URL": database_url, "PORT": str(port), "WEB_CONCURRENCY": "2"}
+    environment["REDIS_URL"] = f"unix://{tmp_path}/nobody-listens"
+    noted = note_folders(environment, tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "wsgi:app"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield Serving(port, process, noted)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[str, str]) -> None:
+    (folder,) = serving.folders if serving.get("/healthz") else []
+    asked = 1 + serving.ask_both()
+    # a worker tells the others a moment later what it counted
+    serving.await_true(lambda: {serving.healthy() for _ in range(10)} == {asked})
+
+    files = {path.name for path in folder.iterdir()}
+    asked += serving.replace_a_worker(signal.SIGKILL)
+    serving.await_true(lambda: serving.healthy() == asked)  # what it did stays counted
+    assert {path.name for path in folder.iterdir()} == files, "nor are there ever more files"
+
+    os.kill(serving.process.pid, signal.SIGTTOU)  # a worker less
+    serving.await_true(lambda: len(serving.workers()) == 1)
+    serving.await_true(lambda: serving.value("authapp_breaker_open", store="redis") == 1)
+    serving.await_true(lambda: serving.healthy() == asked)
+    os.kill(serving.process.pid, signal.SIGTTIN)
+    serving.await_true(lambda: len(serving.workers()) == 2)
+
+    os.kill(serving.process.pid, signal.SIGHUP)  # a reload
+    old = serving.workers()
+    serving.await_true(lambda: len(serving.workers()) == 2 and not serving.workers() & old)
+    serving.await_true(lambda: serving.healthy() == asked)
+    assert serving.folders == [folder], "it keeps the folder it has"
+
+    os.utime(folder, (0, 0))
+    refusal(
+        "gunicorn", environment | {"SECRET_KEY": "", "PYTHONPATH": ""}
+    )  # another, which cleans up first
+    assert folder.exists(), "somebody holds it"
+
+    serving.process.terminate()
+    assert serving.process.wait(20) == 0
+    assert not folder.exists()
+
+
+def test_a_start_that_is_refused_leaves_no_folder_nor_those_of_who_was_killed(
+    environment: dict[str, str], tmp_path: Path, postgres: embedded.PostgreSQL
+) -> None:
+    noted = note_folders(environment, tmp_path)
+    refusal("gunicorn", environment)  # DATABASE_URL is missing
+    (made,) = noted_folders(noted)
+    left, new = (made.with_name(made.name + more) for more in ("-left", "-new"))
+    try:
+        for folder in (left, new):
+            folder.mkdir()
+            (folder / "counter_1.db").touch()
+        os.utime(left, (0, 0))
+        environment["DATABASE_URL"] = f"postgresql://nobody@/authapp?host={tmp_path}"
+        refusal("gunicorn", environment)  # nobody listens there
+        assert not left.exists()
+        assert new.exists(), "perhaps somebody is just about to lock it"
+    finally:
+        for folder in (left, new):
+            shutil.rmtree(folder, ignore_errors=True)
+    folders = noted_folders(noted)
+    assert len(folders) == 2
+    assert not [folder for folder in folders if folder.exists()]
+
+
+def test_after_a_start_garbage_is_collected(environment: dict[str, str]) -> None:
+    """What the start made aside, which is not looked at again."""
+    environment["DATABASE_URL"] = "postgresql://db.example.org/authapp"
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import gc, wsgi; print(gc.isenabled(), gc.get_freeze_count() > 10_000)",
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ended.stdout == "True True\n"

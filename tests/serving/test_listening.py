@@ -1,0 +1,149 @@
+"""Where the servers listen, in every spelling of HOST; an address they can't have is one line."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from authapp.dev import embedded
+from tests.support.instances import ROOT, SERVERS, free_port
+from tests.support.production import ECHO, connect, environment_of, refusal
+
+BOTH = pytest.mark.parametrize("server", SERVERS)
+
+
+@pytest.fixture
+def environment(valkey: embedded.Valkey) -> dict[str, str]:
+    return environment_of(valkey.url) | {"PORT": str(free_port())}
+
+
+@contextmanager
+def started(server: str, environment: dict[str, str], folder: Path) -> Iterator[int]:
+    """The port, where it answers with the WSGI environment."""
+    (folder / "echo.py").write_text(ECHO)
+    environment["PYTHONPATH"] = str(folder)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*SERVERS[server], "echo:app"], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+    try:
+        connect_to_any(int(environment["PORT"])).close()
+        yield int(environment["PORT"])
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def connect_to_any(port: int) -> socket.socket:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for host in ("127.0.0.1", "::1"):
+            with suppress(ConnectionRefusedError):
+                return socket.create_connection((host, port), 10)
+        time.sleep(0.05)
+    raise AssertionError("nobody listens")
+
+
+def answers(host: str, port: int) -> bool:
+    try:
+        with closing(socket.create_connection((host, port), 10)) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            return b" 200 " in connection.recv(100)
+    except ConnectionRefusedError:
+        return False
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("[::1]", {"::1"}),
+        ("::", {"::1", "127.0.0.1"}),
+    ],
+)
+def test_it_listens_where_host_says(
+    server: str,
+    host: str,
+    reached: set[str],
+    environment: dict[str, str],
+    database_url: str,
+    tmp_path: Path,
+) -> None:
+    environment |= {"DATABASE_URL": database_url, "HOST": host}
+    with started(server, environment, tmp_path) as port:
+        assert {address for address in ("::1", "127.0.0.1") if answers(address, port)} == reached
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("192.0.2.1", "HOST 192.0.2.1, PORT {port}: Cannot assign requested address"),
+        ("[2001:db8::1]", "HOST 2001:db8::1, PORT {port}: Cannot assign requested address"),
+        ("nobody.invalid", "HOST nobody.invalid: "),
+        ("::1]", "HOST: set it to an address"),
+        ("[::1]:8000", "HOST: set it to an address"),
+    ],
+)
+def test_an_address_that_can_not_be_bound_is_one_line(
+    server: str, host: str, said: str, environment: dict[str, str]
+) -> None:
+    """Before anything else is looked at: nothing listens at this DATABASE_URL."""
+    environment |= {"DATABASE_URL": "postgresql://127.0.0.1:1/authapp", "HOST": host}
+    (line,) = refusal(server, environment)
+    assert line.startswith(f"authapp: {said.format(port=environment['PORT'])}")
+
+
+@BOTH
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_port_that_is_taken_is_one_line(
+    server: str, host: str, environment: dict[str, str]
+) -> None:
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    with socket.create_server((bare, 0), family=family) as other:
+        port = other.getsockname()[1]
+        environment |= {
+            "DATABASE_URL": "postgresql://127.0.0.1:1/authapp",
+            "HOST": host,
+            "PORT": str(port),
+        }
+        (line,) = refusal(server, environment)
+    assert line.startswith(f"authapp: HOST {bare}, PORT {port}: Address already in use")
+
+
+# -- workers of gunicorn ---------------------------------------------------------------------------
+
+OTHER = """
+from gunicorn.workers.base import Worker
+class Other(Worker): pass
+"""
+
+
+@pytest.mark.parametrize("kind", ["asgi", "gunicorn.workers.gasgi.ASGIWorker", "other.Other"])
+def test_workers_that_bound_no_wait_for_postgres_are_refused(
+    kind: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "other.py").write_text(OTHER)
+    environment |= {
+        "DATABASE_URL": "postgresql://127.0.0.1:1/authapp",
+        "GUNICORN_CMD_ARGS": f"--worker-class {kind}",
+        "PYTHONPATH": str(tmp_path),
+    }
+    (line,) = refusal("gunicorn", environment)
+    assert line.startswith(f"authapp: worker class {kind}: ")
+    assert line.endswith("leave out -k, or take gthread")
+
+
+@pytest.mark.parametrize("options", ["-k sync --threads 1", "-k gthread --threads 2"])
+def test_workers_that_have_threads_serve(
+    options: str, environment: dict[str, str], database_url: str, tmp_path: Path
+) -> None:
+    environment |= {"DATABASE_URL": database_url, "GUNICORN_CMD_ARGS": options}
+    with started("gunicorn", environment, tmp_path) as port, closing(connect(port)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200

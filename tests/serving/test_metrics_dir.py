@@ -1,0 +1,52 @@
+"""Who takes the slot of one that is gone goes on with what it did, not with what it was doing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.instances import ROOT
+
+WORKER = """
+from authapp.serving import metrics_dir
+metrics_dir.make()
+from authapp.telemetry import metrics
+from authapp.telemetry import logging as observability
+slot = metrics_dir.take_slot()
+metrics.count_in(slot)
+metrics.HASHING.inc()
+metrics.STALE_COPIES.inc()
+shown = sorted(observability.exposition().decode().splitlines())
+kept = ("authapp_hashing_occupied", "authapp_stale_copies_total")
+print(slot, *(line.split()[-1] for line in shown if line.startswith(kept)), flush=True)
+input()
+"""
+
+
+def worker(folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER],
+        cwd=ROOT,
+        env={"PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_slots_are_taken_by_one_each_and_left_when_it_is_killed(tmp_path: Path) -> None:
+    with worker(tmp_path) as first:
+        assert said(first) == "worker1 1.0 1.0"
+        with worker(tmp_path) as second:
+            assert said(second) == "worker2 2.0 2.0"
+            first.kill()
+            first.wait()
+            with worker(tmp_path) as third:
+                assert said(third) == "worker1 2.0 3.0"
+                third.kill()
+            second.kill()
+    assert len(list(tmp_path.glob("counter_worker*.db"))) == 2

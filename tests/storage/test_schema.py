@@ -1,0 +1,216 @@
+"""Migrations: up, down and up again, equal to the models, and an advice where one is missing."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool
+
+from authapp.dev import embedded
+from authapp.errors import SettingError
+from authapp.storage import schema
+from authapp.storage.models import Base
+from tests.support.databases import add_database
+from tests.support.helpers import at_once
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def url(postgres: embedded.PostgreSQL) -> str:
+    """An empty database."""
+    return add_database(postgres.url, f"schema_{next(numbers)}")
+
+
+def engine_of(url: str) -> Engine:
+    return create_engine(make_url(url).set(drivername="postgresql+psycopg2"), poolclass=NullPool)
+
+
+def contents(url: str) -> set[tuple[str, ...]]:
+    """Columns, constraints and indexes as Postgres itself writes them."""
+    queries = [
+        "SELECT table_name, column_name, data_type, is_nullable, coalesce(column_default, '')"
+        " FROM information_schema.columns WHERE table_schema = 'public'",
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)"
+        " FROM pg_constraint WHERE connamespace = 'public'::regnamespace",
+        "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "SELECT sequencename::text FROM pg_sequences WHERE schemaname = 'public'",
+    ]
+    with engine_of(url).connect() as connection:
+        return {
+            tuple(row)
+            for query in queries
+            for row in connection.execute(text(query))
+            if row[0] != "alembic_version"
+        }
+
+
+def refusal(work: Callable[[], None]) -> str:
+    with pytest.raises(SettingError) as caught:
+        work()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_migrations_lead_exactly_to_the_models(url: str) -> None:
+    schema.upgrade(url)
+    migrated = contents(url)
+    schema.downgrade(url, "base")
+    assert contents(url) == set()
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection)
+    assert migrated == contents(url)
+
+
+def test_a_new_database_has_nobody(url: str) -> None:
+    schema.upgrade(url)
+    with engine_of(url).connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM users")) == 0
+
+
+def test_alembic_finds_no_drift(database_url: str) -> None:
+    with engine_of(database_url).connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_up_down_and_up_again(url: str) -> None:
+    script = ScriptDirectory.from_config(_alembic())
+    schema.upgrade(url)
+    once = contents(url)
+    for revision in script.walk_revisions():
+        down = revision.down_revision or "base"
+        assert isinstance(down, str), "migrations are one line, without branches"
+        schema.downgrade(url, down)
+        schema.upgrade(url, revision.revision)
+        schema.upgrade(url)
+        assert contents(url) == once
+        schema.downgrade(url, down)
+    assert contents(url) == set()
+    schema.upgrade(url)
+    schema.upgrade(url)  # a second time does nothing
+    assert contents(url) == once
+    with engine_of(url).connect() as connection:
+        roles = connection.execute(text("SELECT name FROM roles ORDER BY name")).scalars().all()
+    assert roles == ["admin", "user"]
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(schema.__file__).with_name("migrations")))
+    return config
+
+
+def test_instances_that_start_together_wait_for_each_other(url: str) -> None:
+    works = [lambda: schema.upgrade(url)] * 4
+    assert at_once(*works) == [None] * 4
+    schema.require_current(url)
+
+
+def test_a_current_database_is_accepted(database_url: str) -> None:
+    schema.require_current(database_url)
+
+
+def test_an_empty_database_is_refused_with_the_command(url: str) -> None:
+    message = refusal(lambda: schema.require_current(url))
+    assert "at migration none" in message
+    assert "flask --app wsgi db upgrade" in message
+
+
+def test_an_older_database_is_refused_with_the_command(url: str) -> None:
+    schema.upgrade(url)
+    schema.downgrade(url, "base")
+    assert "flask --app wsgi db upgrade" in refusal(lambda: schema.require_current(url))
+
+
+@pytest.mark.parametrize("ask", [schema.require_current, schema.upgrade])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"query": {"host": "/nonexistent"}},
+        {"host": "127.0.0.1", "port": 9, "query": {}},
+        {"database": "nothing_of_this_name"},
+        {"password": "hush"},
+    ],
+    ids=["no socket", "no server", "no database", "wrong password"],
+)
+def test_an_unreachable_database_is_named_with_the_remedy(
+    postgres: embedded.PostgreSQL, ask: Callable[[str], None], change: dict[str, Any]
+) -> None:
+    url = make_url(postgres.url)._replace(**change).render_as_string(hide_password=False)
+    message = refusal(lambda: ask(url))
+    assert message.startswith("DATABASE_URL: the database can't be reached (")
+    assert message.endswith("start it, or correct the address")
+    assert "hush" not in message
+    assert "tests-only" not in message
+
+
+# -- a database that this version can't migrate ----------------------------------------------------
+
+
+def at_unknown_revision(url: str) -> None:
+    schema.upgrade(url)
+    with engine_of(url).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        schema.require_current,
+        schema.upgrade,
+        lambda url: schema.downgrade(url, "0001"),
+        lambda url: schema.downgrade(url, "base"),
+    ],
+    ids=["start", "upgrade", "downgrade", "downgrade to base"],
+)
+def test_a_database_of_a_newer_version_is_refused_with_what_helps(
+    url: str, ask: Callable[[str], None]
+) -> None:
+    at_unknown_revision(url)
+    message = refusal(lambda: ask(url))
+    assert "at migration 9999, which this version of authapp does not know" in message
+    assert "install the version that made it" in message
+    assert f"db downgrade {ScriptDirectory.from_config(_alembic()).get_current_head()}" in message
+    assert "db upgrade" not in message
+
+
+@pytest.mark.parametrize("revision", ["9999", "nonsense", "-99", "0001:0003", "+1", "heads+1"])
+def test_a_revision_that_there_is_not_is_refused(url: str, revision: str) -> None:
+    schema.upgrade(url)
+    message = refusal(lambda: schema.downgrade(url, revision))
+    assert "0001" in message
+    schema.require_current(url)
+
+
+def test_an_account_without_the_right_to_create_is_told_so(
+    postgres: embedded.PostgreSQL, url: str
+) -> None:
+    name = make_url(url).database
+    with engine_of(postgres.url).begin() as connection:
+        connection.execute(text(f"CREATE ROLE of_{name} LOGIN PASSWORD 'hush'"))
+    place = make_url(url).set(username=f"of_{name}", password="hush")
+    message = refusal(lambda: schema.upgrade(place.render_as_string(hide_password=False)))
+    assert message.startswith("DATABASE_URL: a right is missing (permission denied for schema")
+    assert "GRANT CREATE ON SCHEMA" in message
+    assert "hush" not in message
+
+
+def test_a_database_that_only_reads_is_told_so(postgres: embedded.PostgreSQL, url: str) -> None:
+    with engine_of(postgres.url).connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(
+            text(f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = on")
+        )
+    message = refusal(lambda: schema.upgrade(url))
+    assert message.startswith("DATABASE_URL: the database only reads (")

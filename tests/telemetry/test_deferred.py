@@ -1,0 +1,212 @@
+"""What is noted of requests is worked off a moment later: once, by whoever noted it, and surely."""
+
+import _thread
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from authapp.telemetry import deferred as together
+from authapp.telemetry import metrics
+
+LOG = """
+import logging
+from authapp.telemetry.log_lines import log_line
+from authapp.telemetry.logging import configure_logging
+configure_logging()
+log_line(logging.getLogger("some"), {"event": "request"})
+"""
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@pytest.fixture
+def works(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """None yet; those of the application wait meanwhile."""
+    found: list[Callable[[], None]] = []
+    monkeypatch.setattr(together, "_works", found)
+    return found
+
+
+def test_what_is_due_is_worked_off_once_for_all(works: list[Callable[[], None]]) -> None:
+    done, calls = threading.Event(), []
+
+    @together.work_off
+    def work() -> None:
+        calls.append(threading.current_thread().name)
+        done.set()
+
+    for _ in range(1_000):
+        together.is_due()
+    assert done.wait(10)
+    assert calls == ["together"]
+
+
+def test_an_error_is_shown_and_the_next_are_worked_off(works: list[Callable[[], None]]) -> None:
+    done = threading.Event()
+    works.append(lambda: 1 / 0)  # type: ignore[arg-type]
+    together.is_due()
+    worker = together._worker
+    assert worker is not None
+    worker.join(10)
+    works[:] = [done.set]
+    together.is_due()
+    assert done.wait(10)
+
+
+def test_what_is_due_while_an_error_happens_is_worked_off_by_the_next(
+    works: list[Callable[[], None]],
+) -> None:
+    """Or one failed write under load would be the last."""
+    done, failed = threading.Event(), threading.Event()
+
+    def fails() -> None:
+        together.is_due()  # by a request meanwhile
+        works[:] = [done.set]
+        failed.set()
+        raise RuntimeError("a defect")
+
+    works.append(fails)
+    together.is_due()
+    assert failed.wait(10)
+    deadline = time.monotonic() + 10
+    while not done.wait(0.05):
+        assert time.monotonic() < deadline
+        together.is_due()
+
+
+def test_a_log_that_can_not_be_written_fails_nothing() -> None:
+    """A full disk; and what is no request's line is told to fail in the way of the library."""
+    script = LOG + (
+        "import structlog, authapp.telemetry.deferred, os\n"
+        "structlog.get_logger('some').warning('full')\n"
+        "log_line(logging.getLogger('some'), {'event': 'request'})\n"
+        "authapp.telemetry.deferred.work_off_now()\n"
+        "os.write(1, b'done')\n"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            timeout=60,
+        )
+    assert done.stdout == b"done"
+
+
+def test_the_end_of_a_process_loses_no_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOG], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert json.loads(done.stderr)["event"] == "request"
+
+
+def test_a_log_that_nobody_reads_keeps_nobody_waiting() -> None:
+    """More lines than a pipe takes, twice over; a request would wait for ever."""
+    script = LOG + (
+        "for number in range(50_000):\n"
+        "    log_line(logging.getLogger('some'), {'event': 'request', 'filling': 'x' * 100})\n"
+        "import os\nos.write(1, b'done')\nos._exit(0)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 60)[0]
+        assert process.stdout.read(4) == b"done"
+
+
+def test_the_end_of_a_process_loses_no_count(tmp_path: Path) -> None:
+    script = "from authapp.telemetry import metrics\nmetrics.count(metrics.LOGINS.labels('end'))\n"
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, env=environment)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(tmp_path))  # type: ignore[no-untyped-call]
+    assert registry.get_sample_value("authapp_logins_total", {"outcome": "end"}) == 1
+
+
+def test_a_fork_writes_no_line_of_its_parent() -> None:
+    script = LOG + "import os\nif os.fork() == 0:\n    raise SystemExit\nos.wait()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_threads_count_is_all_counted_also_when_they_are_gone() -> None:
+    counter = metrics.COPIES.labels("test", "hit")
+    before = counter._value.get()
+
+    def work() -> None:
+        for _ in range(1_000):
+            metrics.count(counter)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+        metrics.settle()
+    for thread in threads:
+        thread.join()
+    metrics.settle()
+    metrics.settle()
+    assert counter._value.get() - before == 8_000
+    assert None not in [life() for life, *_ in metrics._all_counted], "nothing is kept of them"
+
+
+def test_nothing_is_kept_of_threads_that_python_did_not_start() -> None:
+    """As a server in another language has; `threading` does not know when these end."""
+    counter = metrics.COPIES.labels("test", "unreadable")
+    before, left = counter._value.get(), threading.Semaphore(0)
+
+    def work() -> None:
+        metrics.count(counter)
+        left.release()
+
+    for _ in range(20):
+        _thread.start_new_thread(work, ())
+    assert all(left.acquire(timeout=10) for _ in range(20))
+    deadline = time.monotonic() + 10
+    while any(life() is None for life, *_ in metrics._all_counted) or (
+        counter._value.get() - before < 20
+    ):
+        assert time.monotonic() < deadline
+        metrics.settle()
+    names = threading.enumerate()
+    assert len(metrics._all_counted) <= len([one for one in names if "Dummy" not in one.name]) + 1
+
+
+def test_a_fork_counts_nothing_of_its_parent() -> None:
+    counter = metrics.COPIES.labels("test", "miss")
+    metrics.settle()
+    metrics.count(counter)
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        before = counter._value.get()
+        metrics.settle()
+        os.write(write, b"%d" % (counter._value.get() - before))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 10) == b"0"
+
+
+def test_times_are_observed_as_the_library_does() -> None:
+    ours, theirs = (metrics.REQUEST_SECONDS.labels(name) for name in ("/ours", "/theirs"))
+    stopwatch = metrics.Stopwatch(ours)
+    for seconds in (0.0, 0.001, 0.0011, 0.3, 5, 60):
+        stopwatch.observe(seconds)
+        theirs.observe(seconds)
+    metrics.settle()
+    for a, b in zip(ours._buckets, theirs._buckets, strict=True):
+        assert a.get() == b.get()
+    assert ours._sum.get() == theirs._sum.get()

@@ -1,0 +1,128 @@
+"""The description of the API: valid, whole, and what the calls really do."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from authapp.web.api.description import Operation, operations
+from tests.web.support import EMAIL, browser, log_in, sign_up
+
+NOBODY = str(UUID(int=7))
+
+
+@pytest.fixture
+def described(app: Flask) -> dict[str, Any]:
+    answer = browser(app).get("/api/v1/openapi.json")
+    assert (answer.status_code, answer.mimetype) == (200, "application/json")
+    found: dict[str, Any] = answer.get_json()
+    return found
+
+
+def calls(app: Flask) -> list[Operation]:
+    return sorted(operations(app), key=lambda o: (o.path, o.method))
+
+
+def ask(client: FlaskClient, operation: Operation, body: object | None = None) -> Any:
+    path = re.sub(r"\{\w+\}", NOBODY, operation.path)
+    json = {} if body is None and operation.call.body else body
+    headers = {"X-Requested-With": "tests"}
+    return client.open(path, method=operation.method, json=json, headers=headers)
+
+
+def test_it_is_valid(described: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(described).validate()
+
+
+def test_every_call_is_described(app: Flask, described: dict[str, Any]) -> None:
+    routes = {
+        (re.sub(r"<\w+:(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule.startswith("/api/v1/") and not rule.endpoint.startswith("api_docs.")
+    }
+    assert len(routes) >= 15
+    assert routes == {(path, m) for path, methods in described["paths"].items() for m in methods}
+
+
+def test_bodies_are_what_is_read(app: Flask, described: dict[str, Any]) -> None:
+    sign_up(app)
+    app.extensions["authapp"].services.users.grant(EMAIL, "admin")
+    client = browser(app)
+    log_in(client)
+    seen = 0
+    for operation in calls(app):
+        if operation.call.body is None:
+            continue
+        answer = ask(client, operation, {"no_such_field": 1})
+        assert answer.status_code == 400, operation
+        known = answer.get_json()["errors"]["no_such_field"].partition("known are: ")[2]
+        schema = described["components"]["schemas"][operation.call.body.__name__]
+        assert known.split(", ") == list(schema["properties"]), operation
+        assert schema["additionalProperties"] is False
+        missing = set(answer.get_json()["errors"]) - {"no_such_field"}
+        assert missing == set(schema["required"]), operation
+        seen += 1
+    assert seen >= 6
+
+
+@pytest.mark.parametrize("who", ["nobody", "user", "admin"])
+def test_answers_are_described(app: Flask, described: dict[str, Any], who: str) -> None:
+    """Whatever comes back, with whatever code, was announced."""
+    sign_up(app)
+    if who == "admin":
+        app.extensions["authapp"].services.users.grant(EMAIL, "admin")
+    for operation in calls(app):
+        client = browser(app)
+        if who != "nobody":
+            assert log_in(client).status_code == 303
+        answer = ask(client, operation)
+        told = described["paths"][operation.path][operation.method.lower()]
+        announced = told["responses"].get(str(answer.status_code))
+        assert announced is not None, (operation, answer.status_code)
+        if answer.status_code >= 400:
+            assert f"`{answer.get_json()['code']}`" in announced["description"], operation
+        if answer.status_code == 401:
+            assert set(announced["headers"]) == {"WWW-Authenticate"} <= set(answer.headers.keys())
+        if who == "nobody" and operation.call.needs != "nobody":
+            assert answer.status_code == 401, operation
+            assert told["security"] == [{"cookie": []}, {"bearer": []}, {"header": []}]
+        if who == "user" and operation.call.needs == "permission":
+            assert answer.status_code == 403, operation
+
+
+def test_each_answer_is_explained(described: dict[str, Any]) -> None:
+    seen = 0
+    for path, methods in described["paths"].items():
+        for told in methods.values():
+            for status, answer in told["responses"].items():
+                assert answer["description"], (path, status)
+                if status in {"429", "503"}:
+                    assert answer["headers"]["Retry-After"]["required"], (path, status)
+                    seen += 1
+    assert seen >= 20
+
+
+def test_what_is_asked_of_fields_is_told(described: dict[str, Any]) -> None:
+    fields = described["components"]["schemas"]["SignupBody"]["properties"]
+    assert fields["email"]["format"] == "email"
+    assert (fields["password"]["minLength"], fields["password"]["maxLength"]) == (15, 128)
+    assert fields["name"]["maxLength"] == 100
+    [limit] = [
+        parameter["schema"]
+        for parameter in described["paths"]["/api/v1/users"]["get"]["parameters"]
+        if parameter["name"] == "limit"
+    ]
+    assert limit == {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+
+
+def test_people_can_read_it(app: Flask) -> None:
+    page = browser(app).get("/api/v1/").get_data(as_text=True)
+    for operation in calls(app):
+        assert f"{operation.method} {operation.path}" in page
+    assert "<dd>how many, 1 to 200; 50 if left out</dd>" in page
+    assert "<script" not in page
