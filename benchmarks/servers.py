@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from authapp.dev import embedded
+from authapp import dev
 from authapp.services import REQUEST_THREADS
 
 ROOT = Path(__file__).parents[1]
@@ -120,13 +120,13 @@ def stores() -> Iterator[Stores]:
     """Starts them; they are empty."""
     with (
         tempfile.TemporaryDirectory(prefix="authapp-bench-", ignore_cleanup_errors=True) as path,
-        embedded.private_socket_dir() as sockets,
+        dev.private_socket_dir() as sockets,
     ):
         folder = Path(path)
         os.chmod(folder, 0o711)  # as root the servers run as another account
         with (
-            embedded.PostgreSQL.start(folder / "pg", sockets, PASSWORD, tcp=True) as postgres,
-            embedded.Valkey.start(folder / "valkey", sockets, PASSWORD, tcp=True) as valkey,
+            dev.PostgreSQL.start(folder / "pg", sockets, PASSWORD, tcp=True) as postgres,
+            dev.Valkey.start(folder / "valkey", sockets, PASSWORD, tcp=True) as valkey,
         ):
             yield Stores(postgres.url, valkey.url, folder)
 
@@ -176,7 +176,7 @@ def _await_listening(process: "subprocess.Popen[bytes]", port: int, log: Path) -
             return
 
 
-# what granian_server.py says of how to serve, for peers: one worker
+# what authapp/serving/granian.py says of how to serve, for peers: one worker
 GRANIAN = (
     *("--interface", "wsgi", "--http", "1", "--no-ws", "--host", "127.0.0.1", "--port", "PORT"),
     *("--workers", "1", "--blocking-threads", str(REQUEST_THREADS), "--no-log"),

@@ -12,8 +12,8 @@ import psycopg2
 import pytest
 import redis
 
+from authapp import dev
 from authapp.config import Config
-from authapp.dev import embedded
 from authapp.services import Services
 from tests.support import instances
 from tests.support.helpers import Clock, make_config, open_services
@@ -47,27 +47,25 @@ def engine_dir() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(engine_dir: Path) -> Iterator[embedded.PostgreSQL]:
+def postgres(engine_dir: Path) -> Iterator[dev.PostgreSQL]:
     with (
-        embedded.private_socket_dir() as sockets,
-        embedded.PostgreSQL.start(
-            engine_dir / "postgres", sockets, PASSWORD, durable=False
-        ) as server,
+        dev.private_socket_dir() as sockets,
+        dev.PostgreSQL.start(engine_dir / "postgres", sockets, PASSWORD, durable=False) as server,
     ):
         yield server
 
 
 @pytest.fixture(scope="session")
-def valkey(engine_dir: Path) -> Iterator[embedded.Valkey]:
+def valkey(engine_dir: Path) -> Iterator[dev.Valkey]:
     with (
-        embedded.private_socket_dir() as sockets,
-        embedded.Valkey.start(engine_dir / "valkey", sockets, PASSWORD, durable=False) as server,
+        dev.private_socket_dir() as sockets,
+        dev.Valkey.start(engine_dir / "valkey", sockets, PASSWORD, durable=False) as server,
     ):
         yield server
 
 
 @pytest.fixture(scope="session")
-def database_url(postgres: embedded.PostgreSQL) -> str:
+def database_url(postgres: dev.PostgreSQL) -> str:
     """A migrated database, shared by the tests of one process."""
     from authapp.storage import schema  # noqa: PLC0415 - the tests of the engines do without it
 
@@ -76,7 +74,7 @@ def database_url(postgres: embedded.PostgreSQL) -> str:
 
 
 @pytest.fixture
-def redis_client(valkey: embedded.Valkey) -> Iterator[redis.Redis]:
+def redis_client(valkey: dev.Valkey) -> Iterator[redis.Redis]:
     """A client that speaks bytes, on an empty server."""
     with redis.Redis.from_url(valkey.url) as client:
         client.flushall()  # ours: the fixture above started it
@@ -84,7 +82,7 @@ def redis_client(valkey: embedded.Valkey) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def config(database_url: str, valkey: embedded.Valkey, redis_client: redis.Redis) -> Config:
+def config(database_url: str, valkey: dev.Valkey, redis_client: redis.Redis) -> Config:
     """Settings for the engines above, both of them empty."""
     connection = psycopg2.connect(database_url)
     try:

@@ -17,9 +17,8 @@ import redis
 from flask import Flask
 from sqlalchemy import make_url
 
-from authapp import create_app
+from authapp import create_app, dev
 from authapp.config import Config
-from authapp.dev import embedded
 from authapp.doctor import Finding, State, examine
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.postgres import judge_transport
@@ -147,10 +146,10 @@ def test_all_is_well(config: Config) -> None:
 
 
 @pytest.fixture(scope="module")
-def tcp_postgres(engine_dir: Path) -> Iterator[embedded.PostgreSQL]:
+def tcp_postgres(engine_dir: Path) -> Iterator[dev.PostgreSQL]:
     with (
-        embedded.private_socket_dir() as sockets,
-        embedded.PostgreSQL.start(
+        dev.private_socket_dir() as sockets,
+        dev.PostgreSQL.start(
             engine_dir / "doctor", sockets, "tests-only", durable=False, tcp=True
         ) as server,
     ):
@@ -174,7 +173,7 @@ def with_url(url: str, **changed: Any) -> str:
 
 
 @pytest.fixture
-def odd(config: Config, postgres: embedded.PostgreSQL) -> Iterator[Callable[..., Config]]:
+def odd(config: Config, postgres: dev.PostgreSQL) -> Iterator[Callable[..., Config]]:
     """Settings for a migrated database whose server says or does something odd."""
     name = f"doctor_{next(numbers)}"
     url = add_migrated_database(postgres.url, name)
@@ -295,9 +294,7 @@ def test_too_few_connections(config: Config) -> None:
     assert (finding.state, finding.text) == (WARN, "one instance may open 200 of 197")
 
 
-def test_a_postgres_elsewhere_without_tls(
-    config: Config, tcp_postgres: embedded.PostgreSQL
-) -> None:
+def test_a_postgres_elsewhere_without_tls(config: Config, tcp_postgres: dev.PostgreSQL) -> None:
     """`hostaddr` is where libpq connects; by `host` it knows whom it means."""
     assert (
         the("postgres transport", found(make_config(tcp_postgres.url, config.REDIS_URL))).state
@@ -600,7 +597,7 @@ def frozen(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_a_frozen_postgres(config: Config, tcp_postgres: embedded.PostgreSQL) -> None:
+def test_a_frozen_postgres(config: Config, tcp_postgres: dev.PostgreSQL) -> None:
     with frozen(tcp_postgres.pid):
         findings = found(make_config(tcp_postgres.url, config.REDIS_URL, **FINE))
     assert the("postgres", findings).state is FAIL

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from authapp.dev import embedded
+from authapp import dev
 from authapp.services import utc_now
 from tests.support.databases import add_migrated_database
 from tests.support.helpers import PASSWORD, PEPPER, make_config, open_services
@@ -56,8 +56,8 @@ CURL, PYTHON = examples("sh"), examples("python")
 @pytest.fixture(scope="module")
 def reader(
     served_by: str,
-    postgres: embedded.PostgreSQL,
-    valkey: embedded.Valkey,
+    postgres: dev.PostgreSQL,
+    valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Mapping[str, str]]:
     """The environment of somebody who reads them beside an instance that runs."""

@@ -16,9 +16,9 @@ import pytest
 import redis
 from sqlalchemy import text
 
+from authapp import dev
 from authapp.cache.keys import session_key
 from authapp.config import Config
-from authapp.dev import embedded
 from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.services import Services
 from authapp.sessions.records import Client, Ended, EndReason, Found, Live
@@ -300,13 +300,13 @@ class Engines:
         self.postgres = self._postgres()
         self.valkey = self._valkey()
 
-    def _postgres(self) -> embedded.PostgreSQL:
+    def _postgres(self) -> dev.PostgreSQL:
         where = self._base / "postgres", self._sockets[0]
-        return embedded.PostgreSQL.start(*where, "tests-only", durable=False)
+        return dev.PostgreSQL.start(*where, "tests-only", durable=False)
 
-    def _valkey(self) -> embedded.Valkey:
+    def _valkey(self) -> dev.Valkey:
         where = self._base / "valkey", self._sockets[1]
-        return embedded.Valkey.start(*where, "tests-only", durable=False)
+        return dev.Valkey.start(*where, "tests-only", durable=False)
 
     def start(self) -> None:
         """Starts those that are away: Postgres with its data, Redis empty."""
@@ -320,7 +320,7 @@ class Engines:
         self.valkey.stop()
 
     @contextmanager
-    def frozen(self, server: embedded.Server) -> Iterator[None]:
+    def frozen(self, server: dev.Server) -> Iterator[None]:
         """The server accepts connections (its kernel does) and never answers."""
         os.kill(server.pid, signal.SIGSTOP)
         try:
@@ -333,8 +333,8 @@ class Engines:
 def own_engines(engine_dir: Path) -> Iterator[Engines]:
     with ExitStack() as stack:
         sockets = (
-            stack.enter_context(embedded.private_socket_dir()),
-            stack.enter_context(embedded.private_socket_dir()),
+            stack.enter_context(dev.private_socket_dir()),
+            stack.enter_context(dev.private_socket_dir()),
         )
         engines = Engines(engine_dir / "stopped", sockets)
         stack.callback(engines.stop)

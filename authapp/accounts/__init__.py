@@ -1,1 +1,1 @@
-"""People and what is known of them: accounts, roles, email addresses, credentials, the audit log."""
+"""Accounts: users, roles, email addresses, credentials, and the audit log."""

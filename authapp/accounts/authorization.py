@@ -11,9 +11,9 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from authapp.accounts.identity import Identity, Permission
+from authapp.accounts.identity import Identity, Permission, identity_of
 from authapp.errors import ExceedsOwnPermissions, Forbidden, NotAuthenticated, UnknownUser
-from authapp.storage.models import Role, User, identity_of
+from authapp.storage.models import Role, User
 
 
 def lock_user(

@@ -6,11 +6,11 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from authapp.accounts.identity import Identity
+from authapp.accounts.identity import Identity, identity_of
 from authapp.cache.keys import CredentialKeys
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import StoreUnavailable
-from authapp.storage.models import User, identity_of
+from authapp.storage.models import User
 from authapp.storage.postgres import Database
 
 

@@ -8,6 +8,8 @@ from uuid import UUID
 
 import msgspec
 
+from authapp.storage.models import User
+
 ADMIN = "admin"
 USER = "user"
 
@@ -61,6 +63,20 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
         if ADMIN in self.roles:
             return True
         return role != ADMIN and set(permissions) <= set(self.permissions)
+
+
+def identity_of(user: User) -> Identity:
+    """The person that a row of `users` describes."""
+    return Identity(
+        id=user.id,
+        email=user.email,
+        name=user.name,
+        image=user.image,
+        roles=tuple(role.name for role in user.roles),
+        active=user.active,
+        created_at=user.created_at,
+        permissions=tuple(sorted({p for role in user.roles for p in role.permissions})),
+    )
 
 
 class Anonymous(msgspec.Struct, frozen=True):

@@ -16,13 +16,13 @@ from authapp.accounts import audit
 from authapp.accounts.administrators import active_administrators, keep_an_administrator
 from authapp.accounts.authorization import lock_user, require_covered
 from authapp.accounts.emails import Email, parse_email
-from authapp.accounts.identity import ADMIN, USER, Identity, Permission
+from authapp.accounts.identity import ADMIN, USER, Identity, Permission, identity_of
 from authapp.accounts.roles import add_role, all_roles, roles_named
 from authapp.cache.changes import Change, Changes
 from authapp.cache.keys import user_key
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import EmailTaken, InvalidField, OwnAccount, UnknownUser
-from authapp.storage.models import Role, User, identity_of
+from authapp.storage.models import Role, User
 from authapp.storage.postgres import Database
 
 Clock = Callable[[], datetime]

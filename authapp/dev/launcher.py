@@ -19,9 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from authapp.dev import child_processes, embedded
+from authapp import dev
+from authapp.dev import child_processes
 
-# serving.py gives requests 10 s to end
+# serving/common.py gives requests 10 s to end
 SERVER_STOPS: child_processes.Stops = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0))
 STEP_STOPS: child_processes.Stops = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
@@ -71,7 +72,7 @@ def main() -> int:
     except _Stop:
         _say("stopped")
         return 0
-    except (LaunchError, embedded.EmbeddedError) as error:
+    except (LaunchError, dev.EmbeddedError) as error:
         _say(str(error))
         return error.status if isinstance(error, LaunchError) else 1
 
@@ -134,12 +135,10 @@ def _start_engines(
         data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
         raise LaunchError(f"DATA_DIR {data_dir} cannot be made: {error.strerror}") from None
-    sockets = running.enter_context(embedded.private_socket_dir())
+    sockets = running.enter_context(dev.private_socket_dir())
     if own_database:
         kept = _kept_secrets(data_dir)
-        postgres = embedded.PostgreSQL.start(
-            data_dir / "postgres", sockets, kept["POSTGRES_PASSWORD"]
-        )
+        postgres = dev.PostgreSQL.start(data_dir / "postgres", sockets, kept["POSTGRES_PASSWORD"])
         running.callback(postgres.stop)
         environment["DATABASE_URL"] = postgres.url
         for name in ("SECRET_KEY", "PASSWORD_PEPPER"):
@@ -147,7 +146,7 @@ def _start_engines(
         # on the loopback address and without a proxy there is no TLS
         environment["SESSION_COOKIE_SECURE"] = environment.get("SESSION_COOKIE_SECURE") or "0"
     if own_redis:
-        valkey = embedded.Valkey.start(data_dir / "valkey", sockets, secrets.token_urlsafe(32))
+        valkey = dev.Valkey.start(data_dir / "valkey", sockets, secrets.token_urlsafe(32))
         running.callback(valkey.stop)
         environment["REDIS_URL"] = valkey.url
     running.enter_context(_linked(data_dir / "run", sockets))

@@ -8,9 +8,9 @@ from authapp.serving import metrics_dir
 
 metrics_dir.make()  # before what follows imports prometheus-client
 
-from authapp import Auth  # noqa: E402
 from authapp.config import Config  # noqa: E402
 from authapp.errors import SettingError  # noqa: E402
+from authapp.extension import Auth  # noqa: E402
 from authapp.storage import schema  # noqa: E402
 from authapp.telemetry import metrics  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""How `python -m authapp.serving.granian` serves: with granian in place of gunicorn, and as it does.
+"""How `python -m authapp.serving.granian` serves the application: as gunicorn does.
 
 Refuses to start, in one line, on a wrong setting or a database that is not migrated.
 """

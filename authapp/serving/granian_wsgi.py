@@ -1,6 +1,6 @@
 """Makes what granian hands over and takes back what gunicorn's WSGI is, where the app relies on it.
 
-A layer in front of the application, for `granian_server.py` at the root.
+A layer in front of the application, for `granian.py`.
 """
 
 from collections.abc import Callable, Iterable, MutableMapping

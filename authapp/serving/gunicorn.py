@@ -26,7 +26,7 @@ bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 backlog = common.BACKLOG
 
 # how many requests at once
-worker_class = "gunicorn_worker.BufferingWorker"  # gthread that waits for no client
+worker_class = "authapp.serving.gunicorn_worker.BufferingWorker"  # gthread that waits for no client
 workers = _config.WEB_CONCURRENCY
 threads = REQUEST_THREADS
 worker_connections = common.CONNECTIONS

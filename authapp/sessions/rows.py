@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Uuid, func, literal, select, union_all, up
 from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
+from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change
 from authapp.crypto.access_tokens import AccessTokens, digest_of
 from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
@@ -24,7 +25,7 @@ from authapp.sessions.records import (
     SessionRecord,
 )
 from authapp.sessions.user_agents import MAX_USER_AGENT
-from authapp.storage.models import SessionRow, User, identity_of
+from authapp.storage.models import SessionRow, User
 
 FIRST_VERSION = 1  # of a row; the copy of a session without one is older than any
 

@@ -1,1 +1,1 @@
-"""Connections to Postgres and Redis: bounds, circuit breakers, tables, migrations, background work."""
+"""Postgres and Redis: connections, bounds, circuit breakers, tables, migrations."""

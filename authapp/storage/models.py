@@ -25,8 +25,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from authapp.accounts.identity import Identity
-
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -99,20 +97,6 @@ class User(Base):
     )
 
     __table_args__ = (Index("ix_users_created_at_id", "created_at", "id"),)
-
-
-def identity_of(user: User) -> Identity:
-    """The person that a row of `users` describes."""
-    return Identity(
-        id=user.id,
-        email=user.email,
-        name=user.name,
-        image=user.image,
-        roles=tuple(role.name for role in user.roles),
-        active=user.active,
-        created_at=user.created_at,
-        permissions=tuple(sorted({p for role in user.roles for p in role.permissions})),
-    )
 
 
 class SessionRow(Base):

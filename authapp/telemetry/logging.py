@@ -2,7 +2,7 @@
 
 Logs: one JSON object a line, on standard error. No password, token or full email goes in.
 Metrics: what `metrics.py` counts, for Prometheus; of all processes that share
-`PROMETHEUS_MULTIPROC_DIR`, where it is set before this is imported (`metrics_folder.py` does).
+`PROMETHEUS_MULTIPROC_DIR`, where it is set before this is imported (`serving/metrics_dir.py` does).
 """
 
 import logging.config

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from authapp.dev import embedded
+from authapp import dev
 from benchmarks.growth import report, touches, web
 from benchmarks.growth.operations import compare
 from benchmarks.growth.places import PASSWORD, place
@@ -87,11 +87,11 @@ def main(arguments: Sequence[str]) -> None:
     levels = [40, 80] if chosen.small else levels_up_to(chosen.sessions)
     with (
         tempfile.TemporaryDirectory(prefix="authapp-growth-", ignore_cleanup_errors=True) as path,
-        embedded.private_socket_dir() as sockets,
+        dev.private_socket_dir() as sockets,
     ):
         folder = Path(path)
         os.chmod(folder, 0o711)  # as root the servers run as another account
-        with embedded.PostgreSQL.start(folder / "pg", sockets, PASSWORD, tcp=True) as postgres:
+        with dev.PostgreSQL.start(folder / "pg", sockets, PASSWORD, tcp=True) as postgres:
             found = measure(postgres, folder, levels, SMALL if chosen.small else FULL)
     say(report.table(found))
     chosen.write.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def levels_up_to(sessions: int) -> list[int]:
 
 
 def measure(
-    postgres: embedded.PostgreSQL, folder: Path, levels: Sequence[int], effort: Effort
+    postgres: dev.PostgreSQL, folder: Path, levels: Sequence[int], effort: Effort
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"machine": _machine(), "small": effort.small, "levels": {}}
     with place("small", postgres, folder) as small, place("large", postgres, folder) as large:

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from authapp import dev
 from authapp.config import Config
-from authapp.dev import embedded
 from authapp.services import Services, build_services
 from authapp.storage import schema
 from benchmarks.growth import population
@@ -43,8 +43,8 @@ class Place:
     """
 
     name: str
-    postgres: embedded.PostgreSQL
-    valkey: embedded.Valkey
+    postgres: dev.PostgreSQL
+    valkey: dev.Valkey
     settings: Mapping[str, str]
     services: Services
     hasty: Services
@@ -155,7 +155,7 @@ def connected(url: str) -> Iterator[Any]:
         connection.close()
 
 
-def add_database(postgres: embedded.PostgreSQL, name: str) -> str:
+def add_database(postgres: dev.PostgreSQL, name: str) -> str:
     """The URL of a new database with our tables and three roles."""
     with connected(postgres.url) as connection, connection.cursor() as cursor:
         cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -167,11 +167,11 @@ def add_database(postgres: embedded.PostgreSQL, name: str) -> str:
 
 
 @contextmanager
-def place(name: str, postgres: embedded.PostgreSQL, folder: Path) -> Iterator[Place]:
+def place(name: str, postgres: dev.PostgreSQL, folder: Path) -> Iterator[Place]:
     """An empty one, on a Valkey of its own."""
     with (
-        embedded.private_socket_dir() as sockets,
-        embedded.Valkey.start(
+        dev.private_socket_dir() as sockets,
+        dev.Valkey.start(
             folder / f"valkey-{name}", sockets, PASSWORD, durable=False, tcp=True
         ) as valkey,
     ):

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from authapp import Config, create_app
+from authapp import Config, create_app, dev
 from authapp.authentication import login as authentication
-from authapp.dev import embedded
 from tests.attacks.site import Site
 from tests.support.databases import add_migrated_database
 from tests.support.helpers import PEPPER
@@ -24,8 +23,8 @@ SECRET_KEY = "a secret that the attackers do not know"
 @pytest.fixture(scope="session")
 def site(
     served_by: str,
-    postgres: embedded.PostgreSQL,
-    valkey: embedded.Valkey,
+    postgres: dev.PostgreSQL,
+    valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     url = add_migrated_database(postgres.url, "attacks")
@@ -50,12 +49,12 @@ def site(
 
 
 @pytest.fixture(scope="session")
-def attacked_url(postgres: embedded.PostgreSQL) -> str:
+def attacked_url(postgres: dev.PostgreSQL) -> str:
     return add_migrated_database(postgres.url, "attacked")
 
 
 @pytest.fixture(scope="session")
-def shared_app(attacked_url: str, valkey: embedded.Valkey) -> Flask:
+def shared_app(attacked_url: str, valkey: dev.Valkey) -> Flask:
     settings = {
         "DATABASE_URL": attacked_url,
         "REDIS_URL": valkey.url,
@@ -70,7 +69,7 @@ def shared_app(attacked_url: str, valkey: embedded.Valkey) -> Flask:
 
 
 @pytest.fixture
-def stores(attacked_url: str, valkey: embedded.Valkey) -> Iterator[Stores]:
+def stores(attacked_url: str, valkey: dev.Valkey) -> Iterator[Stores]:
     """The engines of `app`, without users, sessions and keys."""
     stores = Stores(attacked_url, valkey.url)
     stores.clear()

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import redis
 
+from authapp import dev
 from authapp.cache.versioned_cache import decode_copy, encode_copy
 from authapp.crypto.sealing import Sealer
-from authapp.dev import embedded
 from authapp.sessions.records import SessionRecord
 from tests.attacks.conftest import SECRET_KEY
 from tests.attacks.site import Site
@@ -31,7 +31,7 @@ class Bomb:
 
 
 @pytest.fixture
-def writer(valkey: embedded.Valkey, site: Site) -> Iterator[redis.Redis]:
+def writer(valkey: dev.Valkey, site: Site) -> Iterator[redis.Redis]:
     """A client of the site's Redis, on an empty server."""
     with redis.Redis.from_url(valkey.url) as client:
         client.flushall()  # ours: the tests started it

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg2
 
-from authapp.dev import embedded
+from authapp import dev
 from tests.support import instances
 from tests.support.databases import add_migrated_database
 from tests.support.production import environment_of
@@ -27,7 +27,7 @@ def try_password(port: int, address: str, email: str) -> int:
 
 
 def test_spraying_leaves_a_trace_that_the_end_of_a_process_does_not_lose(
-    served_by: str, postgres: embedded.PostgreSQL, valkey: embedded.Valkey, tmp_path: Path
+    served_by: str, postgres: dev.PostgreSQL, valkey: dev.Valkey, tmp_path: Path
 ) -> None:
     url = add_migrated_database(postgres.url, "spraying")
     environment = environment_of(valkey.url) | {

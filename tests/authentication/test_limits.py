@@ -14,9 +14,9 @@ from limits.strategies import (
 )
 from redis.connection import AbstractConnection
 
+from authapp import dev
 from authapp.authentication.limits import LoginLimits
 from authapp.crypto.tokens import DeviceTokens
-from authapp.dev import embedded
 from authapp.errors import StoreUnavailable, TooManyAttempts
 from authapp.storage.redis import LimiterStorage
 from authapp.storage.resilience import Breaker
@@ -42,7 +42,7 @@ def strategy(url: str) -> RateLimiter:
 
 
 @pytest.fixture
-def shared(valkey: embedded.Valkey, redis_client: redis.Redis) -> RateLimiter:
+def shared(valkey: dev.Valkey, redis_client: redis.Redis) -> RateLimiter:
     return strategy(valkey.url)
 
 
@@ -158,7 +158,7 @@ def test_what_redis_counted_stays_where_redis_is_away(
 
 @pytest.mark.parametrize("kind", [FixedWindowRateLimiter, SlidingWindowCounterRateLimiter])
 def test_by_another_strategy_attempts_stay_counted(
-    valkey: embedded.Valkey, redis_client: redis.Redis, kind: type[RateLimiter]
+    valkey: dev.Valkey, redis_client: redis.Redis, kind: type[RateLimiter]
 ) -> None:
     """They keep a number only, so that nobody can say which part of it is whose."""
     limits = make(kind(LimiterStorage(redis_url=valkey.url)))

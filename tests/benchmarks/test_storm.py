@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from authapp.dev import embedded
+from authapp import dev
 from benchmarks import loads, servers, storm, storm_report
 from benchmarks.loads import Check, LogIns, People
 from benchmarks.servers import BenchmarkError
@@ -148,7 +148,7 @@ def test_log_ins_that_succeed_are_counted_and_failures_seen() -> None:
 
 
 def test_each_situation_is_measured(
-    postgres: embedded.PostgreSQL, valkey: embedded.Valkey, engine_dir: Path
+    postgres: dev.PostgreSQL, valkey: dev.Valkey, engine_dir: Path
 ) -> None:
     stores = servers.Stores(add_database(postgres.url, "storm"), valkey.url, engine_dir)
     effort = storm.Effort(rounds=1, seconds=0.4, people=5)

@@ -9,10 +9,9 @@ import redis
 from flask import Flask
 from sqlalchemy import text
 
-from authapp import Auth, create_app
+from authapp import Auth, create_app, dev
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.crypto.sealing import Sealer
-from authapp.dev import embedded
 from authapp.doctor import State, examine
 from authapp.errors import InvalidCredentials, SettingError, TooManyAttempts
 from authapp.services import Services
@@ -41,31 +40,31 @@ JSON = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture
-def empty_url(postgres: embedded.PostgreSQL) -> str:
+def empty_url(postgres: dev.PostgreSQL) -> str:
     return add_database(postgres.url, f"prefix_{next(numbers)}")
 
 
 @pytest.fixture
-def url(postgres: embedded.PostgreSQL) -> str:
+def url(postgres: dev.PostgreSQL) -> str:
     """A migrated database that no instance has used yet."""
     return add_migrated_database(postgres.url, f"prefix_{next(numbers)}")
 
 
 @pytest.fixture
-def other_url(postgres: embedded.PostgreSQL) -> str:
+def other_url(postgres: dev.PostgreSQL) -> str:
     return add_migrated_database(postgres.url, f"prefix_{next(numbers)}")
 
 
 @pytest.fixture
 def one(
-    url: str, valkey: embedded.Valkey, redis_client: redis.Redis, clock: Clock
+    url: str, valkey: dev.Valkey, redis_client: redis.Redis, clock: Clock
 ) -> Iterator[Services]:
     with open_services(make_config(url, valkey.url, KEY_PREFIX="one:"), clock) as services:
         yield services
 
 
 @pytest.fixture
-def two(other_url: str, valkey: embedded.Valkey, clock: Clock) -> Iterator[Services]:
+def two(other_url: str, valkey: dev.Valkey, clock: Clock) -> Iterator[Services]:
     """Another deployment, on the same Redis and by the same secrets."""
     with open_services(make_config(other_url, valkey.url, KEY_PREFIX="two:"), clock) as services:
         yield services
@@ -91,7 +90,7 @@ def refusal(error: object) -> str:
 
 
 def test_every_key_of_a_deployment_begins_with_its_prefix(
-    url: str, valkey: embedded.Valkey, redis_client: redis.Redis
+    url: str, valkey: dev.Valkey, redis_client: redis.Redis
 ) -> None:
     """Asked in every way there is: pages, API, tokens, forward-auth, command line, doctor."""
     config = make_config(url, valkey.url, KEY_PREFIX="one:", SESSION_COOKIE_SECURE="0")
@@ -168,7 +167,7 @@ def test_a_flushed_deployment_leaves_the_other_its_copies(
 
 
 def test_an_own_storage_of_limits_in_redis_has_the_prefix(
-    url: str, valkey: embedded.Valkey, redis_client: redis.Redis
+    url: str, valkey: dev.Valkey, redis_client: redis.Redis
 ) -> None:
     app = Flask(__name__)
     config = make_config(url, valkey.url, KEY_PREFIX="one:")
@@ -183,7 +182,7 @@ def test_an_own_storage_of_limits_in_redis_has_the_prefix(
 
 
 def test_what_one_instance_ends_has_ended_on_the_next(
-    one: Services, url: str, valkey: embedded.Valkey, clock: Clock
+    one: Services, url: str, valkey: dev.Valkey, clock: Clock
 ) -> None:
     sign_up(one)
     live = log_in(one)
@@ -216,7 +215,7 @@ def test_fences_are_written_down_without_the_prefix_and_set_with_it(
 
 @pytest.mark.parametrize(("first", "then"), [("one:", "two:"), ("", "two:"), ("one:", "")])
 def test_an_instance_with_another_prefix_is_refused(
-    url: str, valkey: embedded.Valkey, clock: Clock, first: str, then: str
+    url: str, valkey: dev.Valkey, clock: Clock, first: str, then: str
 ) -> None:
     assert recorded(url) is None
     schema.require_current(url, first)
@@ -265,7 +264,7 @@ def test_a_database_of_before_has_no_prefix(empty_url: str) -> None:
 
 
 def test_the_prefix_can_be_changed_for_all_instances(
-    one: Services, url: str, valkey: embedded.Valkey, clock: Clock
+    one: Services, url: str, valkey: dev.Valkey, clock: Clock
 ) -> None:
     """As docs/production.md says: with SQL, while none runs."""
     sign_up(one)
@@ -278,7 +277,7 @@ def test_the_prefix_can_be_changed_for_all_instances(
         schema.require_current(url, "one:")
 
 
-def test_a_database_that_only_reads_is_used_as_it_is(url: str, valkey: embedded.Valkey) -> None:
+def test_a_database_that_only_reads_is_used_as_it_is(url: str, valkey: dev.Valkey) -> None:
     connection = Connector(url, "tests", WITHOUT_LIMITS)()
     connection.autocommit = True
     name = connection.info.dbname

@@ -1,4 +1,4 @@
-"""acquire, fill and fence on a real server, one by one; tests/proofs/model tries them in every order."""
+"""acquire, fill and fence on a real server, one by one. tests/proofs/model tries every order."""
 
 import subprocess
 import sys
@@ -16,10 +16,10 @@ from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
 
+from authapp import dev
 from authapp.cache import versioned_cache
 from authapp.cache.versioned_cache import Lease, VersionedCache, decode_copy, encode_copy
 from authapp.crypto.sealing import Sealer
-from authapp.dev import embedded
 from authapp.errors import StoreUnavailable
 
 KEY = "sess:1"
@@ -216,7 +216,7 @@ class Counting(UnixDomainSocketConnection):
 
 
 @pytest.fixture
-def counted(valkey: embedded.Valkey, redis_client: redis.Redis) -> Iterator[redis.Redis]:
+def counted(valkey: dev.Valkey, redis_client: redis.Redis) -> Iterator[redis.Redis]:
     options = parse_url(valkey.url) | {"connection_class": Counting}  # type: ignore[no-untyped-call]
     with redis.Redis(connection_pool=ConnectionPool(**options)) as client:
         miss(VersionedCache(client, SEALER), "warm-up")  # connected, library loaded
@@ -357,8 +357,8 @@ def test_loads_its_library_wherever_it_is_missed(
 def own(engine_dir: Path) -> Iterator[redis.Redis]:
     """A client of a server that the test may ruin."""
     with (
-        embedded.private_socket_dir() as sockets,
-        embedded.Valkey.start(engine_dir / "own", sockets, "own", durable=False) as server,
+        dev.private_socket_dir() as sockets,
+        dev.Valkey.start(engine_dir / "own", sockets, "own", durable=False) as server,
         redis.Redis.from_url(server.url) as client,
     ):
         yield client

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from authapp.dev import embedded
+from authapp import dev
 from tests.deploy.files import DEPLOY, ROOT, compose, copied_by_dockerfile, read_env
 from tests.deploy.proxies import nginx
 from tests.deploy.servers import (
@@ -88,7 +88,7 @@ class Deployment:
     folder: Path
     image: Path
     secrets: Path
-    postgres: embedded.PostgreSQL
+    postgres: dev.PostgreSQL
     redis: Redis
     settings: Mapping[str, str]
     instances: tuple[Instance, ...]
@@ -168,7 +168,7 @@ def deployed(folder: Path) -> Iterator[Deployment]:
     folder.mkdir()
     secrets, image = make_secrets(folder, HOST), make_image(folder / "image")
     with ExitStack() as stack:
-        sockets = stack.enter_context(embedded.private_socket_dir())
+        sockets = stack.enter_context(dev.private_socket_dir())
         postgres = stack.enter_context(postgres_as_the_image_has_it(folder / "postgres", sockets))
         make_database(postgres, secrets)
         redis = Redis.prepare(folder / "redis", secrets)
@@ -206,7 +206,7 @@ def make_image(folder: Path) -> Path:
     return folder
 
 
-def make_database(postgres: embedded.PostgreSQL, secrets: Path) -> None:
+def make_database(postgres: dev.PostgreSQL, secrets: Path) -> None:
     """As the image of Postgres does, at its first start."""
     subprocess.run(
         [DEPLOY / "postgres-init.sh"],
@@ -223,7 +223,7 @@ def make_database(postgres: embedded.PostgreSQL, secrets: Path) -> None:
 
 
 def settings_of_an_instance(
-    secrets: Path, postgres: embedded.PostgreSQL, redis: Redis
+    secrets: Path, postgres: dev.PostgreSQL, redis: Redis
 ) -> dict[str, str]:
     """Those of compose.yaml, at other places; and what makes tests quick."""
     service = compose()["services"]["web-1"]

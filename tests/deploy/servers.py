@@ -13,7 +13,9 @@ import psycopg2
 import pytest
 import redis
 
-from authapp.dev import child_processes, embedded
+from authapp import dev
+from authapp.dev import child_processes
+from authapp.dev.postgres import postgres_programs
 from tests.deploy.files import DEPLOY, adapted, read_env
 from tests.support.instances import free_port
 
@@ -136,12 +138,12 @@ def listens(port: int) -> bool:
 
 def postgres_program(name: str) -> Path:
     """A client that comes with the embedded server."""
-    return embedded._postgres_programs() / name
+    return postgres_programs() / name
 
 
-def postgres_as_the_image_has_it(home: Path, sockets: Path) -> embedded.PostgreSQL:
+def postgres_as_the_image_has_it(home: Path, sockets: Path) -> dev.PostgreSQL:
     """A server whose superuser is `postgres` and where nothing is called authapp."""
-    server = embedded.PostgreSQL.start(home, sockets, ADMIN_PASSWORD, durable=False, tcp=True)
+    server = dev.PostgreSQL.start(home, sockets, ADMIN_PASSWORD, durable=False, tcp=True)
     rename = "ALTER DATABASE authapp RENAME TO embedded; ALTER ROLE authapp RENAME TO embedded"
     for url, statement in (
         (server.url, f"CREATE ROLE postgres SUPERUSER LOGIN PASSWORD '{ADMIN_PASSWORD}'"),
@@ -151,11 +153,11 @@ def postgres_as_the_image_has_it(home: Path, sockets: Path) -> embedded.PostgreS
     return server
 
 
-def url_of(server: embedded.PostgreSQL, user: str, database: str) -> str:
+def url_of(server: dev.PostgreSQL, user: str, database: str) -> str:
     return f"postgresql://{user}:{ADMIN_PASSWORD}@127.0.0.1:{port_of(server)}/{database}"
 
 
-def port_of(server: embedded.PostgreSQL) -> int:
+def port_of(server: dev.PostgreSQL) -> int:
     return int(server.url.rpartition(":")[2].partition("/")[0])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from authapp.dev import embedded
+from authapp import dev
 from tests.deploy.files import DEPLOY
 from tests.support import instances
 from tests.support.databases import add_migrated_database
@@ -44,8 +44,8 @@ def ask(port: int, address: str, method: str, path: str, body: str = "") -> int:
 @pytest.fixture(scope="module")
 def log(
     served_by: str,
-    postgres: embedded.PostgreSQL,
-    valkey: embedded.Valkey,
+    postgres: dev.PostgreSQL,
+    valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """What a server logs while some try passwords and others do not."""

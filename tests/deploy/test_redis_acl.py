@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import redis
 
+from authapp import dev
 from authapp.config import Config
-from authapp.dev import embedded
 from authapp.errors import InvalidCredentials, SettingError, TooManyAttempts
 from authapp.sessions.records import EndReason
 from tests.deploy.files import DEPLOY, ROOT, read_env
@@ -203,7 +203,7 @@ def test_with_a_key_prefix_the_rule_suffices_and_opens_no_other_keys(
     store: Redis,
     rule_with_prefix: str,
     config: Config,
-    postgres: embedded.PostgreSQL,
+    postgres: dev.PostgreSQL,
     clock: Clock,
     request: pytest.FixtureRequest,
 ) -> None:

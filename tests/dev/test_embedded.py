@@ -14,7 +14,8 @@ import psycopg2
 import pytest
 import redis
 
-from authapp.dev import child_processes, embedded
+from authapp import dev
+from authapp.dev import child_processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,7 @@ def data_dir(engine_dir: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def sockets() -> Iterator[Path]:
-    with embedded.private_socket_dir() as path:
+    with dev.private_socket_dir() as path:
         yield path
 
 
@@ -58,36 +59,36 @@ def await_end(*pids: int) -> None:
 
 @pytest.mark.parametrize("tcp", [False, True])
 def test_postgres_keeps_its_data(data_dir: Path, sockets: Path, tcp: bool) -> None:
-    with embedded.PostgreSQL.start(data_dir, sockets, "p@ss w/rd#", tcp=tcp) as server:
+    with dev.PostgreSQL.start(data_dir, sockets, "p@ss w/rd#", tcp=tcp) as server:
         sql(server.url, "CREATE TABLE kept AS SELECT 'größer' AS word")
         assert sql(server.url, "SELECT current_user, current_database()") == [("authapp",) * 2]
         assert sql(server.url, "SHOW data_checksums") == [("on",)]
         assert sql(server.url, "SHOW fsync") == [("on",)]
     assert not is_alive(server.pid)
-    with embedded.PostgreSQL.start(data_dir, sockets, "p@ss w/rd#", tcp=tcp) as server:
+    with dev.PostgreSQL.start(data_dir, sockets, "p@ss w/rd#", tcp=tcp) as server:
         assert sql(server.url, "SELECT * FROM kept") == [("größer",)]
 
 
 @pytest.mark.parametrize("tcp", [False, True])
 def test_valkey_keeps_its_data(data_dir: Path, sockets: Path, tcp: bool) -> None:
-    with embedded.Valkey.start(data_dir, sockets, "p@ss w/rd#", tcp=tcp) as server:
+    with dev.Valkey.start(data_dir, sockets, "p@ss w/rd#", tcp=tcp) as server:
         redis.Redis.from_url(server.url).set("kept", "yes")
     assert not is_alive(server.pid)
-    with embedded.Valkey.start(data_dir, sockets, "another one", tcp=tcp) as server:
+    with dev.Valkey.start(data_dir, sockets, "another one", tcp=tcp) as server:
         client = redis.Redis.from_url(server.url)
         assert client.get("kept") == b"yes"
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
 def test_valkey_that_is_not_durable_keeps_nothing(data_dir: Path, sockets: Path) -> None:
-    with embedded.Valkey.start(data_dir, sockets, "secret", durable=False) as server:
+    with dev.Valkey.start(data_dir, sockets, "secret", durable=False) as server:
         redis.Redis.from_url(server.url).set("kept", "yes")
-    with embedded.Valkey.start(data_dir, sockets, "secret", durable=False) as server:
+    with dev.Valkey.start(data_dir, sockets, "secret", durable=False) as server:
         assert redis.Redis.from_url(server.url).get("kept") is None
 
 
 def test_only_the_socket_and_only_with_the_password(
-    postgres: embedded.PostgreSQL, valkey: embedded.Valkey
+    postgres: dev.PostgreSQL, valkey: dev.Valkey
 ) -> None:
     assert sql(postgres.url, "SHOW listen_addresses") == [("",)]
     assert redis.Redis.from_url(valkey.url).config_get("port") == {"port": "0"}
@@ -101,7 +102,7 @@ def test_only_the_socket_and_only_with_the_password(
 
 
 def test_data_and_sockets_are_private_and_the_servers_are_not_root(
-    postgres: embedded.PostgreSQL, valkey: embedded.Valkey, engine_dir: Path
+    postgres: dev.PostgreSQL, valkey: dev.Valkey, engine_dir: Path
 ) -> None:
     for server, data_dir in ((postgres, engine_dir / "postgres"), (valkey, engine_dir / "valkey")):
         assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
@@ -112,19 +113,19 @@ def test_parents_get_search_permission_only_if_needed(
     data_dir: Path, sockets: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data_dir.mkdir(mode=0o700)
-    embedded.Valkey.start(data_dir / "deeper" / "valkey", sockets, "secret").stop()
+    dev.Valkey.start(data_dir / "deeper" / "valkey", sockets, "secret").stop()
     as_root = os.geteuid() == 0
     assert stat.S_IMODE(data_dir.stat().st_mode) == (0o701 if as_root else 0o700)
     said = capfd.readouterr().err
     assert (f"may now pass through (permission x, not read) {data_dir}\n" in said) == as_root
-    embedded.Valkey.start(data_dir / "deeper" / "valkey", sockets, "secret").stop()
+    dev.Valkey.start(data_dir / "deeper" / "valkey", sockets, "secret").stop()
     assert capfd.readouterr().err == ""
 
 
 def test_a_killed_postgres_starts_again_though_its_pid_is_somebody_elses(
     data_dir: Path, sockets: Path
 ) -> None:
-    with embedded.PostgreSQL.start(data_dir, sockets, "secret") as server:
+    with dev.PostgreSQL.start(data_dir, sockets, "secret") as server:
         sql(server.url, "CREATE TABLE kept AS SELECT 1 AS one")
         os.kill(server.pid, signal.SIGKILL)
     owner = data_dir.stat()
@@ -138,26 +139,26 @@ def test_a_killed_postgres_starts_again_though_its_pid_is_somebody_elses(
         rest = pid_file.read_text().partition("\n")[2]
         pid_file.write_text(f"{somebody.pid}\n{rest}")
         try:
-            with embedded.PostgreSQL.start(data_dir, sockets, "secret") as server:
+            with dev.PostgreSQL.start(data_dir, sockets, "secret") as server:
                 assert sql(server.url, "SELECT one FROM kept") == [(1,)]
             assert somebody.poll() is None
         finally:
             somebody.kill()
 
 
-@pytest.mark.parametrize("engine", [embedded.PostgreSQL, embedded.Valkey])
+@pytest.mark.parametrize("engine", [dev.PostgreSQL, dev.Valkey])
 def test_data_in_use_is_refused_in_one_line(
-    engine: type[embedded.PostgreSQL | embedded.Valkey],
+    engine: type[dev.PostgreSQL | dev.Valkey],
     data_dir: Path,
     sockets: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(embedded, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("authapp.dev.engine.LOCK_SECONDS", 0.2)
     with (
-        embedded.private_socket_dir() as other_sockets,
+        dev.private_socket_dir() as other_sockets,
         engine.start(data_dir, sockets, "secret") as server,
     ):
-        with pytest.raises(embedded.EmbeddedError) as refused:
+        with pytest.raises(dev.EmbeddedError) as refused:
             engine.start(data_dir, other_sockets, "secret")
         assert f"(pid {server.pid})" in str(refused.value)
         assert "\n" not in str(refused.value)
@@ -165,10 +166,10 @@ def test_data_in_use_is_refused_in_one_line(
 
 
 def test_a_server_that_is_just_ending_is_waited_for(data_dir: Path, sockets: Path) -> None:
-    first = embedded.Valkey.start(data_dir, sockets, "secret")
+    first = dev.Valkey.start(data_dir, sockets, "secret")
     ending = threading.Timer(0.5, first.stop)
     ending.start()
-    with embedded.Valkey.start(data_dir, sockets, "secret") as second:
+    with dev.Valkey.start(data_dir, sockets, "secret") as second:
         assert second.running
         assert not first.running
     ending.join()
@@ -177,15 +178,15 @@ def test_a_server_that_is_just_ending_is_waited_for(data_dir: Path, sockets: Pat
 def test_data_half_made_is_made_anew(data_dir: Path, sockets: Path) -> None:
     (data_dir / "cluster.new").mkdir(parents=True)
     (data_dir / "cluster.new" / "PG_VERSION").write_text("18\n")
-    with embedded.PostgreSQL.start(data_dir, sockets, "secret", durable=False) as server:
+    with dev.PostgreSQL.start(data_dir, sockets, "secret", durable=False) as server:
         assert sql(server.url, "SELECT 1") == [(1,)]
 
 
 def test_a_failed_start_shows_the_servers_own_words(data_dir: Path, sockets: Path) -> None:
-    embedded.PostgreSQL.start(data_dir, sockets, "secret", durable=False).stop()
+    dev.PostgreSQL.start(data_dir, sockets, "secret", durable=False).stop()
     (data_dir / "cluster" / "PG_VERSION").write_text("9.6\n")
-    with pytest.raises(embedded.EmbeddedError) as failed:
-        embedded.PostgreSQL.start(data_dir, sockets, "secret", durable=False)
+    with pytest.raises(dev.EmbeddedError) as failed:
+        dev.PostgreSQL.start(data_dir, sockets, "secret", durable=False)
     first_line, _, rest = str(failed.value).partition("\n")
     assert str(data_dir / "log") in first_line
     assert "database files are incompatible with server" in rest
@@ -195,8 +196,8 @@ def test_a_missing_wheel_names_the_remedy(
     data_dir: Path, sockets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    for engine in (embedded.PostgreSQL, embedded.Valkey):
-        with pytest.raises(embedded.EmbeddedError, match="run `make install`"):
+    for engine in (dev.PostgreSQL, dev.Valkey):
+        with pytest.raises(dev.EmbeddedError, match="run `make install`"):
             engine.start(data_dir, sockets, "secret")
 
 
@@ -220,11 +221,11 @@ def test_nothing_outlives_a_parent_that_is_killed(data_dir: Path) -> None:
         import sys, time
         from pathlib import Path
         from authapp.dev import child_processes
-        from authapp.dev import embedded
+        from authapp import dev
         data_dir = Path(sys.argv[1])
-        with embedded.private_socket_dir() as sockets:
-            postgres = embedded.PostgreSQL.start(data_dir / "p", sockets, "secret", durable=False)
-            valkey = embedded.Valkey.start(data_dir / "v", sockets, "secret")
+        with dev.private_socket_dir() as sockets:
+            postgres = dev.PostgreSQL.start(data_dir / "p", sockets, "secret", durable=False)
+            valkey = dev.Valkey.start(data_dir / "v", sockets, "secret")
             print(sockets, postgres.pid, valkey.pid, flush=True)
             time.sleep(60)
     """
@@ -239,7 +240,7 @@ def test_nothing_outlives_a_parent_that_is_killed(data_dir: Path) -> None:
     Path(sockets).rmdir()
 
 
-def test_as_an_ordinary_user(postgres: embedded.PostgreSQL) -> None:
+def test_as_an_ordinary_user(postgres: dev.PostgreSQL) -> None:
     """As root, in a child that gives its privileges up; else every test here is this test."""
     child = os.fork()
     if child == 0:
@@ -250,10 +251,10 @@ def test_as_an_ordinary_user(postgres: embedded.PostgreSQL) -> None:
                 os.setgroups([])
                 os.setgid(status_of.st_gid)
                 os.setuid(status_of.st_uid)
-            with embedded.private_socket_dir() as path:
+            with dev.private_socket_dir() as path:
                 with (
-                    embedded.PostgreSQL.start(path / "p", path, "secret", durable=False) as server,
-                    embedded.Valkey.start(path / "v", path, "secret") as valkey,
+                    dev.PostgreSQL.start(path / "p", path, "secret", durable=False) as server,
+                    dev.Valkey.start(path / "v", path, "secret") as valkey,
                 ):
                     works = sql(server.url, "SELECT 1") == [(1,)]
                     works = works and redis.Redis.from_url(valkey.url).ping() is True

@@ -21,7 +21,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from authapp.dev import embedded
+from authapp import dev
 from tests.journeys.site import WORKERS, Person, Site, a_person, served
 from tests.support.databases import add_migrated_database
 
@@ -59,8 +59,8 @@ DESKTOP = Device("desktop", 1280, 800, is_phone=False)
 @pytest.fixture(scope="session")
 def site(
     served_by: str,
-    postgres: embedded.PostgreSQL,
-    valkey: embedded.Valkey,
+    postgres: dev.PostgreSQL,
+    valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     """The product as it is served, on a database of its own."""

@@ -1,4 +1,4 @@
-"""The production start: `python -m authapp.serving.granian` refuses in one line, serves as gunicorn does."""
+"""granian refuses a bad start in one line, and serves as gunicorn does."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from authapp.dev import embedded
+from authapp import dev
 from tests.support.databases import add_database
 from tests.support.instances import ROOT, SERVERS, free_port
 from tests.support.production import ECHO, Serving, connect, environment_of, note_folders, refusal
 
 
 @pytest.fixture
-def environment(valkey: embedded.Valkey) -> dict[str, str]:
+def environment(valkey: dev.Valkey) -> dict[str, str]:
     return environment_of(valkey.url)
 
 
@@ -31,7 +31,7 @@ def test_a_missing_setting_is_one_line(environment: dict[str, str]) -> None:
 
 
 def test_a_database_not_migrated_names_the_command(
-    environment: dict[str, str], postgres: embedded.PostgreSQL
+    environment: dict[str, str], postgres: dev.PostgreSQL
 ) -> None:
     environment["DATABASE_URL"] = add_database(postgres.url, "not_migrated_for_granian")
     (line,) = refusal("granian", environment)
@@ -91,7 +91,7 @@ def until_gone(pids: set[int], seconds: float) -> None:
 
 @pytest.fixture(scope="module")
 def port(
-    valkey: embedded.Valkey, database_url: str, tmp_path_factory: pytest.TempPathFactory
+    valkey: dev.Valkey, database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[int]:
     """Where granian answers with the WSGI environment."""
     folder = tmp_path_factory.mktemp("granian")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from authapp.dev import embedded
+from authapp import dev
 from tests.support.databases import add_database
 from tests.support.instances import ROOT, free_port
 from tests.support.production import (
@@ -27,7 +27,7 @@ from tests.support.production import (
 
 
 @pytest.fixture
-def environment(valkey: embedded.Valkey) -> dict[str, str]:
+def environment(valkey: dev.Valkey) -> dict[str, str]:
     return environment_of(valkey.url)
 
 
@@ -40,7 +40,7 @@ def test_a_missing_setting_is_one_line(environment: dict[str, str], name: str) -
 
 
 def test_a_database_not_migrated_names_the_command(
-    environment: dict[str, str], postgres: embedded.PostgreSQL
+    environment: dict[str, str], postgres: dev.PostgreSQL
 ) -> None:
     environment["DATABASE_URL"] = add_database(postgres.url, "not_migrated")
     (line,) = refusal("gunicorn", environment)
@@ -151,7 +151,7 @@ def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[st
 
 
 def test_a_start_that_is_refused_leaves_no_folder_nor_those_of_who_was_killed(
-    environment: dict[str, str], tmp_path: Path, postgres: embedded.PostgreSQL
+    environment: dict[str, str], tmp_path: Path, postgres: dev.PostgreSQL
 ) -> None:
     noted = note_folders(environment, tmp_path)
     refusal("gunicorn", environment)  # DATABASE_URL is missing

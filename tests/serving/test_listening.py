@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from authapp.dev import embedded
+from authapp import dev
 from tests.support.instances import ROOT, SERVERS, free_port
 from tests.support.production import ECHO, connect, environment_of, refusal
 
@@ -17,7 +17,7 @@ BOTH = pytest.mark.parametrize("server", SERVERS)
 
 
 @pytest.fixture
-def environment(valkey: embedded.Valkey) -> dict[str, str]:
+def environment(valkey: dev.Valkey) -> dict[str, str]:
     return environment_of(valkey.url) | {"PORT": str(free_port())}
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, suppress
 
 import pytest
 
-from authapp.dev import embedded
+from authapp import dev
 from authapp.services import REQUEST_THREADS
 from tests.support.instances import SERVER, Instance, serving
 from tests.support.production import environment_of
@@ -46,7 +46,7 @@ SLOW = HEADS if SERVER == "granian" else HEADS | BODIES
 def instance(
     served_by: str,
     database_url: str,
-    valkey: embedded.Valkey,
+    valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Instance]:
     """With one worker."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from authapp.dev import embedded
+from authapp import dev
 from authapp.services import utc_now
 from tests.support.helpers import EMAIL, PASSWORD, make_config, open_services, sign_up
 from tests.support.instances import SERVERS, free_port
@@ -87,7 +87,7 @@ Serve = Callable[..., AbstractContextManager[Instance]]
 def serve(
     served_by: str,
     database_url: str,
-    valkey: embedded.Valkey,
+    valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Serve:
     """Starts an instance with two workers, under a mount point if one is given; all share the
@@ -145,7 +145,7 @@ def running(serve: Serve) -> Iterator[Instance]:
 
 
 @pytest.fixture
-def ada(database_url: str, valkey: embedded.Valkey, config: object) -> None:
+def ada(database_url: str, valkey: dev.Valkey, config: object) -> None:
     """A person with EMAIL and PASSWORD, alone in empty stores."""
     same = make_config(database_url, valkey.url, **SECRETS)
     with open_services(same, utc_now) as services:

@@ -42,7 +42,7 @@ def nobody_there() -> None:
 
 @contextmanager
 def postgres_away(*instances: Services) -> Iterator[None]:
-    """These instances can't ask Postgres, as after it failed. (tests/proofs/chaos stops the server.)"""
+    """These instances can't ask Postgres. (tests/proofs/chaos stops the server itself.)"""
     for instance in instances:
         instance.database.breaker.recover = nobody_there
         instance.database.breaker.open()

@@ -20,9 +20,8 @@ import pytest
 from flask import Flask
 from psycopg2 import extensions, sql
 
-from authapp import Auth, create_app
+from authapp import Auth, create_app, dev
 from authapp.config import Config
-from authapp.dev import embedded
 from authapp.errors import SettingError
 from authapp.storage import bounded_connections as bounded
 from authapp.storage.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
@@ -33,7 +32,7 @@ Connect = Callable[[], BoundedConnection]
 
 
 @pytest.fixture
-def connect(postgres: embedded.PostgreSQL) -> Iterator[Connect]:
+def connect(postgres: dev.PostgreSQL) -> Iterator[Connect]:
     made: list[BoundedConnection] = []
 
     def connecting() -> BoundedConnection:
@@ -121,8 +120,8 @@ def test_the_deadline_frees_who_waits_before(connect: Connect) -> None:
 
 def test_a_whole_frozen_server_frees_all_who_wait(engine_dir: Path) -> None:
     with (
-        embedded.private_socket_dir() as sockets,
-        embedded.PostgreSQL.start(engine_dir / "frozen", sockets, "x", durable=False) as server,
+        dev.private_socket_dir() as sockets,
+        dev.PostgreSQL.start(engine_dir / "frozen", sockets, "x", durable=False) as server,
     ):
         made = [
             psycopg2.connect(server.url, connection_factory=BoundedConnection) for _ in range(3)
@@ -386,7 +385,7 @@ def test_a_cut_does_not_hit_what_took_the_place_of_a_lost_connection(connect: Co
 # -- other processes, other connections ------------------------------------------------------------
 
 
-def test_a_forked_process_has_its_own_watch(connect: Connect, postgres: embedded.Server) -> None:
+def test_a_forked_process_has_its_own_watch(connect: Connect, postgres: dev.Server) -> None:
     ask(connect())  # here the thread runs, which the child does not inherit
     child = os.fork()
     if child == 0:
@@ -400,7 +399,7 @@ def test_a_forked_process_has_its_own_watch(connect: Connect, postgres: embedded
 
 
 def test_other_connections_of_the_process_are_left_alone(
-    connect: Connect, postgres: embedded.Server
+    connect: Connect, postgres: dev.Server
 ) -> None:
     """Those of an app that embeds us: COPY works, and they wait as long as they like."""
     ask(connect())

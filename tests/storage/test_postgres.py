@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from authapp.dev import embedded
+from authapp import dev
 from authapp.errors import OutcomeUnknown, StoreUnavailable
 from authapp.services import Services
 from authapp.storage import postgres as database
@@ -39,7 +39,7 @@ def breaker() -> Iterator[Breaker]:
 
 
 @pytest.fixture(scope="module")
-def url(postgres: embedded.PostgreSQL) -> str:
+def url(postgres: dev.PostgreSQL) -> str:
     """A database of these tests alone: they leave tables in it."""
     return add_database(postgres.url, "of_these_tests")
 
@@ -370,14 +370,14 @@ def test_a_frozen_idle_connection_is_replaced_unseen(db: Database) -> None:
 
 
 def test_after_a_restart_of_the_server_all_are_replaced_unseen(engine_dir: Path) -> None:
-    with embedded.private_socket_dir() as sockets:
+    with dev.private_socket_dir() as sockets:
         where = engine_dir / "restarted", sockets, "x"
-        server = embedded.PostgreSQL.start(*where, durable=False)
+        server = dev.PostgreSQL.start(*where, durable=False)
         made = Database(connect(server.url, SIZE))
         try:
             before = fill_pool(made)
             server.stop()
-            server = embedded.PostgreSQL.start(*where, durable=False)
+            server = dev.PostgreSQL.start(*where, durable=False)
             assert not set(fill_pool(made)) & set(before)
         finally:
             made.close()
@@ -546,9 +546,9 @@ def change_and_lose(services: Services, lose: Callable[[int], None]) -> None:
 def test_five_times_without_an_answer_it_is_asked_no_more_until_it_answers(
     engine_dir: Path,
 ) -> None:
-    with embedded.private_socket_dir() as sockets:
+    with dev.private_socket_dir() as sockets:
         where = engine_dir / "away", sockets, "x"
-        server = embedded.PostgreSQL.start(*where, durable=False)
+        server = dev.PostgreSQL.start(*where, durable=False)
         made = Database(connect(server.url, SIZE), Breaker("postgres", reset_seconds=0.05))
         try:
             server.stop()
@@ -559,7 +559,7 @@ def test_five_times_without_an_answer_it_is_asked_no_more_until_it_answers(
             with pytest.raises(StoreUnavailable) as raised:
                 made.read(one)
             assert not isinstance(raised.value, PostgresUnavailable), "nobody asked"
-            server = embedded.PostgreSQL.start(*where, durable=False)
+            server = dev.PostgreSQL.start(*where, durable=False)
             give_up = time.monotonic() + 10
             while is_open(made.breaker):
                 assert time.monotonic() < give_up, "it does not recover by itself"

@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url, select, text
 
-from authapp.dev import embedded
+from authapp import dev
 from authapp.doctor import postgres as examination
 from authapp.doctor.clocks import Clocks
 from authapp.errors import SettingError
@@ -100,7 +100,7 @@ def name() -> str:
 
 
 @pytest.fixture
-def odd_url(postgres: embedded.PostgreSQL, name: str) -> str:
+def odd_url(postgres: dev.PostgreSQL, name: str) -> str:
     """A new database whose every default is another than ours."""
     url = add_database(postgres.url, name)
     by_hand(
@@ -131,7 +131,7 @@ def test_each_connection_is_set_to_what_we_rely_on(odd_place: str) -> None:
 
 
 def test_people_and_times_are_the_same_on_a_database_with_other_defaults(
-    odd_place: str, valkey: embedded.Valkey, clock: Clock
+    odd_place: str, valkey: dev.Valkey, clock: Clock
 ) -> None:
     schema.upgrade(odd_place)
     with open_services(make_config(odd_place, valkey.url), clock) as services:
@@ -153,7 +153,7 @@ def test_people_and_times_are_the_same_on_a_database_with_other_defaults(
 
 @pytest.mark.parametrize("stricter", ["remote_apply", "on"])
 def test_a_stricter_commit_is_left_as_it_is(
-    postgres: embedded.PostgreSQL, name: str, stricter: str
+    postgres: dev.PostgreSQL, name: str, stricter: str
 ) -> None:
     url = add_database(postgres.url, name)
     by_hand(postgres.url, f"ALTER DATABASE {name} SET synchronous_commit = {stricter}")
@@ -182,8 +182,8 @@ def with_query(url: str, **query: str) -> str:
 
 @pytest.mark.parametrize("by", ["url", "environment"])
 def test_options_are_honoured_by_migrations_app_and_doctor(
-    postgres: embedded.PostgreSQL,
-    valkey: embedded.Valkey,
+    postgres: dev.PostgreSQL,
+    valkey: dev.Valkey,
     name: str,
     clock: Clock,
     by: str,
@@ -225,7 +225,7 @@ def test_options_of_the_url_go_before_ours_as_they_are() -> None:
 
 
 @pytest.fixture(params=["SQL_ASCII", "LATIN1"])
-def not_unicode(postgres: embedded.PostgreSQL, name: str, request: Any) -> str:
+def not_unicode(postgres: dev.PostgreSQL, name: str, request: Any) -> str:
     by_hand(
         postgres.url,
         f"CREATE DATABASE {name} ENCODING '{request.param}' TEMPLATE template0"
@@ -235,7 +235,7 @@ def not_unicode(postgres: embedded.PostgreSQL, name: str, request: Any) -> str:
 
 
 def test_a_database_that_cannot_hold_every_name_is_refused(
-    not_unicode: str, valkey: embedded.Valkey
+    not_unicode: str, valkey: dev.Valkey
 ) -> None:
     for ask in (schema.upgrade, schema.require_current, lambda url: connect(url, 1).connect()):
         with pytest.raises(SettingError) as caught:
@@ -253,14 +253,14 @@ def test_a_database_that_cannot_hold_every_name_is_refused(
 
 
 @pytest.fixture(scope="module")
-def two_servers(engine_dir: Path) -> Iterator[tuple[embedded.PostgreSQL, embedded.PostgreSQL]]:
+def two_servers(engine_dir: Path) -> Iterator[tuple[dev.PostgreSQL, dev.PostgreSQL]]:
     """One that only reads, as a standby does, and one that takes changes; both by TCP."""
     with ExitStack() as running:
         made = []
         for which in ("reads", "writes"):
-            sockets = running.enter_context(embedded.private_socket_dir())
+            sockets = running.enter_context(dev.private_socket_dir())
             where = engine_dir / f"host-{which}", sockets, "tests-only"
-            server = embedded.PostgreSQL.start(*where, durable=False, tcp=True)
+            server = dev.PostgreSQL.start(*where, durable=False, tcp=True)
             running.callback(server.stop)
             made.append(server)
         by_hand(
@@ -271,14 +271,14 @@ def two_servers(engine_dir: Path) -> Iterator[tuple[embedded.PostgreSQL, embedde
         yield made[0], made[1]
 
 
-def joined(servers: tuple[embedded.PostgreSQL, ...], query: str) -> str:
+def joined(servers: tuple[dev.PostgreSQL, ...], query: str) -> str:
     urls = [make_url(server.url) for server in servers]
     places = ",".join(f"{url.host}:{url.port}" for url in urls)
     return f"postgresql://{urls[0].username}:{urls[0].password}@{places}/{urls[0].database}{query}"
 
 
 def test_of_several_hosts_the_one_that_takes_changes_is_used(
-    two_servers: tuple[embedded.PostgreSQL, ...], valkey: embedded.Valkey, clock: Clock
+    two_servers: tuple[dev.PostgreSQL, ...], valkey: dev.Valkey, clock: Clock
 ) -> None:
     url = joined(two_servers, "?target_session_attrs=read-write")
     schema.upgrade(url)
@@ -293,7 +293,7 @@ def test_of_several_hosts_the_one_that_takes_changes_is_used(
 
 
 def test_of_several_hosts_the_one_that_answered_is_asked_first(
-    two_servers: tuple[embedded.PostgreSQL, ...],
+    two_servers: tuple[dev.PostgreSQL, ...],
 ) -> None:
     """Each connection would wait for one that is gone, every time."""
     connector = Connector(joined(two_servers, "?target_session_attrs=read-write"), "x", {})
@@ -305,7 +305,7 @@ def test_of_several_hosts_the_one_that_answered_is_asked_first(
     assert (connector._parameters["host"], connector._parameters["port"]) == after
 
 
-def test_an_environment_is_left_as_it_was(postgres: embedded.PostgreSQL) -> None:
+def test_an_environment_is_left_as_it_was(postgres: dev.PostgreSQL) -> None:
     before = dict(os.environ)
     connect(postgres.url, 1).connect().close()
     assert dict(os.environ) == before

@@ -12,7 +12,7 @@ from limits.storage import storage_from_string
 from redis.connection import AbstractConnection
 from redis.sentinel import MasterNotFoundError
 
-from authapp.dev import embedded
+from authapp import dev
 from authapp.errors import SettingError
 from authapp.storage.redis import (
     REDIS_ERRORS,
@@ -139,7 +139,7 @@ def test_sentinels_that_hang_are_not_all_waited_for(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def client(valkey: embedded.Valkey) -> Iterator[redis.Redis]:
+def client(valkey: dev.Valkey) -> Iterator[redis.Redis]:
     with redis_client(valkey.url, retries=1) as client:
         client.flushall()
         yield client
@@ -235,7 +235,7 @@ def test_a_forked_process_uses_none_of_its_parents(client: redis.Redis) -> None:
     assert parents not in connections(client)
 
 
-def test_what_must_not_be_repeated_is_not(valkey: embedded.Valkey) -> None:
+def test_what_must_not_be_repeated_is_not(valkey: dev.Valkey) -> None:
     with redis_client(valkey.url, retries=0) as client:
         client.ping()
         with pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from authapp.dev import embedded
+from authapp import dev
 from authapp.errors import SettingError
 from authapp.storage import schema
 from authapp.storage.models import Base
@@ -25,7 +25,7 @@ numbers = itertools.count()
 
 
 @pytest.fixture
-def url(postgres: embedded.PostgreSQL) -> str:
+def url(postgres: dev.PostgreSQL) -> str:
     """An empty database."""
     return add_database(postgres.url, f"schema_{next(numbers)}")
 
@@ -146,7 +146,7 @@ def test_an_older_database_is_refused_with_the_command(url: str) -> None:
     ids=["no socket", "no server", "no database", "wrong password"],
 )
 def test_an_unreachable_database_is_named_with_the_remedy(
-    postgres: embedded.PostgreSQL, ask: Callable[[str], None], change: dict[str, Any]
+    postgres: dev.PostgreSQL, ask: Callable[[str], None], change: dict[str, Any]
 ) -> None:
     url = make_url(postgres.url)._replace(**change).render_as_string(hide_password=False)
     message = refusal(lambda: ask(url))
@@ -195,7 +195,7 @@ def test_a_revision_that_there_is_not_is_refused(url: str, revision: str) -> Non
 
 
 def test_an_account_without_the_right_to_create_is_told_so(
-    postgres: embedded.PostgreSQL, url: str
+    postgres: dev.PostgreSQL, url: str
 ) -> None:
     name = make_url(url).database
     with engine_of(postgres.url).begin() as connection:
@@ -207,7 +207,7 @@ def test_an_account_without_the_right_to_create_is_told_so(
     assert "hush" not in message
 
 
-def test_a_database_that_only_reads_is_told_so(postgres: embedded.PostgreSQL, url: str) -> None:
+def test_a_database_that_only_reads_is_told_so(postgres: dev.PostgreSQL, url: str) -> None:
     with engine_of(postgres.url).connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(
             text(f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = on")

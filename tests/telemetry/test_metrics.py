@@ -46,7 +46,7 @@ def said_by(work: str, folder: Path) -> dict[str, float]:
 
 
 def test_it_is_the_sum_of_all_processes(tmp_path: Path) -> None:
-    """Gauges of those that live alone; `metrics_folder.py` says which ended."""
+    """Gauges of those that live alone; `serving/metrics_dir.py` says which ended."""
     work = (
         "from authapp.telemetry import logging as observability, metrics\n"
         "metrics.STALE_COPIES.inc(2); metrics.HASHING.inc(3)\n"

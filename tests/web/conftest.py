@@ -7,8 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from authapp import Config, create_app
-from authapp.dev import embedded
+from authapp import Config, create_app, dev
 from authapp.web.middleware.fast_path import VerifyLane
 from tests.support.databases import add_migrated_database
 from tests.web.support import Stores, browser, log_in, services_of, sign_up
@@ -21,13 +20,13 @@ class MakeApp(Protocol):
 
 
 @pytest.fixture(scope="session")
-def web_database_url(postgres: embedded.PostgreSQL) -> str:
+def web_database_url(postgres: dev.PostgreSQL) -> str:
     """A migrated database that only the tests of the web use: they count its rows."""
     return add_migrated_database(postgres.url, "web")
 
 
 @pytest.fixture(scope="session")
-def settings(web_database_url: str, valkey: embedded.Valkey) -> Settings:
+def settings(web_database_url: str, valkey: dev.Valkey) -> Settings:
     return {
         "DATABASE_URL": web_database_url,
         "REDIS_URL": valkey.url,

@@ -9,8 +9,7 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient
 
-from authapp import Config, create_app
-from authapp.dev import embedded
+from authapp import Config, create_app, dev
 from authapp.storage import schema
 from tests.web.support import (
     EMAIL,
@@ -41,19 +40,19 @@ class Engines:
         self.start_valkey()
 
     def start_postgres(self) -> None:
-        self.postgres = embedded.PostgreSQL.start(
+        self.postgres = dev.PostgreSQL.start(
             self._folder / "away-postgres", self._sockets, SECRET, durable=False
         )
 
     def start_valkey(self) -> None:
-        self.valkey = embedded.Valkey.start(
+        self.valkey = dev.Valkey.start(
             self._folder / "away-valkey", self._sockets, SECRET, durable=False
         )
 
 
 @pytest.fixture(scope="module")
 def engines(engine_dir: Path) -> Iterator[Engines]:
-    with embedded.private_socket_dir() as sockets:
+    with dev.private_socket_dir() as sockets:
         engines = Engines(engine_dir, sockets)
         yield engines
         engines.valkey.stop()

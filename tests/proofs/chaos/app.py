@@ -1,4 +1,4 @@
-"""The product with a page or two of an app that embeds it, `tests.proofs.chaos.app:app` for a server.
+"""The product with some pages of an app that embeds it: `tests.proofs.chaos.app:app`.
 
 CHAOS_SLOW_FILLS: milliseconds; fills come late by up to as much, so that more changes overtake
 them. CHAOS_CONTROL: `double-delete` puts in place of fences and leases what most applications do,

@@ -13,7 +13,7 @@ from typing import Any, cast
 import psycopg2
 import redis
 
-from authapp.dev import embedded
+from authapp import dev
 from tests.support.instances import Instance
 
 KEYS = ("sess:*", "user:*", "cred:*")
@@ -27,9 +27,7 @@ class Redis:
         self._start()
 
     def _start(self) -> None:
-        self.server = embedded.Valkey.start(
-            self._folder, self._sockets, "tests-only", durable=False
-        )
+        self.server = dev.Valkey.start(self._folder, self._sockets, "tests-only", durable=False)
         self.client: redis.Redis = redis.Redis.from_url(self.server.url)
 
     @property
@@ -68,9 +66,7 @@ class Postgres:
         self.run("ALTER DATABASE authapp SET synchronous_commit = on")
 
     def _start(self) -> None:
-        self.server = embedded.PostgreSQL.start(
-            self._folder, self._sockets, "tests-only", durable=False
-        )
+        self.server = dev.PostgreSQL.start(self._folder, self._sockets, "tests-only", durable=False)
 
     def run(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """One statement by hand, on a connection of its own, committed."""

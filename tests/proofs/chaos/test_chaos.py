@@ -12,8 +12,8 @@ from threading import Event, Thread
 
 import pytest
 
+from authapp import dev
 from authapp.config import Config
-from authapp.dev import embedded
 from authapp.services import utc_now
 from tests.proofs.chaos.faults import Faults, Redis
 from tests.proofs.chaos.history import Change, Fact, Read, judge
@@ -239,7 +239,7 @@ def is_needed(seconds: float, faults: Faults, later: int) -> bool:
 
 @pytest.fixture
 def redis_server(engine_dir: Path) -> Iterator[Redis]:
-    with embedded.private_socket_dir() as sockets:
+    with dev.private_socket_dir() as sockets:
         store = Redis(engine_dir / "chaos-valkey", sockets)
         yield store
         store.stop()

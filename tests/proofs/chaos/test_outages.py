@@ -15,8 +15,8 @@ from statistics import quantiles
 
 import pytest
 
+from authapp import dev
 from authapp.cache.keys import CredentialKeys
-from authapp.dev import embedded
 from authapp.storage import schema
 from tests.proofs.chaos.faults import Postgres, Redis
 from tests.proofs.chaos.history import Read, judge
@@ -65,7 +65,7 @@ def stage(
     clock = engine_dir / "outages-clock"
     clock.write_text("0")
     with ExitStack() as stack:
-        sockets = [stack.enter_context(embedded.private_socket_dir()) for _ in range(2)]
+        sockets = [stack.enter_context(dev.private_socket_dir()) for _ in range(2)]
         postgres = Postgres(engine_dir / "outages-postgres", sockets[0])
         stack.callback(postgres.stop)
         redis = Redis(engine_dir / "outages-redis", sockets[1])

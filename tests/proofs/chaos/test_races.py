@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from authapp import dev
 from authapp.config import Config
-from authapp.dev import embedded
 from authapp.services import Services, utc_now
 from tests.proofs.chaos.history import Fact, Seen, Verdict, judge
 from tests.proofs.chaos.instances import Answer, Client, environment_for, holds, served
@@ -80,7 +80,7 @@ def an_arena(database_url: str, redis_url: str, folder: Path, **more: str) -> It
 def arena(
     served_by: str,
     database_url: str,
-    valkey: embedded.Valkey,
+    valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Arena]:
     with an_arena(database_url, valkey.url, tmp_path_factory.mktemp("races")) as arena:
@@ -91,7 +91,7 @@ def arena(
 def control(
     served_by: str,
     database_url: str,
-    valkey: embedded.Valkey,
+    valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Arena]:
     """The same with what most applications do in place of fences and leases."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from authapp import dev
 from authapp import services as assembly
 from authapp.cache.versioned_cache import VersionedCache
-from authapp.dev import embedded
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.storage import bounded_connections, schema
@@ -45,7 +45,7 @@ class Arena:
 @pytest.fixture(scope="module")
 def engines(engine_dir: Path) -> Iterator[tuple[Postgres, Redis]]:
     with ExitStack() as stack:
-        sockets = [stack.enter_context(embedded.private_socket_dir()) for _ in range(2)]
+        sockets = [stack.enter_context(dev.private_socket_dir()) for _ in range(2)]
         postgres = Postgres(engine_dir / "schedules-postgres", sockets[0])
         stack.callback(postgres.stop)
         redis = Redis(engine_dir / "schedules-redis", sockets[1])

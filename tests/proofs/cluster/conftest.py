@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import redis
 
+from authapp import dev
 from authapp.config import Config
-from authapp.dev import embedded
 from authapp.services import Services
 from tests.deploy.servers import needs_redis
 from tests.proofs.cluster.servers import (
@@ -69,7 +69,7 @@ def tls(engine_dir: Path) -> Iterator[TlsServers]:
 
 
 def _one_server(request: pytest.FixtureRequest) -> Redis:
-    server: embedded.Valkey = request.getfixturevalue("valkey")
+    server: dev.Valkey = request.getfixturevalue("valkey")
     return Redis("one server", server.url, (server.url,))
 
 

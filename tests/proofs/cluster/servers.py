@@ -15,7 +15,8 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
-from authapp.dev import child_processes, embedded
+from authapp.dev import child_processes
+from authapp.dev.valkey import valkey_answers, valkey_program
 from tests.support.instances import free_port
 
 PASSWORD = "tests-only"
@@ -93,10 +94,10 @@ class Node:
             yield made
 
     def _answers(self) -> bool:
-        return embedded._valkey_answers(("127.0.0.1", self.port), PASSWORD)
+        return valkey_answers(("127.0.0.1", self.port), PASSWORD)
 
     def _program(self) -> str:
-        return str(embedded._valkey_program())
+        return str(valkey_program())
 
     def _given(self) -> dict[str, str]:
         return {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.home)}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from authapp import dev
 from authapp.cache import versioned_cache
-from authapp.dev import embedded
 from authapp.storage.resilience import Breaker
 from tests.proofs.model.change_actors import (
     ChangeWorld,
@@ -47,15 +47,15 @@ PROMISES = ["at once", "later", "never committed"]
 
 
 @pytest.fixture(scope="module")
-def rig(engine_dir: Path, postgres: embedded.PostgreSQL) -> Iterator[Rig]:
+def rig(engine_dir: Path, postgres: dev.PostgreSQL) -> Iterator[Rig]:
     # more than once, where tests of other files run in between
     database_url = add_migrated_database(postgres.url, f"explored_{next(numbers)}")
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
-                embedded.Valkey.start(
+                dev.Valkey.start(
                     engine_dir / f"changes-{number}",
-                    stack.enter_context(embedded.private_socket_dir()),
+                    stack.enter_context(dev.private_socket_dir()),
                     "tests-only",
                     durable=False,
                 )

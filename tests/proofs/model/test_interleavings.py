@@ -14,10 +14,10 @@ from typing import Any, Literal
 import pytest
 import redis
 
+from authapp import dev
 from authapp.cache import versioned_cache
 from authapp.cache.versioned_cache import Lease, VersionedCache
 from authapp.crypto.sealing import Sealer
-from authapp.dev import embedded
 from authapp.storage.resilience import Breaker
 from tests.proofs.model.cache_actors import (
     TTL,
@@ -62,9 +62,9 @@ def stage(engine_dir: Path) -> Iterator[Stage]:
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
-                embedded.Valkey.start(
+                dev.Valkey.start(
                     engine_dir / f"model-{number}",
-                    stack.enter_context(embedded.private_socket_dir()),
+                    stack.enter_context(dev.private_socket_dir()),
                     "tests-only",
                     durable=False,
                 )
@@ -357,9 +357,9 @@ def test_control_breaks_the_promise(
 
 
 def test_restarted_with_an_older_snapshot(engine_dir: Path) -> None:
-    with embedded.private_socket_dir() as sockets:
+    with dev.private_socket_dir() as sockets:
         start = partial(
-            embedded.Valkey.start, engine_dir / "snapshot", sockets, "tests-only", durable=False
+            dev.Valkey.start, engine_dir / "snapshot", sockets, "tests-only", durable=False
         )
         with start() as server, redis.Redis.from_url(server.url) as client:
             cache = VersionedCache(client, Sealer(["model"]))
@@ -379,10 +379,8 @@ def test_restarted_with_an_older_snapshot(engine_dir: Path) -> None:
 
 
 def test_restarted_with_its_data(engine_dir: Path) -> None:
-    with embedded.private_socket_dir() as sockets:
-        start = partial(
-            embedded.Valkey.start, engine_dir / "kept", sockets, "tests-only", durable=True
-        )
+    with dev.private_socket_dir() as sockets:
+        start = partial(dev.Valkey.start, engine_dir / "kept", sockets, "tests-only", durable=True)
         with start() as server, redis.Redis.from_url(server.url) as client:
             cache = VersionedCache(client, Sealer(["model"]))
             cache.fence({"key": 5, "other": 1})
@@ -405,9 +403,9 @@ def test_demoted_and_promoted_again(engine_dir: Path) -> None:
     with ExitStack() as stack:
         first, second_ = (
             stack.enter_context(
-                embedded.Valkey.start(
+                dev.Valkey.start(
                     engine_dir / name,
-                    stack.enter_context(embedded.private_socket_dir()),
+                    stack.enter_context(dev.private_socket_dir()),
                     "tests-only",
                     durable=False,
                     tcp=True,

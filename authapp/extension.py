@@ -1,0 +1,162 @@
+"""The Flask extension: sessions, guards and errors of authapp in any Flask app."""
+
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+from flask import Blueprint, Flask, Request, request, url_for
+from flask_limiter import Limiter
+from limits.strategies import RateLimiter
+
+from authapp.authentication.addresses import network_of
+from authapp.config import Config
+from authapp.services import Services, build_services
+from authapp.sessions.records import Live
+from authapp.storage.redis import LimiterStorage
+from authapp.web.api.account import api
+from authapp.web.api.bodies import expect_whole_body
+from authapp.web.api.users import users_api
+from authapp.web.csrf import check_origin
+from authapp.web.error_handlers import register_domain_errors
+from authapp.web.guards import (
+    client,
+    current_user,
+    enter,
+    leave,
+)
+from authapp.web.middleware.client_address import ClientAddress
+from authapp.web.middleware.mount_point import TrustedProxies
+from authapp.web.pages.account import pages
+from authapp.web.pending_changes import note_pending, tell_pending
+from authapp.web.rate_limits import note_attempt
+from authapp.web.request_credentials import Judge
+from authapp.web.session_interface import SessionInterface
+
+
+class Auth:
+    """Flask extension: `flask.session` becomes the server-side session, `current_user` the person.
+
+    Settings come from `app.config`, under the names in `authapp/config.py`, or from `config`.
+    """
+
+    services: Services
+    judge: Judge
+    addresses: ClientAddress
+    blueprints: Collection[Blueprint] = ()  # of our own views, where `create_app` mounted them
+
+    def __init__(self, app: Flask | None = None, config: Config | None = None) -> None:
+        if app is not None:
+            self.init_app(app, config)
+
+    def init_app(self, app: Flask, config: Config | None = None) -> None:
+        """
+        Raises:
+            SettingError: a setting is missing, weak or unknown.
+            RuntimeError: `app.extensions` has an "authapp" already.
+        """
+        if "authapp" in app.extensions:
+            raise RuntimeError(
+                'app.extensions["authapp"] is taken: call Auth(app) or init_app(app) once for each '
+                "app, and let no other extension use that name"
+            )
+        config = config or Config.from_mapping(_without_flask_defaults(app))
+        _tell_flask(app, config)
+        self.services = build_services(
+            config, self._limiter(app, config), on_pending=note_pending, on_attempt=note_attempt
+        )
+        self.judge = Judge(
+            self.services.sessions,
+            self.services.tokens,
+            self.services.access_tokens,
+            config.SESSION_COOKIE_NAME,
+        )
+        app.extensions["authapp"] = self
+        app.session_interface = SessionInterface(
+            app,
+            self.judge,
+            client,
+            partial(tell_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
+        )
+        self.addresses = ClientAddress(app.wsgi_app, config.TRUSTED_PROXY_HOPS)
+        app.wsgi_app = self.addresses  # type: ignore[method-assign]
+        if config.TRUSTED_PROXY_HOPS:
+            app.wsgi_app = TrustedProxies(  # type: ignore[method-assign]
+                app, config.TRUSTED_PROXY_HOPS
+            )
+        app.before_request(partial(_expect_sound, config.SESSION_COOKIE_NAME))
+        app.context_processor(lambda: {"current_user": current_user})
+        register_domain_errors(app, lambda: _login_url(app))
+
+    def log_in(self, email: str, password: str, *, remember: bool = False) -> Live:
+        """Logs the visitor in; the cookie goes out with the answer.
+
+        Raises:
+            InvalidField, InvalidCredentials, TooManyAttempts, StoreUnavailable: unless the view
+                catches them they become HTTP errors.
+        """
+        return enter(email, password, remember=remember)
+
+    def log_out(self) -> None:
+        """Ends the visitor's session, if there is one, and clears the cookie.
+
+        Raises:
+            StoreUnavailable: nothing was changed.
+        """
+        leave()
+
+    def _limiter(self, app: Flask, config: Config) -> Callable[[], RateLimiter] | None:
+        app.config.setdefault("RATELIMIT_STRATEGY", "moving-window")
+        storage: dict[str, Any] = {
+            "storage_uri": f"{LimiterStorage.STORAGE_SCHEME[0]}://",
+            "storage_options": {"redis_url": config.REDIS_URL, "key_prefix": config.KEY_PREFIX},
+        }
+        own = app.config.get("RATELIMIT_STORAGE_URI")
+        if own:  # the app's own storage; only those of Redis know a prefix, "LIMITS" by default
+            is_redis = config.KEY_PREFIX and own.startswith(("redis", "valkey"))
+            options = {"key_prefix": f"{config.KEY_PREFIX}LIMITS"} if is_redis else {}
+            storage = {"storage_options": options}
+        counted = app
+        if not counts_each_request(app):
+            counted = Flask(app.import_name)  # or each request pays for limits there are none of
+            counted.config.update(app.config)
+        limiter = Limiter(
+            key_func=lambda: network_of(request.remote_addr or ""),
+            app=counted,
+            in_memory_fallback_enabled=True,
+            **storage,
+        )
+        return (lambda: limiter.limiter) if limiter.enabled else None
+
+
+def counts_each_request(app: Flask) -> bool:
+    """Whether Flask-Limiter counts each request."""
+    names = ("RATELIMIT_DEFAULT", "RATELIMIT_APPLICATION", "RATELIMIT_META")
+    return any(name in app.config for name in names)
+
+
+def _expect_sound(cookie_name: str) -> None:
+    """Refuses a request whose body is cut short, or that another origin made a browser send."""
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    expect_whole_body(current)
+    check_origin(current, cookie_name)
+
+
+def _without_flask_defaults(app: Flask) -> dict[str, Any]:
+    # Flask fills in defaults of its own for some of our names; only what the app chose counts.
+    return {name: v for name, v in app.config.items() if v != Flask.default_config.get(name)}
+
+
+def _tell_flask(app: Flask, config: Config) -> None:
+    app.config.update(
+        SECRET_KEY=config.SECRET_KEY[0],
+        SECRET_KEY_FALLBACKS=list(config.SECRET_KEY[1:]),
+        SESSION_COOKIE_NAME=config.SESSION_COOKIE_NAME,
+        SESSION_COOKIE_DOMAIN=config.SESSION_COOKIE_DOMAIN or None,
+        SESSION_COOKIE_SECURE=config.SESSION_COOKIE_SECURE,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_PATH="/",
+    )
+
+
+def _login_url(app: Flask) -> str | None:
+    return url_for("pages.login") if app.blueprints.get("pages") is pages else None
