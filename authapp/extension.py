@@ -11,7 +11,7 @@ from limits.strategies import RateLimiter
 from authapp.authentication.addresses import network_of
 from authapp.config import Config
 from authapp.services import Services, build_services
-from authapp.sessions.records import Live
+from authapp.sessions.records import ActiveSession
 from authapp.storage.redis import LimiterStorage
 from authapp.web.api.account import api
 from authapp.web.api.bodies import expect_whole_body
@@ -87,7 +87,7 @@ class Auth:
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
 
-    def log_in(self, email: str, password: str, *, remember: bool = False) -> Live:
+    def log_in(self, email: str, password: str, *, remember: bool = False) -> ActiveSession:
         """Logs the visitor in; the cookie goes out with the answer.
 
         Raises:

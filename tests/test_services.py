@@ -21,7 +21,7 @@ from authapp.cache.keys import session_key
 from authapp.config import Config
 from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.services import Services
-from authapp.sessions.records import Client, Ended, EndReason, Found, Live
+from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason, LookupResult
 from authapp.storage import schema
 from tests.support.helpers import (
     CLIENT,
@@ -44,21 +44,21 @@ from tests.support.helpers import (
 IDLE, ABSOLUTE = 1_800, 43_200
 
 
-def find(services: Services, live: Live) -> Found:
+def find(services: Services, live: ActiveSession) -> LookupResult:
     return services.sessions.find(live.token)
 
 
-def is_live(services: Services, live: Live) -> bool:
-    return isinstance(find(services, live), Live)
+def is_live(services: Services, live: ActiveSession) -> bool:
+    return isinstance(find(services, live), ActiveSession)
 
 
-def ending(services: Services, live: Live) -> EndReason:
+def ending(services: Services, live: ActiveSession) -> EndReason:
     found = find(services, live)
-    assert isinstance(found, Ended)
+    assert isinstance(found, EndedSession)
     return found.why
 
 
-def log_out(services: Services, live: Live) -> None:
+def log_out(services: Services, live: ActiveSession) -> None:
     services.authentication.log_out(live.token, CLIENT)
 
 
@@ -72,7 +72,7 @@ def other(config: Config, clock: Clock) -> Iterator[Services]:
 
 
 @pytest.fixture
-def live(services: Services, other: Services) -> Live:
+def live(services: Services, other: Services) -> ActiveSession:
     """A session whose copy both instances have used."""
     sign_up(services)
     live = log_in(services)
@@ -84,14 +84,14 @@ def live(services: Services, other: Services) -> Live:
 
 
 def test_a_log_out_is_known_to_the_other_at_once(
-    services: Services, other: Services, live: Live
+    services: Services, other: Services, live: ActiveSession
 ) -> None:
     log_out(other, live)
     assert ending(services, live) is EndReason.LOGOUT
 
 
 def test_a_role_is_known_to_the_other_at_once(
-    services: Services, other: Services, live: Live
+    services: Services, other: Services, live: ActiveSession
 ) -> None:
     for change, role, roles in [
         (other.users.grant, "admin", ("admin", "user")),
@@ -101,12 +101,12 @@ def test_a_role_is_known_to_the_other_at_once(
         change(EMAIL, role)
         for instance in (services, other, services):
             found = find(instance, live)
-            assert isinstance(found, Live)
+            assert isinstance(found, ActiveSession)
             assert found.record.user.roles == roles
 
 
 def test_a_new_password_is_known_to_the_other_at_once(
-    services: Services, other: Services, live: Live
+    services: Services, other: Services, live: ActiveSession
 ) -> None:
     fresh = other.authentication.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
     assert ending(services, live) is EndReason.PASSWORD_CHANGED
@@ -116,18 +116,18 @@ def test_a_new_password_is_known_to_the_other_at_once(
 
 
 def test_saved_data_is_known_to_the_other_at_once(
-    services: Services, other: Services, live: Live
+    services: Services, other: Services, live: ActiveSession
 ) -> None:
     for number, instance in enumerate([other, services, other]):
         instance.sessions.patch(live, {"n": number}, [])
         for reader in (services, other):
             found = find(reader, live)
-            assert isinstance(found, Live)
+            assert isinstance(found, ActiveSession)
             assert found.record.data == {"n": number}
 
 
 def test_who_was_logged_out_stays_out_after_a_rotation(
-    services: Services, config: Config, clock: Clock, live: Live
+    services: Services, config: Config, clock: Clock, live: ActiveSession
 ) -> None:
     rotated = make_config(
         config.DATABASE_URL,
@@ -155,7 +155,7 @@ def test_changes_of_one_person_at_once_all_go_through(services: Services, other:
     lives = [services.sessions.begin(ada.id, 1, CLIENT) for _ in range(3)]
     rounds = 8
 
-    def begin(instance: Services, **how: Any) -> Live:
+    def begin(instance: Services, **how: Any) -> ActiveSession:
         while True:  # who ends the others' sessions ends trust in what was verified before, too
             ((epoch,),) = sql(instance, "SELECT epoch FROM users WHERE id = :id", id=ada.id)
             with suppress(InvalidCredentials):
@@ -175,12 +175,12 @@ def test_changes_of_one_person_at_once_all_go_through(services: Services, other:
             live = begin(instance, replaces=[lives[0].token])
             instance.sessions.end_others(live, EndReason.REVOKED_BY_USER, CLIENT)
 
-    def use(live: Live) -> None:
+    def use(live: ActiveSession) -> None:
         for number in range(rounds * 2):
             find(other, live)
             other.sessions.patch(live, {"n": number}, [])
 
-    def regenerate(live: Live | None) -> None:
+    def regenerate(live: ActiveSession | None) -> None:
         for _ in range(rounds):
             if live:
                 live = services.sessions.regenerate(live, CLIENT)
@@ -282,7 +282,7 @@ def test_neither_store_holds_what_could_be_replayed(
 
 
 def test_a_copy_is_kept_no_longer_than_it_is_of_use(
-    services: Services, live: Live, redis_client: redis.Redis
+    services: Services, live: ActiveSession, redis_client: redis.Redis
 ) -> None:
     remaining = redis_client.ttl(session_key(live.token.digest))
     assert isinstance(remaining, int)

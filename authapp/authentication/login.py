@@ -35,7 +35,7 @@ from authapp.errors import (
     UnknownAddress,
     UnknownUser,
 )
-from authapp.sessions.records import Client, EndReason, Live
+from authapp.sessions.records import ActiveSession, Client, EndReason
 from authapp.sessions.store import SessionStore
 from authapp.storage.resilience import deadline
 from authapp.telemetry import metrics
@@ -140,7 +140,7 @@ class Authentication:
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
         devices: Sequence[str] = (),
-    ) -> Live:
+    ) -> ActiveSession:
         """Starts a session for who knows the password.
 
         Args:
@@ -152,7 +152,7 @@ class Authentication:
             InvalidCredentials: unknown email, wrong password or inactive user, in equal time.
         """
 
-        def begin(found: Credentials) -> Live:
+        def begin(found: Credentials) -> ActiveSession:
             live = self._sessions.begin_verified(
                 found, client, remember=remember, replaces=replaces
             )
@@ -178,7 +178,7 @@ class Authentication:
 
     def issue_token(
         self, email: str, password: str, client: Client, *, refreshable: bool = False
-    ) -> Live:
+    ) -> ActiveSession:
         """Starts a session for a program of who knows the password: it gets an access token.
 
         Args:
@@ -188,14 +188,16 @@ class Authentication:
             StoreUnavailable: also while Postgres alone is away.
         """
 
-        def begin(found: Credentials) -> Live:
+        def begin(found: Credentials) -> ActiveSession:
             return self._sessions.begin(
                 found.user.id, found.epoch, client, kind="api", remember=refreshable
             )
 
         return self._count(email, client, lambda: self._log_in(email, password, client, begin))
 
-    def _count(self, email: str, client: Client, log_in: Callable[[], Live]) -> Live:
+    def _count(
+        self, email: str, client: Client, log_in: Callable[[], ActiveSession]
+    ) -> ActiveSession:
         try:
             with self._on_record("login.limited", client.address, email=email):
                 live = log_in()
@@ -230,9 +232,9 @@ class Authentication:
         email: str,
         password: str,
         client: Client,
-        begin: Callable[[Credentials], Live],
+        begin: Callable[[Credentials], ActiveSession],
         devices: Sequence[str] = (),
-    ) -> Live:
+    ) -> ActiveSession:
         """
         Raises:
             TooManyAttempts: a limit is used up. Limits come before the hashing slot, or those who
@@ -312,7 +314,7 @@ class Authentication:
             raise InvalidCredentials
         return found, verdict
 
-    def _known(self, live: Live, epoch: int, devices: Sequence[str]) -> Live:
+    def _known(self, live: ActiveSession, epoch: int, devices: Sequence[str]) -> ActiveSession:
         email = self._users.parse_email(live.record.user.email).canonical
         return replace(live, devices=self._limits.know_device(email, epoch, devices))
 
@@ -353,8 +355,13 @@ class Authentication:
         self._sessions.end_each(tokens, EndReason.LOGOUT, client)
 
     def change_password(
-        self, live: Live, current: str, new: str, client: Client, devices: Sequence[str] = ()
-    ) -> Live:
+        self,
+        live: ActiveSession,
+        current: str,
+        new: str,
+        client: Client,
+        devices: Sequence[str] = (),
+    ) -> ActiveSession:
         """Sets a new password; every other session of the person ends, this one gets a new token
         (OWASP ASVS 5.0, 6.2.3 and 7.4.3).
 

@@ -16,10 +16,10 @@ from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
-    Ended,
-    Found,
+    ActiveSession,
+    EndedSession,
     Limits,
-    Live,
+    LookupResult,
     Provisional,
     SessionRecord,
 )
@@ -53,7 +53,7 @@ class SessionLookup:
         self._limits = limits
         self._clock = clock
 
-    def find(self, token: SessionToken | Claim) -> Found:
+    def find(self, token: SessionToken | Claim) -> LookupResult:
         """The session of a token: one Redis round trip, no SQL, no write while its copy is fresh.
 
         When Redis can't be asked Postgres answers; when Postgres can't, an old copy does, up to
@@ -118,7 +118,7 @@ class SessionLookup:
 
     def _serve_stale(
         self, token: SessionToken | Claim, key: str, lease: Lease | None, copy: SessionRecord
-    ) -> Found:
+    ) -> LookupResult:
         """Answers from an old copy while Postgres can't be asked.
 
         The visit is noted in the copy, so that who is active meanwhile is not found idle later.
@@ -128,20 +128,20 @@ class SessionLookup:
             copy = msgspec.structs.replace(copy, user=user)
         metrics.STALE_COPIES.inc()
         found = self._judge(token, copy)
-        if isinstance(found, Live) and lease is not None and self._visit_is_due(copy):
+        if isinstance(found, ActiveSession) and lease is not None and self._visit_is_due(copy):
             seen = msgspec.structs.replace(copy, last_seen_at=self._clock())
             self._fill(key, lease, seen)
         return found
 
-    def _judge(self, token: SessionToken | Claim, record: SessionRecord | None) -> Found:
+    def _judge(self, token: SessionToken | Claim, record: SessionRecord | None) -> LookupResult:
         if record is None or not _names(token, record):
             return None
         why = record.ended_why or self._rows.expired(record)
         if why:
-            return Ended(why)
+            return EndedSession(why)
         if isinstance(token, Claim):
             token = SessionToken(token.text, token.digest)
-        return Live(token, record)
+        return ActiveSession(token, record)
 
     def _read(
         self, digest: bytes, seen: datetime | None = None, *, catch_up: bool = True

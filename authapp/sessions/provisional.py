@@ -11,7 +11,7 @@ from authapp.cache.keys import session_key, user_key
 from authapp.cache.versioned_cache import Versioned, VersionedCache, decode_copy, encode_copy
 from authapp.crypto.tokens import SessionToken, SessionTokens
 from authapp.errors import InvalidCredentials, StoreUnavailable
-from authapp.sessions.records import Client, Limits, Live, Provisional, SessionRecord
+from authapp.sessions.records import ActiveSession, Client, Limits, Provisional, SessionRecord
 from authapp.sessions.rows import FIRST_VERSION
 
 LONGEST = timedelta(hours=1)  # without a row; with one, the usual limits hold
@@ -47,7 +47,7 @@ class ProvisionalSessions:
         *,
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
-    ) -> Live:
+    ) -> ActiveSession:
         """Starts a session for who was verified with these credentials."""
         now, user = self._clock(), credentials.user
         if not user.active:
@@ -76,7 +76,7 @@ class ProvisionalSessions:
         )
         self._keep(user_key(user.id), UserCopy(user, credentials.epoch, credentials.ver))
         self._keep(session_key(token.digest), record)
-        return Live(token, record)
+        return ActiveSession(token, record)
 
     def user_of(self, record: SessionRecord) -> Identity:
         """The user of a provisional session, as of now."""

@@ -137,7 +137,7 @@ class Grant:
     refresh: RefreshToken | None
 
 
-class Live(msgspec.Struct, frozen=True):
+class ActiveSession(msgspec.Struct, frozen=True):
     """A session that may act for its user.
 
     Attributes:
@@ -152,16 +152,17 @@ class Live(msgspec.Struct, frozen=True):
     devices: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Live({self.token!r}, {self.record!r})"  # neither grant nor devices: not to be seen
+        # neither the grant nor the device tokens: they are secrets
+        return f"ActiveSession({self.token!r}, {self.record!r})"
 
 
-class Ended(msgspec.Struct, frozen=True):
-    """A session that was, and why it is no more."""
+class EndedSession(msgspec.Struct, frozen=True):
+    """A session that has ended, and the reason."""
 
     why: EndReason
 
 
-Found = Live | Ended | None
+LookupResult = ActiveSession | EndedSession | None
 
 
 @dataclass(frozen=True, slots=True)

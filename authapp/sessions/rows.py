@@ -15,13 +15,13 @@ from authapp.cache.changes import Change
 from authapp.crypto.access_tokens import AccessTokens, digest_of
 from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
 from authapp.sessions.records import (
+    ActiveSession,
     Client,
     EndReason,
     Grant,
     Kind,
     Lifetime,
     Limits,
-    Live,
     SessionRecord,
 )
 from authapp.sessions.user_agents import MAX_USER_AGENT
@@ -91,13 +91,13 @@ class SessionRows:
         remember: bool,
         lifetime: Lifetime | None = None,
         data: Mapping[str, Any] | None = None,
-    ) -> Live:
+    ) -> ActiveSession:
         """A new session with a new token, with `lifetime` or what the limits say."""
         row, token = self.new(user, client, kind, remember=remember, lifetime=lifetime, data=data)
         change.db.add(row)
         change.db.flush()
         if token:
-            return Live(token, self.record(row, user))
+            return ActiveSession(token, self.record(row, user))
         return self.grant(change.db, row, user, refreshable=remember)
 
     def new(
@@ -132,7 +132,9 @@ class SessionRows:
         )
         return row, token
 
-    def grant(self, db: Session, row: SessionRow, user: User, *, refreshable: bool) -> Live:
+    def grant(
+        self, db: Session, row: SessionRow, user: User, *, refreshable: bool
+    ) -> ActiveSession:
         """An access token for this session, and what the next can be had for."""
         now = self._clock()
         left = min(self._limits.access_token, row.expires_at - now)
@@ -141,7 +143,9 @@ class SessionRows:
         refresh = self._refresh_tokens.mint(row.id) if refreshable else None
         row.refresh_digest = refresh.digest if refresh else None
         db.flush()
-        return Live(SessionToken(text, row.digest), self.record(row, user), Grant(seconds, refresh))
+        return ActiveSession(
+            SessionToken(text, row.digest), self.record(row, user), Grant(seconds, refresh)
+        )
 
     def make_room(
         self, change: Change, user_id: UUID, kind: Kind, replaces: Collection[bytes] = ()

@@ -19,13 +19,13 @@ from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailabl
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
+    ActiveSession,
     Client,
     EndReason,
-    Found,
     Kind,
     Lifetime,
     Limits,
-    Live,
+    LookupResult,
     SessionSummary,
     is_storable,
 )
@@ -63,7 +63,7 @@ class SessionStore:
         self._limits = limits
         self._clock = clock
 
-    def find(self, token: SessionToken | Claim) -> Found:
+    def find(self, token: SessionToken | Claim) -> LookupResult:
         """The session of a token, see `SessionLookup.find`."""
         return self._lookup.find(token)
 
@@ -78,7 +78,7 @@ class SessionStore:
         kind: Kind = "browser",
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
-    ) -> Live:
+    ) -> ActiveSession:
         """Starts a session with a new token (OWASP ASVS 5.0, 7.2.4), ending those it replaces.
 
         Args:
@@ -119,7 +119,7 @@ class SessionStore:
         *,
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
-    ) -> Live:
+    ) -> ActiveSession:
         """As `begin`, for a browser; while Postgres is away the session begins in Redis.
 
         Raises:
@@ -139,7 +139,9 @@ class SessionStore:
 
     # -- patch ---------------------------------------------------------------------------------
 
-    def patch(self, live: Live, changed: Mapping[str, Any], removed: Sequence[str]) -> bool:
+    def patch(
+        self, live: ActiveSession, changed: Mapping[str, Any], removed: Sequence[str]
+    ) -> bool:
         """Saves keys of the session's data, leaving the others as they are.
 
         Returns:
@@ -188,7 +190,7 @@ class SessionStore:
             mine = (SessionRow.user_id == user_id) & (SessionRow.id == session_id)
             return self._rows.end(change, why, mine, client) > 0
 
-    def end_others(self, live: Live, why: EndReason, client: Client) -> int:
+    def end_others(self, live: ActiveSession, why: EndReason, client: Client) -> int:
         """Ends all sessions of the user but this one; returns how many."""
         user_id = live.record.user.id
         with self._changes.begin() as change:
@@ -280,8 +282,8 @@ class SessionStore:
     # -- replace and list ----------------------------------------------------------------------
 
     def renew_alone(
-        self, change: Change, live: Live, why: EndReason, client: Client
-    ) -> Live | None:
+        self, change: Change, live: ActiveSession, why: EndReason, client: Client
+    ) -> ActiveSession | None:
         """Ends all sessions of the user, and begins one with the data of this one and new limits
         (NIST SP 800-63B-4, 2.1.3: re-authentication resets both).
 
@@ -299,7 +301,7 @@ class SessionStore:
         remember = live.record.remembered
         return self._rows.add(change, user, client, live.record.kind, remember=remember, data=data)
 
-    def _held(self, change: Change, live: Live) -> SessionRow | None:
+    def _held(self, change: Change, live: ActiveSession) -> SessionRow | None:
         row = change.db.scalar(
             select(SessionRow)
             .where(SessionRow.digest == live.token.digest, SessionRow.ended_at.is_(None))
@@ -309,7 +311,7 @@ class SessionStore:
             _must_have_had_row(live)
         return row
 
-    def regenerate(self, live: Live, client: Client) -> Live | None:
+    def regenerate(self, live: ActiveSession, client: Client) -> ActiveSession | None:
         """A new token for a session that goes on, with its limits and data; the old one is dead.
 
         Returns:
@@ -335,7 +337,7 @@ class SessionStore:
                 data=data,
             )
 
-    def refresh(self, token: RefreshToken, client: Client) -> Live:
+    def refresh(self, token: RefreshToken, client: Client) -> ActiveSession:
         """A new access token for a session that goes on, and the next refresh token.
 
         A refresh token counts once. Who sends one again has it from somebody who used it, or had it
@@ -351,7 +353,7 @@ class SessionStore:
             raise NotAuthenticated(presented=True)
         return live
 
-    def _refresh(self, change: Change, token: RefreshToken, client: Client) -> Live | None:
+    def _refresh(self, change: Change, token: RefreshToken, client: Client) -> ActiveSession | None:
         found = change.db.execute(
             select(SessionRow, User)
             .join(User, User.id == SessionRow.user_id)
@@ -408,7 +410,7 @@ def _on(pages: range) -> TextClause:
     ).bindparams(first=f"({pages.start},0)", end=f"({pages.stop},0)")
 
 
-def _must_have_had_row(live: Live) -> None:
+def _must_have_had_row(live: ActiveSession) -> None:
     """That no live row is found says that the session ended, if it had one.
 
     Raises:

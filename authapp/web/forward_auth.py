@@ -19,7 +19,7 @@ from werkzeug.wsgi import get_host
 
 from authapp.accounts.identity import Identity
 from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable, TooManyTokens
-from authapp.sessions.records import Found, Live
+from authapp.sessions.records import ActiveSession, LookupResult
 from authapp.web.access_tokens import read_access_tokens
 from authapp.web.api.bodies import MAX_FIELDS
 from authapp.web.cookies import read_cookies
@@ -104,7 +104,7 @@ class ForwardAuth:
             found = self._find(environ)
         except (StoreUnavailable, Forbidden) as error:
             return Refusal(error, NOBODY)
-        if isinstance(found, Live):
+        if isinstance(found, ActiveSession):
             person = found.record.user
             note_user(environ, person.id)
             if demand.roles and not person.has_role(*demand.roles):
@@ -116,7 +116,7 @@ class ForwardAuth:
         except InvalidField as error:
             return Refusal(error, NOBODY)
 
-    def _find(self, environ: Environ) -> Found:
+    def _find(self, environ: Environ) -> LookupResult:
         """Whose request it is. A token that can't be one of ours is of the guarded app.
 
         Raises:

@@ -14,7 +14,7 @@ from authapp.accounts.visible_text import shown
 from authapp.authentication.addresses import read_address
 from authapp.errors import Forbidden, InvalidField, InvalidJson, NotAuthenticated
 from authapp.services import Services
-from authapp.sessions.records import Client, Live
+from authapp.sessions.records import ActiveSession, Client
 from authapp.sessions.user_agents import MAX_USER_AGENT
 from authapp.web.cookies import read_devices
 from authapp.web.pending_changes import forget_pending
@@ -76,7 +76,7 @@ def counted_if_unreadable() -> Iterator[None]:
         raise
 
 
-def enter(email: str, password: str, *, remember: bool) -> Live:
+def enter(email: str, password: str, *, remember: bool) -> ActiveSession:
     """Logs the visitor in, in place of who they were; the cookie goes out with the answer.
 
     Raises:
@@ -122,7 +122,7 @@ def leave() -> None:
         visitor.forget()
 
 
-def require_live() -> Live:
+def require_live() -> ActiveSession:
     """The live session of the visitor.
 
     Raises:

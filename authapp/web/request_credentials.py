@@ -7,7 +7,7 @@ from typing import Any
 from authapp.crypto.access_tokens import AccessTokens
 from authapp.crypto.tokens import SessionToken, SessionTokens
 from authapp.errors import StoreUnavailable, TooManyTokens, TwoIdentities
-from authapp.sessions.records import Ended, Found, Live
+from authapp.sessions.records import ActiveSession, EndedSession, LookupResult
 from authapp.sessions.store import SessionStore
 from authapp.web.access_tokens import HEADERS, read_access_tokens
 from authapp.web.cookies import all_values, base_name, names_under, read_cookies
@@ -44,7 +44,7 @@ class Judge:
             raise TooManyTokens
         return found
 
-    def find(self, tokens: Sequence[SessionToken]) -> Found:
+    def find(self, tokens: Sequence[SessionToken]) -> LookupResult:
         """The session of these tokens, all of one visitor's cookies.
 
         A browser sends several after a change of the cookie's domain or path. Then the newest live
@@ -57,12 +57,12 @@ class Judge:
         if len(tokens) == 1:
             return self.store.find(tokens[0])
         found = [self.store.find(token) for token in tokens]
-        lives = [one for one in found if isinstance(one, Live)]
+        lives = [one for one in found if isinstance(one, ActiveSession)]
         if lives:
             people = {live.record.user.id for live in lives}
             newest = max(lives, key=lambda live: (live.record.created_at, live.record.id))
             return newest if len(people) == 1 else None
-        ended = [one for one in found if isinstance(one, Ended)]
+        ended = [one for one in found if isinstance(one, EndedSession)]
         # people are told of an end that they did not ask for
         return min(ended, key=lambda one: one.why.by_its_owner, default=None)
 
@@ -72,9 +72,9 @@ class Known:
     """What the store said already, or its error. A type of ours, because a server may lay variables
     of any name under a request."""
 
-    found: Found | StoreUnavailable
+    found: LookupResult | StoreUnavailable
 
-    def tell(self) -> Found:
+    def tell(self) -> LookupResult:
         """
         Raises:
             StoreUnavailable: nobody could say.
@@ -163,7 +163,7 @@ class Presented:
         except TooManyTokens:
             return True
 
-    def find(self) -> Found:
+    def find(self) -> LookupResult:
         """What the store says.
 
         Raises:
@@ -175,11 +175,11 @@ class Presented:
         if isinstance(known, Known):
             return known.tell()
         found = self._find()
-        if isinstance(found, Live):
+        if isinstance(found, ActiveSession):
             note_user(self.environ, found.record.user.id)
         return found
 
-    def _find(self) -> Found:
+    def _find(self) -> LookupResult:
         if not self.access_tokens:
             return self._judge.find(self.tokens)
         if len(self.access_tokens) + bool(self.tokens) > 1:

@@ -10,7 +10,7 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 
 from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
 from authapp.errors import StoreUnavailable
-from authapp.sessions.records import Client, Found, Live
+from authapp.sessions.records import ActiveSession, Client, LookupResult
 from authapp.web.access_tokens import HEADERS
 from authapp.web.cookie_scopes import Scope, expire, other_scopes, path_prefixes
 from authapp.web.cookies import (
@@ -36,17 +36,17 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     def __init__(self, presented: Presented) -> None:
         super().__init__()
         self.presented = presented
-        self._found: Found = None
+        self._found: LookupResult = None
         self._has_found = False
         self._has_data = False
-        self.issued: Live | None = None
+        self.issued: ActiveSession | None = None
         self.forgotten = False
         self.in_all_scopes = False
 
     # -- who -----------------------------------------------------------------------------------
 
     @property
-    def found(self) -> Found:
+    def found(self) -> LookupResult:
         """What the store says of the visitor's token, asked once a request.
 
         Raises:
@@ -60,9 +60,9 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         return self._found
 
     @property
-    def live(self) -> Live | None:
+    def live(self) -> ActiveSession | None:
         found = self.found
-        return found if isinstance(found, Live) else None
+        return found if isinstance(found, ActiveSession) else None
 
     @property
     def identity(self) -> Identity | Anonymous:
@@ -91,7 +91,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
 
     # -- begin and end -------------------------------------------------------------------------
 
-    def begin(self, live: Live) -> None:
+    def begin(self, live: ActiveSession) -> None:
         """The visitor has this session from now on; its cookie goes out with the answer.
 
         That of a program has none: its token never becomes a cookie.
@@ -110,7 +110,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         self.issued, self.forgotten = None, self.presented.is_cookie
         self.in_all_scopes = in_all_scopes
 
-    def _become(self, found: Live | None) -> None:
+    def _become(self, found: ActiveSession | None) -> None:
         if found:
             note_user(self.presented.environ, found.record.user.id)
         self._found, self._has_found, self._has_data = found, True, False
@@ -259,7 +259,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         sent = names_in(header)
         return header.count(f"{name}=") > 1 or any(n in sent for n in names_under(name)[1:])
 
-    def _set_cookie(self, app: Flask, live: Live, response: Response) -> None:
+    def _set_cookie(self, app: Flask, live: ActiveSession, response: Response) -> None:
         remembered = live.record.remembered
         # Not what ends the session (NIST SP 800-63B-4, 5.1.1): the store does that.
         max_age = live.record.idle_seconds if remembered else None

@@ -10,7 +10,7 @@ from statistics import median
 from uuid import UUID
 
 from authapp.sessions.maintenance import BATCH, RETENTION
-from authapp.sessions.records import EndReason, Live
+from authapp.sessions.records import ActiveSession, EndReason
 from benchmarks.growth.places import Place
 from benchmarks.growth.population import CLIENT, TOKEN
 from benchmarks.servers import BenchmarkError
@@ -64,7 +64,7 @@ class Compared:
     ratio_cpu: float
 
 
-def find(place: Place, text: str, *, hasty: bool = False) -> Live:
+def find(place: Place, text: str, *, hasty: bool = False) -> ActiveSession:
     """
     Raises:
         BenchmarkError: there is no live session, which would be quick and mean nothing.
@@ -72,7 +72,7 @@ def find(place: Place, text: str, *, hasty: bool = False) -> Live:
     services = place.hasty if hasty else place.services
     token = services.tokens.check(text)
     found = services.sessions.find(token) if token else None
-    if not isinstance(found, Live):
+    if not isinstance(found, ActiveSession):
         raise BenchmarkError(f"{place.name}: a session is not there: {found}")
     return found
 
@@ -137,7 +137,7 @@ def operations(effort: int) -> list[Operation]:
         batch = partial(place.services.sessions.end_expired, BATCH)
         return [partial(_walk, place, batch, 0)]
 
-    begun: list[Live] = []
+    begun: list[ActiveSession] = []
     return [
         Operation("check", check, turns=25),
         Operation("check, of the first 1,000", check_the_first, turns=25),

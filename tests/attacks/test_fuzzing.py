@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from authapp.sessions.records import Live
+from authapp.sessions.records import ActiveSession
 from tests.support.helpers import CLIENT, OTHER_PASSWORD, PASSWORD
 from tests.web.support import COOKIE, services_of
 
@@ -127,10 +127,10 @@ class Somebody:
     def __init__(self, app: Flask, role: str) -> None:
         self._app, self._role = app, role
         self._client = app.test_client(use_cookies=False)
-        self._live: Live | None = None
+        self._live: ActiveSession | None = None
 
     @property
-    def live(self) -> Live:
+    def live(self) -> ActiveSession:
         if self._live is None:
             of = services_of(self._app).authentication
             email = f"fuzzing{next(_numbers)}@example.org"
@@ -151,7 +151,7 @@ class Somebody:
         return answer
 
 
-def path_of(rule: Rule, live: Live | None, draw: Any) -> str:
+def path_of(rule: Rule, live: ActiveSession | None, draw: Any) -> str:
     """The address of a page or call, with ids that are sometimes there."""
 
     def argument(found: re.Match[str]) -> str:

@@ -22,7 +22,7 @@ from schemathesis.pytest._test_builder import build_operation_test
 
 from authapp.accounts.identity import Identity
 from authapp.errors import InvalidCredentials
-from authapp.sessions.records import Live
+from authapp.sessions.records import ActiveSession
 from tests.support.helpers import CLIENT, PASSWORD
 from tests.web.support import COOKIE, Stores, services_of
 
@@ -49,7 +49,7 @@ class Visitor:
         self.start()
 
     def start(self) -> None:
-        self._live: Live | None = None
+        self._live: ActiveSession | None = None
         self._other = self._somebody("user")
 
     def ask(self, case: Any) -> None:
@@ -118,20 +118,20 @@ class Visitor:
             case _:
                 return str(self._log_in_other().record.id)
 
-    def _session(self) -> Live:
+    def _session(self) -> ActiveSession:
         if self._live is None:
             person = self._somebody("admin" if "administrator" in self._who else "user")
             self._live = self._log_in(person, program="Bearer" in self._who)
         return self._live
 
-    def _log_in_other(self, *, program: bool = False) -> Live:
+    def _log_in_other(self, *, program: bool = False) -> ActiveSession:
         try:
             return self._log_in(self._other, program=program)
         except InvalidCredentials:  # they were deactivated
             self._other = self._somebody("user")
             return self._log_in(self._other, program=program)
 
-    def _log_in(self, person: Identity, *, program: bool) -> Live:
+    def _log_in(self, person: Identity, *, program: bool) -> ActiveSession:
         if program:
             return self._authentication.issue_token(
                 person.email, PASSWORD, CLIENT, refreshable=True

@@ -24,7 +24,7 @@ from authapp.errors import (
     UnknownUser,
 )
 from authapp.services import Services
-from authapp.sessions.records import Client, Ended, EndReason, Live
+from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason
 from tests.support.helpers import (
     CLIENT,
     EMAIL,
@@ -44,13 +44,13 @@ from tests.support.helpers import (
 WRONG = "not the password of anyone"
 
 
-def is_live(services: Services, live: Live) -> bool:
-    return isinstance(services.sessions.find(live.token), Live)
+def is_live(services: Services, live: ActiveSession) -> bool:
+    return isinstance(services.sessions.find(live.token), ActiveSession)
 
 
-def ending(services: Services, live: Live) -> EndReason:
+def ending(services: Services, live: ActiveSession) -> EndReason:
     found = services.sessions.find(live.token)
-    assert isinstance(found, Ended)
+    assert isinstance(found, EndedSession)
     return found.why
 
 
@@ -448,23 +448,23 @@ def test_the_operator_signs_up_whom_they_like(services: Services) -> None:
 
 
 @pytest.fixture
-def live(services: Services) -> Live:
+def live(services: Services) -> ActiveSession:
     sign_up(services)
     return log_in(services)
 
 
 def change(
-    services: Services, live: Live, current: str = PASSWORD, new: str = OTHER_PASSWORD
-) -> Live:
+    services: Services, live: ActiveSession, current: str = PASSWORD, new: str = OTHER_PASSWORD
+) -> ActiveSession:
     return services.authentication.change_password(live, current, new, CLIENT)
 
 
 def test_a_new_password_ends_all_sessions_and_begins_a_new_one(
-    services: Services, live: Live
+    services: Services, live: ActiveSession
 ) -> None:
     services.sessions.patch(live, {"cart": 1}, [])
     found = services.sessions.find(live.token)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     others = [log_in(services, remember=True), log_in(services)]
     for other in others:
         services.sessions.find(other.token)
@@ -479,15 +479,17 @@ def test_a_new_password_ends_all_sessions_and_begins_a_new_one(
     assert not can_log_in(services, PASSWORD)
 
 
-def test_what_a_parallel_request_saved_outlives_the_change(services: Services, live: Live) -> None:
+def test_what_a_parallel_request_saved_outlives_the_change(
+    services: Services, live: ActiveSession
+) -> None:
     services.sessions.patch(live, {"cart": 1}, [])  # not known to `live`
     found = services.sessions.find(change(services, live).token)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.data == {"cart": 1}
 
 
 def test_a_change_in_flight_during_log_out_brings_no_session_back(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who logs out while it runs is out, and nothing was changed."""
     other = log_in(services)
@@ -516,7 +518,7 @@ def test_a_remembered_device_stays_remembered(services: Services) -> None:
     assert fresh.record.remembered
 
 
-def test_both_limits_begin_anew(services: Services, live: Live, clock: Clock) -> None:
+def test_both_limits_begin_anew(services: Services, live: ActiveSession, clock: Clock) -> None:
     clock.forward(1_000)
     fresh = change(services, live)
     assert fresh.record.created_at == clock.now
@@ -535,7 +537,7 @@ def test_both_limits_begin_anew(services: Services, live: Live, clock: Clock) ->
     ],
 )
 def test_a_refused_change_changes_nothing(
-    services: Services, live: Live, current: str, new: str, field: str
+    services: Services, live: ActiveSession, current: str, new: str, field: str
 ) -> None:
     other = log_in(services)
     assert set(field_errors(lambda: change(services, live, current, new))) == {field}
@@ -544,7 +546,7 @@ def test_a_refused_change_changes_nothing(
     assert can_log_in(services, PASSWORD)
 
 
-def test_guessing_the_current_password_is_limited(services: Services, live: Live) -> None:
+def test_guessing_the_current_password_is_limited(services: Services, live: ActiveSession) -> None:
     for _ in range(10):
         field_errors(lambda: change(services, live, WRONG))
     with hashing() as costs, pytest.raises(TooManyAttempts):
@@ -553,7 +555,7 @@ def test_guessing_the_current_password_is_limited(services: Services, live: Live
 
 
 def test_a_password_changed_meanwhile_is_not_overwritten(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two who change it at once, both with the old one: the second is refused."""
     update = UserStore.set_password_hash
@@ -570,7 +572,7 @@ def test_a_password_changed_meanwhile_is_not_overwritten(
     assert ending(services, live) is EndReason.PASSWORD_CHANGED
 
 
-def test_an_operator_sets_a_password(services: Services, live: Live) -> None:
+def test_an_operator_sets_a_password(services: Services, live: ActiveSession) -> None:
     services.sessions.find(live.token)
     services.authentication.set_password("ADA@example.org", OTHER_PASSWORD)
     assert ending(services, live) is EndReason.PASSWORD_CHANGED
@@ -579,7 +581,7 @@ def test_an_operator_sets_a_password(services: Services, live: Live) -> None:
     assert not can_log_in(services, PASSWORD)
 
 
-def test_an_operator_is_told_what_is_wrong(services: Services, live: Live) -> None:
+def test_an_operator_is_told_what_is_wrong(services: Services, live: ActiveSession) -> None:
     set_password = services.authentication.set_password
     assert set(field_errors(lambda: set_password("ada", OTHER_PASSWORD))) == {"email"}
     assert set(field_errors(lambda: set_password(EMAIL, "short"))) == {"password"}
@@ -591,12 +593,12 @@ def test_an_operator_is_told_what_is_wrong(services: Services, live: Live) -> No
 # -- profile -----------------------------------------------------------------------------------
 
 
-def test_people_change_their_profile(services: Services, live: Live) -> None:
+def test_people_change_their_profile(services: Services, live: ActiveSession) -> None:
     image = "https://img.example/ada.png?size=1"
     changed = services.authentication.update_profile(live.record.user.id, " Ada  King ", image)
     assert (changed.name, changed.image) == ("Ada King", image)
     found = services.sessions.find(live.token)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.user == changed
 
 
@@ -618,7 +620,7 @@ def test_people_change_their_profile(services: Services, live: Live) -> None:
     ],
 )
 def test_a_bad_profile_is_refused(
-    services: Services, live: Live, name: str, image: str, field: str
+    services: Services, live: ActiveSession, name: str, image: str, field: str
 ) -> None:
     user = live.record.user
     update = services.authentication.update_profile
@@ -629,7 +631,9 @@ def test_a_bad_profile_is_refused(
 # -- audit -------------------------------------------------------------------------------------
 
 
-def test_what_happened_is_on_record_without_secrets(services: Services, live: Live) -> None:
+def test_what_happened_is_on_record_without_secrets(
+    services: Services, live: ActiveSession
+) -> None:
     fresh = change(services, live)
     services.authentication.set_password(EMAIL, PASSWORD)
     events = sql(services, "SELECT event, address, details::text FROM audit_events ORDER BY id")

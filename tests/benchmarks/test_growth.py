@@ -10,7 +10,7 @@ import pytest
 from authapp.accounts.emails import parse_email
 from authapp.config import Config
 from authapp.services import Services
-from authapp.sessions.records import Live
+from authapp.sessions.records import ActiveSession
 from benchmarks.growth import __main__ as growth
 from benchmarks.growth import report
 from benchmarks.growth.population import ROLES, TOKEN, USER, Batch, Maker, add_roles, batches
@@ -47,7 +47,7 @@ def test_sessions_made_in_numbers_are_like_those_that_begin(
         ]
     assert seen.sql == [], "each has its copy"
     assert len(lives) == 4
-    assert all(isinstance(live, Live) for live in lives)
+    assert all(isinstance(live, ActiveSession) for live in lives)
 
     user = services.users.create(parse_email("one@example.org"), "Ada", "x" * 60, ROLES)
     services.sessions.begin(user.id, 1, CLIENT)

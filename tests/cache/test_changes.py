@@ -13,7 +13,7 @@ from authapp.cache.keys import session_key
 from authapp.cache.versioned_cache import Acquired
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from authapp.services import Services
-from authapp.sessions.records import Ended, EndReason, Found, Live
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
 from authapp.storage.models import User
 from tests.support.helpers import (
     CLIENT,
@@ -28,7 +28,7 @@ from tests.support.helpers import (
     traffic,
 )
 
-Act = Callable[[Services, Live], Any]
+Act = Callable[[Services, ActiveSession], Any]
 
 ACTS: dict[str, Act] = {
     "log out": lambda s, live: s.authentication.log_out(live.token, CLIENT),
@@ -51,7 +51,7 @@ every_act = pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 
 
 @pytest.fixture
-def live(services: Services) -> Live:
+def live(services: Services) -> ActiveSession:
     """A session among others, all of them copied."""
     sign_up(services)
     live, other = log_in(services), log_in(services)
@@ -95,7 +95,7 @@ def watch(services: Services, patch: pytest.MonkeyPatch, failing: int | None = N
 
 @every_act
 def test_copies_are_fenced_before_the_commit_and_after_it(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, act: Act
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch, act: Act
 ) -> None:
     fences = watch(services, monkeypatch)
     act(services, live)
@@ -108,7 +108,7 @@ def test_copies_are_fenced_before_the_commit_and_after_it(
 @pytest.mark.parametrize("failing", [1, 2])
 @every_act
 def test_fences_that_redis_does_not_take_are_set_before_it_is_trusted(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, act: Act, failing: int
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch, act: Act, failing: int
 ) -> None:
     """The change stands at once, here; and where Redis is back, no copy from before it is left."""
     with monkeypatch.context() as patch:
@@ -117,7 +117,7 @@ def test_fences_that_redis_does_not_take_are_set_before_it_is_trusted(
     assert facts(services) != fences.before
     assert written_down(services) == fences.keys[0]
 
-    def found() -> list[Found]:
+    def found() -> list[LookupResult]:
         digests = [bytes(d) for (d,) in sql(services, "SELECT digest FROM sessions ORDER BY id")]
         return [services.sessions.find(type(live.token)("", digest)) for digest in digests]
 
@@ -131,7 +131,7 @@ def test_fences_that_redis_does_not_take_are_set_before_it_is_trusted(
 def test_an_instance_that_saw_no_failure_notices_within_a_revalidation(
     services: Services,
     two_instances: Services,
-    live: Live,
+    live: ActiveSession,
     monkeypatch: pytest.MonkeyPatch,
     clock: Clock,
 ) -> None:
@@ -139,14 +139,14 @@ def test_an_instance_that_saw_no_failure_notices_within_a_revalidation(
     with monkeypatch.context() as patch:
         watch(cut_off, patch, failing=1)
         cut_off.authentication.log_out(live.token, CLIENT)
-    assert isinstance(other.sessions.find(live.token), Live), "the bound shows nothing"
+    assert isinstance(other.sessions.find(live.token), ActiveSession), "the bound shows nothing"
     clock.forward(60)
-    assert other.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+    assert other.sessions.find(live.token) == EndedSession(EndReason.LOGOUT)
     assert written_down(other) == set()
 
 
 def test_who_makes_such_a_change_is_told(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[None] = []
     monkeypatch.setattr(services.changes, "_on_pending", lambda: told.append(None))
@@ -179,7 +179,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize("statement", BY_HAND.values(), ids=BY_HAND)
 def test_a_change_made_by_hand_is_noticed_within_a_revalidation(
-    services: Services, two_instances: Services, live: Live, clock: Clock, statement: str
+    services: Services, two_instances: Services, live: ActiveSession, clock: Clock, statement: str
 ) -> None:
     """Somebody else's visit notices, on any instance."""
     sign_up(services, "bob@example.org")
@@ -208,7 +208,7 @@ def test_a_change_made_by_hand_is_noticed_within_a_revalidation(
 
 @pytest.mark.parametrize("which", ["deactivate", "password", "delete the user", "another email"])
 def test_credentials_taken_away_by_hand_have_no_copy_left(
-    services: Services, live: Live, clock: Clock, which: str
+    services: Services, live: ActiveSession, clock: Clock, which: str
 ) -> None:
     """Who had them could log in while Postgres is away."""
     assert copies_of_credentials(services)
@@ -219,7 +219,7 @@ def test_credentials_taken_away_by_hand_have_no_copy_left(
 
 
 def test_what_reading_and_the_product_itself_change_writes_no_fence(
-    services: Services, live: Live, clock: Clock
+    services: Services, live: ActiveSession, clock: Clock
 ) -> None:
     clock.forward(60)
     services.sessions.find(live.token)
@@ -230,13 +230,13 @@ def test_what_reading_and_the_product_itself_change_writes_no_fence(
 
 
 def test_copies_are_trusted_again_though_changes_never_cease(
-    services: Services, live: Live
+    services: Services, live: ActiveSession
 ) -> None:
     """As in an app that saves something in `flask.session` at each request."""
     sessions = [live, log_in(services), log_in(services)]
     ceased = Event()
 
-    def change(session: Live) -> int:
+    def change(session: ActiveSession) -> int:
         done = 0
         while not ceased.is_set():
             services.sessions.patch(session, {"visits": done}, [])
@@ -254,7 +254,7 @@ def test_copies_are_trusted_again_though_changes_never_cease(
     assert written_down(services) == set()
     for session, count in zip(sessions, counts, strict=True):
         found = services.sessions.find(session.token)
-        assert isinstance(found, Live)
+        assert isinstance(found, ActiveSession)
         assert found.record.data == {"visits": count.result() - 1}
 
 
@@ -270,7 +270,9 @@ def written_down(services: Services) -> set[str]:
 
 
 @every_act
-def test_no_copy_from_before_the_change_is_left(services: Services, live: Live, act: Act) -> None:
+def test_no_copy_from_before_the_change_is_left(
+    services: Services, live: ActiveSession, act: Act
+) -> None:
     """Each session is found as the facts are now, though all had fresh copies."""
     act(services, live)
     for (digest,) in sql(services, "SELECT digest FROM sessions"):
@@ -281,11 +283,11 @@ def test_no_copy_from_before_the_change_is_left(services: Services, live: Live, 
 
 
 def test_a_copy_read_before_the_commit_is_not_kept(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader comes between the first fence and the commit, and sees the old facts."""
     fence = services.cache.fence
-    seen: list[Found] = []
+    seen: list[LookupResult] = []
 
     def fence_then_read(versions: Mapping[str, int]) -> None:
         fence(versions)
@@ -294,12 +296,12 @@ def test_a_copy_read_before_the_commit_is_not_kept(
 
     monkeypatch.setattr(services.cache, "fence", fence_then_read)
     services.authentication.log_out(live.token, CLIENT)
-    assert isinstance(seen[0], Live)
-    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+    assert isinstance(seen[0], ActiveSession)
+    assert services.sessions.find(live.token) == EndedSession(EndReason.LOGOUT)
 
 
 def test_a_copy_read_before_the_commit_is_refused_by_the_first_fence_alone(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fence, calls = services.cache.fence, []
 
@@ -311,11 +313,11 @@ def test_a_copy_read_before_the_commit_is_refused_by_the_first_fence_alone(
 
     monkeypatch.setattr(services.cache, "fence", fence_once_then_read)
     services.authentication.log_out(live.token, CLIENT)
-    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+    assert services.sessions.find(live.token) == EndedSession(EndReason.LOGOUT)
 
 
 def test_the_second_fence_drops_what_was_filled_where_the_first_was_lost(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fence, calls = services.cache.fence, []
 
@@ -328,10 +330,10 @@ def test_the_second_fence_drops_what_was_filled_where_the_first_was_lost(
 
     monkeypatch.setattr(services.cache, "fence", fence_then_lose)
     services.authentication.log_out(live.token, CLIENT)
-    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+    assert services.sessions.find(live.token) == EndedSession(EndReason.LOGOUT)
 
 
-def test_a_change_that_fails_fences_nothing(services: Services, live: Live) -> None:
+def test_a_change_that_fails_fences_nothing(services: Services, live: ActiveSession) -> None:
     before = facts(services)
     with pytest.raises(KeyError):
         end_all_and_fail(services, live)
@@ -339,14 +341,14 @@ def test_a_change_that_fails_fences_nothing(services: Services, live: Live) -> N
     assert services.cache.acquire(session_key(live.token.digest)).value is not None
 
 
-def end_all_and_fail(services: Services, live: Live) -> None:
+def end_all_and_fail(services: Services, live: ActiveSession) -> None:
     with services.changes.begin() as change:
         services.sessions.end_all(change, live.record.user.id, EndReason.LOGOUT)
         raise KeyError
 
 
 def test_a_change_rolled_back_after_its_fence_costs_copies_until_the_next(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It fenced a version that never came to be; Postgres answers meanwhile."""
     fence = services.cache.fence
@@ -366,11 +368,11 @@ def test_a_change_rolled_back_after_its_fence_costs_copies_until_the_next(
     assert seen_from_copy(services, live) == (True, {"cart": 2})
 
 
-def seen_from_copy(services: Services, live: Live) -> tuple[bool, dict[str, Any]]:
+def seen_from_copy(services: Services, live: ActiveSession) -> tuple[bool, dict[str, Any]]:
     """Whether a copy answered, and the session's data."""
     with traffic() as seen:
         found = services.sessions.find(live.token)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     return seen.sql == [], found.record.data
 
 
@@ -379,7 +381,9 @@ def test_a_change_of_nothing_asks_redis_nothing(services: Services) -> None:
         assert change.fences == {}
 
 
-def test_only_live_sessions_of_the_user_are_touched(services: Services, live: Live) -> None:
+def test_only_live_sessions_of_the_user_are_touched(
+    services: Services, live: ActiveSession
+) -> None:
     sign_up(services, "bob@example.org")
     theirs, gone = log_in(services, "bob@example.org"), log_in(services)
     services.authentication.log_out(gone.token, CLIENT)
@@ -396,7 +400,7 @@ def test_only_live_sessions_of_the_user_are_touched(services: Services, live: Li
 
 @pytest.mark.parametrize("guard", ["of_session", "of_user"])
 def test_without_fences_a_copy_would_be_stale(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, guard: str
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch, guard: str
 ) -> None:
     monkeypatch.setattr(Change, guard, lambda *_args: None)
     if guard == "of_session":
@@ -404,12 +408,12 @@ def test_without_fences_a_copy_would_be_stale(
     else:
         services.users.grant(EMAIL, "admin")
     found = services.sessions.find(live.token)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert not found.record.user.has_role("admin")
 
 
 def test_without_a_lease_a_late_reader_would_log_in_again_who_logged_out(
-    services: Services, live: Live
+    services: Services, live: ActiveSession
 ) -> None:
     """What the lease holds back, done by hand: the old copy, put back after the log-out."""
     key = session_key(live.token.digest)
@@ -422,11 +426,11 @@ def test_without_a_lease_a_late_reader_would_log_in_again_who_logged_out(
     late = services.cache.acquire(key, renew=True).lease
     assert late is not None
     assert put_back(lease=late) == "fence"
-    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+    assert services.sessions.find(live.token) == EndedSession(EndReason.LOGOUT)
 
 
 def test_housekeeping_that_fences_later_makes_no_answer_say_so(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     told: list[None] = []
     monkeypatch.setattr(services.changes, "_on_pending", lambda: told.append(None))

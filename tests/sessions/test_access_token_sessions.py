@@ -9,7 +9,7 @@ from authapp.config import Config
 from authapp.crypto.tokens import RefreshToken
 from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailable
 from authapp.services import Services
-from authapp.sessions.records import Ended, EndReason, Found, Live
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
 from tests.support.access_tokens import forged, unheard_of
 from tests.support.helpers import (
     CLIENT,
@@ -50,33 +50,33 @@ def without_redis(config: Config, clock: Clock) -> Iterator[Services]:
         yield services
 
 
-def issue(services: Services, *, refreshable: bool = False) -> Live:
+def issue(services: Services, *, refreshable: bool = False) -> ActiveSession:
     return services.authentication.issue_token(EMAIL, PASSWORD, CLIENT, refreshable=refreshable)
 
 
-def refresh_token(live: Live) -> RefreshToken:
+def refresh_token(live: ActiveSession) -> RefreshToken:
     assert live.grant is not None
     assert live.grant.refresh is not None
     return live.grant.refresh
 
 
-def refresh(services: Services, live: Live) -> Live:
+def refresh(services: Services, live: ActiveSession) -> ActiveSession:
     return services.sessions.refresh(refresh_token(live), CLIENT)
 
 
-def find(services: Services, text: str) -> Found:
+def find(services: Services, text: str) -> LookupResult:
     """What comes of a token that a request brings."""
     claim = services.access_tokens.check(text)
     return services.sessions.find(claim) if claim else None
 
 
-def is_live(services: Services, live: Live) -> bool:
-    return isinstance(find(services, live.token.text), Live)
+def is_live(services: Services, live: ActiveSession) -> bool:
+    return isinstance(find(services, live.token.text), ActiveSession)
 
 
-def ending(services: Services, live: Live) -> EndReason:
+def ending(services: Services, live: ActiveSession) -> EndReason:
     found = find(services, live.token.text)
-    assert isinstance(found, Ended)
+    assert isinstance(found, EndedSession)
     return found.why
 
 
@@ -240,13 +240,13 @@ def test_of_two_who_refresh_at_once_one_does_and_the_session_ends(
     """Nobody can tell which of them is the thief."""
     for _ in range(5):
         live = issue(services, refreshable=True)
-        works: list[Callable[[], Live]] = [
+        works: list[Callable[[], ActiveSession]] = [
             lambda live=live: refresh(services, live),  # type: ignore[misc]
             lambda live=live: refresh(two_instances, live),  # type: ignore[misc]
         ]
         outcomes = at_once(*works)
-        (won,) = [one for one in outcomes if isinstance(one, Live)]
-        (lost,) = [one for one in outcomes if not isinstance(one, Live)]
+        (won,) = [one for one in outcomes if isinstance(one, ActiveSession)]
+        (lost,) = [one for one in outcomes if not isinstance(one, ActiveSession)]
         assert isinstance(lost, NotAuthenticated)
         for token in (live, won):
             for instance in (services, two_instances):
@@ -267,7 +267,7 @@ def test_a_log_out_and_a_refresh_at_once_leave_no_session(
             ),
         )
         assert not is_live(services, live)
-        if isinstance(refreshed, Live):
+        if isinstance(refreshed, ActiveSession):
             assert not is_live(services, refreshed)
 
 

@@ -16,7 +16,7 @@ from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.sessions import maintenance
 from authapp.sessions import store as sessions
-from authapp.sessions.records import Ended, EndReason, Live
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from tests.support.helpers import (
     CLIENT,
     EMAIL,
@@ -55,7 +55,7 @@ def ended(services: Services) -> dict[str, int]:
 def test_with_nothing_to_do_it_does_nothing(services: Services, ada: Identity) -> None:
     live = log_in(services)
     assert run(services) == []
-    assert isinstance(services.sessions.find(live.token), Live)
+    assert isinstance(services.sessions.find(live.token), ActiveSession)
 
 
 def test_expired_sessions_end_with_the_right_reason(
@@ -73,14 +73,14 @@ def test_expired_sessions_end_with_the_right_reason(
         clock.forward(IDLE - REVALIDATE)
         services.sessions.find(kept.token)
     assert run(services) == [("expired sessions ended", 1)]
-    assert isinstance(services.sessions.find(kept.token), Live)
+    assert isinstance(services.sessions.find(kept.token), ActiveSession)
     clock.now = begun + timedelta(seconds=ABSOLUTE)
     assert run(services) == [("expired sessions ended", 1)]
     assert ended(services) == {"idle": 1, "absolute": 1, "logout": 1, "": 1}
-    assert services.sessions.find(idle.token) == Ended(EndReason.IDLE)
-    assert services.sessions.find(kept.token) == Ended(EndReason.ABSOLUTE)
-    assert services.sessions.find(out.token) == Ended(EndReason.LOGOUT)
-    assert isinstance(services.sessions.find(remembered.token), Live)
+    assert services.sessions.find(idle.token) == EndedSession(EndReason.IDLE)
+    assert services.sessions.find(kept.token) == EndedSession(EndReason.ABSOLUTE)
+    assert services.sessions.find(out.token) == EndedSession(EndReason.LOGOUT)
+    assert isinstance(services.sessions.find(remembered.token), ActiveSession)
 
 
 @pytest.mark.parametrize("remember", [False, True])
@@ -95,7 +95,7 @@ def test_it_ends_what_is_found_expired_and_nothing_else(
     clock.forward(1)
     assert run(services) == [("expired sessions ended", 1)]
     why = EndReason.ABSOLUTE if remember else EndReason.IDLE
-    assert services.sessions.find(live.token) == Ended(why)
+    assert services.sessions.find(live.token) == EndedSession(why)
 
 
 def test_an_end_is_on_record_and_reaches_the_copies(
@@ -106,7 +106,7 @@ def test_an_end_is_on_record_and_reaches_the_copies(
     clock.forward(IDLE + REVALIDATE)
     run(services)
     with traffic() as seen:
-        assert two_instances.sessions.find(live.token) == Ended(EndReason.IDLE)
+        assert two_instances.sessions.find(live.token) == EndedSession(EndReason.IDLE)
     assert seen.sql, "the copy from before is gone"
     recorded = sql(services, "SELECT details FROM audit_events WHERE event = 'session.ended'")
     assert recorded == [({"why": "idle"},)]
@@ -130,7 +130,7 @@ def test_what_ended_long_ago_is_removed(services: Services, ada: Identity, clock
     assert ids == {newer.record.id, live.record.id}
     services.redis.flushall()
     assert services.sessions.find(old.token) is None
-    assert isinstance(services.sessions.find(live.token), Live)
+    assert isinstance(services.sessions.find(live.token), ActiveSession)
 
 
 def test_removing_a_row_revives_nobody(services: Services, ada: Identity, clock: Clock) -> None:
@@ -140,7 +140,7 @@ def test_removing_a_row_revives_nobody(services: Services, ada: Identity, clock:
     clock.forward(maintenance.RETENTION.total_seconds() + 1)
     run(services)
     for _ in range(2):
-        assert not isinstance(services.sessions.find(live.token), Live)
+        assert not isinstance(services.sessions.find(live.token), ActiveSession)
     assert services.sessions.patch(live, {"a": 1}, []) is False
     assert sql(services, "SELECT 1 FROM sessions") == []
 
@@ -162,7 +162,7 @@ def test_fences_written_down_are_set(
     found, _ = services.users.look_up(ada.id)
     seen = services.sessions.find(live.token)
     assert found is not None
-    assert isinstance(seen, Live)
+    assert isinstance(seen, ActiveSession)
     assert found.name == seen.record.user.name == "Countess"
 
 

@@ -14,7 +14,7 @@ from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.services import Services
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import LONGEST
-from authapp.sessions.records import Ended, EndReason, Live
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from authapp.sessions.store import SessionStore
 from authapp.storage.postgres import PostgresUnavailable, Trouble
 from tests.support.helpers import (
@@ -63,17 +63,17 @@ def ada(services: Services) -> Identity:
 
 
 @pytest.fixture
-def live(services: Services, ada: Identity) -> Live:
+def live(services: Services, ada: Identity) -> ActiveSession:
     """A session without a row; Postgres is back."""
     with postgres_away(services):
         return log_in(services)
 
 
-def is_live(services: Services, live: Live) -> bool:
-    return isinstance(services.sessions.find(live.token), Live)
+def is_live(services: Services, live: ActiveSession) -> bool:
+    return isinstance(services.sessions.find(live.token), ActiveSession)
 
 
-def rows(services: Services, live: Live) -> list[tuple[Any, ...]]:
+def rows(services: Services, live: ActiveSession) -> list[tuple[Any, ...]]:
     return sql(
         services, "SELECT id, ended_why FROM sessions WHERE digest = :d", d=live.token.digest
     )
@@ -90,7 +90,7 @@ def test_who_is_known_to_redis_logs_in(
         assert live.record.user == ada
         for instance in (services, two_instances):
             found = instance.sessions.find(live.token)
-            assert isinstance(found, Live)
+            assert isinstance(found, ActiveSession)
             assert (found.record.id, found.record.user) == (live.record.id, ada)
     assert seen.sql == []
     assert live.record.expires_at == clock.now + LONGEST
@@ -148,7 +148,7 @@ def test_the_limits_count_on(services: Services, ada: Identity) -> None:
             log_in(services)
 
 
-def test_neither_store_holds_the_token(services: Services, live: Live) -> None:
+def test_neither_store_holds_the_token(services: Services, live: ActiveSession) -> None:
     for key, value in everything_in(services.redis).items():
         assert live.token.text.encode() not in key + value
         assert EMAIL.encode() not in key + value
@@ -166,9 +166,9 @@ def test_it_ends_idle_and_who_comes_is_not_idle(
         assert is_live(services, active)
         clock.forward(IDLE - 60)
         assert is_live(services, active)
-        assert services.sessions.find(idle.token) == Ended(EndReason.IDLE)
+        assert services.sessions.find(idle.token) == EndedSession(EndReason.IDLE)
         clock.now = active.record.created_at + LONGEST
-        assert services.sessions.find(active.token) == Ended(EndReason.ABSOLUTE)
+        assert services.sessions.find(active.token) == EndedSession(EndReason.ABSOLUTE)
     for session in (idle, active):
         assert not is_live(services, session)
         assert rows(services, session) == [], "too late for a row"
@@ -185,11 +185,11 @@ def test_a_change_of_the_user_is_seen(
             services.sessions.find(live.token)
         two_instances.users.look_up(ada.id)
         found = services.sessions.find(live.token)
-        assert isinstance(found, Live)
+        assert isinstance(found, ActiveSession)
         assert found.record.user.roles == ("admin", "user")
 
 
-Act = Callable[[Services, Live, Live], object]
+Act = Callable[[Services, ActiveSession, ActiveSession], object]
 
 ENDINGS: dict[str, tuple[Act, EndReason]] = {
     "password changed": (
@@ -234,7 +234,7 @@ def test_what_ends_all_sessions_ends_it_everywhere(
                 cut_off.sessions.find(live.token)
             other.users.look_up(ada.id)  # the user is copied again, after the change
     for instance in (cut_off, other):
-        assert instance.sessions.find(live.token) == Ended(why)
+        assert instance.sessions.find(live.token) == EndedSession(why)
     assert rows(services, live) == [(live.record.id, why)]
 
 
@@ -243,7 +243,7 @@ def test_a_connection_that_is_lost_is_no_postgres_that_is_away(
 ) -> None:
     begin, lost = SessionStore.begin, [PostgresUnavailable(Trouble.LOST)]
 
-    def once_lost(*args: Any, **how: Any) -> Live:
+    def once_lost(*args: Any, **how: Any) -> ActiveSession:
         if lost:
             raise lost.pop()
         return begin(*args, **how)
@@ -261,7 +261,7 @@ def test_a_log_in_with_credentials_that_were_changed_meanwhile_gets_none(
     """They were read before the change, and would begin a session after it."""
     begin = SessionStore.begin_verified
 
-    def late(*args: Any, **how: Any) -> Live:
+    def late(*args: Any, **how: Any) -> ActiveSession:
         two_instances.authentication.set_password(EMAIL, OTHER_PASSWORD)
         return begin(*args, **how)
 
@@ -316,7 +316,7 @@ def test_an_old_password_that_is_put_back_in_redis_opens_nothing_that_outlasts_t
         live = log_in(services)
         assert is_live(services, live)
         assert live.record.expires_at - live.record.created_at == LONGEST
-    assert services.sessions.find(live.token) == Ended(EndReason.PASSWORD_CHANGED)
+    assert services.sessions.find(live.token) == EndedSession(EndReason.PASSWORD_CHANGED)
     put_back(services, before)
     assert is_live(services, log_in(services, password=OTHER_PASSWORD)), "nor does it keep her out"
 
@@ -335,9 +335,9 @@ def test_a_session_that_is_put_back_in_redis_has_ended_when_postgres_is_back(
         assert is_live(services, live)
         clock.forward(IDLE)
         put_back(services, before)
-        assert services.sessions.find(live.token) == Ended(EndReason.IDLE)
+        assert services.sessions.find(live.token) == EndedSession(EndReason.IDLE)
     put_back(services, before)
-    assert services.sessions.find(live.token) == Ended(EndReason.LOGOUT)
+    assert services.sessions.find(live.token) == EndedSession(EndReason.LOGOUT)
 
 
 def test_roles_that_are_put_back_in_redis_are_gone_when_postgres_is_back(
@@ -356,10 +356,10 @@ def test_roles_that_are_put_back_in_redis_are_gone_when_postgres_is_back(
             services.sessions.find(live.token)
         put_back(services, before)
         found = services.sessions.find(live.token)
-        assert isinstance(found, Live)
+        assert isinstance(found, ActiveSession)
         assert found.record.user.roles == ("admin", "user")
     found = services.sessions.find(live.token)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.user.roles == ("user",)
 
 
@@ -367,11 +367,11 @@ def test_roles_that_are_put_back_in_redis_are_gone_when_postgres_is_back(
 
 
 def test_it_gets_its_row_at_the_first_visit_after_postgres_is_back(
-    services: Services, two_instances: Services, live: Live, clock: Clock
+    services: Services, two_instances: Services, live: ActiveSession, clock: Clock
 ) -> None:
     clock.forward(120)
     found = two_instances.sessions.find(live.token)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.provisional is None
     assert found.record.expires_at == live.record.created_at + timedelta(seconds=ABSOLUTE)
     assert found.record.created_at == live.record.created_at
@@ -389,16 +389,16 @@ def test_remember_me_is_kept(services: Services, ada: Identity) -> None:
     with postgres_away(services):
         live = log_in(services, remember=True)
     found = services.sessions.find(live.token)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.remembered
     assert found.record.expires_at == live.record.created_at + timedelta(days=30)
 
 
 def test_many_visits_at_once_make_one_row(
-    services: Services, two_instances: Services, live: Live
+    services: Services, two_instances: Services, live: ActiveSession
 ) -> None:
     visits = [lambda i=i: i.sessions.find(live.token) for i in (services, two_instances) * 4]
-    assert all(isinstance(found, Live) for found in at_once(*visits))
+    assert all(isinstance(found, ActiveSession) for found in at_once(*visits))
     assert rows(services, live) == [(live.record.id, None)]
     assert len(sql(services, "SELECT 1 FROM audit_events WHERE event = 'session.begun'")) == 1
 
@@ -408,7 +408,7 @@ def test_the_session_it_replaces_ends(services: Services, ada: Identity) -> None
     with postgres_away(services):
         live = log_in(services, replaces=[before.token])
     assert is_live(services, live)
-    assert services.sessions.find(before.token) == Ended(EndReason.REPLACED)
+    assert services.sessions.find(before.token) == EndedSession(EndReason.REPLACED)
 
 
 def test_the_sessions_it_replaces_end_with_a_row_or_without(
@@ -419,7 +419,7 @@ def test_the_sessions_it_replaces_end_with_a_row_or_without(
         without = log_in(services)
         live = log_in(services, replaces=[before.token, without.token])
     assert is_live(services, live)
-    assert services.sessions.find(before.token) == Ended(EndReason.REPLACED)
+    assert services.sessions.find(before.token) == EndedSession(EndReason.REPLACED)
     assert services.sessions.find(without.token) is None
 
 
@@ -448,7 +448,9 @@ def test_the_cap_counts_it(services: Services, ada: Identity, clock: Clock) -> N
     assert [is_live(services, b) for b in before] == [False, *[True] * 19]
 
 
-def test_without_redis_it_waits(services: Services, two_instances: Services, live: Live) -> None:
+def test_without_redis_it_waits(
+    services: Services, two_instances: Services, live: ActiveSession
+) -> None:
     """Who can't see the copy can't say what it was."""
     services.cache.breaker.recover = nobody_there
     services.cache.breaker.open()
@@ -461,7 +463,7 @@ def test_without_redis_it_waits(services: Services, two_instances: Services, liv
 
 
 def test_who_logs_out_before_it_has_a_row_is_out(
-    services: Services, two_instances: Services, live: Live
+    services: Services, two_instances: Services, live: ActiveSession
 ) -> None:
     services.authentication.log_out(live.token, CLIENT)
     for instance in (services, two_instances):
@@ -469,7 +471,7 @@ def test_who_logs_out_before_it_has_a_row_is_out(
     assert rows(services, live) == []
 
 
-def test_the_same_by_a_log_in_that_replaces_it(services: Services, live: Live) -> None:
+def test_the_same_by_a_log_in_that_replaces_it(services: Services, live: ActiveSession) -> None:
     again = log_in(services, replaces=[live.token])
     assert not is_live(services, live)
     assert is_live(services, again)
@@ -508,7 +510,7 @@ def test_while_postgres_is_away_logging_out_is_refused_and_changes_nothing(
 def test_a_visit_in_flight_does_not_revive_it(
     services: Services,
     two_instances: Services,
-    live: Live,
+    live: ActiveSession,
     monkeypatch: pytest.MonkeyPatch,
     redis: str,
 ) -> None:

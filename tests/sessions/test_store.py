@@ -17,7 +17,7 @@ from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config
 from authapp.errors import InvalidCredentials
 from authapp.services import Services
-from authapp.sessions.records import Client, Ended, EndReason, Found, Live
+from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason, LookupResult
 from tests.support.helpers import (
     CLIENT,
     Clock,
@@ -45,29 +45,29 @@ def bob(services: Services) -> Identity:
 
 
 @pytest.fixture
-def live(services: Services, ada: Identity) -> Live:
+def live(services: Services, ada: Identity) -> ActiveSession:
     return begin(services, ada)
 
 
-def begin(services: Services, user: Identity, **how: Any) -> Live:
+def begin(services: Services, user: Identity, **how: Any) -> ActiveSession:
     return services.sessions.begin(user.id, 1, CLIENT, **how)
 
 
-def find(services: Services, live: Live) -> Found:
+def find(services: Services, live: ActiveSession) -> LookupResult:
     return services.sessions.find(live.token)
 
 
-def is_live(services: Services, live: Live) -> bool:
-    return isinstance(find(services, live), Live)
+def is_live(services: Services, live: ActiveSession) -> bool:
+    return isinstance(find(services, live), ActiveSession)
 
 
-def data_of(services: Services, live: Live) -> dict[str, Any]:
+def data_of(services: Services, live: ActiveSession) -> dict[str, Any]:
     found = find(services, live)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     return found.record.data
 
 
-def row_of(services: Services, live: Live, column: str) -> Any:
+def row_of(services: Services, live: ActiveSession, column: str) -> Any:
     ((value,),) = sql(services, f"SELECT {column} FROM sessions WHERE id = :id", id=live.record.id)
     return value
 
@@ -124,7 +124,7 @@ def test_a_new_session_ends_the_one_it_replaces(
     before = begin(services, ada)
     assert is_live(services, before)
     after = begin(services, bob, replaces=[before.token])  # somebody else on the same device
-    assert find(services, before) == Ended(EndReason.REPLACED)
+    assert find(services, before) == EndedSession(EndReason.REPLACED)
     assert is_live(services, after)
 
 
@@ -133,7 +133,7 @@ def test_what_is_replaced_need_not_be_live(services: Services, ada: Identity) ->
     services.sessions.end(before.token, EndReason.LOGOUT, CLIENT)
     begin(services, ada, replaces=[before.token])
     begin(services, ada, replaces=[services.tokens.mint()])
-    assert find(services, before) == Ended(EndReason.LOGOUT)
+    assert find(services, before) == EndedSession(EndReason.LOGOUT)
 
 
 def test_a_new_session_ends_all_that_it_replaces(
@@ -143,7 +143,7 @@ def test_a_new_session_ends_all_that_it_replaces(
     other = begin(services, bob)
     unknown = services.tokens.mint()
     after = begin(services, ada, replaces=[*(live.token for live in before), unknown])
-    assert [find(services, live) for live in before] == [Ended(EndReason.REPLACED)] * 3
+    assert [find(services, live) for live in before] == [EndedSession(EndReason.REPLACED)] * 3
     assert is_live(services, after)
     assert is_live(services, other)
 
@@ -167,7 +167,7 @@ def test_several_sessions_end_together_or_not_at_all(
         sql(services, "DROP FUNCTION fails CASCADE")
     assert all(is_live(services, live) for live in lives)
     services.sessions.end_each(tokens, EndReason.LOGOUT, CLIENT)
-    assert [find(services, live) for live in lives] == [Ended(EndReason.LOGOUT)] * 2
+    assert [find(services, live) for live in lives] == [EndedSession(EndReason.LOGOUT)] * 2
 
 
 def test_acts_that_end_the_same_sessions_at_once_do_not_deadlock(
@@ -197,29 +197,29 @@ def test_acts_that_end_the_same_sessions_at_once_do_not_deadlock(
 # -- find --------------------------------------------------------------------------------------
 
 
-def test_an_unknown_token_has_no_session(services: Services, live: Live) -> None:
+def test_an_unknown_token_has_no_session(services: Services, live: ActiveSession) -> None:
     assert services.sessions.find(services.tokens.mint()) is None
 
 
-def test_a_fresh_copy_costs_one_command_and_no_sql(services: Services, live: Live) -> None:
+def test_a_fresh_copy_costs_one_command_and_no_sql(services: Services, live: ActiveSession) -> None:
     assert is_live(services, live)
     with traffic() as seen:
         found = find(services, live)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.user == live.record.user
     assert (len(seen.redis), seen.sql) == (1, [])
     assert b"acquire" in seen.redis[0]
 
 
-def be_ended(services: Services, live: Live, _clock: Clock) -> None:
+def be_ended(services: Services, live: ActiveSession, _clock: Clock) -> None:
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
 
 
-def stay_away(_services: Services, _live: Live, clock: Clock) -> None:
+def stay_away(_services: Services, _live: ActiveSession, clock: Clock) -> None:
     clock.forward(IDLE + REVALIDATE)
 
 
-def outlast(_services: Services, _live: Live, clock: Clock) -> None:
+def outlast(_services: Services, _live: ActiveSession, clock: Clock) -> None:
     clock.forward(ABSOLUTE)
 
 
@@ -229,30 +229,32 @@ ENDS = {EndReason.LOGOUT: be_ended, EndReason.IDLE: stay_away, EndReason.ABSOLUT
 @pytest.mark.parametrize(("why", "end"), ENDS.items(), ids=ENDS)
 def test_an_ended_copy_costs_no_sql_either(
     services: Services,
-    live: Live,
+    live: ActiveSession,
     clock: Clock,
     why: EndReason,
-    end: Callable[[Services, Live, Clock], None],
+    end: Callable[[Services, ActiveSession, Clock], None],
 ) -> None:
     """However long ago it ended."""
     end(services, live, clock)
     for _ in range(2):
-        assert find(services, live) == Ended(why)
+        assert find(services, live) == EndedSession(why)
         with traffic() as seen:
-            assert find(services, live) == Ended(why)
+            assert find(services, live) == EndedSession(why)
         assert (len(seen.redis), seen.sql) == (1, [])
         clock.forward(3 * REVALIDATE)
 
 
-def test_copy_and_facts_tell_the_same(services: Services, live: Live, ada: Identity) -> None:
+def test_copy_and_facts_tell_the_same(
+    services: Services, live: ActiveSession, ada: Identity
+) -> None:
     services.sessions.patch(live, {"cart": [1, {"a": None}]}, [])
     cold, warm = find(services, live), find(services, live)
     assert cold == warm
-    assert isinstance(warm, Live)
+    assert isinstance(warm, ActiveSession)
     assert warm.record.user == ada
 
 
-def test_a_cold_read_is_filled_once(services: Services, live: Live) -> None:
+def test_a_cold_read_is_filled_once(services: Services, live: ActiveSession) -> None:
     services.redis.ping()  # is connected
     with traffic() as seen:
         find(services, live)
@@ -261,7 +263,7 @@ def test_a_cold_read_is_filled_once(services: Services, live: Live) -> None:
 
 
 def test_nothing_is_written_until_a_copy_is_old(
-    services: Services, live: Live, clock: Clock
+    services: Services, live: ActiveSession, clock: Clock
 ) -> None:
     find(services, live)
     clock.forward(REVALIDATE - 1)
@@ -271,13 +273,13 @@ def test_nothing_is_written_until_a_copy_is_old(
 
 
 def test_an_old_copy_is_revalidated_and_the_visit_noted(
-    services: Services, live: Live, clock: Clock
+    services: Services, live: ActiveSession, clock: Clock
 ) -> None:
     find(services, live)
     clock.forward(REVALIDATE)
     with traffic() as seen:
         found = find(services, live)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.last_seen_at == found.record.checked_at == clock.now
     assert row_of(services, live, "last_seen_at") == clock.now
     assert [s.split()[0] for s in seen.sql if not s.startswith("SELECT")] == ["UPDATE"]
@@ -287,13 +289,13 @@ def test_an_old_copy_is_revalidated_and_the_visit_noted(
 
 
 def test_facts_changed_by_hand_are_seen_at_the_next_revalidation(
-    services: Services, live: Live, clock: Clock
+    services: Services, live: ActiveSession, clock: Clock
 ) -> None:
     find(services, live)
     sql(services, "UPDATE users SET name = 'Countess'")
     clock.forward(REVALIDATE)
     found = find(services, live)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.user.name == "Countess"
 
 
@@ -305,15 +307,17 @@ def test_facts_changed_by_hand_are_seen_at_the_next_revalidation(
     ],
 )
 def test_a_session_never_outlives_the_trust_it_was_begun_with(
-    services: Services, live: Live, clock: Clock, change: str, why: EndReason
+    services: Services, live: ActiveSession, clock: Clock, change: str, why: EndReason
 ) -> None:
     find(services, live)
     sql(services, change)
     clock.forward(REVALIDATE)
-    assert find(services, live) == Ended(why)
+    assert find(services, live) == EndedSession(why)
 
 
-def test_a_session_whose_user_is_gone_is_none(services: Services, live: Live, clock: Clock) -> None:
+def test_a_session_whose_user_is_gone_is_none(
+    services: Services, live: ActiveSession, clock: Clock
+) -> None:
     find(services, live)
     sql(services, "DELETE FROM users")
     clock.forward(REVALIDATE)
@@ -345,14 +349,14 @@ def test_whatever_redis_loses_nobody_is_logged_out(
     find(services, ended)
     lose(redis_client)
     assert data_of(services, kept) == {"cart": 1}
-    assert find(services, ended) == Ended(EndReason.LOGOUT)
+    assert find(services, ended) == EndedSession(EndReason.LOGOUT)
     with traffic() as seen:
         assert is_live(services, kept)
     assert (len(seen.redis), seen.sql) == (1, []), "the copy was not made anew"
 
 
 def test_the_copy_of_another_session_does_not_open(
-    services: Services, live: Live, bob: Identity, redis_client: redis.Redis
+    services: Services, live: ActiveSession, bob: Identity, redis_client: redis.Redis
 ) -> None:
     other = begin(services, bob)
     find(services, live)
@@ -361,7 +365,7 @@ def test_the_copy_of_another_session_does_not_open(
     assert isinstance(stolen, dict)
     redis_client.hset(session_key(live.token.digest), mapping=stolen)
     found = find(services, live)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.user == live.record.user
 
 
@@ -374,7 +378,7 @@ def test_a_copy_is_small(services: Services) -> None:
         user = services.users.create(email, "Ada King, Countess of Lovelace", "x" * 60, roles)
         live = begin(services, user)
         found = find(services, live)
-        assert isinstance(found, Live)
+        assert isinstance(found, ActiveSession)
         assert set(found.record.user.roles) == roles
         used: Any = services.redis.memory_usage(session_key(live.token.digest), samples=0)
         assert used <= 700 - 64, "the server's two tables of keys need room, too"
@@ -415,17 +419,19 @@ def test_no_statement_looks_at_all_sessions(
 # -- how long it lasts -------------------------------------------------------------------------
 
 
-def test_who_is_idle_too_long_is_logged_out(services: Services, live: Live, clock: Clock) -> None:
+def test_who_is_idle_too_long_is_logged_out(
+    services: Services, live: ActiveSession, clock: Clock
+) -> None:
     find(services, live)
     clock.forward(IDLE - 1)
     assert is_live(services, live)
     clock.forward(IDLE + REVALIDATE)  # a visit may be noted late by one revalidation, no more
-    assert find(services, live) == Ended(EndReason.IDLE)
+    assert find(services, live) == EndedSession(EndReason.IDLE)
     clock.forward(1)
-    assert find(services, live) == Ended(EndReason.IDLE)
+    assert find(services, live) == EndedSession(EndReason.IDLE)
 
 
-def test_nobody_is_found_idle_early(services: Services, live: Live, clock: Clock) -> None:
+def test_nobody_is_found_idle_early(services: Services, live: ActiveSession, clock: Clock) -> None:
     """The copy was made anew shortly before the last visit, which it alone can't note."""
     clock.forward(29)  # less than half a revalidation, so the facts don't note it
     services.sessions.patch(live, {"a": 1}, [])  # drops the copy
@@ -450,7 +456,7 @@ def test_who_keeps_coming_stays_until_the_absolute_limit(
         assert is_live(services, live)
         with traffic() as seen:
             clock.now = live.record.expires_at
-            assert find(services, live) == Ended(EndReason.ABSOLUTE)
+            assert find(services, live) == EndedSession(EndReason.ABSOLUTE)
         assert seen.sql == [], "a fresh copy knows the limit by itself"
 
 
@@ -463,11 +469,11 @@ def test_remembered_on_this_device(services: Services, ada: Identity, clock: Clo
     clock.forward(REMEMBER - ABSOLUTE - IDLE - 1)
     assert is_live(services, live)
     clock.forward(1)
-    assert find(services, live) == Ended(EndReason.ABSOLUTE)
+    assert find(services, live) == EndedSession(EndReason.ABSOLUTE)
 
 
 def test_a_late_visit_to_an_expired_session_is_not_noted(
-    services: Services, live: Live, clock: Clock
+    services: Services, live: ActiveSession, clock: Clock
 ) -> None:
     clock.forward(IDLE + REVALIDATE)
     find(services, live)
@@ -477,7 +483,7 @@ def test_a_late_visit_to_an_expired_session_is_not_noted(
 # -- patch -------------------------------------------------------------------------------------
 
 
-def test_keys_are_saved_and_removed_one_by_one(services: Services, live: Live) -> None:
+def test_keys_are_saved_and_removed_one_by_one(services: Services, live: ActiveSession) -> None:
     assert services.sessions.patch(live, {"a": 1, "b": [2], "c": {"d": None}}, [])
     assert services.sessions.patch(live, {"b": "two"}, ["a", "never there"])
     assert data_of(services, live) == {"b": "two", "c": {"d": None}}
@@ -504,7 +510,9 @@ def test_keys_are_saved_and_removed_one_by_one(services: Services, live: Live) -
         r"\u0000",
     ],
 )
-def test_values_come_back_as_they_were(services: Services, live: Live, value: object) -> None:
+def test_values_come_back_as_they_were(
+    services: Services, live: ActiveSession, value: object
+) -> None:
     key = "a 'key' % :of \"any\" kind"
     services.sessions.patch(live, {key: value}, [])
     for _ in ("from the facts", "from the copy"):
@@ -513,7 +521,7 @@ def test_values_come_back_as_they_were(services: Services, live: Live, value: ob
     assert data_of(services, live) == {}
 
 
-def test_parallel_requests_lose_none_of_their_keys(services: Services, live: Live) -> None:
+def test_parallel_requests_lose_none_of_their_keys(services: Services, live: ActiveSession) -> None:
     find(services, live)
 
     def save(number: int) -> Callable[[], bool]:
@@ -532,18 +540,20 @@ def test_parallel_requests_lose_none_of_their_keys(services: Services, live: Liv
 
 
 @pytest.mark.parametrize("copied", [True, False])
-def test_a_patch_revives_nothing(services: Services, live: Live, copied: bool) -> None:
+def test_a_patch_revives_nothing(services: Services, live: ActiveSession, copied: bool) -> None:
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
     if copied:
         find(services, live)
     version = row_of(services, live, "ver")
     assert services.sessions.patch(live, {"a": 1}, ["b"]) is False
-    assert find(services, live) == Ended(EndReason.LOGOUT)
+    assert find(services, live) == EndedSession(EndReason.LOGOUT)
     assert row_of(services, live, "data") == {}
     assert row_of(services, live, "ver") == version
 
 
-def test_a_patch_touches_only_its_session(services: Services, ada: Identity, live: Live) -> None:
+def test_a_patch_touches_only_its_session(
+    services: Services, ada: Identity, live: ActiveSession
+) -> None:
     other = begin(services, ada)
     services.sessions.patch(live, {"a": 1}, [])
     assert data_of(services, other) == {}
@@ -555,7 +565,7 @@ def test_a_patch_touches_only_its_session(services: Services, ada: Identity, liv
     ids=ascii,
 )
 def test_text_that_can_not_be_stored_is_refused_by_its_key(
-    services: Services, live: Live, value: object
+    services: Services, live: ActiveSession, value: object
 ) -> None:
     with pytest.raises(ValueError, match=r"^session\['note'\] holds"):
         services.sessions.patch(live, {"fine": 1, "note": value}, [])
@@ -563,7 +573,9 @@ def test_text_that_can_not_be_stored_is_refused_by_its_key(
 
 
 @pytest.mark.parametrize("key", ["\0", "\ud800"], ids=ascii)
-def test_a_key_that_can_not_be_stored_is_refused(services: Services, live: Live, key: str) -> None:
+def test_a_key_that_can_not_be_stored_is_refused(
+    services: Services, live: ActiveSession, key: str
+) -> None:
     with pytest.raises(ValueError, match=r"^session\['\\(x00|ud800)'\] holds"):
         services.sessions.patch(live, {key: 1}, [])
     assert data_of(services, live) == {}
@@ -573,18 +585,20 @@ def test_a_key_that_can_not_be_stored_is_refused(services: Services, live: Live,
 
 
 @pytest.mark.parametrize("why", list(EndReason))
-def test_an_ended_session_tells_why(services: Services, live: Live, why: EndReason) -> None:
+def test_an_ended_session_tells_why(
+    services: Services, live: ActiveSession, why: EndReason
+) -> None:
     find(services, live)
     services.sessions.end(live.token, why, CLIENT)
-    assert find(services, live) == Ended(why)  # from the facts
-    assert find(services, live) == Ended(why)  # from the copy
+    assert find(services, live) == EndedSession(why)  # from the facts
+    assert find(services, live) == EndedSession(why)  # from the copy
 
 
-def test_the_first_reason_stays(services: Services, live: Live) -> None:
+def test_the_first_reason_stays(services: Services, live: ActiveSession) -> None:
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
     services.sessions.end(live.token, EndReason.REVOKED_BY_ADMIN, CLIENT)
     services.sessions.end(services.tokens.mint(), EndReason.LOGOUT, CLIENT)
-    assert find(services, live) == Ended(EndReason.LOGOUT)
+    assert find(services, live) == EndedSession(EndReason.LOGOUT)
     events = sql(services, "SELECT details FROM audit_events WHERE event = 'session.ended'")
     assert events == [({"why": "logout"},)]
 
@@ -598,7 +612,7 @@ def test_people_end_only_sessions_of_their_own(
     assert not end_one(ada.id, uuid4(), EndReason.REVOKED_BY_USER, CLIENT)
     assert is_live(services, theirs)
     assert end_one(ada.id, mine.record.id, EndReason.REVOKED_BY_USER, CLIENT)
-    assert find(services, mine) == Ended(EndReason.REVOKED_BY_USER)
+    assert find(services, mine) == EndedSession(EndReason.REVOKED_BY_USER)
     assert not end_one(ada.id, mine.record.id, EndReason.REVOKED_BY_USER, CLIENT)
 
 
@@ -611,21 +625,21 @@ def test_all_others_end(services: Services, ada: Identity, bob: Identity) -> Non
     assert services.sessions.end_others(this, EndReason.REVOKED_BY_USER, CLIENT) == 2
     assert is_live(services, this)
     assert is_live(services, somebody)
-    assert find(services, others[0]) == Ended(EndReason.LOGOUT)
+    assert find(services, others[0]) == EndedSession(EndReason.LOGOUT)
     for live in others[1:]:
-        assert find(services, live) == Ended(EndReason.REVOKED_BY_USER)
+        assert find(services, live) == EndedSession(EndReason.REVOKED_BY_USER)
 
 
 def test_all_end(services: Services, ada: Identity, bob: Identity) -> None:
     lives, somebody = [begin(services, ada) for _ in range(3)], begin(services, bob)
     with services.changes.begin() as change:
         assert services.sessions.end_all(change, ada.id, EndReason.REVOKED_BY_ADMIN) == 3
-    assert {find(services, live) for live in lives} == {Ended(EndReason.REVOKED_BY_ADMIN)}
+    assert {find(services, live) for live in lives} == {EndedSession(EndReason.REVOKED_BY_ADMIN)}
     assert is_live(services, somebody)
 
 
 def test_a_log_out_while_a_reader_holds_a_lease_is_final(
-    services: Services, live: Live, monkeypatch: pytest.MonkeyPatch
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reader saw the session live, and fills its copy only after the log-out."""
     fill, outcomes = VersionedCache.fill, []
@@ -639,12 +653,16 @@ def test_a_log_out_while_a_reader_holds_a_lease_is_final(
     monkeypatch.setattr(VersionedCache, "fill", log_out_first)
     find(services, live)
     assert outcomes in (["lease"], ["fence"])
-    assert find(services, live) == Ended(EndReason.LOGOUT)
+    assert find(services, live) == EndedSession(EndReason.LOGOUT)
 
 
 @pytest.mark.parametrize("later", [0, REVALIDATE])
 def test_a_log_out_while_a_reader_reads_the_facts_is_final(
-    services: Services, live: Live, clock: Clock, monkeypatch: pytest.MonkeyPatch, later: int
+    services: Services,
+    live: ActiveSession,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    later: int,
 ) -> None:
     """The reader got its lease before the log-out, and the facts after it or before it."""
     if later:
@@ -660,8 +678,8 @@ def test_a_log_out_while_a_reader_reads_the_facts_is_final(
         return acquired
 
     monkeypatch.setattr(VersionedCache, "acquire", log_out_after)
-    assert find(services, live) == Ended(EndReason.LOGOUT)
-    assert find(services, live) == Ended(EndReason.LOGOUT)
+    assert find(services, live) == EndedSession(EndReason.LOGOUT)
+    assert find(services, live) == EndedSession(EndReason.LOGOUT)
 
 
 def test_readers_never_see_a_session_again_after_its_end(services: Services, ada: Identity) -> None:
@@ -670,16 +688,16 @@ def test_readers_never_see_a_session_again_after_its_end(services: Services, ada
         works = [partial(log_out, services, live, ended)]
         works += [partial(count_revivals, services, live, ended)] * 3
         assert at_once(*works) == [0] * 4
-        assert find(services, live) == Ended(EndReason.LOGOUT)
+        assert find(services, live) == EndedSession(EndReason.LOGOUT)
 
 
-def log_out(services: Services, live: Live, ended: Event) -> int:
+def log_out(services: Services, live: ActiveSession, ended: Event) -> int:
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
     ended.set()
     return 0
 
 
-def count_revivals(services: Services, live: Live, ended: Event) -> int:
+def count_revivals(services: Services, live: ActiveSession, ended: Event) -> int:
     revivals = 0
     for _ in range(30):
         was_ended = ended.is_set()
@@ -703,30 +721,30 @@ def test_a_regenerated_session_goes_on_under_a_new_token(
     assert fresh.record.data == {"cart": 1}
     assert fresh.record.expires_at == live.record.expires_at
     assert fresh.record.remembered
-    assert find(services, live) == Ended(EndReason.REPLACED)
+    assert find(services, live) == EndedSession(EndReason.REPLACED)
     assert data_of(services, fresh) == {"cart": 1}
 
 
-def test_an_ended_session_is_not_regenerated(services: Services, live: Live) -> None:
+def test_an_ended_session_is_not_regenerated(services: Services, live: ActiveSession) -> None:
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
     assert services.sessions.regenerate(live, CLIENT) is None
     assert sql(services, "SELECT count(*) FROM sessions") == [(1,)]
 
 
 def test_a_session_that_lost_its_trust_is_not_regenerated(
-    services: Services, live: Live, clock: Clock
+    services: Services, live: ActiveSession, clock: Clock
 ) -> None:
     """As one that began while Postgres was away: the row is not ended, yet it is not live."""
     sql(services, "SET LOCAL authapp.fenced = 'on'; UPDATE users SET epoch = epoch + 1")
     clock.forward(REVALIDATE)
     assert services.sessions.regenerate(live, CLIENT) is None
     assert sql(services, "SELECT count(*) FROM sessions") == [(1,)]
-    assert find(services, live) == Ended(EndReason.PASSWORD_CHANGED)
+    assert find(services, live) == EndedSession(EndReason.PASSWORD_CHANGED)
 
 
-def test_of_two_that_regenerate_at_once_one_wins(services: Services, live: Live) -> None:
+def test_of_two_that_regenerate_at_once_one_wins(services: Services, live: ActiveSession) -> None:
     outcomes = at_once(*[lambda: services.sessions.regenerate(live, CLIENT)] * 2)
-    assert sorted(type(o).__name__ for o in outcomes) == ["Live", "NoneType"]
+    assert sorted(type(o).__name__ for o in outcomes) == ["ActiveSession", "NoneType"]
 
 
 # -- how many ----------------------------------------------------------------------------------
@@ -742,7 +760,9 @@ def test_the_oldest_session_makes_room(config: Config, clock: Clock) -> None:
             lives.append(begin(services, ada))
             find(services, lives[-1])
             clock.forward(1)
-        assert [find(services, live) for live in lives[:2]] == [Ended(EndReason.EVICTED_BY_CAP)] * 2
+        assert [find(services, live) for live in lives[:2]] == [
+            EndedSession(EndReason.EVICTED_BY_CAP)
+        ] * 2
         assert all(is_live(services, live) for live in [*lives[2:], somebody])
         services.sessions.end(lives[2].token, EndReason.LOGOUT, CLIENT)
         begin(services, ada)
@@ -777,7 +797,7 @@ def test_sessions_that_begin_at_once_keep_to_the_cap(config: Config, clock: Cloc
     with open_services(two, clock) as services:
         ada = sign_up(services)
         outcomes = at_once(*[lambda: begin(services, ada)] * 6)
-        assert [type(outcome) for outcome in outcomes] == [Live] * 6
+        assert [type(outcome) for outcome in outcomes] == [ActiveSession] * 6
         assert len(services.sessions.of_user(ada.id)) == 2
 
 

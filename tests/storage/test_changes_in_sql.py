@@ -6,7 +6,7 @@ import pytest
 
 from authapp.accounts.audit import Filter
 from authapp.services import Services
-from authapp.sessions.records import Ended, EndReason, Live
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from tests.support.helpers import EMAIL, PASSWORD, log_in, sign_up, sql
 
 Events = list[tuple[str, dict[str, Any]]]
@@ -94,7 +94,7 @@ def test_a_change_by_hand_leaves_a_trace(services: Services, name: str) -> None:
     sql(services, statement)
     assert events(services, before) == expected
     found = services.sessions.find(live.token)
-    assert found == Ended(why) if why else isinstance(found, Live)
+    assert found == EndedSession(why) if why else isinstance(found, ActiveSession)
     assert len(services.sessions.of_user(ada.id)) == (0 if why else 1), "the list says the same"
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Engine
 from authapp.accounts.identity import Identity
 from authapp.config import Config
 from authapp.services import Services, build_services
-from authapp.sessions.records import Client, Live
+from authapp.sessions.records import ActiveSession, Client
 from authapp.storage.redis import LimiterStorage
 
 PASSWORD = "correct horse battery staple"
@@ -83,7 +83,9 @@ def sign_up(services: Services, email: str = EMAIL, password: str = PASSWORD) ->
     return services.authentication.sign_up(email, password)
 
 
-def log_in(services: Services, email: str = EMAIL, password: str = PASSWORD, **how: Any) -> Live:
+def log_in(
+    services: Services, email: str = EMAIL, password: str = PASSWORD, **how: Any
+) -> ActiveSession:
     return services.authentication.log_in(email, password, CLIENT, **how)
 
 

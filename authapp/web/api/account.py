@@ -10,7 +10,7 @@ from werkzeug.exceptions import NotFound
 from authapp import errors
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
 from authapp.authentication.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS
-from authapp.sessions.records import EndReason, Live, SessionSummary
+from authapp.sessions.records import ActiveSession, EndReason, SessionSummary
 from authapp.web.api.bodies import read_body
 from authapp.web.api.description import Call, Value, described
 from authapp.web.api.representations import (
@@ -280,7 +280,7 @@ def end_my_other_sessions() -> tuple[str, int]:
     return "", 204
 
 
-def _view(live: Live) -> SessionView:
+def _view(live: ActiveSession) -> SessionView:
     record, here = live.record, client()
     summary = SessionSummary(
         record.id,

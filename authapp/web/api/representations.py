@@ -8,7 +8,7 @@ import msgspec
 from flask import Response
 
 from authapp.accounts.identity import Identity, Permission
-from authapp.sessions.records import Live, SessionSummary
+from authapp.sessions.records import ActiveSession, SessionSummary
 from authapp.sessions.user_agents import device_name
 
 
@@ -98,7 +98,7 @@ class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
     user: UserView
 
     @classmethod
-    def of(cls, live: Live) -> Self:
+    def of(cls, live: ActiveSession) -> Self:
         """
         Args:
             live: with its grant.

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from authapp.errors import StoreUnavailable, TooManyTokens
-from authapp.sessions.records import Live
+from authapp.sessions.records import ActiveSession
 from authapp.web.api.representations import UserView
 from authapp.web.middleware.fast_path import Answer
 from authapp.web.request_credentials import FOUND, VARY, Judge, Known, Presented
@@ -44,7 +44,7 @@ class Me:
         except StoreUnavailable as error:
             environ[FOUND] = Known(error)
             return None
-        if not isinstance(found, Live):
+        if not isinstance(found, ActiveSession):
             environ[FOUND] = Known(found)
             return None
         body = msgspec.json.encode(UserView.of(found.record.user))

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
-from authapp.sessions.records import Ended, EndReason
+from authapp.sessions.records import EndedSession, EndReason
 from authapp.web.api.representations import SessionView
 from authapp.web.guards import (
     auth_session,
@@ -101,7 +101,7 @@ def login() -> ResponseReturnValue:
     found = auth_session().found
     if auth_session().live:
         return redirect(onward)
-    reason = SIGNED_OUT.get(found.why) if isinstance(found, Ended) else None
+    reason = SIGNED_OUT.get(found.why) if isinstance(found, EndedSession) else None
     form = LoginForm(data={"next": onward})
     is_dropped = "cookie" in request.args and will_lose_cookie()
     problem = COOKIE_DROPPED if is_dropped else None

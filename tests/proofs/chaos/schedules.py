@@ -19,7 +19,7 @@ from authapp.errors import (
     StoreUnavailable,
 )
 from authapp.services import Services
-from authapp.sessions.records import EndReason, Found, Live
+from authapp.sessions.records import ActiveSession, EndReason, LookupResult
 from authapp.telemetry import metrics
 from tests.proofs.chaos.faults import KEYS, Postgres, Redis
 from tests.support.helpers import CLIENT, Clock
@@ -59,7 +59,7 @@ class Known:
 
 @dataclass(eq=False)
 class Session:
-    live: Live
+    live: ActiveSession
     lives: Known = field(default_factory=lambda: Known([True]))
     data: Known = field(default_factory=lambda: Known([None]))
     has_row: bool = True
@@ -325,21 +325,21 @@ class Schedule:
                 raise Violation("it does not heal")
             time.sleep(0.005)
 
-    def _find(self, session: Session, instance: Services) -> Live | None:
+    def _find(self, session: Session, instance: Services) -> ActiveSession | None:
         """The session if it lives, held against what is known of it."""
         try:
-            found: Found = instance.sessions.find(session.live.token)
+            found: LookupResult = instance.sessions.find(session.live.token)
         except StoreUnavailable as error:
             self._unavailable(instance, error)
             return None
-        now, lives = self._now(), isinstance(found, Live)
+        now, lives = self._now(), isinstance(found, ActiveSession)
         where = f"{session.live.record.id} on {self._instances.index(instance)}: {found}"
         if lives not in session.lives.allowed(now):
             if lives or not session.may_be_lost:
                 raise Violation(f"{where}, not {session.lives}")
             self._tally.lost += 1
             session.lives = Known([False])
-        if not isinstance(found, Live):
+        if not isinstance(found, ActiveSession):
             return None
         session.has_row |= found.record.provisional is None
         if session.has_row:

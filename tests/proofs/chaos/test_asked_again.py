@@ -9,10 +9,10 @@ import pytest
 
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
-from authapp.sessions.records import EndReason, Live
+from authapp.sessions.records import ActiveSession, EndReason
 from tests.support.helpers import CLIENT, EMAIL, log_in, sign_up
 
-Act = Callable[[Services, Live, Live], Any]
+Act = Callable[[Services, ActiveSession, ActiveSession], Any]
 
 ACTS: dict[str, Act] = {
     "log out": lambda s, live, _: s.authentication.log_out(live.token, CLIENT),
@@ -40,12 +40,12 @@ def without_redis(services: Services, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sessions(services: Services, two_instances: Services) -> tuple[Live, Live]:
+def sessions(services: Services, two_instances: Services) -> tuple[ActiveSession, ActiveSession]:
     """Two of one person, copied; the one instance lost Redis, the other does not know."""
     user = sign_up(services)
     live, other = log_in(services), log_in(services)
     for session in (live, other):
-        assert isinstance(two_instances.sessions.find(session.token), Live)
+        assert isinstance(two_instances.sessions.find(session.token), ActiveSession)
     two_instances.users.look_up(user.id)
     return live, other
 
@@ -54,7 +54,7 @@ def sessions(services: Services, two_instances: Services) -> tuple[Live, Live]:
 def test_a_change_asked_for_again_elsewhere_holds_at_once(
     services: Services,
     two_instances: Services,
-    sessions: tuple[Live, Live],
+    sessions: tuple[ActiveSession, ActiveSession],
     monkeypatch: pytest.MonkeyPatch,
     act: Act,
 ) -> None:
@@ -78,7 +78,7 @@ def test_a_change_asked_for_again_elsewhere_holds_at_once(
 def test_who_asks_again_is_told_what_the_first_was_told(
     services: Services,
     two_instances: Services,
-    sessions: tuple[Live, Live],
+    sessions: tuple[ActiveSession, ActiveSession],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     without_redis(services, monkeypatch)
@@ -93,7 +93,7 @@ def test_who_asks_again_is_told_what_the_first_was_told(
 def test_where_fences_can_not_be_set_copies_are_not_trusted(
     services: Services,
     two_instances: Services,
-    sessions: tuple[Live, Live],
+    sessions: tuple[ActiveSession, ActiveSession],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(_versions: Mapping[str, int]) -> None:
@@ -107,7 +107,9 @@ def test_where_fences_can_not_be_set_copies_are_not_trusted(
 
 
 def test_changes_do_not_keep_redis_away(
-    services: Services, sessions: tuple[Live, Live], monkeypatch: pytest.MonkeyPatch
+    services: Services,
+    sessions: tuple[ActiveSession, ActiveSession],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Several a second, each refused by the open breaker: it closes all the same.
 

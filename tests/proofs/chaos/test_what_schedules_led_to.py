@@ -7,7 +7,7 @@ import pytest
 
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
-from authapp.sessions.records import Ended, EndReason, Live
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from tests.support.helpers import (
     CLIENT,
     EMAIL,
@@ -21,7 +21,7 @@ from tests.support.helpers import (
 
 
 @pytest.fixture
-def without_row(services: Services) -> Live:
+def without_row(services: Services) -> ActiveSession:
     """A session that began while Postgres was away, which is back since it was read."""
     sign_up(services)
     credentials = services.credentials.read(EMAIL)
@@ -29,7 +29,7 @@ def without_row(services: Services) -> Live:
     return services.sessions._provisional.begin(credentials, CLIENT)
 
 
-CHANGES: dict[str, Callable[[Services, Live], Any]] = {
+CHANGES: dict[str, Callable[[Services, ActiveSession], Any]] = {
     "data": lambda s, live: s.sessions.patch(live, {"n": 1}, []),
     "new token": lambda s, live: s.sessions.regenerate(live, CLIENT),
     "end others": lambda s, live: s.sessions.end_others(live, EndReason.REVOKED_BY_USER, CLIENT),
@@ -41,18 +41,18 @@ CHANGES: dict[str, Callable[[Services, Live], Any]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_session_that_has_no_row_yet_has_not_ended(
-    services: Services, without_row: Live, change: Callable[[Services, Live], Any]
+    services: Services, without_row: ActiveSession, change: Callable[[Services, ActiveSession], Any]
 ) -> None:
     with pytest.raises(StoreUnavailable):
         change(services, without_row)
     found = services.sessions.find(without_row.token)
-    assert isinstance(found, Live)
+    assert isinstance(found, ActiveSession)
     assert found.record.provisional is None, "it has one now"
     assert change(services, found) is not None
 
 
 def test_a_session_that_only_redis_knows_is_not_refused_without_redis(
-    services: Services, without_row: Live
+    services: Services, without_row: ActiveSession
 ) -> None:
     services.cache.breaker.open()
     with pytest.raises(StoreUnavailable):
@@ -64,7 +64,7 @@ def test_a_clock_that_was_wrong_prolongs_no_copy(services: Services, clock: Cloc
     sign_up(services)
     live = log_in(services)
     clock.forward(600)
-    assert isinstance(services.sessions.find(live.token), Live)
+    assert isinstance(services.sessions.find(live.token), ActiveSession)
     clock.forward(-600)
     sql(
         services,
@@ -72,4 +72,4 @@ def test_a_clock_that_was_wrong_prolongs_no_copy(services: Services, clock: Cloc
         " UPDATE sessions SET ended_at = now(), ended_why = 'logout', ver = ver + 1 FROM ours",
     )
     clock.forward(services.revalidate_seconds)
-    assert isinstance(services.sessions.find(live.token), Ended)
+    assert isinstance(services.sessions.find(live.token), EndedSession)

@@ -2,36 +2,36 @@
 
 from authapp.cache.keys import session_key
 from authapp.services import Services
-from authapp.sessions.records import Ended, EndReason, Found, Live
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
 from tests.support.helpers import CLIENT, sign_up, traffic
 
-LOGOUT = Ended(EndReason.LOGOUT)
+LOGOUT = EndedSession(EndReason.LOGOUT)
 
 
-def begin_many(services: Services, count: int) -> list[Live]:
+def begin_many(services: Services, count: int) -> list[ActiveSession]:
     """Sessions of one person: in a cluster, some on each primary."""
     user = sign_up(services)
     return [services.sessions.begin(user.id, 1, CLIENT) for _ in range(count)]
 
 
-def find(services: Services, live: Live) -> Found:
+def find(services: Services, live: ActiveSession) -> LookupResult:
     return services.sessions.find(live.token)
 
 
-def is_live(services: Services, live: Live) -> bool:
-    return isinstance(find(services, live), Live)
+def is_live(services: Services, live: ActiveSession) -> bool:
+    return isinstance(find(services, live), ActiveSession)
 
 
-def is_hit(services: Services, live: Live) -> bool:
+def is_hit(services: Services, live: ActiveSession) -> bool:
     """Whether a copy answered."""
     with traffic() as seen:
         find(services, live)
     return seen.redis != [] and seen.sql == []
 
 
-def end(services: Services, live: Live) -> None:
+def end(services: Services, live: ActiveSession) -> None:
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
 
 
-def key_of(live: Live) -> str:
+def key_of(live: ActiveSession) -> str:
     return session_key(live.token.digest)

@@ -9,7 +9,7 @@ from flask import Flask
 from authapp import create_app
 from authapp.config import Config
 from authapp.services import Services
-from authapp.sessions.records import Live
+from authapp.sessions.records import ActiveSession
 from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live, key_of
 from tests.proofs.cluster.conftest import Redis
 from tests.proofs.cluster.servers import Cluster, wait_until
@@ -27,8 +27,8 @@ def servers(cluster_servers: Cluster, store: Redis) -> Iterator[Cluster]:
     wait_until(cluster_servers.is_ok, "the cluster is whole again")
 
 
-def by_node(servers: Cluster, lives: list[Live]) -> dict[int, list[Live]]:
-    split: dict[int, list[Live]] = {node.port: [] for node in servers.nodes}
+def by_node(servers: Cluster, lives: list[ActiveSession]) -> dict[int, list[ActiveSession]]:
+    split: dict[int, list[ActiveSession]] = {node.port: [] for node in servers.nodes}
     for live in lives:
         split[servers.owner(key_of(live)).port].append(live)
     assert all(len(some) > 1 for some in split.values()), "more sessions are needed"
@@ -124,7 +124,7 @@ def test_slots_move_to_a_primary_that_had_none(
         assert services.sessions.patch(patched, {"cart": 1}, [])
         assert find(other, ended) == LOGOUT
         seen = find(other, patched)
-        assert isinstance(seen, Live)
+        assert isinstance(seen, ActiveSession)
         assert seen.record.data == {"cart": 1}
         assert is_live(other, kept)
         for key in homes:

@@ -13,7 +13,7 @@ from authapp.accounts.identity import ADMIN
 from authapp.config import Config
 from authapp.errors import InvalidCredentials, TooManyAttempts
 from authapp.services import Services
-from authapp.sessions.records import Ended, EndReason, Live
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from authapp.storage.locks import Locks
 from authapp.storage.redis import redis_client
 from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live
@@ -36,7 +36,7 @@ def test_who_signed_up_logs_in_and_is_known(services: Services, other: Services)
     live = log_in(services)
     for instance in (services, other, services, other):
         seen = find(instance, live)
-        assert isinstance(seen, Live)
+        assert isinstance(seen, ActiveSession)
         assert seen.record.user == user
     with pytest.raises(InvalidCredentials):
         log_in(other, password=OTHER_PASSWORD)
@@ -75,7 +75,7 @@ def test_a_role_acts_at_once(services: Services, other: Services) -> None:
         changed = change(EMAIL, ADMIN)
         for live in lives:
             seen = find(other, live)
-            assert isinstance(seen, Live)
+            assert isinstance(seen, ActiveSession)
             assert seen.record.user.roles == changed.roles
     assert services.changes.pending() == 0
 
@@ -86,7 +86,7 @@ def test_a_new_password_ends_the_other_sessions(services: Services, other: Servi
         find(other, live)
     renewed = services.authentication.change_password(mine, PASSWORD, OTHER_PASSWORD, CLIENT)
     assert is_live(other, renewed)
-    assert {find(other, live) for live in others} == {Ended(EndReason.PASSWORD_CHANGED)}
+    assert {find(other, live) for live in others} == {EndedSession(EndReason.PASSWORD_CHANGED)}
     with pytest.raises(InvalidCredentials):
         log_in(other)
     log_in(other, password=OTHER_PASSWORD)
@@ -99,7 +99,7 @@ def test_session_data_is_read_as_it_was_written(services: Services, other: Servi
         find(services, live)
         assert other.sessions.patch(live, {"seen": True}, [])
         seen = find(services, live)
-        assert isinstance(seen, Live)
+        assert isinstance(seen, ActiveSession)
         assert seen.record.data == {"cart": number, "seen": True}
 
 
@@ -214,5 +214,5 @@ def test_twenty_sessions_changed_at_once_cost_two_round_trips(
     assert set(counts.values()) == {2}
     for live in lives:
         seen = find(services, live)
-        assert isinstance(seen, Live)
+        assert isinstance(seen, ActiveSession)
         assert seen.record.user.name == "Countess"

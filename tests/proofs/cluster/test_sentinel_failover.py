@@ -14,7 +14,7 @@ from redis.connection import AbstractConnection
 from authapp.config import Config
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
-from authapp.sessions.records import Found
+from authapp.sessions.records import LookupResult
 from authapp.storage.redis import redis_client
 from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live
 from tests.proofs.cluster.conftest import Redis
@@ -134,7 +134,7 @@ def test_a_primary_that_was_frozen_serves_no_stale_copy(
             end(busy, ended)
             wait_until(lambda: busy.changes.pending() == 0, "the new primary takes the fence")
             wait_until(lambda: servers.have_left(old), "its replicas follow the new primary")
-            answers: list[Found] = []
+            answers: list[LookupResult] = []
             first = Thread(target=lambda: answers.append(find(idle, ended)), daemon=True)
             with sending() as sent:
                 first.start()

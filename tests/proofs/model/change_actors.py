@@ -21,7 +21,7 @@ import psycopg2
 from authapp.cache.keys import CredentialKeys, session_key, user_key
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
-from authapp.sessions.records import Ended, EndReason, Live
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from authapp.storage.models import User
 from tests.proofs.model.explorer import Actor, Schedule, Step
 from tests.proofs.model.instances import Instance, Waiting, Work
@@ -185,9 +185,9 @@ class ChangeWorld(Schedule):
             assert credentials is not None
             return {"profile": credentials.password_hash}
         found = services.sessions.find(self.token)
-        if isinstance(found, Live):
+        if isinstance(found, ActiveSession):
             return {"profile": found.record.user.name, "session": "live"}
-        assert isinstance(found, Ended)
+        assert isinstance(found, EndedSession)
         return {"session": "ended"}
 
     def promised(self, instance: Instance) -> dict[str, int]:
