@@ -1,1 +1,1 @@
-"""A package, so that tests can import what they share: `from .helpers import Clock`."""
+"""The tests are a package, so that they can import what they share: `tests.support.waiting`."""

@@ -16,7 +16,9 @@ from authapp import dev
 from authapp.config import Config
 from authapp.services import Services
 from tests.support import instances
-from tests.support.helpers import Clock, make_config, open_services
+from tests.support.clock import Clock
+from tests.support.services import open_services
+from tests.support.settings import make_config
 
 PASSWORD = "tests-only"
 

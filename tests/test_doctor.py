@@ -27,7 +27,7 @@ from authapp.storage import schema
 from authapp.storage.redis import redis_client
 from tests.proofs.cluster.servers import Node, _linked, wait_until
 from tests.support.databases import add_migrated_database
-from tests.support.helpers import PEPPER, make_config
+from tests.support.settings import PEPPER, make_config
 
 OK, WARN, FAIL = State.OK, State.WARN, State.FAIL
 HUSH = "hush-" * 3

@@ -17,8 +17,10 @@ import redis
 from authapp import dev
 from authapp.services import utc_now
 from tests.support.databases import add_migrated_database
-from tests.support.helpers import PASSWORD, PEPPER, make_config, open_services
 from tests.support.instances import ROOT, serving
+from tests.support.people import PASSWORD
+from tests.support.services import open_services
+from tests.support.settings import PEPPER, make_config
 
 ADMIN = "root@example.org"
 DOCS = (ROOT / "docs/api.md").read_text(encoding="utf-8")

@@ -23,23 +23,14 @@ from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason, LookupResult
 from authapp.storage import schema
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    at_once,
-    await_trust,
-    everything_in,
-    hashing,
-    log_in,
-    make_config,
-    open_services,
-    sign_up,
-    sql,
-    traffic,
-)
+from tests.support.clock import Clock
+from tests.support.hashing import hashing
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.redis_contents import everything_in
+from tests.support.services import await_trust, open_services, sql
+from tests.support.settings import make_config
+from tests.support.threads import at_once
+from tests.support.traffic import traffic
 
 IDLE, ABSOLUTE = 1_800, 43_200
 

@@ -13,20 +13,12 @@ from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.services import Services
 from authapp.sessions.records import Client, EndReason
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    at_once,
-    hashing,
-    log_in,
-    plans,
-    sign_up,
-    sql,
-    traffic,
-)
+from tests.support.clock import Clock
+from tests.support.hashing import hashing
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.services import sql
+from tests.support.threads import at_once
+from tests.support.traffic import plans, traffic
 
 ROOT = "root@example.org"
 

@@ -15,19 +15,11 @@ from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, StoreUnavailable
 from authapp.services import Services
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    log_in,
-    make_config,
-    open_services,
-    sign_up,
-    sql,
-    traffic,
-)
+from tests.support.clock import Clock
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.services import open_services, sql
+from tests.support.settings import make_config
+from tests.support.traffic import traffic
 
 OLD_KEY, NEW_KEY = "o" * 32, "n" * 32
 

@@ -10,7 +10,8 @@ from authapp import create_app
 from authapp.accounts.emails import Email, parse_email
 from authapp.config import Config
 from authapp.errors import InvalidField
-from tests.support.helpers import OTHER_PASSWORD, PASSWORD, make_config
+from tests.support.people import OTHER_PASSWORD, PASSWORD
+from tests.support.settings import make_config
 
 
 def test_a_long_text_is_refused_before_it_is_read() -> None:

@@ -10,7 +10,8 @@ from authapp.accounts.roles import all_roles, roles_named
 from authapp.errors import InvalidField, UnknownRole
 from authapp.services import Services
 from authapp.storage.models import Role
-from tests.support.helpers import at_once, sql
+from tests.support.services import sql
+from tests.support.threads import at_once
 
 
 def names(services: Services, asked: list[str]) -> list[str]:

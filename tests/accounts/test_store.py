@@ -13,7 +13,10 @@ from authapp.cache.changes import Changes
 from authapp.cache.keys import session_key, user_key
 from authapp.errors import EmailTaken, InvalidField, LastAdmin, UnknownRole, UnknownUser
 from authapp.services import Services
-from tests.support.helpers import CLIENT, Clock, at_once, sql
+from tests.support.clock import Clock
+from tests.support.people import CLIENT
+from tests.support.services import sql
+from tests.support.threads import at_once
 
 
 def create(

@@ -17,7 +17,9 @@ from authapp.errors import InvalidField
 from authapp.services import Services
 from authapp.sessions.records import Client
 from authapp.sessions.user_agents import device_name
-from tests.support.helpers import EMAIL, PASSWORD, log_in, make_config, sign_up, sql
+from tests.support.people import EMAIL, PASSWORD, log_in, sign_up
+from tests.support.services import sql
+from tests.support.settings import make_config
 
 ZWNJ, ZWJ, VS16 = "\u200c", "\u200d", "\ufe0f"
 JSON = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin"}

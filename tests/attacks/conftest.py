@@ -12,8 +12,8 @@ from authapp import Config, create_app, dev
 from authapp.authentication import login as authentication
 from tests.attacks.site import Site
 from tests.support.databases import add_migrated_database
-from tests.support.helpers import PEPPER
 from tests.support.instances import serving
+from tests.support.settings import PEPPER
 from tests.web.support import Stores
 
 AS_SHIPPED = "ENUMERATION_PAIRS" in os.environ

@@ -13,8 +13,8 @@ from typing import Any
 
 import psycopg2
 
-from tests.support.helpers import PASSWORD
 from tests.support.instances import Instance
+from tests.support.people import PASSWORD
 
 COOKIE = "SESSION-TOKEN"
 NEXT = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

@@ -13,7 +13,7 @@ from itertools import count
 import pytest
 
 from tests.attacks.site import Answer, Site, ask
-from tests.support.helpers import PASSWORD
+from tests.support.people import PASSWORD
 
 PAIRS, WARM_UP = int(os.environ.get("ENUMERATION_PAIRS", "60")), 6
 TRIES = 3

@@ -22,7 +22,7 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from authapp.sessions.records import ActiveSession
-from tests.support.helpers import CLIENT, OTHER_PASSWORD, PASSWORD
+from tests.support.people import CLIENT, OTHER_PASSWORD, PASSWORD
 from tests.web.support import COOKIE, services_of
 
 CASES = int(os.environ.get("FUZZ_CASES", "200"))

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.attacks.site import Site, statuses
-from tests.support.helpers import PASSWORD
+from tests.support.people import PASSWORD
 
 SPLITS = {
     "CRLF": "\r\nX-Injected: 1",

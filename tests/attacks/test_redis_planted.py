@@ -17,7 +17,7 @@ from authapp.crypto.sealing import Sealer
 from authapp.sessions.records import SessionRecord
 from tests.attacks.conftest import SECRET_KEY
 from tests.attacks.site import Site
-from tests.support.helpers import PASSWORD
+from tests.support.people import PASSWORD
 
 
 class Bomb:

@@ -23,7 +23,7 @@ from schemathesis.pytest._test_builder import build_operation_test
 from authapp.accounts.identity import Identity
 from authapp.errors import InvalidCredentials
 from authapp.sessions.records import ActiveSession
-from tests.support.helpers import CLIENT, PASSWORD
+from tests.support.people import CLIENT, PASSWORD
 from tests.web.support import COOKIE, Stores, services_of
 
 CASES = int(os.environ.get("SCHEMATHESIS_CASES", "10"))

@@ -20,20 +20,12 @@ from authapp.services import LOGINS_AT_ONCE, REQUEST_THREADS, Services
 from authapp.sessions.store import SessionStore
 from authapp.storage.postgres import PostgresUnavailable, Trouble
 from authapp.storage.resilience import deadline, remaining
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    at_once,
-    hashing,
-    log_in,
-    make_config,
-    open_services,
-    sign_up,
-    sql,
-)
+from tests.support.clock import Clock
+from tests.support.hashing import hashing
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.services import open_services, sql
+from tests.support.settings import make_config
+from tests.support.threads import at_once
 
 
 @contextmanager

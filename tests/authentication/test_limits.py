@@ -20,7 +20,8 @@ from authapp.crypto.tokens import DeviceTokens
 from authapp.errors import StoreUnavailable, TooManyAttempts
 from authapp.storage.redis import LimiterStorage
 from authapp.storage.resilience import Breaker
-from tests.support.helpers import at_once, traffic
+from tests.support.threads import at_once
+from tests.support.traffic import traffic
 
 EMAIL = "ada@example.org"
 

@@ -25,21 +25,12 @@ from authapp.errors import (
 )
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    PEPPER,
-    Clock,
-    at_once,
-    hashing,
-    log_in,
-    make_config,
-    open_services,
-    sign_up,
-    sql,
-)
+from tests.support.clock import Clock
+from tests.support.hashing import hashing
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.services import open_services, sql
+from tests.support.settings import PEPPER, make_config
+from tests.support.threads import at_once
 
 WRONG = "not the password of anyone"
 

@@ -17,7 +17,8 @@ from authapp.authentication.passwords import (
     Verdict,
     why_refused,
 )
-from tests.support.helpers import PASSWORD, hashing
+from tests.support.hashing import hashing
+from tests.support.people import PASSWORD
 
 PEPPER, OLD_PEPPER = "a pepper of thirty-two bytes, ok", "the pepper before, as long as it"
 ROUNDS = 4

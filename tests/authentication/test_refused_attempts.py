@@ -18,7 +18,8 @@ from authapp.authentication.refused_attempts import (
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.telemetry import deferred as together
-from tests.support.helpers import CLIENT, EMAIL, at_once, sign_up
+from tests.support.people import CLIENT, EMAIL, sign_up
+from tests.support.threads import at_once
 
 NOBODY = "nobody@example.org"
 

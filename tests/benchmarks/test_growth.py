@@ -14,7 +14,10 @@ from authapp.sessions.records import ActiveSession
 from benchmarks.growth import __main__ as growth
 from benchmarks.growth import report
 from benchmarks.growth.population import ROLES, TOKEN, USER, Batch, Maker, add_roles, batches
-from tests.support.helpers import CLIENT, Clock, sql, traffic
+from tests.support.clock import Clock
+from tests.support.people import CLIENT
+from tests.support.services import sql
+from tests.support.traffic import traffic
 
 
 @pytest.fixture

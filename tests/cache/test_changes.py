@@ -15,18 +15,10 @@ from authapp.errors import InvalidCredentials, StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
 from authapp.storage.models import User
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    await_trust,
-    log_in,
-    sign_up,
-    sql,
-    traffic,
-)
+from tests.support.clock import Clock
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.services import await_trust, sql
+from tests.support.traffic import traffic
 
 Act = Callable[[Services, ActiveSession], Any]
 

@@ -19,21 +19,14 @@ from authapp.storage import schema
 from authapp.storage.deployments import recorded_key_prefix
 from authapp.storage.locks import Locks
 from authapp.storage.postgres_connections import WITHOUT_LIMITS, Connector
+from tests.support.clock import Clock
 from tests.support.databases import add_database, add_migrated_database
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    PASSWORD,
-    Clock,
-    at_once,
-    everything_in,
-    log_in,
-    make_config,
-    open_services,
-    sign_up,
-    sql,
-    traffic,
-)
+from tests.support.people import CLIENT, EMAIL, PASSWORD, log_in, sign_up
+from tests.support.redis_contents import everything_in
+from tests.support.services import open_services, sql
+from tests.support.settings import make_config
+from tests.support.threads import at_once
+from tests.support.traffic import traffic
 
 numbers = itertools.count()
 JSON = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin"}

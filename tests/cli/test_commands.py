@@ -18,7 +18,8 @@ from redis.connection import AbstractConnection
 from authapp import Config, create_app
 from authapp.errors import StoreUnavailable
 from authapp.sessions import maintenance
-from tests.support.helpers import EMAIL, OTHER_PASSWORD, PASSWORD, sql
+from tests.support.people import EMAIL, OTHER_PASSWORD, PASSWORD
+from tests.support.services import sql
 from tests.web.support import browser, log_in, services_of, token_of
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from jwt.algorithms import HMACAlgorithm
 from authapp.crypto.access_tokens import AccessTokens, Claim, digest_of
 from authapp.crypto.tokens import RefreshTokens, SessionTokens
 from tests.support.access_tokens import encode, parts_of, signed, signing_key
-from tests.support.helpers import Clock
+from tests.support.clock import Clock
 
 KEY, OLD_KEY, OTHER_KEY = "a" * 32, "b" * 32, "c" * 32
 CLOCK = Clock()

@@ -20,16 +20,10 @@ from tests.deploy.servers import Redis as RedisServer
 from tests.deploy.servers import make_secrets, needs_redis
 from tests.proofs.cluster.servers import PASSWORD as ADMIN_PASSWORD
 from tests.proofs.cluster.servers import Node, cluster, sentinel_set
+from tests.support.clock import Clock
 from tests.support.databases import add_migrated_database
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    Clock,
-    log_in,
-    open_services,
-    sign_up,
-)
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, log_in, sign_up
+from tests.support.services import open_services
 from tests.test_config import GIVEN
 
 ACCOUNT = (DEPLOY / "redis-users.acl.example").read_text().splitlines()[1]

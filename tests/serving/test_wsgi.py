@@ -16,8 +16,10 @@ import pytest
 
 from authapp import dev
 from authapp.services import utc_now
-from tests.support.helpers import EMAIL, PASSWORD, make_config, open_services, sign_up
 from tests.support.instances import SERVERS, free_port
+from tests.support.people import EMAIL, PASSWORD, sign_up
+from tests.support.services import open_services
+from tests.support.settings import make_config
 from tests.web.support import COOKIE
 
 ROOT = Path(__file__).parents[2]

@@ -11,19 +11,12 @@ from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailabl
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
 from tests.support.access_tokens import forged, unheard_of
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    at_once,
-    make_config,
-    open_services,
-    sign_up,
-    sql,
-    traffic,
-)
+from tests.support.clock import Clock
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, sign_up
+from tests.support.services import open_services, sql
+from tests.support.settings import make_config
+from tests.support.threads import at_once
+from tests.support.traffic import traffic
 
 NOBODY_LISTENS = "127.0.0.1:1"
 ACCESS, IDLE, MONTH = 3_600, 1_800, 2_592_000

@@ -17,19 +17,12 @@ from authapp.services import Services
 from authapp.sessions import maintenance
 from authapp.sessions import store as sessions
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    Clock,
-    add_sessions,
-    at_once,
-    log_in,
-    open_services,
-    plans,
-    sign_up,
-    sql,
-    traffic,
-)
+from tests.support.clock import Clock
+from tests.support.people import CLIENT, EMAIL, log_in, sign_up
+from tests.support.services import open_services, sql
+from tests.support.sessions import add_sessions
+from tests.support.threads import at_once
+from tests.support.traffic import plans, traffic
 
 IDLE, ABSOLUTE, REMEMBER, REVALIDATE = 1_800, 43_200, 2_592_000, 60
 

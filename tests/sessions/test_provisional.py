@@ -17,21 +17,13 @@ from authapp.sessions.provisional import LONGEST
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from authapp.sessions.store import SessionStore
 from authapp.storage.postgres import PostgresUnavailable, Trouble
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    at_once,
-    await_trust,
-    everything_in,
-    hashing,
-    log_in,
-    sign_up,
-    sql,
-    traffic,
-)
+from tests.support.clock import Clock
+from tests.support.hashing import hashing
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.redis_contents import everything_in
+from tests.support.services import await_trust, sql
+from tests.support.threads import at_once
+from tests.support.traffic import traffic
 
 IDLE, ABSOLUTE, REVALIDATE = 1_800, 43_200, 60
 

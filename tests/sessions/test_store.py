@@ -18,18 +18,13 @@ from authapp.config import Config
 from authapp.errors import InvalidCredentials
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason, LookupResult
-from tests.support.helpers import (
-    CLIENT,
-    Clock,
-    add_sessions,
-    at_once,
-    make_config,
-    open_services,
-    plans,
-    sign_up,
-    sql,
-    traffic,
-)
+from tests.support.clock import Clock
+from tests.support.people import CLIENT, sign_up
+from tests.support.services import open_services, sql
+from tests.support.sessions import add_sessions
+from tests.support.settings import make_config
+from tests.support.threads import at_once
+from tests.support.traffic import plans, traffic
 
 IDLE, ABSOLUTE, REMEMBER, REVALIDATE = 1_800, 43_200, 2_592_000, 60
 

@@ -26,7 +26,7 @@ from authapp.errors import SettingError
 from authapp.storage import bounded_connections as bounded
 from authapp.storage.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
 from authapp.storage.resilience import deadline
-from tests.support.helpers import at_once
+from tests.support.threads import at_once
 
 Connect = Callable[[], BoundedConnection]
 

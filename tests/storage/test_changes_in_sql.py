@@ -7,7 +7,8 @@ import pytest
 from authapp.accounts.audit import Filter
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
-from tests.support.helpers import EMAIL, PASSWORD, log_in, sign_up, sql
+from tests.support.people import EMAIL, PASSWORD, log_in, sign_up
+from tests.support.services import sql
 
 Events = list[tuple[str, dict[str, Any]]]
 ENDED = ("session.ended", {"why": "changed_in_sql"})

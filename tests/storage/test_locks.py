@@ -12,7 +12,8 @@ from redis.retry import Retry
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.storage.locks import Locks
-from tests.support.helpers import at_once, traffic
+from tests.support.threads import at_once
+from tests.support.traffic import traffic
 
 
 @pytest.fixture

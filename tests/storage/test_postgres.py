@@ -26,7 +26,8 @@ from authapp.storage.bounded_connections import BoundedConnection
 from authapp.storage.postgres import Database, PostgresUnavailable, Trouble, connect
 from authapp.storage.resilience import Breaker, deadline
 from tests.support.databases import add_database
-from tests.support.helpers import CLIENT, at_once, log_in, sign_up
+from tests.support.people import CLIENT, log_in, sign_up
+from tests.support.threads import at_once
 
 SIZE = 3
 

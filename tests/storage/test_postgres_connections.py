@@ -21,17 +21,12 @@ from authapp.storage import schema
 from authapp.storage.models import SessionRow
 from authapp.storage.postgres import Database, connect
 from authapp.storage.postgres_connections import WITHOUT_LIMITS, Connector
+from tests.support.clock import Clock
 from tests.support.databases import add_database
-from tests.support.helpers import (
-    CLIENT,
-    Clock,
-    at_once,
-    log_in,
-    make_config,
-    open_services,
-    sign_up,
-    sql,
-)
+from tests.support.people import CLIENT, log_in, sign_up
+from tests.support.services import open_services, sql
+from tests.support.settings import make_config
+from tests.support.threads import at_once
 
 numbers = itertools.count()
 

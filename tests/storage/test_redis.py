@@ -22,7 +22,7 @@ from authapp.storage.redis import (
     _Sentinels,
     redis_client,
 )
-from tests.support.helpers import at_once
+from tests.support.threads import at_once
 
 
 def nowhere() -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from authapp.errors import StoreUnavailable
 from authapp.storage.resilience import Breaker, deadline, remaining
-from tests.support.helpers import at_once
+from tests.support.threads import at_once
 
 RESET = 1.0
 

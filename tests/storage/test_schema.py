@@ -19,7 +19,7 @@ from authapp.errors import SettingError
 from authapp.storage import schema
 from authapp.storage.models import Base
 from tests.support.databases import add_database
-from tests.support.helpers import at_once
+from tests.support.threads import at_once
 
 numbers = itertools.count()
 

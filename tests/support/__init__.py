@@ -1,1 +1,1 @@
-"""What tests share: settings, engines, instances, waiting."""
+"""The parts that tests share: settings, people, services, servers, waiting."""

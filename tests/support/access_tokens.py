@@ -12,7 +12,7 @@ from authapp.crypto.sealing import derive_key
 
 
 def signing_key(secret: str) -> bytes:
-    """What signs under this SECRET_KEY."""
+    """The key that signs access tokens under this SECRET_KEY."""
     return derive_key(secret, "access token")
 
 

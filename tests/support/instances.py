@@ -51,7 +51,7 @@ class Instance:
 def free_port() -> int:
     """A port of 127.0.0.1 for a server that can't be handed a socket.
 
-    It is none of those that connections get (from 32768 on), so no client takes it meanwhile.
+    It lies below the range of outgoing connections (from 32768 on), so no client takes it.
     """
     while True:
         port = 15_000 + secrets.randbelow(15_000)

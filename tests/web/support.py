@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
-from tests.support.helpers import traffic
+from tests.support.traffic import traffic
 
 COOKIE = "SESSION-TOKEN"
 EMAIL = "ada.lovelace@example.org"

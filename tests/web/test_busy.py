@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event
 
 from authapp.services import LOGINS_AT_ONCE
-from tests.support.helpers import hashing
+from tests.support.hashing import hashing
 from tests.web.support import (
     EMAIL,
     OTHER_PASSWORD,

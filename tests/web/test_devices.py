@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from authapp.crypto.tokens import DeviceTokens
-from tests.support.helpers import everything_in
+from tests.support.redis_contents import everything_in
 from tests.web.conftest import MakeApp, Settings
 from tests.web.support import (
     COOKIE,

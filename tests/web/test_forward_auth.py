@@ -18,7 +18,8 @@ from authapp.errors import StoreUnavailable
 from authapp.sessions.records import EndReason
 from authapp.web.middleware.fast_path import VerifyLane
 from tests.support.access_tokens import forged as forged_access_token
-from tests.support.helpers import CLIENT, await_trust
+from tests.support.people import CLIENT
+from tests.support.services import await_trust
 from tests.web.conftest import MakeApp
 from tests.web.middleware.test_metrics import Growth
 from tests.web.support import (

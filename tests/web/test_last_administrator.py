@@ -11,7 +11,7 @@ from flask import Flask
 
 from authapp.errors import AuthappError, LastAdmin
 from authapp.services import Services
-from tests.support.helpers import at_once
+from tests.support.threads import at_once
 from tests.web.conftest import MakeApp
 from tests.web.support import Stores, services_of, sign_up, signed_in_as
 

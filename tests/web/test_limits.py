@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from authapp.services import LOGINS_AT_ONCE
 from authapp.web.api.description import document
-from tests.support.helpers import hashing
+from tests.support.hashing import hashing
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     COOKIE,

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from authapp.accounts.identity import Permission
-from tests.support.helpers import at_once
+from tests.support.threads import at_once
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     Page,

@@ -11,7 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import TestResponse
 
 from authapp import Auth
-from tests.support.helpers import hashing
+from tests.support.hashing import hashing
 from tests.web.conftest import MakeApp, Settings
 from tests.web.middleware.test_request_log import handler, lines
 from tests.web.support import (

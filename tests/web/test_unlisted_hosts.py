@@ -8,7 +8,7 @@ from structlog.typing import EventDict
 
 from authapp.web import unlisted_hosts
 from authapp.web.unlisted_hosts import MOST
-from tests.support.helpers import at_once
+from tests.support.threads import at_once
 from tests.web.conftest import MakeApp
 from tests.web.support import program
 

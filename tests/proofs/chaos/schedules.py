@@ -22,7 +22,8 @@ from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason, LookupResult
 from authapp.telemetry import metrics
 from tests.proofs.chaos.faults import KEYS, Postgres, Redis
-from tests.support.helpers import CLIENT, Clock
+from tests.support.clock import Clock
+from tests.support.people import CLIENT
 
 T = TypeVar("T")
 

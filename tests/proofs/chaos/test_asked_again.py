@@ -10,7 +10,7 @@ import pytest
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason
-from tests.support.helpers import CLIENT, EMAIL, log_in, sign_up
+from tests.support.people import CLIENT, EMAIL, log_in, sign_up
 
 Act = Callable[[Services, ActiveSession, ActiveSession], Any]
 

@@ -33,8 +33,8 @@ from tests.proofs.chaos.load import (
     shows_permission,
     shows_user,
 )
-from tests.support.helpers import open_services
 from tests.support.instances import Instance
+from tests.support.services import open_services
 
 SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(10**6))
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "45"))

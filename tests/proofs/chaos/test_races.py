@@ -34,7 +34,7 @@ from tests.proofs.chaos.load import (
     shows_permission,
     shows_user,
 )
-from tests.support.helpers import open_services, sql
+from tests.support.services import open_services, sql
 
 NEW_PASSWORD = "seven quiet rivers meet"
 ROUNDS = 10

@@ -23,7 +23,9 @@ from authapp.storage import redis as redis_clients
 from tests.proofs.chaos.faults import Postgres, Redis
 from tests.proofs.chaos.instances import MANY
 from tests.proofs.chaos.schedules import WITHIN, Schedule, Tally, Violation
-from tests.support.helpers import Clock, make_config, open_services
+from tests.support.clock import Clock
+from tests.support.services import open_services
+from tests.support.settings import make_config
 
 SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(10**6))
 SCHEDULES = int(os.environ.get("CHAOS_SCHEDULES", "20"))

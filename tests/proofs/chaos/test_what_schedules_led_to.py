@@ -8,16 +8,9 @@ import pytest
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    log_in,
-    sign_up,
-    sql,
-)
+from tests.support.clock import Clock
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.services import sql
 
 
 @pytest.fixture

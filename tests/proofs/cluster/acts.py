@@ -3,7 +3,8 @@
 from authapp.cache.keys import session_key
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
-from tests.support.helpers import CLIENT, sign_up, traffic
+from tests.support.people import CLIENT, sign_up
+from tests.support.traffic import traffic
 
 LOGOUT = EndedSession(EndReason.LOGOUT)
 

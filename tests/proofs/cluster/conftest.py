@@ -23,7 +23,8 @@ from tests.proofs.cluster.servers import (
     sentinel_set,
     tls_servers,
 )
-from tests.support.helpers import Clock, open_services
+from tests.support.clock import Clock
+from tests.support.services import open_services
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from authapp.sessions.records import ActiveSession
 from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live, key_of
 from tests.proofs.cluster.conftest import Redis
 from tests.proofs.cluster.servers import Cluster, wait_until
-from tests.support.helpers import EMAIL, PASSWORD, await_trust, sign_up
+from tests.support.people import EMAIL, PASSWORD, sign_up
+from tests.support.services import await_trust
 
 pytestmark = pytest.mark.parametrize("store", ["cluster"], indirect=True)
 

@@ -18,17 +18,10 @@ from authapp.storage.locks import Locks
 from authapp.storage.redis import redis_client
 from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live
 from tests.proofs.cluster.conftest import Redis
-from tests.support.helpers import (
-    CLIENT,
-    EMAIL,
-    OTHER_PASSWORD,
-    PASSWORD,
-    Clock,
-    log_in,
-    open_services,
-    sign_up,
-    traffic,
-)
+from tests.support.clock import Clock
+from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.services import open_services
+from tests.support.traffic import traffic
 
 
 def test_who_signed_up_logs_in_and_is_known(services: Services, other: Services) -> None:

@@ -19,7 +19,8 @@ from authapp.storage.redis import redis_client
 from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live
 from tests.proofs.cluster.conftest import Redis
 from tests.proofs.cluster.servers import PASSWORD, Node, SentinelSet, wait_until
-from tests.support.helpers import Clock, open_services
+from tests.support.clock import Clock
+from tests.support.services import open_services
 
 pytestmark = pytest.mark.parametrize("store", ["sentinel"], indirect=True)
 

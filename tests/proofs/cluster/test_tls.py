@@ -12,7 +12,7 @@ from authapp.services import Services
 from authapp.storage.redis import REDIS_ERRORS, LimiterStorage, redis_client
 from tests.proofs.cluster.acts import LOGOUT, end, find, is_hit, is_live
 from tests.proofs.cluster.conftest import WITH_TLS, Redis
-from tests.support.helpers import log_in, sign_up
+from tests.support.people import log_in, sign_up
 
 of_each = pytest.mark.parametrize("store", WITH_TLS, indirect=True)
 

@@ -26,7 +26,9 @@ from authapp.storage.models import User
 from tests.proofs.model.explorer import Actor, Schedule, Step
 from tests.proofs.model.instances import Instance, Waiting, Work
 from tests.proofs.model.stage import KINDS, Fault, Kind, Servers
-from tests.support.helpers import CLIENT, Clock, make_config
+from tests.support.clock import Clock
+from tests.support.people import CLIENT
+from tests.support.settings import make_config
 
 REVALIDATE = 60.0
 Promise = Literal["at once", "later"]

@@ -19,7 +19,7 @@ from authapp.storage.redis import LimiterStorage
 from authapp.storage.resilience import Breaker
 from tests.proofs.model.explorer import Actor, Step
 from tests.proofs.model.stage import Fault, Line, Servers, Wire
-from tests.support.helpers import Clock
+from tests.support.clock import Clock
 
 _TABLE = re.compile(r"(?:FROM|INTO|UPDATE) (\w+)")
 _present = threading.local()

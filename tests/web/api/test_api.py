@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.support.helpers import everything_in
+from tests.support.redis_contents import everything_in
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     COOKIE,

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from authapp import current_user, login_required
 from tests.support.access_tokens import forged, parts_of, signed, signing_key, unheard_of
-from tests.support.helpers import everything_in
+from tests.support.redis_contents import everything_in
 from tests.web.conftest import MakeApp, Settings
 from tests.web.support import (
     COOKIE,

@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from authapp.errors import StoreUnavailable
 from authapp.web.middleware.fast_path import VerifyLane
-from tests.support.helpers import CLIENT
+from tests.support.people import CLIENT
 from tests.web.conftest import MakeApp
 from tests.web.middleware.test_metrics import Growth
 from tests.web.support import (

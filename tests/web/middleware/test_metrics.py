@@ -14,7 +14,7 @@ import authapp
 from authapp.cache.keys import session_key
 from authapp.errors import StoreUnavailable
 from authapp.services import LOGINS_AT_ONCE, build_services
-from tests.support.helpers import Clock
+from tests.support.clock import Clock
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     EMAIL,

@@ -1,0 +1,24 @@
+"""The person that most tests are about, and the two calls that make them known."""
+
+from typing import Any
+
+from authapp.accounts.identity import Identity
+from authapp.services import Services
+from authapp.sessions.records import ActiveSession, Client
+
+PASSWORD = "correct horse battery staple"
+OTHER_PASSWORD = "quite another long passphrase"
+EMAIL = "ada@example.org"
+CLIENT = Client(
+    "192.0.2.7", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+)
+
+
+def sign_up(services: Services, email: str = EMAIL, password: str = PASSWORD) -> Identity:
+    return services.authentication.sign_up(email, password)
+
+
+def log_in(
+    services: Services, email: str = EMAIL, password: str = PASSWORD, **how: Any
+) -> ActiveSession:
+    return services.authentication.log_in(email, password, CLIENT, **how)

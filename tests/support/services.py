@@ -1,0 +1,41 @@
+"""The services of the product on real engines, without a web application around them."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from limits.strategies import MovingWindowRateLimiter
+from sqlalchemy import text
+
+from authapp.config import Config
+from authapp.services import Services, build_services
+from authapp.storage.redis import LimiterStorage
+
+
+@contextmanager
+def open_services(config: Config, clock: Callable[[], datetime]) -> Iterator[Services]:
+    """One instance of the product; a second one on the same settings is another worker."""
+    storage = LimiterStorage(redis_url=config.REDIS_URL, key_prefix=config.KEY_PREFIX)
+    strategy = MovingWindowRateLimiter(storage)
+    services = build_services(config, lambda: strategy, clock)
+    try:
+        yield services
+    finally:
+        services.close()
+
+
+def await_trust(services: Services) -> None:
+    """Wait until both circuit breakers are closed: a second or two after the stores are back."""
+    deadline = time.monotonic() + 10
+    while services.cache.breaker.is_open or services.database.breaker.is_open:
+        assert time.monotonic() < deadline, "a breaker stays open"
+        time.sleep(0.01)
+
+
+def sql(services: Services, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+    """Run one statement by hand, without the product noticing."""
+    with services.database.transaction() as db:
+        result = db.connection().execute(text(statement), values)
+        return [tuple(row) for row in result] if result.returns_rows else []
