@@ -1,10 +1,11 @@
-"""What docs/ says is so: the tests that are named are there, the numbers are ours."""
+"""The documents are true: links lead somewhere, named tests exist, numbers are the product's."""
 
 import ast
 import re
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import fields as fields_of
@@ -20,6 +21,7 @@ from tests.web.test_limits import CALLS
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"tests/[\w/]+\.py::\w+", PAGE)))
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def cells_of(line: str) -> list[str]:
@@ -116,3 +118,79 @@ def test_every_field_has_a_rule() -> None:
     read = (SignupBody, ProfileBody, PasswordBody, UserBody, RolesBody)
     there_are = {field.name for record in (*told, *read) for field in fields_of(record)}
     assert there_are <= named, sorted(there_are - named)
+
+
+def without_code(text: str) -> str:
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]*`", lambda code: code[0] if "](" not in code[0] else "", text)
+
+
+def anchors_of(document: Path) -> set[str]:
+    """The anchors that GitHub gives to headings."""
+    text = without_code(document.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = (re.sub(r"[`*]", "", title).strip().lower() for title in titles)
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", without_code(document.read_text(encoding="utf-8")))
+    for link in links:
+        if re.match(r"[a-z]+:", link):
+            continue  # another site
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), f"{document.name}: {link} leads nowhere"
+        if anchor:
+            assert anchor in anchors_of(target), f"{document.name}: {link} has no such heading"
+
+
+def test_every_document_is_linked() -> None:
+    """From the README, or from a document beside it."""
+    texts = {document: document.read_text(encoding="utf-8") for document in DOCUMENTS}
+    for document in DOCUMENTS[1:]:
+        others = "".join(text for path, text in texts.items() if path != document)
+        assert re.search(rf"\]\((docs/)?{document.name}(#[\w-]+)?\)", others), document.name
+
+
+def test_the_readme_is_short() -> None:
+    assert len(DOCUMENTS[0].read_bytes()) <= 8 << 10
+
+
+def settings_told() -> dict[str, list[str]]:
+    """The lines of docs/settings.md, by name: default, what is allowed, meaning."""
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    text = text.partition("\n## Settings of Flask")[0]
+    lines = [cells_of(line) for line in text.splitlines() if line.startswith("| `")]
+    return {line[0].strip("`"): line[1:] for line in lines}
+
+
+def default_told(setting: Field[Any]) -> str:
+    if setting.name == "WEB_CONCURRENCY":
+        return "processors"
+    if setting.default is MISSING:
+        return "required"
+    if isinstance(setting.default, bool):
+        return "on" if setting.default else "off"
+    return "none" if setting.default in {"", ()} else f"`{setting.default}`"
+
+
+def test_the_settings_are_all_there_with_their_defaults() -> None:
+    told = {name: cells[0] for name, cells in settings_told().items()}
+    assert told == {setting.name: default_told(setting) for setting in fields(Config)}
+
+
+def test_the_settings_say_what_is_allowed() -> None:
+    told = settings_told()
+    for setting in fields(Config):
+        parse, (_, allowed, meaning) = setting.metadata["parse"], told[setting.name]
+        assert meaning, setting.name
+        if bounds := re.fullmatch(r"(\d+) to (\d+)", allowed):
+            low, high = map(int, bounds.groups())
+            assert (parse(str(low)), parse(str(high))) == (low, high), setting.name
+            for beyond in (low - 1, high + 1):
+                with pytest.raises(ValueError, match="set it to a whole number"):
+                    parse(str(beyond))
+        else:
+            assert setting.type is not int, f"{setting.name} needs its bounds"

@@ -178,7 +178,7 @@ def _replicas(facts: Mapping[str, Any]) -> Finding:
         told = f"{count} attached; frozen in a failover it may serve ended sessions when it thaws"
         remedy = (
             "set min-replicas-to-write 1 and min-replicas-max-lag below Sentinel's "
-            "down-after-milliseconds (README, Operate it)"
+            "down-after-milliseconds (docs/operations.md, Forms of REDIS_URL)"
         )
         return Finding("redis replicas", State.WARN, told, remedy)
     told = f"{count} attached, and it takes no changes without them" if count else "none attached"

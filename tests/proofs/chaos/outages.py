@@ -1,4 +1,4 @@
-"""What may happen to the stores, and what people notice: the README's table and its faults."""
+"""What may happen to the stores, and what people notice: the table of docs/outages.md and its faults."""
 
 import os
 import re
@@ -33,7 +33,7 @@ class Outcome:
     """What one kind of request is answered.
 
     Attributes:
-        text: as the README has it.
+        text: as docs/outages.md has it.
         statuses: of API calls.
         served: whether an instance that counted so much more of everything answered as it says.
     """
@@ -56,7 +56,7 @@ NOT_SAID = Outcome("503 with `Retry-After`, nothing cleared", frozenset({503}))
 
 WORKS = Outcome("works", frozenset({200}))
 WORKS_FROM_COPIES = Outcome(
-    "works for who has a copy (`CREDENTIAL_CACHE_SECONDS`); 503 for others", frozenset({200})
+    "works for people with a copy of their credentials; 503 for others", frozenset({200})
 )
 NO_LOG_IN = Outcome("503", frozenset({503}))
 
@@ -115,7 +115,7 @@ class Row:
 
     Attributes:
         longest: seconds that the longest wait may take.
-        without_copy: what log-in answers to who has no copy.
+        without_copy: what log-in answers to people without a copy.
     """
 
     state: str
@@ -131,7 +131,7 @@ class Row:
 
 
 def line(state: str, requests: Outcome, log_in: Outcome, changes: Outcome) -> str:
-    """One line of the README's table "When things break"."""
+    """One line of the table in docs/outages.md."""
     return f"| {state} | {requests.text} | {log_in.text} | {changes.text} |"
 
 
@@ -508,5 +508,5 @@ ROWS = (
 )
 
 # these have tests of their own
-WORKER_KILLED = line("a worker killed in the midst of a change", ANSWERED, WORKS, WHOLE_OR_NOT)
+WORKER_KILLED = line("a worker killed in the middle of a change", ANSWERED, WORKS, WHOLE_OR_NOT)
 CLOCK_JUMPS = line("a clock that jumps by minutes, either way", ANSWERED, WORKS, AT_ONCE)

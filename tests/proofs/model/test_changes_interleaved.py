@@ -38,7 +38,7 @@ LONG = bool(os.environ.get("EXPLORE_LONG"))  # minutes instead of seconds
 SEED = int(os.environ.get("EXPLORE_SEED", "20240229"))
 ALONE = 400 if LONG else 12  # orders drawn for each disturbance
 PER_PAIR = 20 if LONG else 3
-CLAIMED = 3_000 if LONG else 600  # schedules; the README says so
+CLAIMED = 3_000 if LONG else 600  # schedules; docs/testing.md says so
 if LONG:
     pytestmark = pytest.mark.timeout(0)
 

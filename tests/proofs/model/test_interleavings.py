@@ -50,7 +50,7 @@ SEED = int(os.environ.get("EXPLORE_SEED", "20240229"))
 PER_PAIR = 400 if LONG else 12  # orders drawn of a pair that has too many to try them all
 PROMISES = ["acknowledged", "committed", "never committed"]
 FEW = 1_500  # orders that are all tried, if LONG
-CLAIMED = 270_000 if LONG else 27_000  # schedules; the README says so
+CLAIMED = 270_000 if LONG else 27_000  # schedules; docs/testing.md says so
 
 if LONG:
     pytestmark = pytest.mark.timeout(0)
