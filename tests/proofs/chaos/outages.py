@@ -1,4 +1,4 @@
-"""What may happen to the stores, and what people notice: the table of docs/outages.md and its faults."""
+"""What may happen to the stores, and what people notice: the table of docs/outages.md, its faults."""
 
 import os
 import re
