@@ -1,4 +1,4 @@
-"""What may happen to the stores, and what people notice: the table of docs/outages.md, its faults."""
+"""Outages: what may happen to the stores, and what people notice. The table of docs/outages.md."""
 
 import os
 import re
