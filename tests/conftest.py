@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import enumerate as enumerate_threads
@@ -19,6 +18,7 @@ from tests.support import instances
 from tests.support.clock import Clock
 from tests.support.services import open_services
 from tests.support.settings import make_config
+from tests.support.waiting import wait_until
 
 PASSWORD = "tests-only"
 
@@ -128,10 +128,11 @@ def served_by() -> str:
 def nothing_recovers_any_more() -> Iterator[None]:
     """A breaker that a test left open would go on asking, and be counted, in those after it."""
     yield
-    deadline = time.monotonic() + 15
-    while left := [thread.name for thread in enumerate_threads() if "-recovery" in thread.name]:
-        assert time.monotonic() < deadline, f"left behind: {left}"
-        time.sleep(0.01)
+    wait_until(lambda: not _recovering(), lambda: f"left behind: {_recovering()}")
+
+
+def _recovering() -> list[str]:
+    return [thread.name for thread in enumerate_threads() if "-recovery" in thread.name]
 
 
 def pytest_configure() -> None:

@@ -25,7 +25,7 @@ from authapp.doctor.postgres import judge_transport
 from authapp.doctor.redis_servers import _version, eviction_policy_problem
 from authapp.storage import schema
 from authapp.storage.redis import redis_client
-from tests.proofs.cluster.servers import Node, _linked, wait_until
+from tests.proofs.cluster.servers import Node, await_servers, linked
 from tests.support.databases import add_migrated_database
 from tests.support.settings import PEPPER, make_config
 
@@ -409,7 +409,7 @@ def test_what_is_wrong_with_the_eviction_policy(
 def test_replicas(config: Config, start: StartServer) -> None:
     primary = start(repl_diskless_sync_delay="0")
     replica = start(replicaof=f"127.0.0.1 {primary.port}")
-    wait_until(lambda: _linked(primary, 1), "the replica has its copy")
+    await_servers(lambda: linked(primary, 1), "the replica has its copy")
     finding = the("redis replicas", with_redis(config, primary.url))
     assert finding.state is WARN
     assert finding.text.startswith("1 attached")

@@ -4,7 +4,6 @@ import http.client
 import json
 import re
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import psycopg2
 
 from tests.support.instances import Instance
 from tests.support.people import PASSWORD
+from tests.support.waiting import wait_until
 
 COOKIE = "SESSION-TOKEN"
 NEXT = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -125,10 +125,7 @@ class Site:
         """Each line of what was done so far; one that is no JSON object fails the test."""
         # lines are written in their order, a moment later: so those before this one are there
         last = self.ask(*MARK).headers["X-Request-ID"]
-        deadline = time.monotonic() + PATIENCE
-        while last not in self.instance.log():
-            assert time.monotonic() < deadline, "a request was not logged"
-            time.sleep(0.02)
+        wait_until(lambda: last in self.instance.log(), "a request was not logged")
         found = []
         for line in self.instance.log().splitlines():
             record = json.loads(line)

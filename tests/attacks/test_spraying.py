@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import signal
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from authapp import dev
 from tests.support import instances
 from tests.support.databases import add_migrated_database
 from tests.support.production import environment_of
+from tests.support.waiting import wait_until
 
 ADDRESSES = [f"198.51.100.{number}" for number in range(1, 7)]
 
@@ -50,10 +50,7 @@ def test_spraying_leaves_a_trace_that_the_end_of_a_process_does_not_lose(
         with instances.serving("wsgi:app", environment, tmp_path / f"{served_by}.log") as running:
             for number, address in enumerate(ADDRESSES):
                 assert try_password(running.port, address, f"p{number}@example.org") == 401
-            deadline = time.monotonic() + 20
-            while written() != dict.fromkeys(ADDRESSES, 1):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(lambda: written() == dict.fromkeys(ADDRESSES, 1))
             for number, address in enumerate(ADDRESSES):  # these are counted with the first ones
                 assert try_password(running.port, address, f"p{number}@example.org") == 401
             os.kill(running.process.pid, signal.SIGTERM)

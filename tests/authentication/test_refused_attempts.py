@@ -20,6 +20,7 @@ from authapp.services import Services
 from authapp.telemetry import deferred as together
 from tests.support.people import CLIENT, EMAIL, sign_up
 from tests.support.threads import at_once
+from tests.support.waiting import wait_until
 
 NOBODY = "nobody@example.org"
 
@@ -74,13 +75,6 @@ def has(services: Services, rows: int) -> bool:
     return len(written(services)) == rows
 
 
-def wait_for(check: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_the_thread_writes_the_first_by_itself_and_ends_when_nothing_is_left(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,10 +82,10 @@ def test_the_thread_writes_the_first_by_itself_and_ends_when_nothing_is_left(
     attempts = services.refused_attempts
     for rows in (1, 2, 3, 4):
         attempts.note("login.failed", CLIENT.address, email=NOBODY)
-        wait_for(partial(has, services, rows))
+        wait_until(partial(has, services, rows))
         if rows == 2:
-            wait_for(lambda: attempts._thread is None)
-    wait_for(lambda: attempts._thread is None)
+            wait_until(lambda: attempts._thread is None)
+    wait_until(lambda: attempts._thread is None)
 
 
 def test_attempts_that_are_alike_are_counted_together(

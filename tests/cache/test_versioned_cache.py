@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from authapp.cache import versioned_cache
 from authapp.cache.versioned_cache import Lease, VersionedCache, decode_copy, encode_copy
 from authapp.crypto.sealing import Sealer
 from authapp.errors import StoreUnavailable
+from tests.support.waiting import wait_until
 
 KEY = "sess:1"
 ROOT = Path(__file__).parents[2]
@@ -527,6 +527,4 @@ def test_all_processes_agree_on_what_a_record_is() -> None:
 
 
 def wait_until_gone(client: redis.Redis) -> None:
-    deadline = time.monotonic() + 5
-    while client.exists(KEY):
-        assert time.monotonic() < deadline, "it does not expire"
+    wait_until(lambda: not client.exists(KEY), "the key does not expire")

@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from tests.deploy.servers import (
     postgres_program,
 )
 from tests.support.instances import FLASK, Instance, free_port, serving
+from tests.support.waiting import wait_until
 
 HOST = "auth.example.org"
 COOKIE = "__Host-SESSION-TOKEN"
@@ -140,13 +140,12 @@ class Deployment:
     def logged(self, answer: Answer) -> dict[str, Any]:
         """The proxy's line about a request."""
         request_id = answer.headers["X-Request-ID"]
-        deadline = time.monotonic() + 10
-        while True:
+
+        def found() -> list[dict[str, Any]]:
             lines = map(json.loads, self.access_log_path.read_text().splitlines())
-            if found := [dict(line) for line in lines if line["request_id"] == request_id]:
-                return found[-1]
-            assert time.monotonic() < deadline, "the proxy logged nothing of it"
-            time.sleep(0.02)
+            return [dict(line) for line in lines if line["request_id"] == request_id]
+
+        return wait_until(found, "the proxy did not log the request")[-1]
 
     @property
     def access_log_path(self) -> Path:

@@ -4,7 +4,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from authapp.dev import child_processes
 from authapp.dev.postgres import postgres_programs
 from tests.deploy.files import DEPLOY, adapted, read_env
 from tests.support.instances import free_port
+from tests.support.waiting import wait_until
 
 START_SECONDS = 30.0
 ADMIN_PASSWORD = "tests-only"
@@ -65,11 +65,13 @@ class Server:
             self.process = child_processes.start_child(
                 self._arguments, mask, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            assert self.process.poll() is None, f"it ended:\n{self.log_path.read_text()}"
-            assert time.monotonic() < deadline, f"no answer:\n{self.log_path.read_text()}"
-            time.sleep(0.02)
+        process = self.process
+
+        def answers() -> bool:
+            assert process.poll() is None, f"it ended:\n{self.log_path.read_text()}"
+            return self._answers()
+
+        wait_until(answers, lambda: f"no answer:\n{self.log_path.read_text()}")
 
     def stop(self) -> None:
         if self.process is not None:

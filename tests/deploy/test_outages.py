@@ -3,7 +3,6 @@
 import http.client
 import re
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from tests.deploy.conftest import Answer, Deployment, ask, deployed
 from tests.deploy.servers import needs_redis
 from tests.support.instances import serving
+from tests.support.waiting import wait_until
 
 TIME_OUT = 20.0
 
@@ -25,10 +25,11 @@ def without_redis(deployment: Deployment) -> Iterator[None]:
         yield
     finally:
         deployment.redis.server.start()
-        deadline = time.monotonic() + TIME_OUT
-        while redis_states(deployment.ask_each("GET", "/readyz")) != ["ok", "ok"]:
-            assert time.monotonic() < deadline, "the instances do not use Redis again"
-            time.sleep(0.1)
+        wait_until(
+            lambda: redis_states(deployment.ask_each("GET", "/readyz")) == ["ok", "ok"],
+            "the instances do not use Redis again",
+            seconds=TIME_OUT,
+        )
 
 
 def redis_states(answers: list[Answer]) -> list[str]:

@@ -6,7 +6,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.deploy.conftest import COOKIE, HOST, VISITOR, Deployment, ask
 from tests.deploy.files import copied_by_dockerfile, dockerfile
+from tests.support.waiting import wait_until
 
 
 def test_a_session_that_begins_at_one_instance_is_known_to_the_other(
@@ -52,11 +52,11 @@ def test_the_cookie_can_only_be_ours(deployment: Deployment) -> None:
 def test_the_copies_are_used(deployment: Deployment) -> None:
     """All of it would work without Redis, too."""
     token = deployment.log_in(deployment.somebody())
-    deadline = time.monotonic() + 20
     with closing(deployment.redis.admin()) as admin:
-        while not (uses_redis(deployment, token) and list(admin.scan_iter("sess:*"))):
-            assert time.monotonic() < deadline, "they do without"
-            time.sleep(0.05)
+        wait_until(
+            lambda: uses_redis(deployment, token) and list(admin.scan_iter("sess:*")),
+            "the instances do without Redis",
+        )
         clients: Any = admin.client_list()
         assert {one["user"] for one in clients} == {"admin", "authapp"}
 
@@ -119,10 +119,9 @@ def test_a_request_has_one_id_from_the_log_of_the_proxy_to_that_of_the_instance(
     assert answer.body["request_id"] == answer.headers["X-Request-ID"]
     logged = deployment.logged(answer)
     assert (logged["status"], logged["instance_status"]) == (401, "401")
-    deadline = time.monotonic() + 20
-    while not any(answer.headers["X-Request-ID"] in one.log() for one in deployment.instances):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # lines are written a moment later
+    request_id = answer.headers["X-Request-ID"]
+    # the line is written a moment after the answer
+    wait_until(lambda: any(request_id in one.log() for one in deployment.instances))
 
 
 def test_what_people_type_is_not_in_the_log_of_the_proxy(deployment: Deployment) -> None:

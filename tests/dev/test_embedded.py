@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import redis
 
 from authapp import dev
 from authapp.dev import child_processes
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,10 +51,10 @@ def is_alive(pid: int) -> bool:
 
 
 def await_end(*pids: int) -> None:
-    deadline = time.monotonic() + 20
-    while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"still running: {[p for p in pids if is_alive(p)]}"
-        time.sleep(0.05)
+    wait_until(
+        lambda: not any(map(is_alive, pids)),
+        lambda: f"still running: {list(filter(is_alive, pids))}",
+    )
 
 
 @pytest.mark.parametrize("tcp", [False, True])

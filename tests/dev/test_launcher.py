@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.instances import free_port
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,21 +94,18 @@ class Launched:
 
     def get(self, path: str) -> bytes:
         """What is served there, once something is."""
-        assert self.process is not None
-        deadline = time.monotonic() + 90
-        while True:
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline
-            with suppress(OSError), urllib.request.urlopen(self.url + path) as answer:
-                body: bytes = answer.read()
-                return body
-            time.sleep(0.05)
+        process = self.process
+        assert process is not None
+
+        def body() -> tuple[bytes]:
+            assert process.poll() is None, process.communicate()
+            with urllib.request.urlopen(self.url + path) as answer:
+                return (answer.read(),)
+
+        return wait_until(body, seconds=90, ignoring=OSError)[0]
 
     def until_step(self, step: str) -> None:
-        deadline = time.monotonic() + 60
-        while not (self.folder / "steps").exists() or step not in self.steps():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: step in self.steps(), seconds=60, ignoring=FileNotFoundError)
 
     def steps(self) -> list[str]:
         return (self.folder / "steps").read_text().splitlines()
@@ -181,10 +178,7 @@ def test_killed_it_leaves_nothing_running_and_starts_again(launched: Launched) -
     sockets = (launched.data_dir / "run").readlink()
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 20
-    while left := alive(started):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    wait_until(lambda: not alive(started), lambda: alive(started))
 
     launched.start()
     after = launched.served()

@@ -18,6 +18,7 @@ from authapp import dev
 from tests.support.databases import add_database
 from tests.support.instances import ROOT, SERVERS, free_port
 from tests.support.production import ECHO, Serving, connect, environment_of, note_folders, refusal
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -80,10 +81,7 @@ def gone(pids: set[int]) -> bool:
 
 
 def until_gone(pids: set[int], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not gone(pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: gone(pids), seconds=seconds)
 
 
 # -- requests --------------------------------------------------------------------------------------
@@ -241,7 +239,7 @@ def test_killed_workers_are_replaced_and_end_with_a_master_that_is_killed(
             assert raw(port, GET, HOST)[0] == 200
             workers = serving.workers()
             os.kill(min(workers), signal.SIGKILL)
-            serving.await_true(lambda: bool(serving.workers() - workers))  # noqa: B023 - called here
+            wait_until(lambda: bool(serving.workers() - workers))  # noqa: B023 - called here
         assert raw(port, GET, HOST)[0] == 200
         workers = serving.workers()
         process.kill()
@@ -278,16 +276,16 @@ def test_metrics_are_those_of_all_workers(serving: Serving) -> None:
     (folder,) = serving.folders if serving.get("/healthz") else []
     asked = 1 + serving.ask_both()
     # a worker tells the others a moment later what it counted
-    serving.await_true(lambda: {serving.healthy() for _ in range(10)} == {asked})
+    wait_until(lambda: {serving.healthy() for _ in range(10)} == {asked})
 
     files = {path.name for path in folder.iterdir()}
     asked += serving.replace_a_worker(signal.SIGKILL)
-    serving.await_true(lambda: serving.healthy() == asked)  # what it did stays counted
+    wait_until(lambda: serving.healthy() == asked)  # what it did stays counted
     assert {path.name for path in folder.iterdir()} == files, "nor are there ever more files"
 
     os.kill(serving.process.pid, signal.SIGHUP)  # as they are replaced once a day
     old = serving.workers()
-    serving.await_true(lambda: len(serving.workers()) == 2 and not serving.workers() & old)
-    serving.await_true(lambda: serving.healthy() == asked)
+    wait_until(lambda: len(serving.workers()) == 2 and not serving.workers() & old)
+    wait_until(lambda: serving.healthy() == asked)
     assert serving.value("authapp_breaker_open", store="redis") == 0
     assert len(list(folder.glob("worker*.lock"))) == 3, "one more than workers, while they overlap"

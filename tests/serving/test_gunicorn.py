@@ -24,6 +24,7 @@ from tests.support.production import (
     noted_folders,
     refusal,
 )
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -119,24 +120,24 @@ def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[st
     (folder,) = serving.folders if serving.get("/healthz") else []
     asked = 1 + serving.ask_both()
     # a worker tells the others a moment later what it counted
-    serving.await_true(lambda: {serving.healthy() for _ in range(10)} == {asked})
+    wait_until(lambda: {serving.healthy() for _ in range(10)} == {asked})
 
     files = {path.name for path in folder.iterdir()}
     asked += serving.replace_a_worker(signal.SIGKILL)
-    serving.await_true(lambda: serving.healthy() == asked)  # what it did stays counted
+    wait_until(lambda: serving.healthy() == asked)  # what it did stays counted
     assert {path.name for path in folder.iterdir()} == files, "nor are there ever more files"
 
     os.kill(serving.process.pid, signal.SIGTTOU)  # a worker less
-    serving.await_true(lambda: len(serving.workers()) == 1)
-    serving.await_true(lambda: serving.value("authapp_breaker_open", store="redis") == 1)
-    serving.await_true(lambda: serving.healthy() == asked)
+    wait_until(lambda: len(serving.workers()) == 1)
+    wait_until(lambda: serving.value("authapp_breaker_open", store="redis") == 1)
+    wait_until(lambda: serving.healthy() == asked)
     os.kill(serving.process.pid, signal.SIGTTIN)
-    serving.await_true(lambda: len(serving.workers()) == 2)
+    wait_until(lambda: len(serving.workers()) == 2)
 
     os.kill(serving.process.pid, signal.SIGHUP)  # a reload
     old = serving.workers()
-    serving.await_true(lambda: len(serving.workers()) == 2 and not serving.workers() & old)
-    serving.await_true(lambda: serving.healthy() == asked)
+    wait_until(lambda: len(serving.workers()) == 2 and not serving.workers() & old)
+    wait_until(lambda: serving.healthy() == asked)
     assert serving.folders == [folder], "it keeps the folder it has"
 
     os.utime(folder, (0, 0))

@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from authapp import dev
 from tests.support.instances import ROOT, SERVERS, free_port
 from tests.support.production import ECHO, connect, environment_of, refusal
+from tests.support.waiting import wait_until
 
 BOTH = pytest.mark.parametrize("server", SERVERS)
 
@@ -39,13 +39,15 @@ def started(server: str, environment: dict[str, str], folder: Path) -> Iterator[
 
 
 def connect_to_any(port: int) -> socket.socket:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    def connected() -> socket.socket | None:
         for host in ("127.0.0.1", "::1"):
             with suppress(ConnectionRefusedError):
                 return socket.create_connection((host, port), 10)
-        time.sleep(0.05)
-    raise AssertionError("nobody listens")
+        return None
+
+    found = wait_until(connected, "nobody listens", seconds=60)
+    assert found
+    return found
 
 
 def answers(host: str, port: int) -> bool:

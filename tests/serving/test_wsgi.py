@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.support.instances import SERVERS, free_port
 from tests.support.people import EMAIL, PASSWORD, sign_up
 from tests.support.services import open_services
 from tests.support.settings import make_config
+from tests.support.waiting import wait_until
 from tests.web.support import COOKIE
 
 ROOT = Path(__file__).parents[2]
@@ -131,13 +131,11 @@ def serve(
 
 
 def await_answers(instance: Instance, mount_point: str = "") -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and instance.process.poll() is None:
-        with suppress(ConnectionError):
-            if instance.ask("GET", f"{mount_point}/healthz").status == 200:
-                return
-        time.sleep(0.05)
-    raise AssertionError(instance.log.read_text())
+    def is_healthy() -> bool:
+        assert instance.process.poll() is None, instance.log.read_text()
+        return instance.ask("GET", f"{mount_point}/healthz").status == 200
+
+    wait_until(is_healthy, instance.log.read_text, seconds=60, ignoring=ConnectionError)
 
 
 @pytest.fixture(scope="module")

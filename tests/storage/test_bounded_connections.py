@@ -27,6 +27,7 @@ from authapp.storage import bounded_connections as bounded
 from authapp.storage.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
 from authapp.storage.resilience import deadline
 from tests.support.threads import at_once
+from tests.support.waiting import wait_until
 
 Connect = Callable[[], BoundedConnection]
 
@@ -184,10 +185,7 @@ def test_a_wait_after_a_long_rest_is_bounded_too(
     monkeypatch.setattr(bounded, "_IDLE", 2)
     connection = connect()
     ask(connection)
-    give_up = time.monotonic() + 10
-    while bounded._watch._needed.is_set():
-        assert time.monotonic() < give_up, "it never sleeps"
-        time.sleep(0.01)
+    wait_until(lambda: not bounded._watch._needed.is_set(), "it never sleeps")
     with frozen(backend(connection)), deadline(0.3):
         assert isinstance(ends(lambda: ask(connection)), NoAnswer)
 
@@ -243,13 +241,6 @@ def late_connections(connecting: Connecting, connect: Connect, many: int) -> lis
     return [late.get(timeout=10) for _ in range(many)]
 
 
-def until(is_so: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-
-
 def nobody_connects() -> BoundedConnection:
     raise AssertionError("there is one")
 
@@ -258,7 +249,7 @@ def test_one_that_came_too_late_is_for_who_comes_next(connect: Connect) -> None:
     """All others are closed: they are more than the pool would have."""
     connecting = Connecting(3)
     late = late_connections(connecting, connect, 3)
-    until(lambda: sum(one.closed for one in late) == 2)
+    wait_until(lambda: sum(one.closed for one in late) == 2)
     (kept,) = (one for one in late if not one.closed)
     assert connecting.within(10, nobody_connects) is kept
     assert connecting.within(10, connect) not in late
@@ -269,7 +260,7 @@ def test_one_that_came_too_late_is_not_kept_for_long(
 ) -> None:
     connecting = Connecting(1)
     (late,) = late_connections(connecting, connect, 1)
-    until(lambda: not connecting._late.empty())
+    wait_until(lambda: not connecting._late.empty())
     monkeypatch.setattr(bounded, "_KEPT", 0)
     assert connecting.within(10, connect) is not late
     assert late.closed

@@ -28,6 +28,7 @@ from authapp.storage.resilience import Breaker, deadline
 from tests.support.databases import add_database
 from tests.support.people import CLIENT, log_in, sign_up
 from tests.support.threads import at_once
+from tests.support.waiting import wait_until
 
 SIZE = 3
 
@@ -237,12 +238,12 @@ def test_behind_an_address_that_never_answers_there_is_the_next(
         connect(place.update_query_dict({"host": hosts}).render_as_string(hide_password=False), 1)
     )
     assert trouble(made) is Trouble.NO_ANSWER
-    give_up = time.monotonic() + 20
-    while True:
-        with suppress(StoreUnavailable):
-            assert asked(made, "SELECT 1") == 1
-            break
-        assert time.monotonic() < give_up, "each connection comes too late, for ever"
+    one = wait_until(
+        lambda: asked(made, "SELECT 1"),
+        "each connection comes too late, for ever",
+        ignoring=StoreUnavailable,
+    )
+    assert one == 1
     made.close()
 
 
@@ -561,10 +562,7 @@ def test_five_times_without_an_answer_it_is_asked_no_more_until_it_answers(
                 made.read(one)
             assert not isinstance(raised.value, PostgresUnavailable), "nobody asked"
             server = dev.PostgreSQL.start(*where, durable=False)
-            give_up = time.monotonic() + 10
-            while is_open(made.breaker):
-                assert time.monotonic() < give_up, "it does not recover by itself"
-                time.sleep(0.01)
+            wait_until(lambda: not is_open(made.breaker), "it does not recover by itself")
             assert made.read(one) == 1
         finally:
             made.breaker.recover = lambda: None

@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from authapp.dev import child_processes
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
@@ -101,12 +101,12 @@ def serving(
 
 
 def _await_ready(instance: Instance) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not _is_ready(instance.port):
+    def is_ready() -> bool:
         ended = instance.process.poll() is not None
         assert not ended, f"{SERVER} ended while it started:\n{instance.log()}"
-        assert time.monotonic() < deadline, f"no answer in {START_SECONDS:.0f} s:\n{instance.log()}"
-        time.sleep(0.05)
+        return _is_ready(instance.port)
+
+    wait_until(is_ready, lambda: f"no answer:\n{instance.log()}", seconds=START_SECONDS, pause=0.05)
 
 
 def _is_ready(port: int) -> bool:

@@ -5,14 +5,14 @@ import os
 import secrets
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.instances import ROOT, SERVERS
+from tests.support.waiting import wait_until
 
 ECHO = """
 import json, time
@@ -53,14 +53,15 @@ def refusal(server: str, environment: Mapping[str, str]) -> list[str]:
 
 
 def connect(port: int) -> http.client.HTTPConnection:
-    deadline = time.monotonic() + 60
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    while time.monotonic() < deadline:
-        with suppress(ConnectionRefusedError):
-            connection.connect()
-            return connection
-        time.sleep(0.05)
-    raise AssertionError("nobody listens")
+
+    def connected() -> http.client.HTTPConnection:
+        connection.connect()
+        return connection
+
+    return wait_until(
+        connected, "nobody listens", seconds=60, pause=0.05, ignoring=ConnectionRefusedError
+    )
 
 
 class Serving:
@@ -104,8 +105,8 @@ class Serving:
         before = self.workers()
         assert self.value("authapp_breaker_open", store="redis") == 2
         os.kill(min(before), number)
-        self.await_true(lambda: len(self.workers()) == 2 and self.workers() != before)
-        self.await_true(lambda: self.value("authapp_breaker_open", store="redis") == 1)
+        wait_until(lambda: len(self.workers()) == 2 and self.workers() != before)
+        wait_until(lambda: self.value("authapp_breaker_open", store="redis") == 1)
         return self.ask_both()
 
     def ask_both(self) -> int:
@@ -119,14 +120,8 @@ class Serving:
             self.get("/readyz")  # asks Redis, in vain: five times, and its breaker opens
             return self.value("authapp_breaker_open", store="redis") == 2
 
-        self.await_true(both_answered)
+        wait_until(both_answered, pause=0.1)
         return asked
-
-    def await_true(self, done: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + 30
-        while not done():
-            assert time.monotonic() < give_up
-            time.sleep(0.1)
 
 
 def note_folders(environment: dict[str, str], tmp_path: Path) -> Path:

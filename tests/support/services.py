@@ -1,6 +1,5 @@
 """The services of the product on real engines, without a web application around them."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,6 +11,7 @@ from sqlalchemy import text
 from authapp.config import Config
 from authapp.services import Services, build_services
 from authapp.storage.redis import LimiterStorage
+from tests.support.waiting import wait_until
 
 
 @contextmanager
@@ -28,10 +28,8 @@ def open_services(config: Config, clock: Callable[[], datetime]) -> Iterator[Ser
 
 def await_trust(services: Services) -> None:
     """Wait until both circuit breakers are closed: a second or two after the stores are back."""
-    deadline = time.monotonic() + 10
-    while services.cache.breaker.is_open or services.database.breaker.is_open:
-        assert time.monotonic() < deadline, "a breaker stays open"
-        time.sleep(0.01)
+    breakers = (services.cache.breaker, services.database.breaker)
+    wait_until(lambda: not any(one.is_open for one in breakers), "a breaker stays open")
 
 
 def sql(services: Services, statement: str, **values: Any) -> list[tuple[Any, ...]]:

@@ -1,6 +1,5 @@
 """When stores are away nobody is logged out: 503 where nobody can say, and no cookie is touched."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from flask.testing import FlaskClient
 
 from authapp import Config, create_app, dev
 from authapp.storage import schema
+from tests.support.waiting import wait_until
 from tests.web.support import (
     EMAIL,
     OTHER_PASSWORD,
@@ -112,15 +112,7 @@ def assert_unknown(client: FlaskClient, path: str, data: dict[str, str] | None =
 
 def wait_for(done: Callable[[], bool]) -> None:
     """A store is asked again only when its breaker has tried, a second after it opened."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            assert done()
-        except AssertionError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        else:
-            return
+    wait_until(done, pause=0.1, ignoring=AssertionError)
 
 
 def stores_are(client: FlaskClient, **states: str) -> int:

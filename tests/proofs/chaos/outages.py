@@ -24,6 +24,7 @@ from tests.proofs.chaos.faults import Postgres, Redis, children_of
 from tests.proofs.chaos.instances import Answer, Client, holds
 from tests.proofs.chaos.load import a_person, log_in
 from tests.support.instances import Instance
+from tests.support.waiting import wait_until
 
 FRESH, STALE = "copies that opened", "copies served though they are old"  # counts
 
@@ -135,20 +136,6 @@ def line(state: str, requests: Outcome, log_in: Outcome, changes: Outcome) -> st
     return f"| {state} | {requests.text} | {log_in.text} | {changes.text} |"
 
 
-PATIENCE = 30.0  # seconds that a loaded machine has
-
-
-def until(is_so: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """
-    Args:
-        what: is wrong if it is not so in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
-
-
 def logged_out_at_once(client: Client, token: str) -> bool:
     """Logs out, perhaps again; whether that holds on every instance by now."""
     return client.ask("POST", "/api/v1/logout", token).status == 204
@@ -190,7 +177,7 @@ def redis_from_snapshot(stage: Stage) -> Iterator[None]:
             assert client.ask("GET", "/api/v1/me", session.token).status == 200
     stage.redis.snapshot()
     for session in ended:
-        until(partial(logged_out_at_once, two, session.token), "log-out does not hold at once")
+        wait_until(partial(logged_out_at_once, two, session.token), "log-out does not hold at once")
     stage.redis.kill()
     stage.redis.come_back(empty=False)
     assert stage.redis.client.dbsize(), "the snapshot was empty"
@@ -379,7 +366,8 @@ def deadlock(stage: Stage) -> Iterator[None]:
         cursor.execute("BEGIN; SET LOCAL deadlock_timeout = '20s'")
         cursor.execute("SELECT 1 FROM sessions WHERE id = %s FOR UPDATE", (other.id,))
         asked = pool.submit(end_others)
-        until(waits, "it does not wait for the session")  # for a second in all; it holds the person
+        # it waits for a second in all, and holds the row of the person
+        wait_until(waits, "it does not wait for the session", pause=0.002)
         cursor.execute("SELECT 1 FROM users WHERE id = %s FOR UPDATE", (person.id,))
         assert asked.result(timeout=20).status == 503
         cursor.execute("ROLLBACK")

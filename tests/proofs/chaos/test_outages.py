@@ -40,9 +40,9 @@ from tests.proofs.chaos.outages import (
     Stage,
     counted,
     logged_out_at_once,
-    until,
 )
 from tests.support.instances import ROOT
+from tests.support.waiting import wait_until
 
 NEW_PASSWORD = "seven quiet rivers meet"
 WITHIN = 2  # seconds: REVALIDATE_SECONDS
@@ -216,7 +216,7 @@ def ready(stage: Stage) -> bool:
 
 def seconds_until_ready(stage: Stage) -> float:
     start = time.monotonic()
-    until(lambda: ready(stage), "it does not heal")
+    wait_until(lambda: ready(stage), "it does not heal")
     return time.monotonic() - start
 
 
@@ -261,7 +261,7 @@ class Company:
         for session in self.staying:
             assert everywhere(self.stage, session.token) == {200}
         for client in self.stage.clients:  # all is as it was before
-            until(partial(self._leaves_at_once, client), "changes do not hold at once again")
+            wait_until(partial(self._leaves_at_once, client), "changes do not hold at once again")
 
     def _leaves_at_once(self, client: Client) -> bool:
         later = Leaver(self.stage)
@@ -406,7 +406,7 @@ def was_killed_in(stage: Stage, act: Act) -> bool:
     person = a_person(one)
     left, by, other = (log_in(client, person) for client in (one, two, one))
     assert everywhere(stage, by.token) == {200}
-    until(lambda: logged_out_at_once(two, left.token), "log-out does not hold at once")
+    wait_until(lambda: logged_out_at_once(two, left.token), "log-out does not hold at once")
     workers = one.instance.workers()
     with (
         ThreadPoolExecutor(1) as pool,
@@ -421,7 +421,7 @@ def was_killed_in(stage: Stage, act: Act) -> bool:
 
         with stage.redis.frozen():
             asked = pool.submit(act.ask, client, by.token)
-            until(is_in_the_midst, "the change does not wait for Redis")
+            wait_until(is_in_the_midst, "the change does not wait for Redis")
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
             answer = asked.result(timeout=20)

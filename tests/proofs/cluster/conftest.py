@@ -1,6 +1,5 @@
 """The product on one server, on a Cluster and on a Sentinel set: the same tests run on each."""
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ from authapp.config import Config
 from authapp.services import Services
 from tests.deploy.servers import needs_redis
 from tests.proofs.cluster.servers import (
-    PATIENCE,
     Cluster,
     SentinelSet,
     TlsServers,
@@ -25,6 +23,7 @@ from tests.proofs.cluster.servers import (
 )
 from tests.support.clock import Clock
 from tests.support.services import open_services
+from tests.support.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -102,16 +101,14 @@ KINDS = PLAIN | WITH_TLS
 @pytest.fixture(params=PLAIN)
 def store(request: pytest.FixtureRequest) -> Redis:
     """Each kind of Redis in turn, empty; tests of one alone name it by `indirect`."""
-    deadline = time.monotonic() + PATIENCE
-    while True:  # a failover of the test before may just be ending
+
+    def emptied() -> Redis:
         found = KINDS[request.param](request)
-        try:
-            found.ask_each("FLUSHALL")
-        except (redis.ReadOnlyError, redis.ConnectionError):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        else:
-            return found
+        found.ask_each("FLUSHALL")
+        return found
+
+    # a failover of the previous test may just be ending
+    return wait_until(emptied, pause=0.2, ignoring=(redis.ReadOnlyError, redis.ConnectionError))
 
 
 @pytest.fixture

@@ -18,27 +18,19 @@ from redis.exceptions import RedisError
 from authapp.dev import child_processes
 from authapp.dev.valkey import valkey_answers, valkey_program
 from tests.support.instances import free_port
+from tests.support.waiting import wait_until
 
 PASSWORD = "tests-only"
 SERVICE = "authapp"
 SLOTS = 16_384
-PATIENCE = 30.0  # seconds until a wait has failed
 # Milliseconds until a server that is silent counts as dead: a second is what one that lives may
 # need on a loaded machine, and nobody asked for that failover.
 SILENT_MS = 3000
 
 
-def wait_until(is_so: Callable[[], object], what: str, seconds: float = PATIENCE) -> float:
-    """Returns after how many seconds it was so; servers that do not answer yet are no error."""
-    start = time.monotonic()
-    while True:
-        try:
-            if is_so():
-                return time.monotonic() - start
-        except RedisError as error:
-            what = f"{what.partition(' (')[0]} ({error})"
-        assert time.monotonic() - start < seconds, f"in vain for {seconds} s: {what}"
-        time.sleep(0.02)
+def await_servers(is_so: Callable[[], object], what: str) -> None:
+    """Wait until it is so, while servers may be too busy or too new to answer."""
+    wait_until(is_so, what, ignoring=RedisError)
 
 
 @dataclass
@@ -73,7 +65,7 @@ class Node:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._answers, f"{self.home.name} answers")
+        await_servers(self._answers, f"{self.home.name} answers")
 
     def kill(self) -> None:
         assert self.process is not None
@@ -194,7 +186,7 @@ class Cluster:
         node = self._start_node()
         node.ask("CLUSTER MEET", "127.0.0.1", self.nodes[0].port, *self._bus(self.nodes[0]))
         self.nodes.append(node)
-        wait_until(lambda: self._all_know_all() and self.is_ok(), "the new node has joined")
+        await_servers(lambda: self._all_know_all() and self.is_ok(), "the new node has joined")
         return node
 
     def remove_node(self, node: Node) -> None:
@@ -225,7 +217,7 @@ class Cluster:
         slot, name = self.slot(key), self.name(target)
         for node in [target, *(node for node in self.running() if node is not target)]:
             node.ask("CLUSTER SETSLOT", slot, "NODE", name)
-        wait_until(lambda: self.owner(key) is target and self.is_ok(), "the slot has moved")
+        await_servers(lambda: self.owner(key) is target and self.is_ok(), "the slot has moved")
 
     def move_slot(self, key: str | bytes, target: Node) -> None:
         self.begin_move(key, target)
@@ -239,7 +231,7 @@ class Cluster:
             node.ask("CLUSTER SET-CONFIG-EPOCH", number + 1)
             if number:
                 node.ask("CLUSTER MEET", "127.0.0.1", self.nodes[0].port, *self._bus(self.nodes[0]))
-        wait_until(lambda: self._all_know_all() and self.is_ok(), "the cluster is formed")
+        await_servers(lambda: self._all_know_all() and self.is_ok(), "the cluster is formed")
 
     def _start_node(self) -> Node:
         settings = {
@@ -317,7 +309,7 @@ class SentinelSet:
                 return False
             if any(one["is_sdown"] or one["is_odown"] for one in (known, *replicas)):
                 return False
-        return _linked(primary, others)
+        return linked(primary, others)
 
     def repair(self) -> None:
         """Makes it whole: who is not the primary follows it.
@@ -333,16 +325,18 @@ class SentinelSet:
                 node.start(replicaof=f"127.0.0.1 {primary.port}")
             else:
                 node.ask("REPLICAOF", "127.0.0.1", primary.port)
-        wait_until(self.is_whole, "the set is whole")
+        await_servers(self.is_whole, "the set is whole")
 
     def wait_for_failover(self, old: Node) -> float:
-        """Until another is primary, and takes writes; returns the seconds it took."""
+        """Wait until another node is primary and takes writes; return the seconds it took."""
+        start = time.monotonic()
 
         def is_over() -> bool:
             new = self.primary()
             return new is not old and bool(new.ask("SET", "probe", "1", "PX", 1))
 
-        return wait_until(is_over, "a replica takes over")
+        await_servers(is_over, "a replica takes over")
+        return time.monotonic() - start
 
 
 @contextmanager
@@ -370,16 +364,16 @@ def sentinel_set(home: Path, replicas: int = 2) -> Iterator[SentinelSet]:
             "sentinel failover-timeout": f"{SERVICE} 2000",
             "sentinel parallel-syncs": f"{SERVICE} 2",
         }
-        wait_until(lambda: _linked(nodes[0], replicas), "the replicas have their copy")
+        await_servers(lambda: linked(nodes[0], replicas), "the replicas have their copy")
         watchers = [_node(stack, home / f"sentinel-{n}", watch, sentinel=True) for n in range(3)]
         for watcher in watchers:
             watcher.start()
         made = SentinelSet(nodes, watchers)
-        wait_until(made.is_whole, "the set is whole")
+        await_servers(made.is_whole, "the set is whole")
         yield made
 
 
-def _linked(primary: Node, replicas: int) -> bool:
+def linked(primary: Node, replicas: int) -> bool:
     told = str(primary.ask("INFO", "replication"))
     return told.count("'state': 'online'") == replicas
 
@@ -429,5 +423,5 @@ def tls_servers(home: Path) -> Iterator[TlsServers]:
         for node in (cluster_node, primary, sentinel):
             node.start()
         cluster_node.ask("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
-        wait_until(lambda: cluster_node.ask("CLUSTER INFO")["cluster_state"] == "ok", "it is up")
+        await_servers(lambda: cluster_node.ask("CLUSTER INFO")["cluster_state"] == "ok", "it is up")
         yield TlsServers(certificate, cluster_node, primary, sentinel)

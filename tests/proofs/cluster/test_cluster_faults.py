@@ -12,7 +12,7 @@ from authapp.services import Services
 from authapp.sessions.records import ActiveSession
 from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live, key_of
 from tests.proofs.cluster.conftest import Redis
-from tests.proofs.cluster.servers import Cluster, wait_until
+from tests.proofs.cluster.servers import Cluster, await_servers
 from tests.support.people import EMAIL, PASSWORD, sign_up
 from tests.support.services import await_trust
 
@@ -25,7 +25,7 @@ def servers(cluster_servers: Cluster, store: Redis) -> Iterator[Cluster]:
     for node in cluster_servers.nodes:
         if node not in cluster_servers.running():
             node.start()
-    wait_until(cluster_servers.is_ok, "the cluster is whole again")
+    await_servers(cluster_servers.is_ok, "the cluster is whole again")
 
 
 def by_node(servers: Cluster, lives: list[ActiveSession]) -> dict[int, list[ActiveSession]]:
@@ -53,16 +53,16 @@ def test_sessions_of_a_primary_that_died_are_answered_by_postgres(
     end(services, kept)
     assert find(services, lost) == find(services, kept) == LOGOUT
     assert services.changes.pending() > 0  # so `other` learns within the revalidation, if it hits
-    wait_until(servers.is_down, "the cluster stops")
+    await_servers(servers.is_down, "the cluster stops")
     assert all(is_live(other, live) for live in (lost_too, kept_too))
     end(other, lost_too)
     assert find(other, lost_too) == LOGOUT
 
     victim.start()
-    wait_until(servers.is_ok, "the cluster is back")
-    wait_until(lambda: is_hit(services, kept_too), "it is used again")
+    await_servers(servers.is_ok, "the cluster is back")
+    await_servers(lambda: is_hit(services, kept_too), "it is used again")
     assert services.changes.pending() == 0
-    wait_until(lambda: all(is_hit(other, live) for live in lives), "all are copied again")
+    await_servers(lambda: all(is_hit(other, live) for live in lives), "all are copied again")
     ended = {lost.token, kept.token, lost_too.token}
     for live in lives:
         assert (find(other, live) == LOGOUT) is (live.token in ended)
@@ -157,7 +157,7 @@ def test_slots_that_move_at_once_bring_no_stale_copy(
         where = ("SLOTSRANGE", slot, slot, "NODE", servers.name(target))
         source.ask("CLUSTER", "MIGRATESLOTS", *where)
         end(services, ended)
-        wait_until(partial(servers.is_at, target, key), "the slot has moved")
+        await_servers(partial(servers.is_at, target, key), "the slot has moved")
         assert find(other, ended) == LOGOUT
         assert is_live(other, kept)
 
@@ -178,7 +178,7 @@ def test_a_worker_starts_while_the_cluster_is_away(
     assert status_of_login(app, "not the password") == 401
     for node in servers.nodes:
         node.start()
-    wait_until(servers.is_ok, "the cluster is back")
+    await_servers(servers.is_ok, "the cluster is back")
     await_trust(app.extensions["authapp"].services)
     assert status_of_login(app, "not the password") == 401
     assert store.stored("rate:*")  # counted together again

@@ -7,7 +7,7 @@ from authapp.doctor import Finding, State, examine
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.storage.redis import redis_client
 from tests.proofs.cluster.conftest import Redis
-from tests.proofs.cluster.servers import Cluster, SentinelSet, wait_until
+from tests.proofs.cluster.servers import Cluster, SentinelSet, await_servers
 
 
 def of(check: str, config: Config) -> list[Finding]:
@@ -45,7 +45,7 @@ def test_one_primary_is_frozen(store: Redis, config: Config, cluster_servers: Cl
         found = of("redis", config)
     finally:
         odd.thaw()
-        wait_until(cluster_servers.is_ok, "the cluster is whole again")
+        await_servers(cluster_servers.is_ok, "the cluster is whole again")
     assert sorted(f.state for f in found) == [State.FAIL, State.OK, State.OK]
     (failed,) = [f for f in found if f.state is State.FAIL]
     assert f"127.0.0.1:{odd.port}" in failed.text

@@ -18,7 +18,7 @@ from authapp.sessions.records import LookupResult
 from authapp.storage.redis import redis_client
 from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live
 from tests.proofs.cluster.conftest import Redis
-from tests.proofs.cluster.servers import PASSWORD, Node, SentinelSet, wait_until
+from tests.proofs.cluster.servers import PASSWORD, Node, SentinelSet, await_servers
 from tests.support.clock import Clock
 from tests.support.services import open_services
 
@@ -63,7 +63,7 @@ def test_a_failover_logs_nobody_out_and_revives_nobody(
         assert all(is_live(instance, live) for live in kept)
         assert {find(instance, live) for live in ended} == {LOGOUT}
     # on the new primary copies are trusted again, and those that changes were owed are set
-    wait_until(lambda: is_hit(services, kept[0]) and is_hit(other, kept[0]), "it is used")
+    await_servers(lambda: is_hit(services, kept[0]) and is_hit(other, kept[0]), "it is used")
     assert services.changes.pending() == 0
     for instance in (services, other):
         assert {find(instance, live) for live in ended} == {LOGOUT}
@@ -82,7 +82,7 @@ def test_copies_of_the_old_primary_are_misses_on_the_new(
     old.kill()
     servers.wait_for_failover(old)
     assert len(servers.primary().ask("KEYS", "sess:*")) == 3
-    wait_until(lambda: _answers(services), "the new primary is used")
+    await_servers(lambda: _answers(services), "the new primary is used")
     for live in lives:
         assert not is_hit(services, live)
         assert is_hit(services, live)
@@ -108,7 +108,7 @@ def test_a_demoted_primary_is_left_at_once(
     servers.sentinels[0].ask("SENTINEL", "FAILOVER", "authapp")
     servers.wait_for_failover(old)
     end(services, lives[0])
-    wait_until(lambda: is_hit(other, lives[1]), "the new primary is used")
+    await_servers(lambda: is_hit(other, lives[1]), "the new primary is used")
     for instance in (services, other):
         assert find(instance, lives[0]) == LOGOUT
         assert is_live(instance, lives[1])
@@ -131,10 +131,10 @@ def test_a_primary_that_was_frozen_serves_no_stale_copy(
         old.freeze()
         try:
             servers.wait_for_failover(old)
-            wait_until(lambda: is_hit(busy, kept), "the new primary is used")
+            await_servers(lambda: is_hit(busy, kept), "the new primary is used")
             end(busy, ended)
-            wait_until(lambda: busy.changes.pending() == 0, "the new primary takes the fence")
-            wait_until(lambda: servers.have_left(old), "its replicas follow the new primary")
+            await_servers(lambda: busy.changes.pending() == 0, "the new primary takes the fence")
+            await_servers(lambda: servers.have_left(old), "its replicas follow the new primary")
             answers: list[LookupResult] = []
             first = Thread(target=lambda: answers.append(find(idle, ended)), daemon=True)
             with sending() as sent:

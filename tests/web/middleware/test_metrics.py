@@ -1,6 +1,5 @@
 """`/metrics`: valid, bounded, without secrets, and true of what happened."""
 
-import time
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from authapp.cache.keys import session_key
 from authapp.errors import StoreUnavailable
 from authapp.services import LOGINS_AT_ONCE, build_services
 from tests.support.clock import Clock
+from tests.support.waiting import wait_until
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     EMAIL,
@@ -194,10 +194,7 @@ class Away:
 
 
 def await_closed(breaker: Any) -> None:
-    give_up = time.monotonic() + 10
-    while breaker.is_open:
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    wait_until(lambda: not breaker.is_open)
 
 
 def test_an_outage_of_postgres_is_seen_and_its_end(
@@ -215,10 +212,7 @@ def test_an_outage_of_postgres_is_seen_and_its_end(
 
 
 def wait_for_zero(scraper: FlaskClient) -> None:
-    give_up = time.monotonic() + 10
-    while value(scraper, "authapp_breaker_open", store="postgres") != 0:
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    wait_until(lambda: value(scraper, "authapp_breaker_open", store="postgres") == 0)
 
 
 def test_a_session_answered_from_an_old_copy(
