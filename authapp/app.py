@@ -41,17 +41,17 @@ def create_app(config: Config) -> Flask:
     )
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
     app.before_request(_expect_few_parameters)
-    auth = Auth(app, config)
-    services, judge = auth.services, auth.judge
+    state = Auth(app, config).state(app)
+    services, judge = state.services, state.judge
     Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
 
     forward_auth = ForwardAuth(judge, config.ALLOWED_REDIRECT_HOSTS)
-    auth.blueprints = (
+    state.blueprints = (
         *(pages, admin, api, users_api, api_docs, health),
         make_forward_auth(forward_auth),
     )
-    for blueprint in auth.blueprints:
+    for blueprint in state.blueprints:
         app.register_blueprint(blueprint)
     for_proxies = frozenset({NGINX, REDIRECT})
     files = frozenset(rule.rule for rule in app.url_map.iter_rules() if _is_file(rule))
@@ -62,8 +62,8 @@ def create_app(config: Config) -> Flask:
     answers: dict[str, Callable[[dict[str, Any]], Answer | None]] = {}
     if not counts_each_request(app):
         answers = {**plain, ME: Me(judge).plain}
-    auth.addresses.app = Envelope(
-        VerifyLane(app, auth.addresses.app, answers),
+    state.addresses.app = Envelope(
+        VerifyLane(app, state.addresses.app, answers),
         headers,
         behind_proxy=config.TRUSTED_PROXY_HOPS > 0,
         for_proxies=for_proxies,

@@ -1,21 +1,22 @@
 """The Flask extension: sessions, guards and errors of authapp in any Flask app."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Flask, Request, request, url_for
+from flask import Flask, Request, request, url_for
 from flask_limiter import Limiter
 from limits.strategies import RateLimiter
 
 from authapp.authentication.addresses import network_of
 from authapp.config import Config
-from authapp.services import Services, build_services
+from authapp.services import build_services
 from authapp.sessions.records import ActiveSession
 from authapp.storage.redis import LimiterStorage
 from authapp.web.api.account import api
 from authapp.web.api.bodies import expect_whole_body
 from authapp.web.api.users import users_api
+from authapp.web.app_state import EXTENSION, AppState, state_of
 from authapp.web.csrf import check_origin
 from authapp.web.error_handlers import register_domain_errors
 from authapp.web.guards import (
@@ -36,13 +37,10 @@ from authapp.web.session_interface import SessionInterface
 class Auth:
     """Flask extension: `flask.session` becomes the server-side session, `current_user` the person.
 
-    Settings come from `app.config`, under the names in `authapp/config.py`, or from `config`.
+    Settings come from `app.config`, under the names in `authapp/config.py`, or from `config`. The
+    extension itself holds nothing, so one may serve any number of apps: each has its own
+    `AppState`.
     """
-
-    services: Services
-    judge: Judge
-    addresses: ClientAddress
-    blueprints: Collection[Blueprint] = ()  # of our own views, where `create_app` mounted them
 
     def __init__(self, app: Flask | None = None, config: Config | None = None) -> None:
         if app is not None:
@@ -54,31 +52,31 @@ class Auth:
             SettingError: a setting is missing, weak or unknown.
             RuntimeError: `app.extensions` has an "authapp" already.
         """
-        if "authapp" in app.extensions:
+        if EXTENSION in app.extensions:
             raise RuntimeError(
                 'app.extensions["authapp"] is taken: call Auth(app) or init_app(app) once for each '
                 "app, and let no other extension use that name"
             )
         config = config or Config.from_mapping(_without_flask_defaults(app))
         _tell_flask(app, config)
-        self.services = build_services(
-            config, self._limiter(app, config), on_pending=note_pending, on_attempt=note_attempt
+        services = build_services(
+            config, _limiter(app, config), on_pending=note_pending, on_attempt=note_attempt
         )
-        self.judge = Judge(
-            self.services.sessions,
-            self.services.tokens,
-            self.services.access_tokens,
+        judge = Judge(
+            services.sessions,
+            services.tokens,
+            services.access_tokens,
             config.SESSION_COOKIE_NAME,
         )
-        app.extensions["authapp"] = self
+        addresses = ClientAddress(app.wsgi_app, config.TRUSTED_PROXY_HOPS)
+        app.extensions[EXTENSION] = AppState(services, judge, addresses)
         app.session_interface = SessionInterface(
             app,
-            self.judge,
+            judge,
             client,
             partial(tell_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
         )
-        self.addresses = ClientAddress(app.wsgi_app, config.TRUSTED_PROXY_HOPS)
-        app.wsgi_app = self.addresses  # type: ignore[method-assign]
+        app.wsgi_app = addresses  # type: ignore[method-assign]
         if config.TRUSTED_PROXY_HOPS:
             app.wsgi_app = TrustedProxies(  # type: ignore[method-assign]
                 app, config.TRUSTED_PROXY_HOPS
@@ -86,6 +84,14 @@ class Auth:
         app.before_request(partial(_expect_sound, config.SESSION_COOKIE_NAME))
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
+
+    def state(self, app: Flask | None = None) -> AppState:
+        """The `AppState` of this app; without an argument, of the current one.
+
+        Raises:
+            RuntimeError: there is no current app, or `init_app` was not called for it.
+        """
+        return state_of(app)
 
     def log_in(self, email: str, password: str, *, remember: bool = False) -> ActiveSession:
         """Logs the visitor in; the cookie goes out with the answer.
@@ -104,34 +110,35 @@ class Auth:
         """
         leave()
 
-    def _limiter(self, app: Flask, config: Config) -> Callable[[], RateLimiter] | None:
-        app.config.setdefault("RATELIMIT_STRATEGY", "moving-window")
-        storage: dict[str, Any] = {
-            "storage_uri": f"{LimiterStorage.STORAGE_SCHEME[0]}://",
-            "storage_options": {"redis_url": config.REDIS_URL, "key_prefix": config.KEY_PREFIX},
-        }
-        own = app.config.get("RATELIMIT_STORAGE_URI")
-        if own:  # the app's own storage; only those of Redis know a prefix, "LIMITS" by default
-            is_redis = config.KEY_PREFIX and own.startswith(("redis", "valkey"))
-            options = {"key_prefix": f"{config.KEY_PREFIX}LIMITS"} if is_redis else {}
-            storage = {"storage_options": options}
-        counted = app
-        if not counts_each_request(app):
-            counted = Flask(app.import_name)  # or each request pays for limits there are none of
-            counted.config.update(app.config)
-        limiter = Limiter(
-            key_func=lambda: network_of(request.remote_addr or ""),
-            app=counted,
-            in_memory_fallback_enabled=True,
-            **storage,
-        )
-        return (lambda: limiter.limiter) if limiter.enabled else None
-
 
 def counts_each_request(app: Flask) -> bool:
     """Whether Flask-Limiter counts each request."""
     names = ("RATELIMIT_DEFAULT", "RATELIMIT_APPLICATION", "RATELIMIT_META")
     return any(name in app.config for name in names)
+
+
+def _limiter(app: Flask, config: Config) -> Callable[[], RateLimiter] | None:
+    app.config.setdefault("RATELIMIT_STRATEGY", "moving-window")
+    storage: dict[str, Any] = {
+        "storage_uri": f"{LimiterStorage.STORAGE_SCHEME[0]}://",
+        "storage_options": {"redis_url": config.REDIS_URL, "key_prefix": config.KEY_PREFIX},
+    }
+    own = app.config.get("RATELIMIT_STORAGE_URI")
+    if own:  # the app's own storage; only those of Redis know a prefix, "LIMITS" by default
+        is_redis = config.KEY_PREFIX and own.startswith(("redis", "valkey"))
+        options = {"key_prefix": f"{config.KEY_PREFIX}LIMITS"} if is_redis else {}
+        storage = {"storage_options": options}
+    counted = app
+    if not counts_each_request(app):
+        counted = Flask(app.import_name)  # or each request pays for limits there are none of
+        counted.config.update(app.config)
+    limiter = Limiter(
+        key_func=lambda: network_of(request.remote_addr or ""),
+        app=counted,
+        in_memory_fallback_enabled=True,
+        **storage,
+    )
+    return (lambda: limiter.limiter) if limiter.enabled else None
 
 
 def _expect_sound(cookie_name: str) -> None:

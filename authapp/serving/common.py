@@ -10,9 +10,9 @@ metrics_dir.make()  # before what follows imports prometheus-client
 
 from authapp.config import Config  # noqa: E402
 from authapp.errors import SettingError  # noqa: E402
-from authapp.extension import Auth  # noqa: E402
 from authapp.storage import schema  # noqa: E402
 from authapp.telemetry import metrics  # noqa: E402
+from authapp.web.app_state import EXTENSION, AppState  # noqa: E402
 
 # seconds
 KEEPALIVE = 80  # above a proxy's 60 or 75: it closes first and never hits a closing one
@@ -69,6 +69,6 @@ def count_here() -> None:
 
 def keep_in_order(app: Any) -> None:
     """In each worker, once it can answer: it does its share of what is done now and then."""
-    auth = getattr(app, "extensions", {}).get("authapp")
-    if isinstance(auth, Auth):
-        auth.services.maintenance.keep_running()
+    state = getattr(app, "extensions", {}).get(EXTENSION)
+    if isinstance(state, AppState):
+        state.services.maintenance.keep_running()

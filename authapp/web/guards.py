@@ -16,6 +16,7 @@ from authapp.errors import Forbidden, InvalidField, InvalidJson, NotAuthenticate
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, Client
 from authapp.sessions.user_agents import MAX_USER_AGENT
+from authapp.web.app_state import state_of
 from authapp.web.cookies import read_devices
 from authapp.web.pending_changes import forget_pending
 from authapp.web.plain_http import drops_cookie
@@ -37,7 +38,7 @@ current_user: Any = LocalProxy(lambda: auth_session().identity)
 
 def services() -> Services:
     """The stores and use cases of the current application."""
-    return cast(Services, current_app.extensions["authapp"].services)
+    return state_of().services
 
 
 def is_own_view() -> bool:
@@ -45,8 +46,8 @@ def is_own_view() -> bool:
 
     The blueprint itself decides, not its name: an app that embeds us may use the same names.
     """
-    own = current_app.extensions["authapp"].blueprints
-    return current_app.blueprints.get(request.blueprint or "") in own
+    mounted = current_app.blueprints.get(request.blueprint or "")
+    return mounted in state_of().blueprints
 
 
 def client() -> Client:

@@ -167,7 +167,7 @@ def test_an_own_storage_of_limits_in_redis_has_the_prefix(
     app.config["RATELIMIT_STORAGE_URI"] = valkey.url.replace("unix://", "redis+unix://")
     auth = Auth(app, config)
     with pytest.raises(InvalidCredentials):
-        log_in(auth.services)
+        log_in(auth.state(app).services)
     assert {key.split(b":")[0] for key in everything_in(redis_client)} == {b"one"}
 
 

@@ -19,6 +19,7 @@ from werkzeug.test import TestResponse
 
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
+from authapp.web.app_state import state_of
 from tests.support.traffic import traffic
 
 COOKIE = "SESSION-TOKEN"
@@ -44,8 +45,7 @@ def program(app: Flask) -> FlaskClient:
 
 
 def services_of(app: Flask) -> Services:
-    services: Services = app.extensions["authapp"].services
-    return services
+    return state_of(app).services
 
 
 def sign_up(app: Flask, email: str = EMAIL, *, name: str = "Ada", roles: Any = ("user",)) -> str:

@@ -8,6 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from authapp import Auth
 from authapp.crypto.tokens import DeviceTokens
 from tests.support.redis_contents import everything_in
 from tests.web.conftest import MakeApp, Settings
@@ -121,7 +122,7 @@ def test_people_who_share_a_browser_are_all_known(strict: Flask) -> None:
 def test_an_app_that_embeds_us_has_it(strict: Flask) -> None:
     @strict.post("/enter")
     def enter() -> str:
-        strict.extensions["authapp"].log_in(EMAIL, PASSWORD)
+        Auth().log_in(EMAIL, PASSWORD)
         return "in"
 
     client = browser(strict)

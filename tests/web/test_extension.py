@@ -17,6 +17,7 @@ from authapp import (
     Config,
     create_app,
     current_user,
+    dev,
     login_required,
     permission_required,
     roles_required,
@@ -24,10 +25,12 @@ from authapp import (
 from authapp.errors import InvalidCredentials, SettingError, StoreUnavailable
 from authapp.sessions.store import SessionStore
 from authapp.web.guards import auth_session
+from tests.support.databases import add_migrated_database
 from tests.web.conftest import Settings
 from tests.web.support import (
     COOKIE,
     EMAIL,
+    OTHER_PASSWORD,
     PASSWORD,
     Stores,
     browser,
@@ -459,7 +462,7 @@ def test_settings_may_be_ready_values(settings: Settings, stores: Stores) -> Non
     )
     auth = Auth()
     auth.init_app(app)
-    assert auth.services.redirect_hosts == ("a.example", "b.example")
+    assert auth.state(app).services.redirect_hosts == ("a.example", "b.example")
     assert app.config["SECRET_KEY"] == "n" * 32
     assert app.config["SESSION_COOKIE_NAME"] == f"__Host-{COOKIE}"
     assert app.config["SESSION_COOKIE_SECURE"] is True
@@ -468,7 +471,7 @@ def test_settings_may_be_ready_values(settings: Settings, stores: Stores) -> Non
 def test_settings_may_come_beside_the_app(settings: Settings, stores: Stores) -> None:
     app = Flask("notes")
     auth = Auth(app, Config.from_mapping({**settings, "SESSION_COOKIE_SECURE": "off"}))
-    assert app.extensions["authapp"] is auth
+    assert app.extensions["authapp"] is auth.state(app)
     assert app.config["SESSION_COOKIE_SECURE"] is False
 
 
@@ -478,6 +481,83 @@ def test_plain_http_is_chosen_in_app_config_by_text(settings: Settings, stores: 
     app.config.update(settings, SESSION_COOKIE_SECURE="off")
     Auth(app)
     assert app.config["SESSION_COOKIE_SECURE"] is False
+
+
+# -- several apps ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def database_of_another(postgres: dev.PostgreSQL) -> str:
+    return add_migrated_database(postgres.url, "web_of_another")
+
+
+def two_apps(settings: Settings, database_of_another: str) -> tuple[Auth, Flask, Flask]:
+    """Two apps in one process by one extension: each with a database and secrets of its own."""
+    other = {
+        "DATABASE_URL": database_of_another,
+        "SECRET_KEY": "o" * 32,
+        "PASSWORD_PEPPER": "q" * 32,
+        "REVALIDATE_SECONDS": 45,
+    }
+    auth, notes, shop = Auth(), Flask("notes"), Flask("shop")
+
+    def enter() -> str:
+        return str(auth.log_in(EMAIL, request.form["password"]).record.user.name)
+
+    def leave() -> str:
+        auth.log_out()
+        return "out"
+
+    for app, own in ((notes, {}), (shop, other)):
+        app.config.update({**settings, **own})
+        auth.init_app(app)
+        app.add_url_rule("/log-in", view_func=enter, methods=["POST"])
+        app.add_url_rule("/log-out", view_func=leave, methods=["POST"])
+        app.add_url_rule("/who", view_func=lambda: str(current_user.name or "nobody"))
+    return auth, notes, shop
+
+
+def test_two_apps_of_one_extension_share_nothing(
+    settings: Settings, stores: Stores, database_of_another: str
+) -> None:
+    auth, *apps = two_apps(settings, database_of_another)
+    facts = [stores, Stores(database_of_another, settings["REDIS_URL"])]
+    facts[1].clear()
+    browsers, people = [browser(app) for app in apps], ["Ada of notes", "Ada of shop"]
+    try:
+        for app, name, password in zip(apps, people, [PASSWORD, OTHER_PASSWORD], strict=True):
+            user = services_of(app).authentication.sign_up(EMAIL, password, name)
+            assert services_of(app).users.get(user.id)
+            assert app.extensions["authapp"] is auth.state(app)
+        assert services_of(apps[0]) is not services_of(apps[1])
+        assert [services_of(app).revalidate_seconds for app in apps] == [60, 45]
+
+        # each log-in is compared with the password of its own app, and begins a session there
+        assert browsers[0].post("/log-in", data={"password": OTHER_PASSWORD}).status_code == 401
+        assert browsers[1].post("/log-in", data={"password": PASSWORD}).status_code == 401
+        begun = "SELECT count(*) FROM sessions WHERE ended_at IS NULL"
+        assert browsers[0].post("/log-in", data={"password": PASSWORD}).text == people[0]
+        assert [each.sql(begun) for each in facts] == [[(1,)], [(0,)]]
+        assert browsers[1].post("/log-in", data={"password": OTHER_PASSWORD}).text == people[1]
+        assert [each.sql(begun) for each in facts] == [[(1,)], [(1,)]]
+
+        for mine, other in ((0, 1), (1, 0)):
+            assert browsers[mine].get("/who").text == people[mine]
+            swapped = {"Cookie": f"{COOKIE}={token_of(browsers[other])}"}
+            assert program(apps[mine]).get("/who", headers=swapped).text == "nobody"
+
+        assert browsers[0].post("/log-out").text == "out"
+        assert [each.sql(begun) for each in facts] == [[(0,)], [(1,)]]
+        assert [client.get("/who").text for client in browsers] == ["nobody", people[1]]
+    finally:
+        for app in apps:
+            services_of(app).close()
+        facts[1].close()
+
+
+def test_an_app_that_was_not_set_up_is_told_so() -> None:
+    with pytest.raises(RuntimeError, match=r"^authapp is not set up for this app: call Auth"):
+        Auth().state(Flask("notes"))
 
 
 @pytest.mark.parametrize(("name", "status"), [("RATELIMIT_DEFAULT", 429), ("RATELIMIT_X", 200)])

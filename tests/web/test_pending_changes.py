@@ -4,7 +4,7 @@ import pytest
 from flask import Flask, session
 from flask.testing import FlaskClient
 
-from authapp import current_user, login_required
+from authapp import Auth, current_user, login_required
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     EMAIL,
@@ -44,7 +44,7 @@ def app(make_app: MakeApp) -> Flask:
 
     @app.post("/own-login")
     def own_login() -> str:
-        app.extensions["authapp"].log_in(EMAIL, PASSWORD)
+        Auth().log_in(EMAIL, PASSWORD)
         return str(current_user.name)
 
     sign_up(app, EMAIL)

@@ -111,11 +111,11 @@ def test_an_extension_that_is_there_already_is_not_replaced(
         Auth(app)
     assert app.extensions["authapp"] is taken
     del app.extensions["authapp"]
-    auth = Auth(app)
+    state = Auth(app).state(app)
     with pytest.raises(RuntimeError, match="authapp"):
         Auth(app)
-    assert app.extensions["authapp"] is auth
-    auth.services.close()
+    assert app.extensions["authapp"] is state
+    state.services.close()
 
 
 # what a server that lays its environment variables under each request may bring along
