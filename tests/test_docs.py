@@ -146,6 +146,14 @@ def test_every_link_leads_somewhere(document: Path) -> None:
             assert anchor in anchors_of(target), f"{document.name}: {link} has no such heading"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_path_that_is_named_exists(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for named in re.findall(r"`((?:authapp|tests|deploy|benchmarks)/[\w/.-]*)(?:::\w+)?`", text):
+        made = "secrets" in named  # by deploy/make-secrets
+        assert made or (ROOT / named).exists(), f"{document.name} names {named}"
+
+
 def test_every_document_is_linked() -> None:
     """From the README, or from a document beside it."""
     texts = {document: document.read_text(encoding="utf-8") for document in DOCUMENTS}
