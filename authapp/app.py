@@ -23,9 +23,9 @@ from authapp.web.error_handlers import register_error_answers
 from authapp.web.forward_auth import NGINX, REDIRECT, ForwardAuth, make_forward_auth
 from authapp.web.headers import security_headers
 from authapp.web.health import ProbedFlask, health
-from authapp.web.middleware.envelope import Envelope
-from authapp.web.middleware.fast_path import Answer, VerifyLane
+from authapp.web.middleware.fast_path import Answer, FastPath
 from authapp.web.middleware.me import ME, Me
+from authapp.web.middleware.request import RequestMiddleware
 from authapp.web.pages.account import pages
 from authapp.web.pages.admin import admin
 
@@ -42,11 +42,11 @@ def create_app(config: Config) -> Flask:
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
     app.before_request(_expect_few_parameters)
     state = Auth(app, config).state(app)
-    services, judge = state.services, state.judge
+    services, authenticator = state.services, state.authenticator
     Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
 
-    forward_auth = ForwardAuth(judge, config.ALLOWED_REDIRECT_HOSTS)
+    forward_auth = ForwardAuth(authenticator, config.ALLOWED_REDIRECT_HOSTS)
     state.blueprints = (
         *(pages, admin, api, users_api, api_docs, health),
         make_forward_auth(forward_auth),
@@ -57,13 +57,13 @@ def create_app(config: Config) -> Flask:
     files = frozenset(rule.rule for rule in app.url_map.iter_rules() if _is_file(rule))
     register_error_answers(app, without_visitor=for_proxies | files)
     headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
-    plain = {route: partial(forward_auth.plain, route) for route in for_proxies}
     # in front of Flask, and behind what believes the proxies
     answers: dict[str, Callable[[dict[str, Any]], Answer | None]] = {}
     if not counts_each_request(app):
-        answers = {**plain, ME: Me(judge).plain}
-    state.addresses.app = Envelope(
-        VerifyLane(app, state.addresses.app, answers),
+        answers = {route: partial(forward_auth.try_answer, route) for route in for_proxies}
+        answers[ME] = Me(authenticator).try_answer
+    state.addresses.app = RequestMiddleware(
+        FastPath(app, state.addresses.app, answers),
         headers,
         behind_proxy=config.TRUSTED_PROXY_HOPS > 0,
         for_proxies=for_proxies,

@@ -22,16 +22,15 @@ from authapp.web.error_handlers import register_domain_errors
 from authapp.web.guards import (
     client,
     current_user,
-    enter,
-    leave,
 )
 from authapp.web.middleware.client_address import ClientAddress
 from authapp.web.middleware.mount_point import TrustedProxies
 from authapp.web.pages.account import pages
 from authapp.web.pending_changes import note_pending, tell_pending
 from authapp.web.rate_limits import note_attempt
-from authapp.web.request_credentials import Judge
+from authapp.web.request_credentials import Authenticator
 from authapp.web.session_interface import SessionInterface
+from authapp.web.visitor_login import log_in_visitor, log_out_visitor
 
 
 class Auth:
@@ -62,17 +61,17 @@ class Auth:
         services = build_services(
             config, _limiter(app, config), on_pending=note_pending, on_attempt=note_attempt
         )
-        judge = Judge(
+        authenticator = Authenticator(
             services.sessions,
             services.tokens,
             services.access_tokens,
             config.SESSION_COOKIE_NAME,
         )
         addresses = ClientAddress(app.wsgi_app, config.TRUSTED_PROXY_HOPS)
-        app.extensions[EXTENSION] = AppState(services, judge, addresses)
+        app.extensions[EXTENSION] = AppState(services, authenticator, addresses)
         app.session_interface = SessionInterface(
             app,
-            judge,
+            authenticator,
             client,
             partial(tell_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
         )
@@ -81,7 +80,7 @@ class Auth:
             app.wsgi_app = TrustedProxies(  # type: ignore[method-assign]
                 app, config.TRUSTED_PROXY_HOPS
             )
-        app.before_request(partial(_expect_sound, config.SESSION_COOKIE_NAME))
+        app.before_request(partial(_check_request, config.SESSION_COOKIE_NAME))
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
 
@@ -100,7 +99,7 @@ class Auth:
             InvalidField, InvalidCredentials, TooManyAttempts, StoreUnavailable: unless the view
                 catches them they become HTTP errors.
         """
-        return enter(email, password, remember=remember)
+        return log_in_visitor(email, password, remember=remember)
 
     def log_out(self) -> None:
         """Ends the visitor's session, if there is one, and clears the cookie.
@@ -108,7 +107,7 @@ class Auth:
         Raises:
             StoreUnavailable: nothing was changed.
         """
-        leave()
+        log_out_visitor()
 
 
 def counts_each_request(app: Flask) -> bool:
@@ -141,7 +140,7 @@ def _limiter(app: Flask, config: Config) -> Callable[[], RateLimiter] | None:
     return (lambda: limiter.limiter) if limiter.enabled else None
 
 
-def _expect_sound(cookie_name: str) -> None:
+def _check_request(cookie_name: str) -> None:
     """Refuses a request whose body is cut short, or that another origin made a browser send."""
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
     expect_whole_body(current)

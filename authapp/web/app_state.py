@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, current_app
 
 from authapp.services import Services
 from authapp.web.middleware.client_address import ClientAddress
-from authapp.web.request_credentials import Judge
+from authapp.web.request_credentials import Authenticator
 
 EXTENSION = "authapp"  # its name in `app.extensions`
 
@@ -18,13 +18,13 @@ class AppState:
     """The stores, use cases and middleware of one app. Two apps share none of it.
 
     Attributes:
-        judge: says whose a token is.
+        authenticator: finds the session that credentials belong to.
         addresses: the middleware that sets the client's address; in front of all others of ours.
         blueprints: of our own views, where `create_app` mounted them.
     """
 
     services: Services
-    judge: Judge
+    authenticator: Authenticator
     addresses: ClientAddress
     blueprints: Collection[Blueprint] = ()
 

@@ -7,7 +7,7 @@ from weakref import WeakSet
 from flask import Request, current_app
 
 from authapp.errors import CrossOrigin
-from authapp.web.access_tokens import read_access_tokens
+from authapp.web.request_credentials import read_access_tokens
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 _ADVICE = "This request came from another site; start from our own page and try again."

@@ -252,7 +252,7 @@ def _as_json(error: HTTPException) -> Response:
     response = Response(msgspec.json.encode(body), mimetype="application/problem+json")
     if error.code == HTTPStatus.UNAUTHORIZED:
         # RFC 6750, 3: an error is named only to who sent an access token
-        refused = slug == _SESSION_INVALID.code and auth_session().presented.access_tokens
+        refused = slug == _SESSION_INVALID.code and auth_session().credentials.access_tokens
         response.headers["WWW-Authenticate"] = CHALLENGE + (f", {REFUSED}" if refused else "")
     return response
 
@@ -279,7 +279,7 @@ def _is_visitor_known(error: HTTPException, without_visitor: Collection[str]) ->
     visitor = auth_session()
     if visitor.is_known:
         return True
-    if (error.code or 500) >= 500 or visitor.presented.access_tokens:
+    if (error.code or 500) >= 500 or visitor.credentials.access_tokens:
         return False  # a store failed already, or a program asks
     if request.url_rule is not None and request.url_rule.rule in without_visitor:
         return False

@@ -20,15 +20,14 @@ from werkzeug.wsgi import get_host
 from authapp.accounts.identity import Identity
 from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable, TooManyTokens
 from authapp.sessions.records import ActiveSession, LookupResult
-from authapp.web.access_tokens import read_access_tokens
 from authapp.web.api.bodies import MAX_FIELDS
-from authapp.web.cookies import read_cookies
+from authapp.web.cookies.header import read_cookies
 from authapp.web.csrf import from_any_origin
 from authapp.web.middleware.fast_path import Answer
 from authapp.web.middleware.mount_point import link_to
 from authapp.web.middleware.request_log import note_user
 from authapp.web.redirects import safe_next
-from authapp.web.request_credentials import VARY, Judge
+from authapp.web.request_credentials import VARY, Authenticator, read_access_tokens
 from authapp.web.unlisted_hosts import UnlistedHosts
 
 NGINX = "/forward-auth/nginx"
@@ -76,13 +75,16 @@ class ForwardAuth:
         allowed_hosts: other hosts that log-in may lead to, and may be on.
     """
 
-    def __init__(self, judge: Judge, allowed_hosts: Collection[str]) -> None:
-        self._judge = judge
+    def __init__(self, authenticator: Authenticator, allowed_hosts: Collection[str]) -> None:
+        self._authenticator = authenticator
         self._allowed_hosts = allowed_hosts
         self._unlisted_hosts = UnlistedHosts()
 
-    def plain(self, route: str, environ: Environ) -> Answer | None:
-        """Who may pass, and who must log in. None: Flask answers, of a refusal what was decided."""
+    def try_answer(self, route: str, environ: Environ) -> Answer | None:
+        """The answer if the request may pass or its sender must log in. None: Flask answers.
+
+        A refusal goes along to Flask, so that nothing is decided twice.
+        """
         if route == NGINX and environ["REQUEST_METHOD"] not in _READING:
             return None
         answer = self.answer(route, environ)
@@ -123,19 +125,23 @@ class ForwardAuth:
             Forbidden: a cookie and a token of ours were sent, or two tokens, or too many cookies.
             StoreUnavailable: nobody could say.
         """
-        values = read_cookies(environ.get("HTTP_COOKIE", ""), self._judge.cookie_name)
+        values = read_cookies(environ.get("HTTP_COOKIE", ""), self._authenticator.cookie_name)
         try:
-            tokens = self._judge.minted(values)
+            tokens = self._authenticator.minted(values)
         except TooManyTokens:
             raise Forbidden("this brings too many session cookies") from None
         claims = [
             claim
             for sent in read_access_tokens(environ)
-            if (claim := self._judge.access_tokens.check(sent)) is not None
+            if (claim := self._authenticator.access_tokens.check(sent)) is not None
         ]
         if len(claims) + bool(tokens) > 1:
             raise Forbidden("this says in two ways who is asking")
-        return self._judge.store.find(claims[0]) if claims else self._judge.find(tokens)
+        return (
+            self._authenticator.store.find(claims[0])
+            if claims
+            else self._authenticator.find(tokens)
+        )
 
     def _not_signed_in(self, route: str, environ: Environ, demand: _Demand) -> Answer:
         if route == NGINX:

@@ -1,25 +1,20 @@
 """Who is asking, and what they must be: `current_user`, `login_required`, `roles_required`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 from flask import current_app, request, session
-from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
 
 from authapp.accounts.identity import Identity
 from authapp.accounts.visible_text import shown
 from authapp.authentication.addresses import read_address
-from authapp.errors import Forbidden, InvalidField, InvalidJson, NotAuthenticated
+from authapp.errors import Forbidden, NotAuthenticated
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, Client
 from authapp.sessions.user_agents import MAX_USER_AGENT
 from authapp.web.app_state import state_of
-from authapp.web.cookies import read_devices
-from authapp.web.pending_changes import forget_pending
-from authapp.web.plain_http import drops_cookie
 from authapp.web.session_interface import AuthSession
 
 P = ParamSpec("P")
@@ -57,72 +52,6 @@ def client() -> Client:
     return Client(address, shown(request.user_agent.string[:MAX_USER_AGENT]))
 
 
-def devices() -> list[str]:
-    """What the visitor's browser sends to be known by. Read where a password is, nowhere else."""
-    name = current_app.config["SESSION_COOKIE_NAME"]
-    return read_devices(request.headers.get("Cookie", ""), name)
-
-
-@contextmanager
-def counted_if_unreadable() -> Iterator[None]:
-    """For what reads a request to log in: one that can't be read is counted by its address, too.
-
-    Raises:
-        TooManyAttempts: in place of the error that the block raised.
-    """
-    try:
-        yield
-    except (InvalidField, InvalidJson, HTTPException):
-        services().authentication.count_unreadable(client())
-        raise
-
-
-def enter(email: str, password: str, *, remember: bool) -> ActiveSession:
-    """Logs the visitor in, in place of who they were; the cookie goes out with the answer.
-
-    Raises:
-        InvalidField, InvalidCredentials, TooManyAttempts, Busy, StoreUnavailable: as `log_in`.
-        TooManyTokens: nobody was logged in.
-    """
-    visitor = auth_session()
-    live = services().authentication.log_in(
-        email,
-        password,
-        client(),
-        remember=remember,
-        replaces=visitor.presented.all_tokens(),
-        devices=devices(),
-    )
-    visitor.begin(live)
-    forget_pending()
-    return live
-
-
-def will_lose_cookie() -> bool:
-    """Whether the visitor's browser will not keep the cookie of a session, for want of https."""
-    return drops_cookie(request.environ, secure=current_app.config["SESSION_COOKIE_SECURE"])
-
-
-def leave() -> None:
-    """Logs the visitor out: every session whose token was sent ends, and the cookie is cleared.
-
-    Raises:
-        StoreUnavailable: no session ended; the cookie is kept.
-        TwoIdentities: a cookie and an access token were sent; no session ended.
-        TooManyTokens: no session ended.
-    """
-    visitor = auth_session()
-    if visitor.presented.access_tokens:
-        if live := visitor.live:  # only then is the token known to be ours
-            services().authentication.log_out(live.token, client())
-        visitor.forget()
-        return
-    if tokens := visitor.presented.all_tokens():
-        services().authentication.log_out_of(tokens, client())
-    if visitor.presented.is_cookie:
-        visitor.forget()
-
-
 def require_live() -> ActiveSession:
     """The live session of the visitor.
 
@@ -132,7 +61,7 @@ def require_live() -> ActiveSession:
     visitor = auth_session()
     live = visitor.live
     if live is None:
-        raise NotAuthenticated(presented=visitor.presented.is_token)
+        raise NotAuthenticated(presented=visitor.credentials.has_token)
     return live
 
 

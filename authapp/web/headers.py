@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-# what the browser kept of private pages goes with the session (OWASP ASVS 5.0, 14.3.1)
-AFTER_THE_END = {"Clear-Site-Data": '"cache", "storage"'}
+# the browser drops its copies of private pages together with the session (OWASP ASVS 5.0, 14.3.1)
+CLEAR_SITE_DATA = {"Clear-Site-Data": '"cache", "storage"'}
 
 
 def security_headers(form_targets: Collection[str], *, secure: bool) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""What a visitor brings to say who they are, and whose it is. Flask is not needed for it."""
+"""The credentials of a request, and whose they are. This module knows WSGI and no Flask."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,22 +9,25 @@ from authapp.crypto.tokens import SessionToken, SessionTokens
 from authapp.errors import StoreUnavailable, TooManyTokens, TwoIdentities
 from authapp.sessions.records import ActiveSession, EndedSession, LookupResult
 from authapp.sessions.store import SessionStore
-from authapp.web.access_tokens import HEADERS, read_access_tokens
-from authapp.web.cookies import all_values, base_name, names_under, read_cookies
+from authapp.web.cookies.header import all_values, base_name, names_under, read_cookies
 from authapp.web.middleware.request_log import note_user
 
-FOUND = "authapp.found"  # in the WSGI environment: `Known`
-VARY = ", ".join(("Cookie", *HEADERS))  # what an answer to somebody depends on
+TOKEN_HEADERS = ("Authorization", "X-Access-Token")
+VARY = ", ".join(("Cookie", *TOKEN_HEADERS))  # the headers that identify a visitor
+KNOWN_RESULT = "authapp.known_result"  # in the WSGI environment: a `KnownResult`
 
 # Limits of different cookies of our name in one request. A browser has two after a change of the
-# cookie's domain or path. An attacker sends more, so that each costs us a look.
-MAX_TOKENS = 4  # that we minted: each costs a store something
-MAX_VALUES = 16  # in all: each costs arithmetic
+# cookie's domain or path. An attacker may send more, because each costs us a check.
+MAX_TOKENS = 4  # tokens that we minted: each costs a look-up in a store
+MAX_VALUES = 16  # values in all: each costs a MAC
+
+_FAR_TOO_LONG = 4096  # characters
+_NO_TOKENS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """Says whose a token is."""
+class Authenticator:
+    """Finds the session that credentials belong to."""
 
     store: SessionStore
     tokens: SessionTokens
@@ -32,7 +35,7 @@ class Judge:
     cookie_name: str
 
     def minted(self, values: Collection[str]) -> tuple[SessionToken, ...]:
-        """The tokens that we minted, among different values of cookies.
+        """The tokens that we minted, among the different values of cookies.
 
         Raises:
             TooManyTokens
@@ -45,14 +48,14 @@ class Judge:
         return found
 
     def find(self, tokens: Sequence[SessionToken]) -> LookupResult:
-        """The session of these tokens, all of one visitor's cookies.
+        """The session of these tokens, which all came in one visitor's cookies.
 
-        A browser sends several after a change of the cookie's domain or path. Then the newest live
-        session counts. Live sessions of two people count as none: one of them may be an attacker
-        who planted a cookie, and nobody can tell which. At a log-in all of them end.
+        A browser sends several tokens after a change of the cookie's domain or path. Then the
+        newest live session counts. Live sessions of two people count as none: an attacker may have
+        planted one of the cookies, and nobody can tell which. At a log-in all of them end.
 
         Raises:
-            StoreUnavailable: nobody could say, if only of one token.
+            StoreUnavailable: a store could not be asked about one of the tokens.
         """
         if len(tokens) == 1:
             return self.store.find(tokens[0])
@@ -68,112 +71,120 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What the store said already, or its error. A type of ours, because a server may lay variables
-    of any name under a request."""
+class KnownResult:
+    """The result of a look-up that was already made for this request, or its error.
 
-    found: LookupResult | StoreUnavailable
+    This is a type of our own, because a server may put variables of any name into an environment.
+    """
 
-    def tell(self) -> LookupResult:
+    result: LookupResult | StoreUnavailable
+
+    def unwrap(self) -> LookupResult:
         """
         Raises:
-            StoreUnavailable: nobody could say.
+            StoreUnavailable: the look-up failed.
         """
-        if isinstance(self.found, StoreUnavailable):
-            raise self.found
-        return self.found
+        if isinstance(self.result, StoreUnavailable):
+            raise self.result
+        return self.result
 
 
-class Presented:
-    """
+class RequestCredentials:
+    """The cookies and access tokens of a request.
+
     Attributes:
-        environ: of WSGI.
-        access_tokens: that they sent, sound or not.
+        environ: the WSGI environment.
+        access_tokens: the access tokens sent, valid or not.
     """
 
-    def __init__(self, judge: Judge, environ: dict[str, Any]) -> None:
-        self._judge = judge
+    def __init__(self, authenticator: Authenticator, environ: dict[str, Any]) -> None:
+        self._authenticator = authenticator
         self.environ = environ
         self.access_tokens = read_access_tokens(environ)
         self._header: str = environ.get("HTTP_COOKIE", "")
-        self._texts = read_cookies(self._header, judge.cookie_name)
+        self._texts = read_cookies(self._header, authenticator.cookie_name)
         self._tokens: tuple[SessionToken, ...] | None = None
 
     @property
     def tokens(self) -> tuple[SessionToken, ...]:
-        """The tokens in the cookies that we minted; their sessions may have ended.
+        """The tokens in the cookies, as far as we minted them; their sessions may have ended.
 
         Raises:
             TooManyTokens
         """
         if self._tokens is None:
-            self._tokens = self._judge.minted(self._texts)
+            self._tokens = self._authenticator.minted(self._texts)
         return self._tokens
 
     @property
-    def is_token(self) -> bool:
-        """Whether they sent a clean value under the cookie's name, or an access token."""
+    def has_token(self) -> bool:
+        """Whether a clean value came under the cookie's name, or an access token."""
         return any(self._texts) or bool(self.access_tokens)
 
     @property
-    def is_named(self) -> bool:
-        """Whether there is anything that a store must be asked about."""
+    def needs_lookup(self) -> bool:
+        """Whether a store must be asked who the visitor is."""
         try:
             return bool(self.tokens or self.access_tokens)
         except TooManyTokens:
             return True
 
     @property
-    def is_cookie(self) -> bool:
-        """Whether there is anything to clear."""
-        return base_name(self._judge.cookie_name) in self._header
+    def has_cookie(self) -> bool:
+        """Whether a cookie of ours came along, which can be cleared."""
+        return base_name(self._authenticator.cookie_name) in self._header
 
     def all_tokens(self) -> tuple[SessionToken, ...]:
-        """Every token of ours among the cookies, each once, however its cookie is spelled: log-in
-        and log-out end them all. Those under the name with another prefix are among them, and are
-        left out where they would be too many, as any host can plant these.
+        """Every token of ours among the cookies, each once, however its cookie is spelled.
+
+        Log-in and log-out end the sessions of all of them. Cookies whose name has another prefix
+        count, too. Where there are too many, those are left out, because any host can plant them.
 
         Raises:
             TooManyTokens
         """
-        name = self._judge.cookie_name
-        found = self._judge.minted(all_values(self._header, [name]))
+        name = self._authenticator.cookie_name
+        found = self._authenticator.minted(all_values(self._header, [name]))
         others = set(all_values(self._header, names_under(name)[1:]))
         others -= {token.text for token in found}
-        checked = (self._judge.tokens.check(value) for value in sorted(others)[:MAX_VALUES])
+        checked = (self._authenticator.tokens.check(value) for value in sorted(others)[:MAX_VALUES])
         return (*found, *(token for token in checked if token))[:MAX_TOKENS]
 
     @property
-    def is_foreign(self) -> bool:
-        """Whether a cookie of our name holds no token of ours: it may be another app's, set for a
-        domain that both share."""
+    def has_foreign_cookie(self) -> bool:
+        """Whether a cookie of our name holds no token of ours.
+
+        It may be the cookie of another app, set for a domain that both share.
+        """
         try:
-            values = all_values(self._header, names_under(self._judge.cookie_name))
+            values = all_values(self._header, names_under(self._authenticator.cookie_name))
         except TooManyTokens:
             return True
-        check = self._judge.tokens.check
+        check = self._authenticator.tokens.check
         return any(check(value) is None for value in values[:MAX_VALUES])
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether tokens of ours came along of which none can be said to be the visitor's: too many
-        of them, or live ones of two people, or several that nobody knows any more."""
+        """Whether several tokens of ours came along, so that none may be taken for the visitor's.
+
+        There are too many of them, or live ones of two people, or several unknown ones.
+        """
         try:
             return len(self.tokens) > 1
         except TooManyTokens:
             return True
 
     def find(self) -> LookupResult:
-        """What the store says.
+        """Look the visitor's session up.
 
         Raises:
-            StoreUnavailable: nobody could say.
-            TwoIdentities: they sent a cookie and an access token, or two of these.
+            StoreUnavailable: a store could not be asked.
+            TwoIdentities: a cookie and an access token came, or two access tokens.
             TooManyTokens
         """
-        known = self.environ.pop(FOUND, None)
-        if isinstance(known, Known):
-            return known.tell()
+        known = self.environ.pop(KNOWN_RESULT, None)
+        if isinstance(known, KnownResult):
+            return known.unwrap()
         found = self._find()
         if isinstance(found, ActiveSession):
             note_user(self.environ, found.record.user.id)
@@ -181,8 +192,30 @@ class Presented:
 
     def _find(self) -> LookupResult:
         if not self.access_tokens:
-            return self._judge.find(self.tokens)
+            return self._authenticator.find(self.tokens)
         if len(self.access_tokens) + bool(self.tokens) > 1:
             raise TwoIdentities("Send the cookie or one access token, not two of them.")
-        claim = self._judge.access_tokens.check(*self.access_tokens)
-        return self._judge.store.find(claim) if claim else None
+        claim = self._authenticator.access_tokens.check(*self.access_tokens)
+        return self._authenticator.store.find(claim) if claim else None
+
+
+def read_access_tokens(environ: Mapping[str, Any]) -> frozenset[str]:
+    """The different access tokens that a request sends, valid or not.
+
+    A token that comes in both headers counts once. `Authorization` with another scheme than Bearer
+    (RFC 6750, 2.1) is ignored.
+    """
+    if "HTTP_AUTHORIZATION" not in environ and "HTTP_X_ACCESS_TOKEN" not in environ:
+        return _NO_TOKENS
+    found = set()
+    scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "bearer":
+        found.add(_stripped(credentials))
+    if (token := environ.get("HTTP_X_ACCESS_TOKEN")) is not None:
+        found.add(_stripped(token))
+    return frozenset(found)
+
+
+def _stripped(text: str) -> str:
+    """`text` without blanks around it. A text far longer than any token stays as it is."""
+    return text.strip(" ") if len(text) < _FAR_TOO_LONG else text

@@ -11,19 +11,18 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
 from authapp.errors import StoreUnavailable
 from authapp.sessions.records import ActiveSession, Client, LookupResult
-from authapp.web.access_tokens import HEADERS
-from authapp.web.cookie_scopes import Scope, expire, other_scopes, path_prefixes
-from authapp.web.cookies import (
+from authapp.web.cookies.header import (
     DEVICE_SECONDS,
     device_cookie_name,
     names_in,
     names_under,
     write_devices,
 )
+from authapp.web.cookies.plain_http import DroppedCookies
+from authapp.web.cookies.scopes import Scope, expire, other_scopes, path_prefixes
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pending_changes import are_pending
-from authapp.web.plain_http import DroppedCookies
-from authapp.web.request_credentials import VARY, Judge, Presented
+from authapp.web.request_credentials import TOKEN_HEADERS, VARY, Authenticator, RequestCredentials
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
@@ -33,9 +32,9 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     behind. Those set before are dropped at the end of the request.
     """
 
-    def __init__(self, presented: Presented) -> None:
+    def __init__(self, credentials: RequestCredentials) -> None:
         super().__init__()
-        self.presented = presented
+        self.credentials = credentials
         self._found: LookupResult = None
         self._has_found = False
         self._has_data = False
@@ -55,7 +54,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         """
         self.accessed = True
         if not self._has_found:
-            self._found = self.presented.find()
+            self._found = self.credentials.find()
             self._has_found = True
         return self._found
 
@@ -72,12 +71,12 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     @property
     def is_known(self) -> bool:
         """Whether who the visitor is has been asked already, so that asking again costs nothing."""
-        return self._has_found or not self.presented.is_named
+        return self._has_found or not self.credentials.needs_lookup
 
     @property
     def is_unknown(self) -> bool:
         """Whether several tokens came along, and the store was asked and named no session."""
-        return self._has_found and self._found is None and self.presented.is_ambiguous
+        return self._has_found and self._found is None and self.credentials.is_ambiguous
 
     @property
     def sid(self) -> str | None:
@@ -107,12 +106,12 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
                 be another app's.
         """
         self._become(None)
-        self.issued, self.forgotten = None, self.presented.is_cookie
+        self.issued, self.forgotten = None, self.credentials.has_cookie
         self.in_all_scopes = in_all_scopes
 
     def _become(self, found: ActiveSession | None) -> None:
         if found:
-            note_user(self.presented.environ, found.record.user.id)
+            note_user(self.credentials.environ, found.record.user.id)
         self._found, self._has_found, self._has_data = found, True, False
         dict.clear(self)
         self.modified = False
@@ -157,7 +156,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
     """Opens and saves `flask.session`.
 
     Args:
-        judge: says whose a token is.
+        authenticator: finds the session that credentials belong to.
         client: tells where the current request came from.
         finish: sees the answer last, when all that the request changes is changed, if that is not
             known everywhere yet.
@@ -168,20 +167,20 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
     def __init__(
         self,
         app: Flask,
-        judge: Judge,
+        authenticator: Authenticator,
         client: Callable[[], Client],
         finish: Callable[[Response], None],
     ) -> None:
         super().__init__(app, serialization_format="json")
         self._finish = finish
-        self._judge = judge
-        self._store = judge.store
+        self._authenticator = authenticator
+        self._store = authenticator.store
         self._client = client
-        self._cookie_name = judge.cookie_name
+        self._cookie_name = authenticator.cookie_name
         self._dropped_cookies = DroppedCookies()
 
     def open_session(self, app: Flask, request: Request) -> AuthSession:  # noqa: ARG002 - Flask's
-        return AuthSession(Presented(self._judge, request.environ))
+        return AuthSession(RequestCredentials(self._authenticator, request.environ))
 
     def save_session(self, app: Flask, session: AuthSession, response: Response) -> None:
         """Saves what changed, key by key, and sets or clears the cookie where a view asked for it.
@@ -194,12 +193,12 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         if session.issued:
             self._set_cookie(app, session.issued, response)
             secure = self.get_cookie_secure(app)
-            self._dropped_cookies.note(session.presented.environ, secure=secure)
+            self._dropped_cookies.note(session.credentials.environ, secure=secure)
         elif session.forgotten:
             response.delete_cookie(self._cookie_name, **self._cookie_attributes(app))
         if session.accessed or session.issued or session.forgotten:
             if response.headers.getlist("Vary"):
-                response.vary.update(("Cookie", *HEADERS))
+                response.vary.update(("Cookie", *TOKEN_HEADERS))
             else:  # to parse and update a set costs more than all else here
                 response.headers.add("Vary", VARY)
         if session.modified:
@@ -207,7 +206,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
                 self._save_data(session)
             except StoreUnavailable as error:
                 _become(response, app.make_response(app.handle_user_exception(error)))
-        if are_pending(session.presented.environ):
+        if are_pending(session.credentials.environ):
             self._finish(response)
 
     def _save_data(self, session: AuthSession) -> None:
@@ -235,8 +234,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         That comes before our own cookie is set: a browser that takes two scopes for one is left
         with the one that counts. A cookie that may be another app's is left alone.
         """
-        visitor = session.presented
-        if not session.in_all_scopes and visitor.is_foreign:
+        visitor = session.credentials
+        if not session.in_all_scopes and visitor.has_foreign_cookie:
             return
         environ = visitor.environ
         attributes = self._cookie_attributes(app)

@@ -8,7 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from authapp import Config, create_app, dev
-from authapp.web.middleware.fast_path import VerifyLane
+from authapp.web.middleware.fast_path import FastPath
 from tests.support.databases import add_migrated_database
 from tests.web.support import Stores, browser, log_in, services_of, sign_up
 
@@ -100,9 +100,9 @@ def signed_in(client: FlaskClient, person: str) -> FlaskClient:
     return client
 
 
-@pytest.fixture(params=["lane", "flask"])
+@pytest.fixture(params=["fast path", "flask"])
 def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What answers session checks: the lane in front of Flask, or Flask without it."""
+    """What answers session checks: the fast path in front of Flask, or Flask without it."""
     if request.param == "flask":
-        monkeypatch.setattr(VerifyLane, "__call__", lambda lane, *args: lane._wsgi(*args))
+        monkeypatch.setattr(FastPath, "__call__", lambda fast_path, *args: fast_path._wsgi(*args))
     return str(request.param)

@@ -1,6 +1,6 @@
 """Forward-auth: who may pass to another web app, as whom, and where the others are sent.
 
-All of it holds for the lane in front of Flask, and for Flask without it.
+All of it holds for the fast path in front of Flask, and for Flask without it.
 """
 
 import json
@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse, create_environ
 
 from authapp.errors import StoreUnavailable
 from authapp.sessions.records import EndReason
-from authapp.web.middleware.fast_path import VerifyLane
+from authapp.web.middleware.fast_path import FastPath
 from tests.support.access_tokens import forged as forged_access_token
 from tests.support.people import CLIENT
 from tests.support.services import await_trust
@@ -474,7 +474,7 @@ def test_when_nobody_can_say_nobody_is_logged_out(app: Flask, token: str, path: 
     assert ask(app, path, token).status_code == 200
 
 
-# -- the lane --------------------------------------------------------------------------------------
+# -- the fast path ---------------------------------------------------------------------------------
 
 
 def of_every_kind(app: Flask, token: str, sound: str) -> Iterator[TestResponse]:
@@ -491,16 +491,16 @@ def of_every_kind(app: Flask, token: str, sound: str) -> Iterator[TestResponse]:
             yield ask(app, path, token)
 
 
-def test_the_lane_says_what_flask_says(
+def test_the_fast_path_says_what_flask_says(
     app: Flask, token: str, monkeypatch: pytest.MonkeyPatch, through: str
 ) -> None:
     if through == "flask":
         return
     sound = access_token(app)
-    by_lane = list(map(whole, of_every_kind(app, token, sound)))
-    monkeypatch.setattr(VerifyLane, "__call__", lambda lane, *args: lane._wsgi(*args))
-    assert by_lane == list(map(whole, of_every_kind(app, token, sound)))
-    assert {status for status, *_ in by_lane} == {200, 302, 400, 401, 403, 503}
+    by_fast_path = list(map(whole, of_every_kind(app, token, sound)))
+    monkeypatch.setattr(FastPath, "__call__", lambda fast_path, *args: fast_path._wsgi(*args))
+    assert by_fast_path == list(map(whole, of_every_kind(app, token, sound)))
+    assert {status for status, *_ in by_fast_path} == {200, 302, 400, 401, 403, 503}
 
 
 def test_what_is_plain_never_gets_to_flask(

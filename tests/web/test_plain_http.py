@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from authapp.web.plain_http import drops_cookie
+from authapp.web.cookies.plain_http import drops_cookie
 from tests.web.conftest import MakeApp
 from tests.web.support import COOKIE, EMAIL, PASSWORD, Page, cookies_of, program, sign_up
 

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from authapp.errors import StoreUnavailable
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.records import Client
-from authapp.web.cookie_scopes import MAX_EXPIRED, Scope, other_scopes, path_prefixes
+from authapp.web.cookies.scopes import MAX_EXPIRED, Scope, other_scopes, path_prefixes
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     COOKIE,

@@ -12,7 +12,7 @@ from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
 from authapp.authentication.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS
 from authapp.sessions.records import ActiveSession, EndReason, SessionSummary
 from authapp.web.api.bodies import read_body
-from authapp.web.api.description import Call, Value, described
+from authapp.web.api.description import Operation, Parameter, documents
 from authapp.web.api.representations import (
     LoginAnswer,
     SessionList,
@@ -21,40 +21,37 @@ from authapp.web.api.representations import (
     UserView,
     json_response,
 )
-from authapp.web.guards import (
-    auth_session,
-    client,
-    counted_if_unreadable,
-    devices,
-    enter,
-    leave,
-    require_live,
-    services,
-    will_lose_cookie,
-)
-from authapp.web.headers import AFTER_THE_END
+from authapp.web.guards import auth_session, client, require_live, services
+from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED
 from authapp.web.pending_changes import forget_pending
+from authapp.web.visitor_login import (
+    counted_if_unreadable,
+    devices,
+    log_in_visitor,
+    log_out_visitor,
+    will_lose_cookie,
+)
 
 
-def told(text: str, **schema: object) -> msgspec.Meta:
-    """What the description says of a field. Here `schema` is only told: what does not fit is
-    refused where it is used, with a reason for people."""
+def field_doc(text: str, **schema: object) -> msgspec.Meta:
+    """Document a field of a body. Nothing here validates: the use case refuses a value that does
+    not fit `schema`, with a reason for people."""
     return msgspec.Meta(description=text, extra_json_schema=schema)
 
 
-EmailField = Annotated[str, told("Upper and lower case are one.", format="email")]
+EmailField = Annotated[str, field_doc("Upper and lower case are one.", format="email")]
 NewPassword = Annotated[
     str,
-    told(
+    field_doc(
         "A few unrelated words do well. The first ones that attackers try are refused.",
         minLength=MIN_CODE_POINTS,
         maxLength=MAX_CODE_POINTS,
     ),
 ]
-NameField = Annotated[str, told("Letters that can be shown.", maxLength=MAX_NAME)]
-ImageField = Annotated[str, told("An https link to a picture, or empty.", maxLength=MAX_IMAGE)]
+NameField = Annotated[str, field_doc("Letters that can be shown.", maxLength=MAX_NAME)]
+ImageField = Annotated[str, field_doc("An https link to a picture, or empty.", maxLength=MAX_IMAGE)]
 
 
 class SignupBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,8 +89,8 @@ class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
 T = TypeVar("T")
 
 
-def given(value: T | msgspec.UnsetType) -> T | None:
-    """What the body says; None where it says nothing."""
+def or_none(value: T | msgspec.UnsetType) -> T | None:
+    """The value of an optional field; None where the body has no such field."""
     return None if value is msgspec.UNSET else value
 
 
@@ -101,8 +98,8 @@ api = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
 @api.post("/signup")
-@described(
-    Call(
+@documents(
+    Operation(
         "Adds a person who can log in",
         {201: UserView},
         "nobody",
@@ -118,13 +115,13 @@ def signup() -> Response:
 
 
 @api.post("/login")
-@described(
-    Call(
+@documents(
+    Operation(
         "Logs in: the session's cookie comes with the answer",
         {200: LoginAnswer},
         "nobody",
         LoginBody,
-        headers={"Set-Cookie": Value("the session's token")},
+        headers={"Set-Cookie": Parameter("the session's token")},
         fails=[
             errors.InvalidCredentials,
             errors.TooManyAttempts,
@@ -136,14 +133,14 @@ def signup() -> Response:
 def login() -> Response:
     with counted_if_unreadable():
         body = read_body(request, LoginBody)
-    live = enter(body.email, body.password, remember=body.remember)
+    live = log_in_visitor(body.email, body.password, remember=body.remember)
     warning = COOKIE_WILL_BE_DROPPED if will_lose_cookie() else msgspec.UNSET
     return json_response(LoginAnswer(UserView.of(live.record.user), _view(live), warning))
 
 
 @api.post("/tokens")
-@described(
-    Call(
+@documents(
+    Operation(
         "Logs a program in: an access token, and with `refresh` one to renew it with",
         {200: TokenAnswer},
         "nobody",
@@ -168,8 +165,8 @@ def issue_token() -> Response:
 
 
 @api.post("/tokens/refresh")
-@described(
-    Call(
+@documents(
+    Operation(
         "A new pair of tokens; a refresh token that was used before ends the session",
         {200: TokenAnswer},
         "nobody",
@@ -189,21 +186,21 @@ def refresh_token() -> Response:
 
 
 @api.post("/logout")
-@described(Call("Logs out: ends the session", {204: None}, "nobody", changes=True))
+@documents(Operation("Logs out: ends the session", {204: None}, "nobody", changes=True))
 def logout() -> tuple[str, int, dict[str, str]]:
-    leave()
-    return "", 204, AFTER_THE_END
+    log_out_visitor()
+    return "", 204, CLEAR_SITE_DATA
 
 
 @api.get("/me")
-@described(Call("Who is asking", {200: UserView}))
+@documents(Operation("Who is asking", {200: UserView}))
 def me() -> Response:
     return json_response(UserView.of(require_live().record.user))
 
 
 @api.patch("/me")
-@described(
-    Call(
+@documents(
+    Operation(
         "Changes one's own name or image; what is left out stays",
         {200: UserView},
         body=ProfileBody,
@@ -214,21 +211,21 @@ def update_me() -> Response:
     user = require_live().record.user
     body = read_body(request, ProfileBody)
     changed = services().authentication.update_profile(
-        user.id, given(body.name), given(body.image), client().address
+        user.id, or_none(body.name), or_none(body.image), client().address
     )
     return json_response(UserView.of(changed))
 
 
 @api.post("/me/password")
-@described(
-    Call(
+@documents(
+    Operation(
         "Sets a new password: all other sessions end, this one gets a new token",
         {204: None},
         body=PasswordBody,
         headers={
-            "Set-Cookie": Value("to a browser: the session's new token"),
-            "X-Access-Token": Value("to a program: its new access token"),
-            "X-Refresh-Token": Value("to a program that has one: its new refresh token"),
+            "Set-Cookie": Parameter("to a browser: the session's new token"),
+            "X-Access-Token": Parameter("to a program: its new access token"),
+            "X-Refresh-Token": Parameter("to a program that has one: its new refresh token"),
         },
         fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
         changes=True,
@@ -251,7 +248,7 @@ def change_password() -> tuple[str, int, dict[str, str]]:
 
 
 @api.get("/me/sessions")
-@described(Call("Where one is signed in", {200: SessionList}))
+@documents(Operation("Where one is signed in", {200: SessionList}))
 def my_sessions() -> Response:
     record = require_live().record
     found = services().sessions.of_user(record.user.id)
@@ -259,8 +256,10 @@ def my_sessions() -> Response:
 
 
 @api.delete("/me/sessions/<uuid:session_id>")
-@described(
-    Call("Ends one of one's own sessions", {204: None}, fails=[errors.UnknownUser], changes=True)
+@documents(
+    Operation(
+        "Ends one of one's own sessions", {204: None}, fails=[errors.UnknownUser], changes=True
+    )
 )
 def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
     record = require_live().record
@@ -270,11 +269,11 @@ def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
         raise NotFound("There is no such session.")
     if own:
         auth_session().forget()
-    return "", 204, AFTER_THE_END if own else {}
+    return "", 204, CLEAR_SITE_DATA if own else {}
 
 
 @api.delete("/me/sessions")
-@described(Call("Ends all of one's own sessions but this one", {204: None}, changes=True))
+@documents(Operation("Ends all of one's own sessions but this one", {204: None}, changes=True))
 def end_my_other_sessions() -> tuple[str, int]:
     services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
     return "", 204

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description of the JSON API, made from the records its calls read and answer."""
+"""The OpenAPI 3.1 description of the JSON API, made from the records its views read and answer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class LaterAnswer(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class Parameter:
     """A parameter or a header: what it is for, its JSON Schema, and whether it is always there."""
 
     text: str
@@ -49,13 +49,13 @@ class Value:
     required: bool = False
 
 
-_RETRY_AFTER = Value(
+_RETRY_AFTER = Parameter(
     "seconds to wait before asking again", {"type": "integer", "minimum": 1}, required=True
 )
-_LIMITS = {name: Value(text) for name, text in rate_limits.HEADERS.items()}
-_OF_FAILURES = {
+_LIMITS = {name: Parameter(text) for name, text in rate_limits.HEADERS.items()}
+_FAILURE_HEADERS = {
     401: {
-        "WWW-Authenticate": Value(
+        "WWW-Authenticate": Parameter(
             f"`{CHALLENGE}`; with `{REFUSED}` if it was an access token that was refused",
             required=True,
         )
@@ -66,46 +66,46 @@ _OF_FAILURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What a call of the API does, for who reads about it.
+class Operation:
+    """An operation of the API as its documentation shows it.
 
     Attributes:
         summary: a line for people.
-        answers: status → the record in the body, the records one of which is, None for no body.
+        answers: status → the record in the body, the records of which one is, or None for no body.
         needs: who may call it at all.
         body: the record it reads.
-        query: its parameters by name.
-        headers: of its answers by name; none is on all of them.
-        fails: errors of its own, beside those that all calls may have.
-        changes: it changes something, which may take effect later (202).
+        query: its query parameters, by name.
+        headers: headers of its answers, by name; no answer needs to have them.
+        fails: errors of its own, beside those that every operation may have.
+        changes: it changes something, and the change may take effect later (202).
     """
 
     summary: str
     answers: Mapping[int, type | tuple[type, ...] | None]
     needs: Needs = "somebody"
     body: type[msgspec.Struct] | None = None
-    query: Mapping[str, Value] = field(default_factory=dict)
-    headers: dict[str, Value] = field(default_factory=dict)
+    query: Mapping[str, Parameter] = field(default_factory=dict)
+    headers: dict[str, Parameter] = field(default_factory=dict)
     fails: Sequence[type[errors.AuthappError]] = ()
     changes: bool = False
 
 
-_CALLS: dict[Callable[..., Any], Call] = {}
+_OPERATIONS: dict[Callable[..., Any], Operation] = {}
 
 
-def described(call: Call) -> Callable[[View], View]:
-    """Says what a view does. Outermost, so that Flask knows the view it names."""
+def documents(operation: Operation) -> Callable[[View], View]:
+    """Document a view. This decorator comes outermost, so that Flask knows the view it names."""
 
     def note(view: View) -> View:
-        _CALLS[view] = call
+        _OPERATIONS[view] = operation
         return view
 
     return note
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """A call where it can be reached.
+class Endpoint:
+    """An operation at the address where it can be reached.
 
     Attributes:
         path: as OpenAPI writes it, `/api/v1/users/{user_id}`.
@@ -116,23 +116,23 @@ class Operation:
     method: str
     path: str
     parameters: tuple[str, ...]
-    call: Call
+    operation: Operation
 
 
-def operations(app: Flask) -> Iterator[Operation]:
-    """All calls of the API that are described, which a test says are all of ours."""
+def endpoints(app: Flask) -> Iterator[Endpoint]:
+    """All documented operations of the API. A test holds that each of our views is one."""
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
-        if view not in _CALLS:  # of somebody else, whatever its address and name are
+        if view not in _OPERATIONS:  # another app's view, whatever its address and name are
             continue
         path = rule.rule.replace("<uuid:", "{").replace(">", "}")
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            yield Operation(
+            yield Endpoint(
                 rule.endpoint.rpartition(".")[2],
                 method,
                 path,
                 tuple(sorted(rule.arguments)),
-                _CALLS[view],
+                _OPERATIONS[view],
             )
 
 
@@ -143,17 +143,17 @@ def document(app: Flask, cookie: str, version: str, mount_point: str = "") -> di
         cookie: the name of the session cookie.
         mount_point: what all paths are under; empty for the root of the host.
     """
-    found = sorted(operations(app), key=lambda o: (o.path, o.method))
+    found = sorted(endpoints(app), key=lambda e: (e.path, e.method))
     records: set[type] = {ProblemBody, LaterAnswer}
-    for operation in found:
-        for answer in operation.call.answers.values():
+    for endpoint in found:
+        for answer in endpoint.operation.answers.values():
             records |= set(_one_of(answer))
-        records |= {operation.call.body} if operation.call.body else set()
+        records |= {endpoint.operation.body} if endpoint.operation.body else set()
     ordered = sorted(records, key=lambda record: record.__name__)
     _, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     paths: dict[str, dict[str, Any]] = {}
-    for operation in found:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    for endpoint in found:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _endpoint(endpoint)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -178,13 +178,13 @@ def document(app: Flask, cookie: str, version: str, mount_point: str = "") -> di
     }
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
-    call = operation.call
-    described: dict[str, Any] = {
-        "operationId": operation.name,
-        "tags": [operation.path.removeprefix(PREFIX).split("/")[1]],
-        "summary": call.summary,
-        "responses": _responses(call),
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    operation = endpoint.operation
+    documented: dict[str, Any] = {
+        "operationId": endpoint.name,
+        "tags": [endpoint.path.removeprefix(PREFIX).split("/")[1]],
+        "summary": operation.summary,
+        "responses": _responses(operation),
     }
     parameters = [
         {
@@ -193,35 +193,38 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "required": True,
             "schema": {"type": "string", "format": "uuid"},
         }
-        for name in operation.parameters
-    ] + [{"name": name, "in": "query", **_value(value)} for name, value in call.query.items()]
+        for name in endpoint.parameters
+    ] + [
+        {"name": name, "in": "query", **_parameter(value)}
+        for name, value in operation.query.items()
+    ]
     if parameters:
-        described["parameters"] = parameters
-    if call.body:
-        described["requestBody"] = {
+        documented["parameters"] = parameters
+    if operation.body:
+        documented["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _reference(call.body)}},
+            "content": {"application/json": {"schema": _reference(operation.body)}},
         }
-    if call.needs != "nobody":
-        described["security"] = [{"cookie": []}, {"bearer": []}, {"header": []}]
-    return described
+    if operation.needs != "nobody":
+        documented["security"] = [{"cookie": []}, {"bearer": []}, {"header": []}]
+    return documented
 
 
-def _responses(call: Call) -> dict[str, Any]:
-    limited = _LIMITS if errors.TooManyAttempts in call.fails else {}
-    answers = dict(call.answers)
-    if call.changes:
+def _responses(operation: Operation) -> dict[str, Any]:
+    limited = _LIMITS if errors.TooManyAttempts in operation.fails else {}
+    answers = dict(operation.answers)
+    if operation.changes:
         answers[202] = LaterAnswer
     found: dict[str, Any] = {
-        str(status): _answer(_one_of(answer)) | _headers(call.headers | limited)
+        str(status): _answer(_one_of(answer)) | _headers(operation.headers | limited)
         for status, answer in answers.items()
     }
     problem = {"application/problem+json": {"schema": _reference(ProblemBody)}}
-    for status, codes in sorted(_failures(call).items()):
+    for status, codes in sorted(_failures(operation).items()):
         found[str(status)] = {
             "description": "code: " + ", ".join(f"`{code}`" for code in sorted(codes)),
             "content": problem,
-            **_headers(_OF_FAILURES.get(status, {}) | (limited if status == 429 else {})),
+            **_headers(_FAILURE_HEADERS.get(status, {}) | (limited if status == 429 else {})),
         }
     return found
 
@@ -235,40 +238,40 @@ def _one_of(answer: type | tuple[type, ...] | None) -> tuple[type, ...]:
 def _answer(records: tuple[type, ...]) -> dict[str, Any]:
     if not records:
         return {"description": "Done."}
-    described = [(record.__doc__ or "").strip().split("\n")[0] for record in records]
+    documented = [(record.__doc__ or "").strip().split("\n")[0] for record in records]
     references = [_reference(record) for record in records]
     schema = references[0] if len(references) == 1 else {"anyOf": references}
     return {
-        "description": " Or: ".join(described),
+        "description": " Or: ".join(documented),
         "content": {"application/json": {"schema": schema}},
     }
 
 
-def _headers(told: Mapping[str, Value]) -> dict[str, Any]:
+def _headers(headers: Mapping[str, Parameter]) -> dict[str, Any]:
     found = {
-        name: _value(value) | ({"required": True} if value.required else {})
-        for name, value in told.items()
+        name: _parameter(value) | ({"required": True} if value.required else {})
+        for name, value in headers.items()
     }
     return {"headers": found} if found else {}
 
 
-def _value(value: Value) -> dict[str, Any]:
+def _parameter(value: Parameter) -> dict[str, Any]:
     return {"description": value.text, "schema": dict(value.schema)}
 
 
-def _failures(call: Call) -> dict[int, set[str]]:
+def _failures(operation: Operation) -> dict[int, set[str]]:
     """Status → codes."""
     kinds = {errors.StoreUnavailable, errors.TwoIdentities, errors.TooManyTokens}
-    kinds |= {*_WHO[call.needs], *call.fails}
-    if call.body:
+    kinds |= {*_WHO[operation.needs], *operation.fails}
+    if operation.body:
         kinds |= {errors.InvalidJson, errors.InvalidField}
-    if call.changes or call.body:
+    if operation.changes or operation.body:
         kinds.add(errors.CrossOrigin)
     found: dict[int, set[str]] = {}
     for kind in kinds:
         for status, code in answer_to(kind):
             found.setdefault(status, set()).add(code)
-    if call.body:
+    if operation.body:
         found[413] = {"request_entity_too_large"}
         found[415] = {"unsupported_media_type"}
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, render_template, request
 
-from authapp.web.api.description import document, operations
+from authapp.web.api.description import document, endpoints
 from authapp.web.api.representations import json_response
 from authapp.web.middleware.mount_point import link_to
 
@@ -22,17 +22,17 @@ def openapi() -> Response:
 @api_docs.get("/", strict_slashes=False)
 def page() -> str:
     """The same for people, without any script."""
-    described = _document()
-    calls = [
-        (operation, described["paths"][operation.path][operation.method.lower()])
-        for operation in sorted(operations(current_app), key=lambda o: (o.path, o.method))
+    documented = _document()
+    operations = [
+        (endpoint, documented["paths"][endpoint.path][endpoint.method.lower()])
+        for endpoint in sorted(endpoints(current_app), key=lambda e: (e.path, e.method))
     ]
     return render_template(
         "api.html",
-        calls=calls,
+        operations=operations,
         schemas={
             name: json.dumps(schema, indent=2)
-            for name, schema in described["components"]["schemas"].items()
+            for name, schema in documented["components"]["schemas"].items()
         },
     )
 

@@ -16,9 +16,9 @@ from authapp.errors import (
     UnknownRole,
     UnknownUser,
 )
-from authapp.web.api.account import ProfileBody, given
+from authapp.web.api.account import ProfileBody, or_none
 from authapp.web.api.bodies import read_body
-from authapp.web.api.description import Call, Value, described
+from authapp.web.api.description import Operation, Parameter, documents
 from authapp.web.api.representations import (
     AccountView,
     RoleList,
@@ -51,12 +51,12 @@ users_api = Blueprint("users_api", __name__, url_prefix="/api/v1")
 
 
 @users_api.get("/users/<uuid:user_id>")
-@described(
-    Call(
+@documents(
+    Operation(
         "A user: oneself, or anybody with the permission users:read",
         {200: UserView},
         fails=[Forbidden, UnknownUser],
-        headers={"X-Cache": Value("whether a copy told", {"enum": ["hit", "miss"]})},
+        headers={"X-Cache": Parameter("whether a copy told", {"enum": ["hit", "miss"]})},
     )
 )
 def user(user_id: UUID) -> Response:
@@ -72,17 +72,17 @@ def user(user_id: UUID) -> Response:
 
 
 @users_api.get("/users")
-@described(
-    Call(
+@documents(
+    Operation(
         "Users, newest first",
         {200: UserList},
         "permission",
         query={
-            "cursor": Value("next_cursor of the part before"),
-            "limit": Value(
+            "cursor": Parameter("next_cursor of the part before"),
+            "limit": Parameter(
                 "how many", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 50}
             ),
-            "q": Value("part of the email or name"),
+            "q": Parameter("part of the email or name"),
         },
         fails=[InvalidField],
     )
@@ -96,8 +96,8 @@ def users() -> Response:
 
 
 @users_api.patch("/users/<uuid:user_id>")
-@described(
-    Call(
+@documents(
+    Operation(
         "Changes a user; what is left out stays. A deactivated one's sessions end. Nobody "
         "deactivates themselves, nor changes a person with permissions that they lack",
         {200: (UserView, AccountView)},
@@ -113,9 +113,9 @@ def update_user(user_id: UUID) -> Response:
     actor = require_live().record.user
     changed = services().authentication.update_user(
         user_id,
-        given(body.name),
-        given(body.image),
-        active=given(body.active),
+        or_none(body.name),
+        or_none(body.image),
+        active=or_none(body.active),
         actor=actor,
         address=client().address,
     )
@@ -123,8 +123,8 @@ def update_user(user_id: UUID) -> Response:
 
 
 @users_api.put("/users/<uuid:user_id>/roles")
-@described(
-    Call(
+@documents(
+    Operation(
         "Gives a user exactly these roles. Nobody changes their own, nor gives or takes a role, or "
         "changes a person, with permissions that they lack",
         {200: (UserView, AccountView)},
@@ -143,8 +143,8 @@ def set_roles(user_id: UUID) -> Response:
 
 
 @users_api.delete("/users/<uuid:user_id>/sessions")
-@described(
-    Call(
+@documents(
+    Operation(
         "Ends all sessions of a user, who has no permission that one lacks",
         {204: None},
         "permission",
@@ -159,7 +159,7 @@ def end_sessions_of(user_id: UUID) -> tuple[str, int]:
 
 
 @users_api.get("/roles")
-@described(Call("The roles there are, and what they allow", {200: RoleList}, "permission"))
+@documents(Operation("The roles there are, and what they allow", {200: RoleList}, "permission"))
 @permission_required(Permission.USERS_READ)
 def roles() -> Response:
     found = services().users.roles()

@@ -1,7 +1,7 @@
-"""Answers session checks in front of Flask, whose dispatch costs more than the answer: whether a
-request may pass (forward-auth), and who is asking (`/api/v1/me`).
+"""The fast path answers session checks in front of Flask, whose dispatch would cost more.
 
-It answers what is plain. All else goes on to Flask, with what was found already.
+Session checks are forward-auth ("may this request pass?") and `/api/v1/me` ("who is asking?"). The
+fast path answers the common cases. All others go on to Flask, with the result of the look-up.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
-from authapp.web.middleware.envelope import ROUTE
+from authapp.web.middleware.request import ROUTE
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -21,23 +21,23 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in H
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is plain to answer."""
+    """An answer of the fast path."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
 
 
-class VerifyLane:
-    """WSGI (PEP 3333).
+class FastPath:
+    """WSGI middleware (PEP 3333) that answers some paths without Flask.
 
-    What others hang on each request of the application (`before_request` and the like), before its
-    first, shall see these too: then all of them go to Flask.
+    Hooks that somebody else adds to the application before its first request (`before_request` and
+    the like) must see every request. Where there are any, the fast path is closed.
 
     Args:
-        app: the application, with all hooks of ours.
+        app: the application, with all our own hooks.
         wsgi: answers all other requests.
-        answers: by path; None for what is not plain.
+        answers: path → the function that tries to answer; it returns None to leave it to Flask.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class VerifyLane:
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         route = environ["PATH_INFO"]
-        plain = self._answers.get(route)
-        if plain is None:
+        try_answer = self._answers.get(route)
+        if try_answer is None:
             return self._wsgi(environ, start_response)
         if self._is_open is None:
             hosts = self._flask.config.get("TRUSTED_HOSTS")  # Flask holds requests to these
             self._is_open = not hosts and _hooks(self._flask) == self._own_hooks
-        answer = plain(environ) if self._is_open else None
+        answer = try_answer(environ) if self._is_open else None
         if answer is None:
             return self._wsgi(environ, start_response)
         environ[ROUTE] = route
@@ -70,7 +70,7 @@ class VerifyLane:
 
 
 def _hooks(app: Flask) -> list[Any]:
-    """What sees requests, of all or of a blueprint."""
+    """The functions that see requests, of the application and of its blueprints."""
     found = (
         *(app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs),
         app.url_value_preprocessors,

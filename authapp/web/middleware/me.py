@@ -9,7 +9,13 @@ from authapp.errors import StoreUnavailable, TooManyTokens
 from authapp.sessions.records import ActiveSession
 from authapp.web.api.representations import UserView
 from authapp.web.middleware.fast_path import Answer
-from authapp.web.request_credentials import FOUND, VARY, Judge, Known, Presented
+from authapp.web.request_credentials import (
+    KNOWN_RESULT,
+    VARY,
+    Authenticator,
+    KnownResult,
+    RequestCredentials,
+)
 
 ME = "/api/v1/me"
 
@@ -22,30 +28,32 @@ _MORE_TO_LOOK_AT = (
 
 
 class Me:
-    """Says who a cookie belongs to, as the view in `api.py` does; the same tests hold both."""
+    """The fast path of `GET /api/v1/me`. It answers as the view does; the same tests hold both."""
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
 
-    def plain(self, environ: dict[str, Any]) -> Answer | None:
-        """The answer to a person who is signed in. None: Flask answers, with what was found, so
-        that no store is asked twice."""
+    def try_answer(self, environ: dict[str, Any]) -> Answer | None:
+        """The answer to a person who is signed in. None: Flask answers.
+
+        The result of the look-up goes along to Flask, so that no store is asked twice.
+        """
         if environ["REQUEST_METHOD"] != "GET" or not _is_plain_host(environ.get("HTTP_HOST", "")):
             return None
         if any(name in environ for name in _MORE_TO_LOOK_AT):
             return None
-        presented = Presented(self._judge, environ)
+        credentials = RequestCredentials(self._authenticator, environ)
         try:
-            if not presented.tokens:
+            if not credentials.tokens:
                 return None
-            found = presented.find()
+            found = credentials.find()
         except TooManyTokens:
             return None
         except StoreUnavailable as error:
-            environ[FOUND] = Known(error)
+            environ[KNOWN_RESULT] = KnownResult(error)
             return None
         if not isinstance(found, ActiveSession):
-            environ[FOUND] = Known(found)
+            environ[KNOWN_RESULT] = KnownResult(found)
             return None
         body = msgspec.json.encode(UserView.of(found.record.user))
         return Answer(200, [("Content-Type", "application/json"), ("Vary", VARY)], body)

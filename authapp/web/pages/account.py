@@ -10,19 +10,8 @@ from werkzeug import Response
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.sessions.records import EndedSession, EndReason
 from authapp.web.api.representations import SessionView
-from authapp.web.guards import (
-    auth_session,
-    client,
-    counted_if_unreadable,
-    devices,
-    enter,
-    leave,
-    login_required,
-    require_live,
-    services,
-    will_lose_cookie,
-)
-from authapp.web.headers import AFTER_THE_END
+from authapp.web.guards import auth_session, client, login_required, require_live, services
+from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.forms import (
     LoginForm,
@@ -40,6 +29,13 @@ from authapp.web.pages.messages import (
 )
 from authapp.web.pages.notices import Notice, notice, redirect_with
 from authapp.web.redirects import safe_next
+from authapp.web.visitor_login import (
+    counted_if_unreadable,
+    devices,
+    log_in_visitor,
+    log_out_visitor,
+    will_lose_cookie,
+)
 
 pages = Blueprint("pages", __name__)
 
@@ -116,7 +112,7 @@ def login_submit() -> ResponseReturnValue:
         if not form.validate():
             services().authentication.count_unreadable(client())
             return render_template("login.html", form=form), 400
-        enter(text(form.email), text(form.password), remember=form.remember.data)
+        log_in_visitor(text(form.email), text(form.password), remember=form.remember.data)
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("login.html", form=form), 400
@@ -133,13 +129,13 @@ def login_submit() -> ResponseReturnValue:
 
 @pages.post("/logout")
 def logout() -> ResponseReturnValue:
-    leave()
+    log_out_visitor()
     return _logged_out()
 
 
 def _logged_out() -> ResponseReturnValue:
     response = make_response(redirect_with("logged-out", "pages.home"))
-    response.headers.update(AFTER_THE_END)
+    response.headers.update(CLEAR_SITE_DATA)
     return response
 
 

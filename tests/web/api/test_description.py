@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from authapp.web.api.description import Operation, operations
+from authapp.web.api.description import Endpoint, endpoints
 from tests.web.support import EMAIL, browser, log_in, sign_up
 
 NOBODY = str(UUID(int=7))
@@ -23,15 +23,15 @@ def described(app: Flask) -> dict[str, Any]:
     return found
 
 
-def calls(app: Flask) -> list[Operation]:
-    return sorted(operations(app), key=lambda o: (o.path, o.method))
+def endpoints_of(app: Flask) -> list[Endpoint]:
+    return sorted(endpoints(app), key=lambda e: (e.path, e.method))
 
 
-def ask(client: FlaskClient, operation: Operation, body: object | None = None) -> Any:
-    path = re.sub(r"\{\w+\}", NOBODY, operation.path)
-    json = {} if body is None and operation.call.body else body
+def ask(client: FlaskClient, endpoint: Endpoint, body: object | None = None) -> Any:
+    path = re.sub(r"\{\w+\}", NOBODY, endpoint.path)
+    json = {} if body is None and endpoint.operation.body else body
     headers = {"X-Requested-With": "tests"}
-    return client.open(path, method=operation.method, json=json, headers=headers)
+    return client.open(path, method=endpoint.method, json=json, headers=headers)
 
 
 def test_it_is_valid(described: dict[str, Any]) -> None:
@@ -55,17 +55,17 @@ def test_bodies_are_what_is_read(app: Flask, described: dict[str, Any]) -> None:
     client = browser(app)
     log_in(client)
     seen = 0
-    for operation in calls(app):
-        if operation.call.body is None:
+    for endpoint in endpoints_of(app):
+        if endpoint.operation.body is None:
             continue
-        answer = ask(client, operation, {"no_such_field": 1})
-        assert answer.status_code == 400, operation
+        answer = ask(client, endpoint, {"no_such_field": 1})
+        assert answer.status_code == 400, endpoint
         known = answer.get_json()["errors"]["no_such_field"].partition("known are: ")[2]
-        schema = described["components"]["schemas"][operation.call.body.__name__]
-        assert known.split(", ") == list(schema["properties"]), operation
+        schema = described["components"]["schemas"][endpoint.operation.body.__name__]
+        assert known.split(", ") == list(schema["properties"]), endpoint
         assert schema["additionalProperties"] is False
         missing = set(answer.get_json()["errors"]) - {"no_such_field"}
-        assert missing == set(schema["required"]), operation
+        assert missing == set(schema["required"]), endpoint
         seen += 1
     assert seen >= 6
 
@@ -76,23 +76,23 @@ def test_answers_are_described(app: Flask, described: dict[str, Any], who: str) 
     sign_up(app)
     if who == "admin":
         app.extensions["authapp"].services.users.grant(EMAIL, "admin")
-    for operation in calls(app):
+    for endpoint in endpoints_of(app):
         client = browser(app)
         if who != "nobody":
             assert log_in(client).status_code == 303
-        answer = ask(client, operation)
-        told = described["paths"][operation.path][operation.method.lower()]
+        answer = ask(client, endpoint)
+        told = described["paths"][endpoint.path][endpoint.method.lower()]
         announced = told["responses"].get(str(answer.status_code))
-        assert announced is not None, (operation, answer.status_code)
+        assert announced is not None, (endpoint, answer.status_code)
         if answer.status_code >= 400:
-            assert f"`{answer.get_json()['code']}`" in announced["description"], operation
+            assert f"`{answer.get_json()['code']}`" in announced["description"], endpoint
         if answer.status_code == 401:
             assert set(announced["headers"]) == {"WWW-Authenticate"} <= set(answer.headers.keys())
-        if who == "nobody" and operation.call.needs != "nobody":
-            assert answer.status_code == 401, operation
+        if who == "nobody" and endpoint.operation.needs != "nobody":
+            assert answer.status_code == 401, endpoint
             assert told["security"] == [{"cookie": []}, {"bearer": []}, {"header": []}]
-        if who == "user" and operation.call.needs == "permission":
-            assert answer.status_code == 403, operation
+        if who == "user" and endpoint.operation.needs == "permission":
+            assert answer.status_code == 403, endpoint
 
 
 def test_each_answer_is_explained(described: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ def test_what_is_asked_of_fields_is_told(described: dict[str, Any]) -> None:
 
 def test_people_can_read_it(app: Flask) -> None:
     page = browser(app).get("/api/v1/").get_data(as_text=True)
-    for operation in calls(app):
-        assert f"{operation.method} {operation.path}" in page
+    for endpoint in endpoints_of(app):
+        assert f"{endpoint.method} {endpoint.path}" in page
     assert "<dd>how many, 1 to 200; 50 if left out</dd>" in page
     assert "<script" not in page

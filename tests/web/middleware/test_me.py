@@ -1,4 +1,4 @@
-"""Who is asking: `/api/v1/me`, by the lane in front of Flask, and by Flask without it."""
+"""Who is asking: `/api/v1/me`, by the fast path in front of Flask, and by Flask without it."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from authapp.errors import StoreUnavailable
-from authapp.web.middleware.fast_path import VerifyLane
+from authapp.web.middleware.fast_path import FastPath
 from tests.support.people import CLIENT
 from tests.web.conftest import MakeApp
 from tests.web.middleware.test_metrics import Growth
@@ -105,7 +105,7 @@ def test_a_change_shows_at_once(app: Flask, token: str, person: str) -> None:
     assert ask(app, token).get_json()["name"] == "Countess"
 
 
-def test_the_lane_says_what_flask_says(
+def test_the_fast_path_says_what_flask_says(
     app: Flask, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = access_token(app)
@@ -128,10 +128,10 @@ def test_the_lane_says_what_flask_says(
         lambda: program(app).get(ME + "/", headers=bearing(token)),
         lambda: program(app).get(ME, headers={"Cookie": f"{COOKIE}={token}; {COOKIE}={token}"}),
     ]
-    by_lane = [whole(one()) for one in asked]
-    monkeypatch.setattr(VerifyLane, "__call__", lambda lane, *args: lane._wsgi(*args))
-    assert by_lane == [whole(one()) for one in asked]
-    assert {status for status, *_ in by_lane} == {200, 400, 401, 403, 404, 405}
+    by_fast_path = [whole(one()) for one in asked]
+    monkeypatch.setattr(FastPath, "__call__", lambda fast_path, *args: fast_path._wsgi(*args))
+    assert by_fast_path == [whole(one()) for one in asked]
+    assert {status for status, *_ in by_fast_path} == {200, 400, 401, 403, 404, 405}
 
 
 def test_what_is_plain_never_gets_to_flask(

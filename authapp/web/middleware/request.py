@@ -1,5 +1,6 @@
-"""What each request of the product gets, in front of Flask, where it costs least: an id, security
-headers, a line in the log and its part in the metrics.
+"""The request middleware gives each request its id, security headers, a log line and its metrics.
+
+It stands in front of Flask, where this costs least.
 """
 
 import time
@@ -12,18 +13,18 @@ from authapp.web.middleware.request_log import begin_request, given_id, new_id, 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
-ROUTE = "authapp.route"  # in the WSGI environment: which route answered, where Flask was not asked
+ROUTE = "authapp.route"  # in the WSGI environment: the route that answered without Flask
 
 
-class Envelope:
-    """WSGI (PEP 3333).
+class RequestMiddleware:
+    """WSGI middleware (PEP 3333) around the whole product.
 
     Args:
-        app: answers.
-        headers: for every answer that a browser may show, unless the view set its own.
-        behind_proxy: the proxy in front says the id of a request, if it has one; otherwise only a
-            client could.
-        for_proxies: routes whose answers of 200 a proxy reads, and no browser.
+        app: answers the request.
+        headers: added to every answer that a browser may show, unless the view set its own.
+        behind_proxy: whether a trusted proxy may name the id of a request. Without a proxy only a
+            client could name one.
+        for_proxies: routes whose answers of 200 are read by a proxy and by no browser.
         files: routes whose answers browsers may store.
     """
 
@@ -47,7 +48,7 @@ class Envelope:
         identifier = (given_id(environ) if self._behind_proxy else None) or new_id()
         fields = begin_request(environ, identifier)
         put_back(environ)
-        environ.pop(ROUTE, None)  # what came along under this name is not of our making
+        environ.pop(ROUTE, None)  # only our own code may set it
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             code, route = int(status[:3]), _route_of(environ)

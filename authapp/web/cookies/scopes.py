@@ -12,7 +12,7 @@ from itertools import product
 
 from flask import Response
 
-from authapp.web.cookies import names_in, names_under
+from authapp.web.cookies.header import names_in, names_under
 
 MAX_EXPIRED = 12  # cookies that one answer expires beside those that it sets or clears
 

@@ -1,0 +1,1 @@
+"""Our cookies: reading them from the raw header, the scopes a browser keeps them in, plain HTTP."""

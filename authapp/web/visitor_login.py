@@ -1,0 +1,80 @@
+"""Log-in and log-out of the visitor: the use case, and the session's cookie."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import current_app, request
+from werkzeug.exceptions import HTTPException
+
+from authapp.errors import InvalidField, InvalidJson
+from authapp.sessions.records import ActiveSession
+from authapp.web.cookies.header import read_devices
+from authapp.web.cookies.plain_http import drops_cookie
+from authapp.web.guards import auth_session, client, services
+from authapp.web.pending_changes import forget_pending
+
+
+def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSession:
+    """Log the visitor in. The session replaces theirs, and its cookie goes out with the answer.
+
+    Raises:
+        InvalidField, InvalidCredentials, TooManyAttempts, Busy, StoreUnavailable: as `log_in`.
+        TooManyTokens: nobody was logged in.
+    """
+    visitor = auth_session()
+    live = services().authentication.log_in(
+        email,
+        password,
+        client(),
+        remember=remember,
+        replaces=visitor.credentials.all_tokens(),
+        devices=devices(),
+    )
+    visitor.begin(live)
+    forget_pending()
+    return live
+
+
+def will_lose_cookie() -> bool:
+    """Whether the visitor's browser will drop the session's cookie, because https is missing."""
+    return drops_cookie(request.environ, secure=current_app.config["SESSION_COOKIE_SECURE"])
+
+
+def log_out_visitor() -> None:
+    """Log the visitor out: every session whose token was sent ends, and the cookie is cleared.
+
+    Raises:
+        StoreUnavailable: no session ended; the cookie is kept.
+        TwoIdentities: a cookie and an access token were sent; no session ended.
+        TooManyTokens: no session ended.
+    """
+    visitor = auth_session()
+    if visitor.credentials.access_tokens:
+        if live := visitor.live:  # only then is the token known to be ours
+            services().authentication.log_out(live.token, client())
+        visitor.forget()
+        return
+    if tokens := visitor.credentials.all_tokens():
+        services().authentication.log_out_of(tokens, client())
+    if visitor.credentials.has_cookie:
+        visitor.forget()
+
+
+def devices() -> list[str]:
+    """The visitor's device tokens. They are read only where a password is verified."""
+    name = current_app.config["SESSION_COOKIE_NAME"]
+    return read_devices(request.headers.get("Cookie", ""), name)
+
+
+@contextmanager
+def counted_if_unreadable() -> Iterator[None]:
+    """Count a log-in request that the block can't read against the limit of its address.
+
+    Raises:
+        TooManyAttempts: in place of the error that the block raised.
+    """
+    try:
+        yield
+    except (InvalidField, InvalidJson, HTTPException):
+        services().authentication.count_unreadable(client())
+        raise
