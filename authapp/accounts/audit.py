@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Any, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from authapp.crypto.sealing import KeyedHash
@@ -113,7 +113,7 @@ def record_act(
     newest = db.scalars(
         select(AuditEvent)
         .where(AuditEvent.user_id == user_id)
-        .order_by(AuditEvent.id.desc())
+        .order_by(AuditEvent.at.desc(), AuditEvent.id.desc())
         .limit(_LOOK_BACK)
     )
     since = at - timedelta(minutes=1)
@@ -258,7 +258,10 @@ class AuditLog:
         limit: int = 50,
         which: Filter = EVERYTHING,
     ) -> Page:
-        """Events, newest first.
+        """Events by the time at which they happened, newest first.
+
+        Refused attempts are recorded a moment after they happened, so an event may still be added
+        among those that were read already.
 
         Args:
             cursor: `next_cursor` of the part before.
@@ -271,11 +274,11 @@ class AuditLog:
             select(AuditEvent, user.id, user.email, user.name, actor.id, actor.email, actor.name)
             .outerjoin(user, user.id == AuditEvent.user_id)
             .outerjoin(actor, actor.id == AuditEvent.actor_id)
-            .order_by(AuditEvent.id.desc())
+            .order_by(AuditEvent.at.desc(), AuditEvent.id.desc())
             .limit(limit + 1)
         )
         if cursor:
-            query = query.where(AuditEvent.id < _read_cursor(cursor))
+            query = query.where(tuple_(AuditEvent.at, AuditEvent.id) < _read_cursor(cursor))
         if which.user_ids is not None:
             query = query.where(_any_of(AuditEvent.user_id, which.user_ids))
         if which.email:
@@ -290,7 +293,7 @@ class AuditLog:
         with self._database.transaction() as db:
             rows = db.execute(query).all()
         entries = [_entry(row[0], _person(*row[1:4]), _person(*row[4:])) for row in rows[:limit]]
-        return Page(entries, str(rows[limit - 1][0].id) if len(rows) > limit else None)
+        return Page(entries, _write_cursor(rows[limit - 1][0]) if len(rows) > limit else None)
 
 
 def _any_of(column: Any, values: Collection[object]) -> ColumnElement[bool]:
@@ -307,7 +310,19 @@ def _entry(row: AuditEvent, user: Person | None, actor: Person | None) -> Entry:
     return Entry(row.at, row.event, user, actor, row.address, row.details)
 
 
-def _read_cursor(cursor: str) -> int:
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):  # fits a bigint
-        raise InvalidField({"cursor": "leave it out to start from the newest"})
-    return int(cursor)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CURSOR = re.compile(r"(-?[0-9]{1,18})_([0-9]{1,18})")  # microseconds since 1970, and the id
+
+
+def _write_cursor(last: AuditEvent) -> str:
+    return f"{(last.at - _EPOCH) // timedelta(microseconds=1)}_{last.id}"
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, int]:
+    refused = InvalidField({"cursor": "leave it out to start from the newest"})
+    if (parts := _CURSOR.fullmatch(cursor)) is None:
+        raise refused
+    try:
+        return _EPOCH + timedelta(microseconds=int(parts[1])), int(parts[2])
+    except OverflowError:
+        raise refused from None

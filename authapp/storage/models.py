@@ -137,7 +137,7 @@ class AuditEvent(Base):
     __tablename__ = "audit_events"
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
-    at: Mapped[datetime] = mapped_column(index=True)
+    at: Mapped[datetime]
     event: Mapped[str]
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     actor_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
@@ -146,14 +146,20 @@ class AuditEvent(Base):
 
     # read backwards: all, or those of one user, event, address, or email that nobody has
     __table_args__ = (
-        Index("ix_audit_events_user_id_id", "user_id", "id"),
-        Index("ix_audit_events_event_id", "event", "id"),
+        Index("ix_audit_events_at_id", "at", "id"),
+        Index("ix_audit_events_user_id_at_id", "user_id", "at", "id"),
+        Index("ix_audit_events_event_at_id", "event", "at", "id"),
         Index(
-            "ix_audit_events_address_id", "address", "id", postgresql_where=text("address <> ''")
+            "ix_audit_events_address_at_id",
+            "address",
+            "at",
+            "id",
+            postgresql_where=text("address <> ''"),
         ),
         Index(
-            "ix_audit_events_email_hash_id",
+            "ix_audit_events_email_hash_at_id",
             text("(details ->> 'email_hash')"),
+            "at",
             "id",
             postgresql_where=text("(details ->> 'email_hash') IS NOT NULL"),
         ),

@@ -46,7 +46,8 @@ class LineHandler(logging.StreamHandler[Any]):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.write_waiting()
-        super().emit(record)
+        if not getattr(self.stream, "closed", False):  # as at the end of a process: nobody reads
+            super().emit(record)
 
     def write_waiting(self) -> None:
         """What can't be written is lost: no request fails for its log."""

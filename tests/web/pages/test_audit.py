@@ -44,7 +44,7 @@ def recorded(app: Flask, stores: Stores, *events: str) -> list[tuple[str, str, s
     return stores.sql(
         "SELECT event, u.email, a.email, address FROM audit_events e"
         " LEFT JOIN users u ON u.id = user_id LEFT JOIN users a ON a.id = actor_id"
-        " WHERE event = ANY(%s) ORDER BY e.id",
+        " WHERE event = ANY(%s) ORDER BY e.at, e.id",
         list(events),
     )
 
