@@ -12,11 +12,16 @@ from authapp.accounts.audit import AuditLog, EmailHashes
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import parse_email
 from authapp.accounts.store import UserStore
-from authapp.authentication.hashing_queue import HashingSlots
+from authapp.authentication.administration import Administration
+from authapp.authentication.hashing_queue import HashingQueue
+from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits, Window
 from authapp.authentication.login import Authentication
-from authapp.authentication.passwords import PasswordHasher
+from authapp.authentication.password_changes import PasswordChanges
+from authapp.authentication.password_hashing import PasswordHasher
+from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.refused_attempts import RefusedAttempts
+from authapp.authentication.registration import Registration
 from authapp.cache.changes import Changes
 from authapp.cache.keys import CredentialKeys
 from authapp.cache.versioned_cache import VersionedCache
@@ -60,7 +65,10 @@ class Services:
     users: UserStore
     credentials: CredentialStore
     sessions: SessionStore
+    registration: Registration
     authentication: Authentication
+    password_changes: PasswordChanges
+    administration: Administration
     tokens: SessionTokens
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
@@ -188,12 +196,12 @@ def build_services(
         derive_key(config.SECRET_KEY[0], "limit names"),
         config.WEB_CONCURRENCY,
         redis_breaker,
-        devices=DeviceTokens(config.SECRET_KEY),
         tell=on_attempt,
     )
     hasher = PasswordHasher(
-        config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS, HashingSlots(LOGINS_AT_ONCE)
+        config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS, HashingQueue(LOGINS_AT_ONCE)
     )
+    known_devices = KnownDevices(DeviceTokens(config.SECRET_KEY))
     email_hashes = EmailHashes(config.SECRET_KEY)
     refused_attempts = RefusedAttempts(database, email_hashes, clock)
     return Services(
@@ -203,17 +211,30 @@ def build_services(
         users=users,
         credentials=credentials,
         sessions=sessions,
+        registration=Registration(users, credentials, hasher, login_limits, refused_attempts),
         authentication=Authentication(
             users,
             credentials,
             sessions,
-            changes,
-            hasher,
-            login_limits,
-            clock,
+            hasher=hasher,
+            limits=login_limits,
+            known_devices=known_devices,
             refused_attempts=refused_attempts,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
+        password_changes=PasswordChanges(
+            users,
+            credentials,
+            sessions,
+            changes,
+            hasher=hasher,
+            reauthentication=Reauthentication(
+                credentials, hasher, login_limits, refused_attempts, config.LOGIN_TIMEOUT_SECONDS
+            ),
+            known_devices=known_devices,
+            clock=clock,
+        ),
+        administration=Administration(users, sessions, changes, clock),
         maintenance=Maintenance(
             sessions, changes, Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX)
         ),

@@ -66,7 +66,7 @@ def reader(
     url = add_migrated_database(postgres.url, "examples")
     settings = {"SECRET_KEY": "a secret key for the examples only", "PASSWORD_PEPPER": PEPPER}
     with open_services(make_config(url, valkey.url, **settings), utc_now) as services:
-        services.authentication.sign_up(ADMIN, PASSWORD, roles=("admin", "user"))
+        services.registration.sign_up(ADMIN, PASSWORD, roles=("admin", "user"))
     with redis.Redis.from_url(valkey.url) as client:
         client.flushall()  # ours; other tests used up limits
     path = os.environ.get("PATH", os.defpath)

@@ -17,6 +17,7 @@ from authapp.accounts.administrators import active_administrators, keep_an_admin
 from authapp.accounts.authorization import lock_user, require_covered
 from authapp.accounts.emails import Email, parse_email
 from authapp.accounts.identity import ADMIN, USER, Identity, Permission, identity_of
+from authapp.accounts.profiles import validate_profile
 from authapp.accounts.roles import add_role, all_roles, roles_named
 from authapp.cache.changes import Change, Changes
 from authapp.cache.keys import user_key
@@ -205,11 +206,15 @@ class UserStore:
     def update_profile(
         self, user_id: UUID, name: str | None, image: str | None, address: str = ""
     ) -> Identity:
-        """Sets what people may change of themselves; what is None stays as it is.
+        """Sets what people may change of themselves; a field that is None stays as it is.
 
+        Args:
+            image: an https URL, or empty.
         Raises:
+            InvalidField: everything that is wrong with the input, by field.
             UnknownUser
         """
+        name = validate_profile(name, image)
         with self._changes.begin() as change:
             return self.set_profile(change, user_id, name, image, user_id, address)
 
@@ -365,7 +370,7 @@ class UserStore:
         self._changed(change, user)
         return user.epoch
 
-    def distrust(self, change: Change, user_id: UUID) -> None:
+    def bump_epoch(self, change: Change, user_id: UUID) -> None:
         """Ends trust in all that was verified of this user so far, within the caller's change.
 
         Raises:

@@ -1,9 +1,9 @@
-"""Where passwords are hashed: on one thread a process that yields to all others, for few at a time.
+"""The password hashing queue: one thread per process hashes, and few requests may wait for it.
 
-bcrypt takes a fifth of a second of a core and lets go of the interpreter meanwhile. Hashing in the
-threads of requests, a few log-ins make every session check wait; log-ins that wait in them fill
-them all. So one thread hashes, at the lowest priority, and fewer than half of the threads of
-requests may be occupied with log-ins; the rest are told to come back.
+bcrypt keeps a core busy for a fifth of a second and releases the interpreter lock during that time.
+If request threads hashed by themselves, a few log-ins would delay every session check, and waiting
+log-ins would fill all request threads. So one thread of the lowest priority hashes, and log-ins may
+occupy fewer than half of the request threads; further log-ins are asked to come back later.
 """
 
 import os
@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import contextmanager
 from typing import TypeVar
 
+from authapp.authentication.limits import Attempt
 from authapp.errors import Busy
 from authapp.storage.resilience import remaining
 from authapp.telemetry import metrics
@@ -25,29 +26,35 @@ _NICENESS = 19
 _LONGEST = 60.0  # seconds to wait for a hash where there is no deadline
 
 
-class HashingSlots:
-    """
+class HashingQueue:
+    """The queue of one process, with a fixed number of places.
+
     Args:
-        at_once: how many may hash, or wait for it, at the same time.
+        places: how many log-ins may hash, or wait for their turn, at the same time.
     """
 
-    def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
+    def __init__(self, places: int) -> None:
+        self._places = places
         self._start()
-        start_in_forks(self._start)  # with nobody in its slots
+        start_in_forks(self._start)  # a forked process starts with an empty queue
 
     def _start(self) -> None:
-        self._free = threading.BoundedSemaphore(self._at_once)
-        self._executor = ThreadPoolExecutor(1, "hashing", initializer=_yield_to_others)
+        self._free = threading.BoundedSemaphore(self._places)
+        self._executor = ThreadPoolExecutor(1, "hashing", initializer=_lower_priority)
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Occupies one of the slots, for all that belongs to one log-in.
+    def place(self, *counted: Attempt) -> Iterator[None]:
+        """Occupies a place for everything that belongs to one log-in.
 
+        Args:
+            counted: the attempt, as limits counted it. It is taken back when no place is free,
+                because the attempt was told nothing about a password.
         Raises:
-            Busy: none is free.
+            Busy: no place is free.
         """
         if not self._free.acquire(blocking=False):
+            for attempt in counted:
+                attempt.take_back()
             raise Busy
         metrics.HASHING.inc()
         try:
@@ -57,20 +64,20 @@ class HashingSlots:
             self._free.release()
 
     def run(self, work: Callable[[], T]) -> T:
-        """What `work` returns, on the hashing thread.
+        """Runs `work` on the hashing thread and returns its result.
 
         Raises:
-            Busy: its turn did not come before the deadline (`resilience.deadline`).
+            Busy: its turn did not come before the deadline (`deadlines.deadline`).
         """
         future = self._executor.submit(work)
         try:
             return future.result(remaining(_LONGEST))
         except TookTooLong:
-            future.cancel()  # unless it runs: then its result is not looked at
+            future.cancel()  # if it already runs, nobody looks at its result
             raise Busy from None
 
 
-def _yield_to_others() -> None:
-    # on Linux the priority is each thread's own, elsewhere of the whole process
+def _lower_priority() -> None:
+    # on Linux each thread has its own priority; elsewhere the whole process has one
     if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

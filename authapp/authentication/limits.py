@@ -2,7 +2,7 @@
 
 import hmac
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -13,16 +13,13 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
 from authapp.authentication.addresses import network_of
-from authapp.crypto.tokens import DeviceToken, DeviceTokens
+from authapp.crypto.tokens import DeviceToken
 from authapp.errors import StoreUnavailable, TooManyAttempts, UnknownAddress
 from authapp.storage.redis import REDIS_ERRORS
 from authapp.storage.resilience import Breaker
 from authapp.telemetry import metrics
 
 T = TypeVar("T")
-
-MAX_DEVICES = 4  # people who share a browser, each of whose accounts knows it
-MAX_SENT = 16  # tokens of devices that are looked at; a browser may send several cookies of them
 
 _log = structlog.get_logger(__name__)
 
@@ -95,10 +92,8 @@ class LoginLimits:
         workers: int,
         breaker: Breaker,
         *,
-        devices: DeviceTokens,
         tell: Callable[[Window], None] = lambda _: None,
     ) -> None:
-        self._devices = devices
         self._tell = tell
         self._breaker = breaker
         self._shared = shared
@@ -111,7 +106,7 @@ class LoginLimits:
         self._key = key
         self._workers = workers
 
-    def take_address(self, address: str) -> Attempt:
+    def count_address(self, address: str) -> Attempt:
         """Counts an attempt to log in from an address. IPv6 addresses count by /64, and by /48 with
         twice as many attempts: a customer may have a /48, and each /64 in it for the asking.
 
@@ -121,8 +116,8 @@ class LoginLimits:
         """
         return self._take_network("login", address)
 
-    def take_sign_up(self, address: str) -> Attempt:
-        """Counts a sign-up from an address, as `take_address` counts log-ins.
+    def count_sign_up(self, address: str) -> Attempt:
+        """Counts a sign-up from an address, as `count_address` counts log-ins.
 
         Raises:
             TooManyAttempts
@@ -130,7 +125,7 @@ class LoginLimits:
         """
         return self._take_network("signup", address)
 
-    def take_account(self, canonical_email: str) -> Attempt:
+    def count_account(self, canonical_email: str) -> Attempt:
         """Counts an attempt to log in to an account, whether it exists or not.
 
         Raises:
@@ -138,30 +133,14 @@ class LoginLimits:
         """
         return self._take("login-account", self._per_account, self._name(canonical_email))
 
-    def known_device(self, canonical_email: str, sent: Sequence[str]) -> DeviceToken | None:
-        """The token among those a browser sent by which this account knows it."""
-        checked = (self._devices.check(text, canonical_email) for text in sent[:MAX_SENT])
-        return next((device for device in checked if device), None)
-
-    def know_device(self, canonical_email: str, epoch: int, sent: Sequence[str]) -> tuple[str, ...]:
-        """What a browser sends from now on, where the password was just verified: a new token of
-        this account, and those of others who share the browser.
-
-        Args:
-            epoch: of the credentials that were verified.
-        """
-        others = [t for t in sent[:MAX_SENT] if not self._devices.check(t, canonical_email)]
-        fresh = self._devices.mint(canonical_email, epoch)
-        return (fresh.text, *others[: MAX_DEVICES - 1])
-
-    def take_device(self, device: DeviceToken) -> Attempt | None:
+    def count_device_attempt(self, device: DeviceToken) -> Attempt | None:
         """Counts an attempt from a device that its account knows; None: its window is full."""
         try:
             return self._take("login-device", self._per_account, device.digest.hex())
         except TooManyAttempts:
             return None
 
-    def take_password_change(self, canonical_email: str) -> Attempt:
+    def count_password_change(self, canonical_email: str) -> Attempt:
         """Counts an attempt of who is signed in to change the password. Its window is not that of
         log-ins: who hammers these does not keep the person from it.
 

@@ -1,39 +1,27 @@
-"""What people do with their account: sign up, log in, log out, change the password."""
+"""Log-in and log-out: a person proves who they are, and a session begins or ends."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
-from typing import Self
-from uuid import UUID
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 from msgspec.structs import replace
 
-from authapp.accounts import audit
-from authapp.accounts.audit import Event
-from authapp.accounts.authorization import lock_user
 from authapp.accounts.credentials import Credentials, CredentialStore
-from authapp.accounts.emails import Email
-from authapp.accounts.identity import USER, Identity, Permission
-from authapp.accounts.profiles import stored_name, validate_profile, why_name_refused
 from authapp.accounts.store import UserStore
+from authapp.authentication.constant_time import ConstantTimeRefusal
+from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import Attempt, LoginLimits
-from authapp.authentication.passwords import PasswordHasher, Verdict, why_refused
+from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.authentication.refused_attempts import RefusedAttempts
-from authapp.cache.changes import Change, Changes
-from authapp.crypto.tokens import SessionToken
+from authapp.crypto.tokens import DeviceToken, SessionToken
 from authapp.errors import (
     AuthappError,
     Busy,
     InvalidCredentials,
     InvalidField,
-    NotAuthenticated,
-    OwnAccount,
     StoreUnavailable,
     TooManyAttempts,
     UnknownAddress,
-    UnknownUser,
 )
 from authapp.sessions.records import ActiveSession, Client, EndReason
 from authapp.sessions.store import SessionStore
@@ -42,6 +30,7 @@ from authapp.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
 
+# how each refusal counts in the metric of log-ins; every other error counts as "unavailable"
 _OUTCOMES: dict[type[AuthappError], str] = {
     InvalidField: "refused",
     UnknownAddress: "refused",
@@ -50,20 +39,17 @@ _OUTCOMES: dict[type[AuthappError], str] = {
     Busy: "busy",
 }
 
-# What a refused log-in takes beside its hashing, in seconds. Reading and recording take less, and
-# differ by some milliseconds between who has an account and who has none.
-REFUSAL_SECONDS = 0.05
-
-REHASH_PATIENCE = 0.8  # seconds that Postgres has for it; the log-in needs those that are left
+REHASH_PATIENCE = 0.8  # seconds for Postgres to take a new hash; the log-in needs the rest
 
 
 class Authentication:
-    """
+    """The use cases of logging in and out.
+
     Args:
-        timeout: seconds a log-in may take.
+        timeout: seconds that a log-in may take.
     Raises:
-        StoreUnavailable: from every method; then nothing was changed.
-        Busy: from those that take a password: too many do at this moment.
+        StoreUnavailable: from every method; nothing was changed.
+        Busy: from every method that takes a password; the password hashing queue is full.
     """
 
     def __init__(
@@ -71,65 +57,21 @@ class Authentication:
         users: UserStore,
         credentials: CredentialStore,
         sessions: SessionStore,
-        changes: Changes,
+        *,
         hasher: PasswordHasher,
         limits: LoginLimits,
-        clock: Callable[[], datetime],
-        *,
+        known_devices: KnownDevices,
         refused_attempts: RefusedAttempts,
         timeout: float,
     ) -> None:
-        self._timeout = timeout
         self._users = users
         self._credentials = credentials
         self._sessions = sessions
-        self._changes = changes
-        self._refused_attempts = refused_attempts
         self._hasher = hasher
         self._limits = limits
-        self._clock = clock
-
-    def sign_up(
-        self,
-        email: str,
-        password: str,
-        name: str = "",
-        roles: tuple[str, ...] = (USER,),
-        client: Client | None = None,
-    ) -> Identity:
-        """Adds a person who can log in.
-
-        Args:
-            client: from where they sign up; None for the operator's command line, which no limit
-                holds back.
-        Raises:
-            InvalidField: all that is wrong with the input, by field.
-            TooManyAttempts: before anything was hashed.
-            EmailTaken, UnknownRole
-        """
-        errors: dict[str, str] = {}
-        address: Email | None = None
-        try:
-            address = self._users.parse_email(email)
-        except InvalidField as invalid:
-            errors |= invalid.errors
-        if reason := why_name_refused(name):
-            errors["name"] = reason
-            name = ""
-        name = stored_name(name)
-        if reason := why_refused(password, (address.stored if address else "", name)):
-            errors["password"] = reason
-        if errors or address is None:
-            raise InvalidField(errors)
-        here = client.address if client else None
-        counted = []
-        if here is not None:  # it costs a hash, and tells whether an email is taken
-            with self._on_record("signup.limited", here):
-                counted.append(self._limits.take_sign_up(here))
-        with self._slot(*counted):
-            user = self._users.create(address, name, self._hasher.hash(password), roles, here)
-        self._credentials.prime(address.canonical)
-        return user
+        self._known_devices = known_devices
+        self._refused_attempts = refused_attempts
+        self._timeout = timeout
 
     def log_in(
         self,
@@ -141,91 +83,94 @@ class Authentication:
         replaces: Sequence[SessionToken] = (),
         devices: Sequence[str] = (),
     ) -> ActiveSession:
-        """Starts a session for who knows the password.
+        """Starts a session for a browser whose user knows the password.
 
         Args:
-            replaces: tokens of the sessions the browser had so far, a handful; these end.
-            devices: what the browser sent to be known by.
+            replaces: tokens of the sessions that the browser had so far, a handful; these end.
+            devices: the device tokens that the browser sent.
         Raises:
-            InvalidField: `email` is none.
-            TooManyAttempts: before anything was hashed.
+            InvalidField: `email` is not an email address.
+            TooManyAttempts: raised before anything is hashed.
             InvalidCredentials: unknown email, wrong password or inactive user, in equal time.
         """
 
-        def begin(found: Credentials) -> ActiveSession:
-            live = self._sessions.begin_verified(
-                found, client, remember=remember, replaces=replaces
+        def begin(verified: Credentials) -> ActiveSession:
+            live = self._sessions.begin_or_provisional(
+                verified, client, remember=remember, replaces=replaces
             )
-            return self._known(live, found.epoch, devices)
+            canonical = self._users.parse_email(live.record.user.email).canonical
+            known = self._known_devices.issue_device_token(canonical, verified.epoch, devices)
+            return replace(live, devices=known)
 
         return self._count(
             email, client, lambda: self._log_in(email, password, client, begin, devices)
         )
 
-    def count_unreadable(self, client: Client) -> None:
-        """Counts a request to log in that could not be read, by its address as any other.
-
-        Raises:
-            TooManyAttempts
-        """
-        try:
-            with self._on_record("login.limited", client.address):
-                self._limits.take_address(client.address)
-        except TooManyAttempts:
-            metrics.LOGINS.labels(_OUTCOMES[TooManyAttempts]).inc()
-            raise
-        metrics.LOGINS.labels(_OUTCOMES[InvalidField]).inc()
-
     def issue_token(
         self, email: str, password: str, client: Client, *, refreshable: bool = False
     ) -> ActiveSession:
-        """Starts a session for a program of who knows the password: it gets an access token.
+        """Starts a session for a program whose user knows the password; it gets an access token.
 
         Args:
             refreshable: the session outlives its first token; the program gets a refresh token.
         Raises:
             InvalidField, TooManyAttempts, InvalidCredentials: as `log_in`.
-            StoreUnavailable: also while Postgres alone is away.
+            StoreUnavailable: also while Postgres alone is unreachable.
         """
 
-        def begin(found: Credentials) -> ActiveSession:
+        def begin(verified: Credentials) -> ActiveSession:
             return self._sessions.begin(
-                found.user.id, found.epoch, client, kind="api", remember=refreshable
+                verified.user.id, verified.epoch, client, kind="api", remember=refreshable
             )
 
         return self._count(email, client, lambda: self._log_in(email, password, client, begin))
 
+    def count_unreadable(self, client: Client) -> None:
+        """Counts a log-in request that could not be read, by its address like any other.
+
+        Raises:
+            TooManyAttempts
+        """
+        try:
+            with self._refused_attempts.noting_limits("login.limited", client.address):
+                self._limits.count_address(client.address)
+        except TooManyAttempts:
+            metrics.LOGINS.labels(_OUTCOMES[TooManyAttempts]).inc()
+            raise
+        metrics.LOGINS.labels(_OUTCOMES[InvalidField]).inc()
+
+    def log_out(self, token: SessionToken, client: Client) -> None:
+        """Ends the session of this token on every instance, before it returns."""
+        self.log_out_of([token], client)
+
+    def log_out_of(self, tokens: Sequence[SessionToken], client: Client) -> None:
+        """Ends the sessions of a handful of tokens on every instance, all or none of them."""
+        self._sessions.end_each(tokens, EndReason.LOGOUT, client)
+
     def _count(
         self, email: str, client: Client, log_in: Callable[[], ActiveSession]
     ) -> ActiveSession:
+        """Counts the outcome of a log-in, and records its refusal for the audit log."""
         try:
-            with self._on_record("login.limited", client.address, email=email):
-                live = log_in()
+            live = log_in()
         except AuthappError as error:
             metrics.LOGINS.labels(_OUTCOMES.get(type(error), "unavailable")).inc()
-            if isinstance(error, InvalidCredentials):
-                canonical = self._users.parse_email(email).canonical
-                self._refused_attempts.note("login.failed", client.address, email=canonical)
+            self._note_refusal(error, email, client)
             raise
         metrics.LOGINS.labels("provisional" if live.record.provisional else "succeeded").inc()
         return live
 
-    @contextmanager
-    def _on_record(
-        self, event: Event, address: str, *, email: str = "", user_id: UUID | None = None
-    ) -> Iterator[None]:
-        """Has a limit that refuses an attempt recorded as `event`."""
-        try:
-            yield
-        except TooManyAttempts as error:
-            # by address it refuses whatever the account
-            tried = (
-                self._users.parse_email(email).canonical if error.window == "login-account" else ""
-            )
+    def _note_refusal(self, error: AuthappError, email: str, client: Client) -> None:
+        if isinstance(error, InvalidCredentials):
+            canonical = self._users.parse_email(email).canonical
+            self._refused_attempts.note("login.failed", client.address, email=canonical)
+        elif isinstance(error, TooManyAttempts):
+            # a limit by address refuses whatever the account is, so it names none
+            by_account = error.window == "login-account"
+            canonical = self._users.parse_email(email).canonical if by_account else ""
             self._refused_attempts.note(
-                event, address, email=tried, user_id=user_id, window=error.window
+                "login.limited", client.address, email=canonical, window=error.window
             )
-            raise
 
     def _log_in(
         self,
@@ -235,92 +180,122 @@ class Authentication:
         begin: Callable[[Credentials], ActiveSession],
         devices: Sequence[str] = (),
     ) -> ActiveSession:
+        """Counts the attempt, verifies the password, and begins a session, in this order.
+
+        Limits come before the hashing queue; otherwise refused attempts would keep its places from
+        everybody else.
+
+        Args:
+            begin: begins the session for credentials that were verified.
         """
-        Raises:
-            TooManyAttempts: a limit is used up. Limits come before the hashing slot, or those who
-                are refused would keep slots from everybody else.
-        """
-        with _EvenPace() as pace, deadline(self._timeout):
-            by_address = self._limits.take_address(client.address)
+        with ConstantTimeRefusal() as refusal, deadline(self._timeout):
+            by_address = self._limits.count_address(client.address)
             canonical = self._users.parse_email(email).canonical
-            device = self._limits.known_device(canonical, devices)
-            by_account = self._limits.take_device(device) if device else None
-            if by_account is None:  # no device that the account knows, or its own window is full
-                by_account, device = self._limits.take_account(canonical), None
-            with self._slot(by_address, by_account):
-                try:
-                    copy = self._credentials.find(canonical)
-                except StoreUnavailable:
-                    # as much work as for an email of which there is a copy: see `_verify`
-                    with pace.hashing(), suppress(Busy):  # no time may be left for it
-                        self._hasher.verify_dummy(password)
-                    raise
-                if device and (copy is None or copy.epoch > device.epoch):
-                    by_account.add(self._limits.take_account(canonical))
-                found, verdict = self._verify(canonical, password, copy, pace)
+            by_account, device = self._count_for_account(canonical, devices)
+            with self._hasher.queue.place(by_address, by_account):
+                cached = self._find_cached(canonical, password, refusal)
+                if device and (cached is None or cached.epoch > device.epoch):
+                    # the token is older than the current trust, so it gives no window of its own
+                    by_account.add(self._limits.count_account(canonical))
+                verified, verdict = self._verify(canonical, password, cached, refusal)
                 by_account.take_back()
                 if verdict is Verdict.MATCH_REHASH:
-                    self._rehash(found, password)
+                    self._rehash(verified, password)
                 try:
-                    return begin(found)
+                    return begin(verified)
                 except InvalidCredentials:
-                    found = self._unless_changed(canonical, found)
-                return begin(found)
+                    return begin(self._unless_changed(canonical, verified))
 
-    @contextmanager
-    def _slot(self, *counted: Attempt) -> Iterator[None]:
-        """A hashing slot. An attempt that finds none free has told nothing, and is not counted.
+    def _count_for_account(
+        self, canonical_email: str, devices: Sequence[str]
+    ) -> tuple[Attempt, DeviceToken | None]:
+        """Counts the attempt in one window: its known device's, otherwise its account's.
+
+        Returns:
+            The counted attempt, and the device in whose window it was counted, if any.
+        Raises:
+            TooManyAttempts
+        """
+        device = self._known_devices.match_device(canonical_email, devices)
+        if device is None:
+            return self._limits.count_account(canonical_email), None
+        by_device = self._limits.count_device_attempt(device)
+        if by_device is None:  # the window of the device is full
+            return self._limits.count_account(canonical_email), None
+        return by_device, device
+
+    def _find_cached(
+        self, canonical_email: str, password: str, refusal: ConstantTimeRefusal
+    ) -> Credentials | None:
+        """The credentials of an email, from the cache if they are there.
 
         Raises:
-            Busy
+            StoreUnavailable: raised after as much work as for an email with a cache entry; see
+                `_verify`.
         """
-        with ExitStack() as held:
-            try:
-                held.enter_context(self._hasher.slot())
-            except Busy:
-                for attempt in counted:
-                    attempt.take_back()
-                raise
-            yield
+        try:
+            return self._credentials.find(canonical_email)
+        except StoreUnavailable:
+            with refusal.hashing(), suppress(Busy):  # there may be no time left for the hash
+                self._hasher.verify_dummy(password)
+            raise
 
     def _verify(
         self,
         canonical_email: str,
         password: str,
-        found: Credentials | None,
-        pace: "_EvenPace",
+        cached: Credentials | None,
+        refusal: ConstantTimeRefusal,
     ) -> tuple[Credentials, Verdict]:
-        """
+        """Compares the password with the cached credentials, then with the facts if need be.
+
         Args:
-            found: by a copy, perhaps.
+            cached: may come from a cache entry, which is behind the facts while fences are pending.
+        Returns:
+            The credentials that the password opens, and a verdict that is a match.
         Raises:
             InvalidCredentials
-            StoreUnavailable: the password does not match a copy, and the facts can't be asked.
+            StoreUnavailable: the password does not match the cache entry, and Postgres can't be
+                asked. A refusal would tell that there is an entry and so an account, because for
+                all other emails Postgres decides.
         """
-        with pace.hashing():
-            verdict = self._compare(password, found)
-        if found is not None and verdict is Verdict.MISMATCH:
-            # A copy may be behind for as long as fences are pending; who is refused by it is
-            # refused by the facts, or not at all. To compare once more takes time, which tells
-            # that there is such an account: so only where the answer can be another.
-            # While Postgres is away this raises: a refusal would tell that there is a copy, and so
-            # an account; of other emails nobody can say either.
-            facts = self._credentials.read(canonical_email)
-            if facts is not None and _may_match_instead(facts, found):
-                found = facts
-                with pace.hashing():
-                    verdict = self._compare(password, facts)
-        if found is None or verdict is Verdict.MISMATCH:
+        with refusal.hashing():
+            verdict = self._compare(password, cached)
+        if cached is None:
             raise InvalidCredentials
-        return found, verdict
+        if verdict is not Verdict.MISMATCH:
+            return cached, verdict
+        facts = self._credentials.read(canonical_email)
+        # A second comparison takes time and so tells that the account exists. It is made only if
+        # its result can differ.
+        if facts is None or not _may_match_instead(facts, cached):
+            raise InvalidCredentials
+        with refusal.hashing():
+            verdict = self._compare(password, facts)
+        if verdict is Verdict.MISMATCH:
+            raise InvalidCredentials
+        return facts, verdict
 
-    def _known(self, live: ActiveSession, epoch: int, devices: Sequence[str]) -> ActiveSession:
-        email = self._users.parse_email(live.record.user.email).canonical
-        return replace(live, devices=self._limits.know_device(email, epoch, devices))
+    def _compare(self, password: str, found: Credentials | None) -> Verdict:
+        """Compares in equal time, whether there are credentials of an active user or not."""
+        if found is None or not found.user.active:
+            self._hasher.verify_dummy(password)
+            return Verdict.MISMATCH
+        return self._hasher.verify(password, found.password_hash)
+
+    def _rehash(self, verified: Credentials, password: str) -> None:
+        new_hash = self._hasher.hash(password)
+        try:
+            with deadline(REHASH_PATIENCE):
+                self._users.rehash(verified.user.id, verified.epoch, new_hash)
+        except StoreUnavailable:
+            _log.info("rehash_postponed")  # to the next log-in
 
     def _unless_changed(self, canonical_email: str, verified: Credentials) -> Credentials:
-        """The credentials as they are now, when the same password still opens them: other trust
-        than that in the password may have ended meanwhile, as when all sessions were ended.
+        """The current credentials, if the same password still opens them.
+
+        The epoch may have changed since for another reason, for example because all sessions of
+        the user were ended.
 
         Raises:
             InvalidCredentials
@@ -332,223 +307,8 @@ class Authentication:
             raise InvalidCredentials
         return facts
 
-    def _rehash(self, found: Credentials, password: str) -> None:
-        new_hash = self._hasher.hash(password)
-        try:
-            with deadline(REHASH_PATIENCE):
-                self._users.rehash(found.user.id, found.epoch, new_hash)
-        except StoreUnavailable:
-            _log.info("rehash_postponed")  # to the next log-in
 
-    def _compare(self, password: str, found: Credentials | None) -> Verdict:
-        if found is None or not found.user.active:
-            self._hasher.verify_dummy(password)
-            return Verdict.MISMATCH
-        return self._hasher.verify(password, found.password_hash)
-
-    def log_out(self, token: SessionToken, client: Client) -> None:
-        """Ends the session of this token on every instance, before it returns."""
-        self.log_out_of([token], client)
-
-    def log_out_of(self, tokens: Sequence[SessionToken], client: Client) -> None:
-        """Ends the sessions of a handful of tokens on every instance, all or none of them."""
-        self._sessions.end_each(tokens, EndReason.LOGOUT, client)
-
-    def change_password(
-        self,
-        live: ActiveSession,
-        current: str,
-        new: str,
-        client: Client,
-        devices: Sequence[str] = (),
-    ) -> ActiveSession:
-        """Sets a new password; every other session of the person ends, this one gets a new token
-        (OWASP ASVS 5.0, 6.2.3 and 7.4.3).
-
-        Args:
-            devices: as for `log_in`.
-        Raises:
-            InvalidField: `current_password` or `new_password`, with the reason.
-            TooManyAttempts: too many wrong current passwords.
-            NotAuthenticated: the session ended meanwhile; nothing was changed.
-        """
-        user = live.record.user
-        canonical = self._users.parse_email(user.email).canonical
-        with deadline(self._timeout):
-            with self._on_record("password.limited", client.address, user_id=user.id):
-                counted = self._limits.take_password_change(canonical)
-            with self._slot(counted):
-                found = self._credentials.read(canonical)
-                if found is None or not found.user.active:
-                    raise InvalidCredentials
-                if self._hasher.verify(current, found.password_hash) is Verdict.MISMATCH:
-                    self._refused_attempts.note("password.refused", client.address, user_id=user.id)
-                    raise InvalidField({"current_password": "this is not your current password"})
-                counted.take_back()
-                if reason := why_refused(new, (user.email, user.name)):
-                    raise InvalidField({"new_password": reason})
-                new_hash = self._hasher.hash(new)
-        with self._changes.begin() as change:
-            try:
-                epoch = self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
-            except UnknownUser:
-                raise InvalidCredentials from None  # changed or gone since it was verified
-            why = EndReason.PASSWORD_CHANGED
-            fresh = self._sessions.renew_alone(change, live, why, client)
-            if fresh is None:  # logged out while this ran
-                raise NotAuthenticated(presented=True)
-            audit.record(
-                change.db,
-                "password.changed",
-                self._clock(),
-                user_id=found.user.id,
-                actor_id=found.user.id,
-                address=client.address,
-            )
-        return self._known(fresh, epoch, devices)
-
-    def update_profile(
-        self, user_id: UUID, name: str | None, image: str | None, address: str = ""
-    ) -> Identity:
-        """Sets what people may change of themselves; what is None stays as it is.
-
-        Args:
-            image: an https URL, or empty.
-        Raises:
-            InvalidField: all that is wrong with the input, by field.
-            UnknownUser
-        """
-        name = validate_profile(name, image)
-        return self._users.update_profile(user_id, name, image, address)
-
-    def update_user(
-        self,
-        user_id: UUID,
-        name: str | None,
-        image: str | None,
-        *,
-        active: bool | None,
-        actor: Identity,
-        address: str = "",
-    ) -> Identity:
-        """Sets what administrators may change of somebody: all that is given, or nothing.
-
-        Raises:
-            InvalidField, UnknownUser, LastAdmin, OwnAccount: nothing was changed.
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
-        """
-        name = validate_profile(name, image)
-        with self._changes.begin() as change:
-            lock_user(change.db, user_id, actor.id, Permission.USERS_WRITE)
-            user = self._users.set_profile(change, user_id, name, image, actor.id, address)
-            if active is not None:
-                user = self._set_active(change, user_id, active, actor, address)
-        return user
-
-    def set_active(
-        self, user_id: UUID, *, active: bool, actor: Identity | None, address: str = ""
-    ) -> Identity:
-        """Activates or deactivates somebody; a deactivated person's sessions end at once
-        (OWASP ASVS 5.0, 7.4.2).
-
-        Args:
-            actor: who does it; None for the operator's command line.
-        Raises:
-            UnknownUser
-            LastAdmin: no active administrator would be left.
-            OwnAccount: the actor would deactivate themselves.
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
-        """
-        with self._changes.begin() as change:
-            lock_user(change.db, user_id, actor.id if actor else None, Permission.USERS_WRITE)
-            return self._set_active(change, user_id, active, actor, address)
-
-    def _set_active(
-        self,
-        change: Change,
-        user_id: UUID,
-        active: bool,
-        actor: Identity | None,
-        address: str,
-    ) -> Identity:
-        user = self._users.set_active(change, user_id, active=active)
-        if not active:
-            if actor is not None and actor.id == user_id:
-                raise OwnAccount("deactivates themselves")
-            self._sessions.end_all(change, user_id, EndReason.DEACTIVATED)
-        audit.record_act(
-            change.db,
-            "user.activated" if active else "user.deactivated",
-            self._clock(),
-            user_id=user_id,
-            actor_id=actor.id if actor else None,
-            address=address,
-        )
-        return user
-
-    def end_sessions_of(self, user_id: UUID, actor: Identity | None, address: str = "") -> int:
-        """Ends all sessions of somebody (OWASP ASVS 5.0, 7.4.5); returns how many.
-
-        Raises:
-            UnknownUser
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
-        """
-        with self._changes.begin() as change:
-            lock_user(change.db, user_id, actor.id if actor else None, Permission.SESSIONS_END)
-            self._users.distrust(change, user_id)
-            ended = self._sessions.end_all(change, user_id, EndReason.REVOKED_BY_ADMIN)
-            audit.record_act(
-                change.db,
-                "sessions.ended",
-                self._clock(),
-                user_id=user_id,
-                actor_id=actor.id if actor else None,
-                address=address,
-                sessions=ended,
-            )
-        return ended
-
-    def set_password(self, email: str, password: str) -> UUID:
-        """Sets a password for somebody (operators only); all their sessions end.
-
-        Raises:
-            InvalidField: `email` or `password`.
-            UnknownUser
-        """
-        canonical = self._users.parse_email(email).canonical
-        found = self._credentials.read(canonical)
-        if found is None:
-            raise UnknownUser(f"there is no user {email}")
-        if reason := why_refused(password, (email,)):
-            raise InvalidField({"password": reason})
-        with self._hasher.slot():
-            new_hash = self._hasher.hash(password)
-        with self._changes.begin() as change:
-            self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
-            self._sessions.end_all(change, found.user.id, EndReason.PASSWORD_CHANGED)
-            audit.record(change.db, "password.set", self._clock(), user_id=found.user.id)
-        return found.user.id
-
-
-def _may_match_instead(facts: Credentials, copy: Credentials) -> bool:
-    """Whether a password that does not match the copy may match the facts."""
-    other = facts.password_hash != copy.password_hash or not copy.user.active
-    return facts.user.active and other
-
-
-class _EvenPace:
-    """Holds a refusal back until it has taken REFUSAL_SECONDS beside its hashing, whatever for."""
-
-    def __enter__(self) -> Self:
-        self._answer_at = time.perf_counter() + REFUSAL_SECONDS
-        return self
-
-    @contextmanager
-    def hashing(self) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._answer_at += time.perf_counter() - started
-
-    def __exit__(self, refused: type[BaseException] | None, *_: object) -> None:
-        if refused is not None and issubclass(refused, (InvalidCredentials, StoreUnavailable)):
-            time.sleep(max(0.0, self._answer_at - time.perf_counter()))
+def _may_match_instead(facts: Credentials, cached: Credentials) -> bool:
+    """Whether a password that does not match the cached credentials may match the facts."""
+    differs = facts.password_hash != cached.password_hash or not cached.user.active
+    return facts.user.active and differs

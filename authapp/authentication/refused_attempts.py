@@ -6,7 +6,8 @@ A flood of attempts stays a few rows: attempts that are alike are counted togeth
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,7 +20,7 @@ from sqlalchemy.orm import Session
 from authapp.accounts import audit
 from authapp.accounts.audit import EmailHashes, Event
 from authapp.authentication.addresses import network_of
-from authapp.errors import StoreUnavailable
+from authapp.errors import StoreUnavailable, TooManyAttempts
 from authapp.storage.models import User
 from authapp.storage.postgres import Database
 from authapp.telemetry.deferred import before_end
@@ -157,6 +158,17 @@ class RefusedAttempts:
                 except RuntimeError:  # the system has no thread left: the next attempt tries again
                     return
                 self._thread = thread
+
+    @contextmanager
+    def noting_limits(
+        self, event: Event, address: str, *, user_id: UUID | None = None
+    ) -> Iterator[None]:
+        """Notes an attempt that a limit refuses in this block as `event`."""
+        try:
+            yield
+        except TooManyAttempts as error:
+            self.note(event, address, user_id=user_id, window=error.window)
+            raise
 
     def flush(self, *, everything: bool = True) -> None:
         """Writes attempts that wait.

@@ -77,7 +77,7 @@ def _database_commands(database_url: str) -> click.Group:
 
 
 def _user_commands(services: Services) -> click.Group:
-    users, authentication = services.users, services.authentication
+    users = services.users
 
     @click.group("users", cls=_Group)
     def group() -> None:
@@ -91,7 +91,7 @@ def _user_commands(services: Services) -> click.Group:
     def create(email: str, name: str, roles: tuple[str, ...], password_stdin: bool) -> None:
         """Add a user; without --password-stdin a password is made up and printed once."""
         password, generated = _password(password_stdin)
-        authentication.sign_up(email, password, name, roles or (USER,))
+        services.registration.sign_up(email, password, name, roles or (USER,))
         click.echo(f"Created {email}.")
         _tell(password, generated)
 
@@ -131,14 +131,14 @@ def _user_commands(services: Services) -> click.Group:
     def activate(email: str) -> None:
         """Let EMAIL log in again."""
         user = _existing(services, email)
-        click.echo(_line(authentication.set_active(user.id, active=True, actor=None)))
+        click.echo(_line(services.administration.set_active(user.id, active=True, actor=None)))
 
     @group.command()
     @click.argument("email")
     def deactivate(email: str) -> None:
         """Keep EMAIL from logging in; all their sessions end."""
         user = _existing(services, email)
-        click.echo(_line(authentication.set_active(user.id, active=False, actor=None)))
+        click.echo(_line(services.administration.set_active(user.id, active=False, actor=None)))
 
     @group.command("set-password")
     @click.argument("email")
@@ -146,7 +146,7 @@ def _user_commands(services: Services) -> click.Group:
     def set_password(email: str, password_stdin: bool) -> None:
         """Set EMAIL's password; all their sessions end."""
         password, generated = _password(password_stdin)
-        authentication.set_password(email, password)
+        services.password_changes.set_password(email, password)
         click.echo(f"Set the password of {email}; all their sessions have ended.")
         _tell(password, generated)
 
@@ -156,7 +156,7 @@ def _user_commands(services: Services) -> click.Group:
         if users.any_admin():
             return
         password, _ = _password(from_stdin=False)
-        authentication.sign_up(FIRST_ADMIN, password, "Administrator", (ADMIN, USER))
+        services.registration.sign_up(FIRST_ADMIN, password, "Administrator", (ADMIN, USER))
         click.echo(f"First administrator: {FIRST_ADMIN}\nPassword, shown only now: {password}")
 
     return group
@@ -205,7 +205,7 @@ def _session_commands(services: Services) -> click.Group:
         """End one session of EMAIL, or all of them."""
         user = _existing(services, email)
         if session_id is None:
-            ended = services.authentication.end_sessions_of(user.id, None)
+            ended = services.administration.end_sessions_of(user.id, None)
         else:
             why = EndReason.REVOKED_BY_ADMIN
             ended = int(services.sessions.end_one(user.id, session_id, why, Client()))

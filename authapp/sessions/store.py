@@ -112,7 +112,7 @@ class SessionStore:
             )
         return live
 
-    def begin_verified(
+    def begin_or_provisional(
         self,
         credentials: Credentials,
         client: Client,
@@ -281,7 +281,7 @@ class SessionStore:
 
     # -- replace and list ----------------------------------------------------------------------
 
-    def renew_alone(
+    def end_others_and_rotate(
         self, change: Change, live: ActiveSession, why: EndReason, client: Client
     ) -> ActiveSession | None:
         """Ends all sessions of the user, and begins one with the data of this one and new limits

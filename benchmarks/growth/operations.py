@@ -111,7 +111,7 @@ def operations(effort: int) -> list[Operation]:
 
     def end_all(place: Place) -> Work:
         users = {find(place, one).record.user.id for one in place.make_others(effort)}
-        end = place.services.authentication.end_sessions_of
+        end = place.services.administration.end_sessions_of
         return [partial(end, user, None) for user in users]
 
     def end_expired(place: Place) -> Work:

@@ -229,8 +229,8 @@ def test_events_by_address_time_and_email(services: Services, clock: Clock) -> N
 
 
 def test_signing_up_is_ones_own_act_unless_an_operator_adds_one(services: Services) -> None:
-    services.authentication.sign_up(EMAIL, PASSWORD, client=CLIENT)
-    services.authentication.sign_up(ROOT, PASSWORD)
+    services.registration.sign_up(EMAIL, PASSWORD, client=CLIENT)
+    services.registration.sign_up(ROOT, PASSWORD)
     assert [told(entry) for entry in entries(services)] == [
         ("user.created", ROOT, None, ""),
         ("user.created", EMAIL, EMAIL, CLIENT.address),
@@ -256,7 +256,7 @@ def test_who_ended_a_session(services: Services, why: EndReason, actor: str | No
 
 def test_a_profile_that_stays_as_it_is_is_no_event(services: Services) -> None:
     ada = sign_up(services)
-    change = services.authentication.update_profile
+    change = services.users.update_profile
     change(ada.id, "", "", "192.0.2.9")
     change(ada.id, None, None, "192.0.2.9")
     assert entries(services, event="profile.changed") == []
@@ -268,10 +268,10 @@ def test_a_profile_that_stays_as_it_is_is_no_event(services: Services) -> None:
 
 
 def test_a_change_that_is_refused_is_no_event(services: Services) -> None:
-    root = services.authentication.sign_up(ROOT, PASSWORD, roles=("admin",))
+    root = services.registration.sign_up(ROOT, PASSWORD, roles=("admin",))
     before = entries(services)
     with pytest.raises(Exception, match="last active administrator"):
-        services.authentication.update_user(
+        services.administration.update_user(
             root.id, "Other", None, active=False, actor=root, address="192.0.2.9"
         )
     assert entries(services) == before
@@ -296,7 +296,7 @@ def test_a_log_in_that_fails_is_recorded(services: Services) -> None:
     found = entries(services, event="login.failed")
     assert {told(entry) for entry in found} == {("login.failed", EMAIL, None, CLIENT.address)}
     assert count(found) == 2
-    services.authentication.set_active(ada.id, active=False, actor=None)
+    services.administration.set_active(ada.id, active=False, actor=None)
     with pytest.raises(InvalidCredentials):
         log_in(services)
     assert count(entries(services, event="login.failed")) == 3, "inactive, with the right password"
@@ -347,10 +347,10 @@ def test_a_wrong_current_password_is_recorded(services: Services) -> None:
     live = log_in(services)
     for _ in range(10):
         with pytest.raises(InvalidField):
-            services.authentication.change_password(live, "wrong", OTHER_PASSWORD, CLIENT)
+            services.password_changes.change_password(live, "wrong", OTHER_PASSWORD, CLIENT)
     for _ in range(2):
         with pytest.raises(TooManyAttempts):
-            services.authentication.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+            services.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
     found = entries(services, event="password.refused")
     assert {told(entry) for entry in found} == {("password.refused", EMAIL, EMAIL, CLIENT.address)}
     assert count(found) == 10
@@ -398,7 +398,7 @@ def test_a_person_who_goes_meanwhile_is_no_defect(
     monkeypatch.setattr(RefusedAttempts, "_work", lambda _: None)
     fail(services)
     with pytest.raises(InvalidField):
-        services.authentication.change_password(live, "wrong", OTHER_PASSWORD, CLIENT)
+        services.password_changes.change_password(live, "wrong", OTHER_PASSWORD, CLIENT)
     sql(services, "DELETE FROM users")
     services.refused_attempts.flush()
     (entry,) = entries(services, event="login.failed")
@@ -416,7 +416,7 @@ def test_failures_at_once_are_all_recorded(services: Services) -> None:
 def test_changing_a_password_is_told_with_the_sessions_it_ends(services: Services) -> None:
     sign_up(services)
     live = log_in(services)
-    services.authentication.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+    services.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
     found = entries(services)[:2]
     assert {told(entry) for entry in found} == {
         ("password.changed", EMAIL, EMAIL, CLIENT.address),

@@ -99,7 +99,7 @@ def test_who_is_unknown_is_never_copied(
 
 
 def test_who_is_inactive_is_copied_as_inactive(services: Services, ada: Identity) -> None:
-    services.authentication.set_active(ada.id, active=False, actor=None)
+    services.administration.set_active(ada.id, active=False, actor=None)
     for sql_expected in (True, False):
         found, asked = find(services)
         assert found is not None
@@ -169,7 +169,7 @@ def test_a_sign_up_that_fails_fills_nothing(
     error: type[Exception],
 ) -> None:
     with pytest.raises(error):
-        services.authentication.sign_up(email, password)
+        services.registration.sign_up(email, password)
     assert copies(redis_client) == {}
 
 
@@ -177,7 +177,7 @@ def test_a_sign_up_with_a_taken_email_fills_nothing(
     services: Services, ada: Identity, redis_client: redis.Redis
 ) -> None:
     with pytest.raises(EmailTaken):
-        services.authentication.sign_up(EMAIL, OTHER_PASSWORD)
+        services.registration.sign_up(EMAIL, OTHER_PASSWORD)
     assert copies(redis_client) == {}
 
 
@@ -241,7 +241,7 @@ def test_a_filling_that_comes_after_a_change_is_refused(
     let_go = held(in_background)
     try:
         in_background.credentials.find(EMAIL)
-        services.authentication.set_password(EMAIL, OTHER_PASSWORD)
+        services.password_changes.set_password(EMAIL, OTHER_PASSWORD)
     finally:
         let_go()
     assert find(in_background) == (services.credentials.read(EMAIL), True)
@@ -266,12 +266,12 @@ def test_success_never_depends_on_the_filling(
 # -- changes ---------------------------------------------------------------------------------------
 
 CHANGES: dict[str, Callable[[Services, Identity], object]] = {
-    "change the password": lambda s, _ada: s.authentication.change_password(
+    "change the password": lambda s, _ada: s.password_changes.change_password(
         log_in(s), PASSWORD, OTHER_PASSWORD, CLIENT
     ),
-    "set a password": lambda s, _ada: s.authentication.set_password(EMAIL, OTHER_PASSWORD),
+    "set a password": lambda s, _ada: s.password_changes.set_password(EMAIL, OTHER_PASSWORD),
     "rehash": lambda s, ada: s.users.rehash(ada.id, 1, "another hash"),
-    "deactivate": lambda s, ada: s.authentication.set_active(ada.id, active=False, actor=None),
+    "deactivate": lambda s, ada: s.administration.set_active(ada.id, active=False, actor=None),
     "grant": lambda s, _ada: s.users.grant(EMAIL, "admin"),
     "revoke": lambda s, _ada: s.users.revoke(EMAIL, "user"),
     "set roles": lambda s, ada: s.users.set_roles(ada.id, [], None),
@@ -302,9 +302,9 @@ def test_every_change_voids_the_copy(
 def test_activating_again_voids_it_too(
     services: Services, ada: Identity, redis_client: redis.Redis
 ) -> None:
-    services.authentication.set_active(ada.id, active=False, actor=None)
+    services.administration.set_active(ada.id, active=False, actor=None)
     services.credentials.find(EMAIL)
-    services.authentication.set_active(ada.id, active=True, actor=None)
+    services.administration.set_active(ada.id, active=True, actor=None)
     assert list(copies(redis_client).values()) == [None]
     assert log_in(services)
 
@@ -318,7 +318,7 @@ def test_logging_out_leaves_the_copy(services: Services, ada: Identity) -> None:
 def test_somebody_elses_change_leaves_the_copy(services: Services, ada: Identity) -> None:
     services.credentials.find(EMAIL)
     sign_up(services, "bob@example.org")
-    services.authentication.set_password("bob@example.org", OTHER_PASSWORD)
+    services.password_changes.set_password("bob@example.org", OTHER_PASSWORD)
     assert is_copied(services)
 
 
@@ -362,7 +362,7 @@ def test_a_change_voids_the_copies_under_all_secrets(
     sign_up(behind)
     ahead.credentials.find(EMAIL)
     here = {"ahead": ahead, "behind": behind}[changer]
-    here.authentication.set_password(EMAIL, OTHER_PASSWORD)
+    here.password_changes.set_password(EMAIL, OTHER_PASSWORD)
     assert list(copies(redis_client).values()) == [None, None]
     for services in (ahead, behind):
         assert log_in(services, password=OTHER_PASSWORD)

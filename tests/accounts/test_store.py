@@ -283,7 +283,7 @@ def test_identity_tells_the_roles_in_order(services: Services, clock: Clock) -> 
         lambda s, ada: s.users.grant(ada.email, "user"),
         lambda s, ada: s.users.revoke(ada.email, "admin"),
         lambda s, ada: s.users.set_roles(ada.id, ["user"], None),
-        lambda s, ada: s.authentication.set_active(ada.id, active=True, actor=None),
+        lambda s, ada: s.administration.set_active(ada.id, active=True, actor=None),
     ],
     ids=["grant", "revoke", "set roles", "activate"],
 )

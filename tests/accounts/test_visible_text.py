@@ -238,5 +238,5 @@ def test_a_device_is_told_in_letters_that_can_be_shown() -> None:
 
 def test_a_refusal_names_the_field(services: Services) -> None:
     with pytest.raises(InvalidField) as caught:
-        services.authentication.sign_up(EMAIL, PASSWORD, REFUSED["escape"])
+        services.registration.sign_up(EMAIL, PASSWORD, REFUSED["escape"])
     assert caught.value.errors == {"name": "use letters that can be shown"}

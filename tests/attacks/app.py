@@ -4,9 +4,9 @@ REFUSAL_SECONDS is above what reading and recording take. On a machine as loaded
 tests it may not be, and then what it is to hide shows.
 """
 
-from authapp.authentication import login as authentication
+from authapp.authentication import constant_time
 from wsgi import app
 
 __all__ = ["app"]
 
-authentication.REFUSAL_SECONDS = 0.15
+constant_time.REFUSAL_SECONDS = 0.15

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from authapp import Config, create_app, dev
-from authapp.authentication import login as authentication
+from authapp.authentication import constant_time
 from tests.attacks.site import Site
 from tests.support.databases import add_migrated_database
 from tests.support.instances import serving
@@ -85,6 +85,6 @@ def app(
     caplog: pytest.LogCaptureFixture,
 ) -> Flask:
     """The application, for thousands of requests: it lets nobody wait, and keeps no log of them."""
-    monkeypatch.setattr(authentication, "REFUSAL_SECONDS", 0)
+    monkeypatch.setattr(constant_time, "REFUSAL_SECONDS", 0)
     caplog.set_level(logging.WARNING, "authapp.request")
     return shared_app

@@ -132,10 +132,10 @@ class Somebody:
     @property
     def live(self) -> ActiveSession:
         if self._live is None:
-            of = services_of(self._app).authentication
+            services = services_of(self._app)
             email = f"fuzzing{next(_numbers)}@example.org"
-            of.sign_up(email, PASSWORD, "Ada", (self._role,))
-            self._live = of.log_in(email, PASSWORD, CLIENT)
+            services.registration.sign_up(email, PASSWORD, "Ada", (self._role,))
+            self._live = services.authentication.log_in(email, PASSWORD, CLIENT)
         return self._live
 
     def ask(self, path: str, **sent: Any) -> TestResponse:
@@ -179,7 +179,7 @@ def fields_of(rule: Rule) -> dict[str, Any]:
 
 
 def test_odd_text_in_any_field(app: Flask) -> None:
-    services_of(app).authentication.sign_up("ada@example.org", PASSWORD)
+    services_of(app).registration.sign_up("ada@example.org", PASSWORD)
     somebody = Somebody(app, "admin")
     taken: set[str] = set()
     for rule in all_rules(app):

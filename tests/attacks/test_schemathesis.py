@@ -44,6 +44,7 @@ class Visitor:
 
     def __init__(self, app: Flask, who: str) -> None:
         self._authentication = services_of(app).authentication
+        self._registration = services_of(app).registration
         self._who = who
         self.answers: Counter[tuple[str, int]] = Counter()
         self.start()
@@ -140,7 +141,7 @@ class Visitor:
 
     def _somebody(self, role: str) -> Identity:
         email = f"schemathesis{next(_numbers)}@example.org"
-        return self._authentication.sign_up(email, PASSWORD, "Ada", (role,))
+        return self._registration.sign_up(email, PASSWORD, "Ada", (role,))
 
     def report(self, what: str) -> None:
         """For who runs it with `-s`."""

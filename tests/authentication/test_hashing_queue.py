@@ -13,7 +13,7 @@ from typing import Any
 import bcrypt
 import pytest
 
-from authapp.authentication.hashing_queue import HashingSlots
+from authapp.authentication.hashing_queue import HashingQueue
 from authapp.config import Config
 from authapp.errors import AuthappError, Busy, InvalidCredentials
 from authapp.services import LOGINS_AT_ONCE, REQUEST_THREADS, Services
@@ -30,11 +30,11 @@ from tests.support.waiting import wait_until
 
 
 @contextmanager
-def full(slots: HashingSlots | Any, many: int) -> Iterator[None]:
-    """As many slots are taken, as by log-ins that wait."""
+def full(queue: HashingQueue | Any, many: int) -> Iterator[None]:
+    """As many places are occupied, as by log-ins that wait."""
     with ExitStack() as taken:
         for _ in range(many):
-            taken.enter_context(slots.slot())
+            taken.enter_context(queue.place())
         yield
 
 
@@ -69,10 +69,10 @@ def niceness(thread: int) -> int:
 
 
 def test_one_thread_hashes_and_only_it_yields_to_others() -> None:
-    slots = HashingSlots(3)
+    queue = HashingQueue(3)
     mine = threading.get_native_id()
     before = niceness(mine)
-    found = {*at_once(*[lambda: slots.run(threading.get_native_id)] * 6)}
+    found = {*at_once(*[lambda: queue.run(threading.get_native_id)] * 6)}
     assert len(found) == 1
     (thread,) = found
     assert isinstance(thread, int)
@@ -84,50 +84,50 @@ def test_one_thread_hashes_and_only_it_yields_to_others() -> None:
 
 
 def test_an_error_of_the_work_reaches_who_asked_and_the_thread_goes_on() -> None:
-    slots = HashingSlots(1)
+    queue = HashingQueue(1)
 
     def fails() -> None:
         raise KeyError("of the test")
 
     with pytest.raises(KeyError):
-        slots.run(fails)
-    assert slots.run(lambda: 7) == 7
+        queue.run(fails)
+    assert queue.run(lambda: 7) == 7
 
 
 def test_who_waits_for_the_thread_until_the_deadline_is_told_to_come_back() -> None:
-    slots, ran = HashingSlots(3), []
-    with stuck(slots.run), deadline(0.2), pytest.raises(Busy):
-        slots.run(lambda: ran.append("late"))
-    slots.run(lambda: ran.append("next"))
+    queue, ran = HashingQueue(3), []
+    with stuck(queue.run), deadline(0.2), pytest.raises(Busy):
+        queue.run(lambda: ran.append("late"))
+    queue.run(lambda: ran.append("next"))
     assert ran == ["next"], "nobody waits for what was queued, so it is not done"
 
 
 def test_a_forked_process_hashes_on_a_thread_of_its_own() -> None:
-    slots = HashingSlots(1)
-    slots.run(lambda: None)
-    with full(slots, 1):
+    queue = HashingQueue(1)
+    queue.run(lambda: None)
+    with full(queue, 1):
         child = os.fork()
         if child == 0:
             status = 1
-            with suppress(BaseException), deadline(5), slots.slot():
-                status = 0 if slots.run(lambda: 7) == 7 else 2
+            with suppress(BaseException), deadline(5), queue.place():
+                status = 0 if queue.run(lambda: 7) == 7 else 2
             os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-# -- the slots -------------------------------------------------------------------------------------
+# -- the places ------------------------------------------------------------------------------------
 
 
-def test_one_more_than_there_are_slots_is_told_to_come_back() -> None:
-    slots = HashingSlots(3)
-    with full(slots, 3), pytest.raises(Busy) as raised, slots.slot():
+def test_one_more_than_there_are_places_is_told_to_come_back() -> None:
+    queue = HashingQueue(3)
+    with full(queue, 3), pytest.raises(Busy) as raised, queue.place():
         pass
     assert raised.value.retry_after > 0
     for error in (KeyError, Busy, KeyboardInterrupt):  # whatever happens in it
         for _ in range(4):
-            with pytest.raises(error), slots.slot():
+            with pytest.raises(error), queue.place():
                 raise error
-    with full(slots, 3):
+    with full(queue, 3):
         pass
 
 
@@ -139,20 +139,20 @@ USES: dict[str, Callable[[Services, Any], Any]] = {
     "log in": lambda s, _live: log_in(s),
     "log in, unknown": lambda s, _live: log_in(s, "nobody@example.org"),
     "sign up": lambda s, _live: sign_up(s, "new@example.org"),
-    "change the password": lambda s, live: s.authentication.change_password(
+    "change the password": lambda s, live: s.password_changes.change_password(
         live, PASSWORD, OTHER_PASSWORD, CLIENT
     ),
-    "set a password": lambda s, _live: s.authentication.set_password(EMAIL, OTHER_PASSWORD),
+    "set a password": lambda s, _live: s.password_changes.set_password(EMAIL, OTHER_PASSWORD),
 }
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_every_use_of_a_password_takes_a_slot_and_hashes_on_the_thread(
+def test_every_use_of_a_password_takes_a_place_and_hashes_on_the_thread(
     services: Services, monkeypatch: pytest.MonkeyPatch, use: Callable[[Services, Any], Any]
 ) -> None:
     sign_up(services)
     live = log_in(services)
-    with full(hasher_of(services), LOGINS_AT_ONCE), hashing() as hashed, pytest.raises(Busy):
+    with full(hasher_of(services).queue, LOGINS_AT_ONCE), hashing() as hashed, pytest.raises(Busy):
         use(services, live)
     assert hashed == []
 
@@ -165,12 +165,12 @@ def test_every_use_of_a_password_takes_a_slot_and_hashes_on_the_thread(
             return real(*args)
 
         monkeypatch.setattr(bcrypt, name, noting)
-    with full(hasher_of(services), LOGINS_AT_ONCE - 1), suppress(InvalidCredentials):
-        use(services, live)  # one slot is left, and enough
+    with full(hasher_of(services).queue, LOGINS_AT_ONCE - 1), suppress(InvalidCredentials):
+        use(services, live)  # one place is left, and enough
     assert where == {hasher_of(services)._run(threading.get_native_id)}
 
 
-def test_slots_are_free_again_after_every_outcome(services: Services) -> None:
+def test_places_are_free_again_after_every_outcome(services: Services) -> None:
     sign_up(services)
     for _ in range(LOGINS_AT_ONCE + 1):
         for email, password in ((EMAIL, PASSWORD), (EMAIL, "wrong"), ("x@example.org", "wrong")):
@@ -178,7 +178,7 @@ def test_slots_are_free_again_after_every_outcome(services: Services) -> None:
                 log_in(services, email, password)
         with stuck(hasher_of(services)._run), deadline(0.05), pytest.raises(Busy):
             log_in(services)
-    with full(hasher_of(services), LOGINS_AT_ONCE):
+    with full(hasher_of(services).queue, LOGINS_AT_ONCE):
         pass
 
 
@@ -186,7 +186,7 @@ def test_who_is_told_to_come_back_has_used_up_no_attempt(services: Services) -> 
     """Or people who do as they are told in a rush would be locked out after it."""
     sign_up(services)
     live = log_in(services)
-    with full(hasher_of(services), LOGINS_AT_ONCE):
+    with full(hasher_of(services).queue, LOGINS_AT_ONCE):
         for _ in range(25):
             for use in (USES["log in"], USES["change the password"]):
                 with pytest.raises(Busy):
@@ -246,13 +246,13 @@ def test_what_hashing_took_is_missing_for_what_follows(
 
     monkeypatch.setattr(bcrypt, "checkpw", slowly)
     waits: list[float] = []
-    begin = SessionStore.begin_verified
+    begin = SessionStore.begin_or_provisional
 
     def noting(*args: Any, **how: Any) -> Any:
         waits.append(remaining(60))
         return begin(*args, **how)
 
-    monkeypatch.setattr(SessionStore, "begin_verified", noting)
+    monkeypatch.setattr(SessionStore, "begin_or_provisional", noting)
     assert log_in(services)
     assert 0 < waits[0] <= config.LOGIN_TIMEOUT_SECONDS - 0.7
 

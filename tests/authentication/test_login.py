@@ -9,8 +9,8 @@ import bcrypt
 import pytest
 
 from authapp.accounts.store import UserStore
-from authapp.authentication import login as authentication
-from authapp.authentication.passwords import PasswordHasher
+from authapp.authentication import constant_time
+from authapp.authentication.password_hashing import PasswordHasher
 from authapp.config import Config
 from authapp.errors import (
     Busy,
@@ -63,13 +63,13 @@ def field_errors(work: Callable[[], Any]) -> dict[str, str]:
 
 
 def test_who_signs_up_can_log_in(services: Services) -> None:
-    ada = services.authentication.sign_up("Ada@Example.org", PASSWORD, "  Ada \n King ")
+    ada = services.registration.sign_up("Ada@Example.org", PASSWORD, "  Ada \n King ")
     assert (ada.email, ada.name, ada.roles) == ("Ada@example.org", "Ada King", ("user",))
     assert log_in(services, "ADA@example.ORG").record.user == ada
 
 
 def test_all_that_is_wrong_is_told_at_once(services: Services) -> None:
-    errors = field_errors(lambda: services.authentication.sign_up("ada", "short", "x" * 101))
+    errors = field_errors(lambda: services.registration.sign_up("ada", "short", "x" * 101))
     assert set(errors) == {"email", "password", "name"}
 
 
@@ -89,7 +89,7 @@ def test_all_that_is_wrong_is_told_at_once(services: Services) -> None:
 def test_bad_input_signs_nobody_up(services: Services, values: dict[str, str], field: str) -> None:
     given: dict[str, Any] = {"email": EMAIL, "password": PASSWORD, "name": "Ada"} | values
     with hashing() as costs:
-        assert set(field_errors(lambda: services.authentication.sign_up(**given))) == {field}
+        assert set(field_errors(lambda: services.registration.sign_up(**given))) == {field}
     assert costs == []
     assert services.users.page().users == []
 
@@ -105,7 +105,7 @@ def test_a_taken_email_is_refused(services: Services, again: str) -> None:
 
 def test_an_unknown_role_is_refused(services: Services) -> None:
     with pytest.raises(UnknownRole):
-        services.authentication.sign_up(EMAIL, PASSWORD, roles=("auditor",))
+        services.registration.sign_up(EMAIL, PASSWORD, roles=("auditor",))
     assert services.users.page().users == []
 
 
@@ -228,7 +228,7 @@ def test_who_logs_in_while_their_sessions_are_ended_is_in(
 
     def verify_slowly(*args: Any) -> Any:
         verdict = verify(*args)
-        services.authentication.end_sessions_of(ada.id, None)
+        services.administration.end_sessions_of(ada.id, None)
         return verdict
 
     monkeypatch.setattr(PasswordHasher, "verify", verify_slowly)
@@ -413,7 +413,7 @@ def sign_up_from(services: Services, address: str | None, count: int) -> tuple[i
     with hashing() as costs, suppress(TooManyAttempts):
         for _ in range(count):
             email = f"{len(sql(services, 'SELECT 1 FROM users'))}@example.org"
-            services.authentication.sign_up(email, PASSWORD, client=client)
+            services.registration.sign_up(email, PASSWORD, client=client)
             passed += 1
     return passed, len(costs)
 
@@ -427,7 +427,7 @@ def test_sign_ups_from_an_address_are_limited_before_hashing(services: Services)
 def test_who_is_told_what_is_wrong_with_a_sign_up_used_up_nothing(services: Services) -> None:
     for _ in range(22):
         with pytest.raises(InvalidField):
-            services.authentication.sign_up("ada", PASSWORD, client=CLIENT)
+            services.registration.sign_up("ada", PASSWORD, client=CLIENT)
     assert sign_up_from(services, CLIENT.address, 1) == (1, 1)
 
 
@@ -447,7 +447,7 @@ def live(services: Services) -> ActiveSession:
 def change(
     services: Services, live: ActiveSession, current: str = PASSWORD, new: str = OTHER_PASSWORD
 ) -> ActiveSession:
-    return services.authentication.change_password(live, current, new, CLIENT)
+    return services.password_changes.change_password(live, current, new, CLIENT)
 
 
 def test_a_new_password_ends_all_sessions_and_begins_a_new_one(
@@ -553,7 +553,7 @@ def test_a_password_changed_meanwhile_is_not_overwritten(
 
     def second(*args: Any) -> int:
         monkeypatch.undo()
-        services.authentication.set_password(EMAIL, OTHER_PASSWORD)
+        services.password_changes.set_password(EMAIL, OTHER_PASSWORD)
         return update(*args)
 
     monkeypatch.setattr(UserStore, "set_password_hash", second)
@@ -565,7 +565,7 @@ def test_a_password_changed_meanwhile_is_not_overwritten(
 
 def test_an_operator_sets_a_password(services: Services, live: ActiveSession) -> None:
     services.sessions.find(live.token)
-    services.authentication.set_password("ADA@example.org", OTHER_PASSWORD)
+    services.password_changes.set_password("ADA@example.org", OTHER_PASSWORD)
     assert ending(services, live) is EndReason.PASSWORD_CHANGED
     assert services.sessions.of_user(live.record.user.id) == []
     assert can_log_in(services, OTHER_PASSWORD)
@@ -573,7 +573,7 @@ def test_an_operator_sets_a_password(services: Services, live: ActiveSession) ->
 
 
 def test_an_operator_is_told_what_is_wrong(services: Services, live: ActiveSession) -> None:
-    set_password = services.authentication.set_password
+    set_password = services.password_changes.set_password
     assert set(field_errors(lambda: set_password("ada", OTHER_PASSWORD))) == {"email"}
     assert set(field_errors(lambda: set_password(EMAIL, "short"))) == {"password"}
     with pytest.raises(UnknownUser):
@@ -586,7 +586,7 @@ def test_an_operator_is_told_what_is_wrong(services: Services, live: ActiveSessi
 
 def test_people_change_their_profile(services: Services, live: ActiveSession) -> None:
     image = "https://img.example/ada.png?size=1"
-    changed = services.authentication.update_profile(live.record.user.id, " Ada  King ", image)
+    changed = services.users.update_profile(live.record.user.id, " Ada  King ", image)
     assert (changed.name, changed.image) == ("Ada King", image)
     found = services.sessions.find(live.token)
     assert isinstance(found, ActiveSession)
@@ -614,7 +614,7 @@ def test_a_bad_profile_is_refused(
     services: Services, live: ActiveSession, name: str, image: str, field: str
 ) -> None:
     user = live.record.user
-    update = services.authentication.update_profile
+    update = services.users.update_profile
     assert set(field_errors(lambda: update(user.id, name, image))) == {field}
     assert services.users.get(user.id) == user
 
@@ -626,7 +626,7 @@ def test_what_happened_is_on_record_without_secrets(
     services: Services, live: ActiveSession
 ) -> None:
     fresh = change(services, live)
-    services.authentication.set_password(EMAIL, PASSWORD)
+    services.password_changes.set_password(EMAIL, PASSWORD)
     events = sql(services, "SELECT event, address, details::text FROM audit_events ORDER BY id")
     names = [event for event, _, _ in events]
     assert names.count("password.changed") == names.count("password.set") == 1
@@ -649,7 +649,7 @@ def test_a_copy_that_is_behind_refuses_no_new_password(
         raise StoreUnavailable("redis")
 
     monkeypatch.setattr(services.cache, "fence", lost)
-    services.authentication.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+    services.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
     assert services.changes.pending(), "the copy is not behind, so this shows nothing"
     assert two_instances.authentication.log_in(EMAIL, OTHER_PASSWORD, CLIENT)
     with pytest.raises(InvalidCredentials):
@@ -708,7 +708,7 @@ def test_a_refusal_takes_its_time_beside_all_its_hashing(
         time.sleep(took)
         return False
 
-    monkeypatch.setattr(authentication, "REFUSAL_SECONDS", 0.3)
+    monkeypatch.setattr(constant_time, "REFUSAL_SECONDS", 0.3)
     monkeypatch.setattr(bcrypt, "checkpw", slowly)
     begun = time.perf_counter()
     with pytest.raises(InvalidCredentials):

@@ -8,13 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from authapp.authentication.hashing_queue import HashingSlots
+from authapp.authentication.hashing_queue import HashingQueue
+from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.authentication.passwords import (
     MAX_CODE_POINTS,
     MAX_TYPED,
     MIN_CODE_POINTS,
-    PasswordHasher,
-    Verdict,
     why_refused,
 )
 from tests.support.hashing import hashing
@@ -22,9 +21,9 @@ from tests.support.people import PASSWORD
 
 PEPPER, OLD_PEPPER = "a pepper of thirty-two bytes, ok", "the pepper before, as long as it"
 ROUNDS = 4
-SLOTS = HashingSlots(4)
-HASHER = PasswordHasher([PEPPER], ROUNDS, SLOTS)
-RETIRED = PasswordHasher([OLD_PEPPER], ROUNDS, SLOTS)
+QUEUE = HashingQueue(4)
+HASHER = PasswordHasher([PEPPER], ROUNDS, QUEUE)
+RETIRED = PasswordHasher([OLD_PEPPER], ROUNDS, QUEUE)
 
 
 def verify(password: str, stored: str) -> tuple[Verdict, list[int]]:
@@ -103,7 +102,7 @@ NAME = HASHER.hash(PASSWORD).partition(":")[0]
         f"{NAME}:$2b$04$\0{'a' * 52}",
         f"{NAME}:$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA",
         pytest.param(
-            PasswordHasher([OLD_PEPPER], ROUNDS, SLOTS).hash(PASSWORD), id="retired pepper"
+            PasswordHasher([OLD_PEPPER], ROUNDS, QUEUE).hash(PASSWORD), id="retired pepper"
         ),
         pytest.param(HASHER.hash("something else entirely"), id="other password"),
     ],
@@ -120,7 +119,7 @@ def test_a_hash_with_a_tampered_end_is_a_mismatch() -> None:
 
 @pytest.mark.parametrize("rounds", [4, 5, 10])
 def test_the_dummy_costs_as_much_as_the_real_one(rounds: int) -> None:
-    hasher = PasswordHasher([PEPPER], rounds, SLOTS)
+    hasher = PasswordHasher([PEPPER], rounds, QUEUE)
     stored = hasher.hash(PASSWORD)
     with hashing() as costs:
         hasher.verify_dummy(PASSWORD)
@@ -153,7 +152,7 @@ def test_a_hash_made_under_other_settings(
     peppers: list[str], rounds: int, verdict: Verdict
 ) -> None:
     stored = HASHER.hash(PASSWORD)
-    later = PasswordHasher(peppers, rounds, SLOTS)
+    later = PasswordHasher(peppers, rounds, QUEUE)
     assert later.verify(PASSWORD, stored) is verdict
     assert later.verify("wrong", stored) is Verdict.MISMATCH
 

@@ -25,10 +25,10 @@ Act = Callable[[Services, ActiveSession], Any]
 ACTS: dict[str, Act] = {
     "log out": lambda s, live: s.authentication.log_out(live.token, CLIENT),
     "log in again": lambda s, live: log_in(s, replaces=[live.token]),
-    "change the password": lambda s, live: s.authentication.change_password(
+    "change the password": lambda s, live: s.password_changes.change_password(
         live, PASSWORD, OTHER_PASSWORD, CLIENT
     ),
-    "set a password": lambda s, _live: s.authentication.set_password(EMAIL, OTHER_PASSWORD),
+    "set a password": lambda s, _live: s.password_changes.set_password(EMAIL, OTHER_PASSWORD),
     "save data": lambda s, live: s.sessions.patch(live, {"cart": 1}, []),
     "regenerate": lambda s, live: s.sessions.regenerate(live, CLIENT),
     "end one": lambda s, live: s.sessions.end_one(
@@ -217,7 +217,7 @@ def test_what_reading_and_the_product_itself_change_writes_no_fence(
     services.sessions.find(live.token)
     for act in ACTS.values():
         act(services, log_in(services))
-        services.authentication.set_password(EMAIL, PASSWORD)
+        services.password_changes.set_password(EMAIL, PASSWORD)
     assert written_down(services) == set()
 
 

@@ -123,7 +123,7 @@ def do_everything(store: Redis, config: Config, clock: Clock) -> None:
         live = log_in(services)
         for _ in range(2):  # a miss, a hit
             services.sessions.find(live.token)
-        services.authentication.set_active(user.id, active=False, actor=None)
+        services.administration.set_active(user.id, active=False, actor=None)
         services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
         with services.maintenance.alone():
             pass

@@ -96,7 +96,7 @@ def test_a_session_with_refresh_stays_one_when_the_setting_changes(
     live = issue(services, refreshable=True)
     changed = make_config(config.DATABASE_URL, config.REDIS_URL, REMEMBER_ME_SECONDS=MONTH // 4)
     with open_services(changed, clock) as after:
-        fresh = after.authentication.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+        fresh = after.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
     assert fresh.record.remembered
     assert fresh.grant is not None
     assert fresh.grant.refresh is not None
@@ -266,7 +266,7 @@ def test_a_log_out_and_a_refresh_at_once_leave_no_session(
 
 def test_a_new_password_ends_what_could_be_refreshed(services: Services) -> None:
     live = issue(services, refreshable=True)
-    services.authentication.set_password(EMAIL, "quite another long passphrase")
+    services.password_changes.set_password(EMAIL, "quite another long passphrase")
     with pytest.raises(NotAuthenticated):
         refresh(services, live)
     assert not is_live(services, live)

@@ -103,7 +103,7 @@ def test_nobody_is_told_who_has_an_account(
 ) -> None:
     """A wrong password was refused where there was a copy; elsewhere nobody could say."""
     inactive = sign_up(services, "inactive@example.org")
-    services.authentication.set_active(inactive.id, active=False, actor=None)
+    services.administration.set_active(inactive.id, active=False, actor=None)
     services.credentials.find("inactive@example.org")
     with postgres_away(services):
         if without_copies:
@@ -185,23 +185,23 @@ Act = Callable[[Services, ActiveSession, ActiveSession], object]
 
 ENDINGS: dict[str, tuple[Act, EndReason]] = {
     "password changed": (
-        lambda s, other, _: s.authentication.change_password(
+        lambda s, other, _: s.password_changes.change_password(
             other, PASSWORD, OTHER_PASSWORD, CLIENT
         ),
         EndReason.PASSWORD_CHANGED,
     ),
     "password set": (
-        lambda s, _other, _: s.authentication.set_password(EMAIL, OTHER_PASSWORD),
+        lambda s, _other, _: s.password_changes.set_password(EMAIL, OTHER_PASSWORD),
         EndReason.PASSWORD_CHANGED,
     ),
     "deactivated": (
-        lambda s, other, _: s.authentication.set_active(
+        lambda s, other, _: s.administration.set_active(
             other.record.user.id, active=False, actor=None
         ),
         EndReason.DEACTIVATED,
     ),
     "all ended by an administrator": (
-        lambda s, other, _: s.authentication.end_sessions_of(other.record.user.id, None),
+        lambda s, other, _: s.administration.end_sessions_of(other.record.user.id, None),
         EndReason.PASSWORD_CHANGED,
     ),
     "all others ended": (
@@ -251,13 +251,13 @@ def test_a_log_in_with_credentials_that_were_changed_meanwhile_gets_none(
     services: Services, two_instances: Services, ada: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were read before the change, and would begin a session after it."""
-    begin = SessionStore.begin_verified
+    begin = SessionStore.begin_or_provisional
 
     def late(*args: Any, **how: Any) -> ActiveSession:
-        two_instances.authentication.set_password(EMAIL, OTHER_PASSWORD)
+        two_instances.password_changes.set_password(EMAIL, OTHER_PASSWORD)
         return begin(*args, **how)
 
-    monkeypatch.setattr(SessionStore, "begin_verified", late)
+    monkeypatch.setattr(SessionStore, "begin_or_provisional", late)
     with postgres_away(services), pytest.raises(StoreUnavailable):
         log_in(services)
     assert [key for key in everything_in(services.redis) if key.startswith(b"sess:")] == []
@@ -298,7 +298,7 @@ def test_an_old_password_that_is_put_back_in_redis_opens_nothing_that_outlasts_t
 ) -> None:
     """That it opens something is what docs/security.md warns of."""
     before = kept(services, "cred")
-    services.authentication.set_password(EMAIL, OTHER_PASSWORD)
+    services.password_changes.set_password(EMAIL, OTHER_PASSWORD)
     put_back(services, before)
     with pytest.raises(InvalidCredentials):
         log_in(services)

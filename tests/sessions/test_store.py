@@ -406,7 +406,7 @@ def test_no_statement_looks_at_all_sessions(
         assert api.grant.refresh is not None
         services.sessions.refresh(api.grant.refresh, CLIENT)
         services.sessions.end_others(begin(services, ada), EndReason.REVOKED_BY_USER, CLIENT)
-        services.authentication.end_sessions_of(ada.id, None)
+        services.administration.end_sessions_of(ada.id, None)
     assert len(seen) > 20
     assert [plan for plan in seen if "Seq Scan on sessions" in plan] == []
 

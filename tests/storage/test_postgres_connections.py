@@ -131,7 +131,7 @@ def test_people_and_times_are_the_same_on_a_database_with_other_defaults(
     schema.upgrade(odd_place)
     with open_services(make_config(odd_place, valkey.url), clock) as services:
         name = "Zoë Łukasz 李"
-        user = services.authentication.sign_up("zoe@example.org", "correct horse battery", name)
+        user = services.registration.sign_up("zoe@example.org", "correct horse battery", name)
         assert services.users.find("zoe@example.org") == user
         assert user.name == name
         session = log_in(services, "zoe@example.org", "correct horse battery")

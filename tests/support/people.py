@@ -15,7 +15,7 @@ CLIENT = Client(
 
 
 def sign_up(services: Services, email: str = EMAIL, password: str = PASSWORD) -> Identity:
-    return services.authentication.sign_up(email, password)
+    return services.registration.sign_up(email, password)
 
 
 def log_in(

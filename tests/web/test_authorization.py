@@ -157,7 +157,7 @@ class Visit:
             self.client = signed_in_as(app)
         if who == "deactivated":
             own = self._id("users", f"email = '{EMAIL}'")
-            services_of(app).authentication.set_active(
+            services_of(app).administration.set_active(
                 own,  # type: ignore[arg-type]  # text will do
                 active=False,
                 actor=None,

@@ -16,7 +16,7 @@ import bcrypt
 import pytest
 from flask import Flask
 
-from authapp.authentication import login as authentication
+from authapp.authentication import constant_time
 from authapp.authentication.limits import LoginLimits
 from authapp.web.api.bodies import MAX_BODY
 from tests.web.conftest import MakeApp
@@ -184,7 +184,7 @@ def metered(app: Flask) -> Iterator[Meter]:
         patch.setattr(LoginLimits, "_take", noting)
         patch.setattr(bcrypt, "checkpw", lambda *_: False)
         patch.setattr(bcrypt, "hashpw", lambda *_: b"$2b$04$" + b"x" * 53)
-        patch.setattr(authentication, "REFUSAL_SECONDS", 0)
+        patch.setattr(constant_time, "REFUSAL_SECONDS", 0)
         yield meter
 
 

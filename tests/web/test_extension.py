@@ -526,7 +526,7 @@ def test_two_apps_of_one_extension_share_nothing(
     browsers, people = [browser(app) for app in apps], ["Ada of notes", "Ada of shop"]
     try:
         for app, name, password in zip(apps, people, [PASSWORD, OTHER_PASSWORD], strict=True):
-            user = services_of(app).authentication.sign_up(EMAIL, password, name)
+            user = services_of(app).registration.sign_up(EMAIL, password, name)
             assert services_of(app).users.get(user.id)
             assert app.extensions["authapp"] is auth.state(app)
         assert services_of(apps[0]) is not services_of(apps[1])

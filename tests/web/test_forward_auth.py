@@ -132,7 +132,7 @@ def end_by_log_out(app: Flask, client: FlaskClient, _person: str) -> None:
 
 
 def end_by_deactivation(app: Flask, _client: FlaskClient, person: str) -> None:
-    users = services_of(app).authentication
+    users = services_of(app).administration
     users.set_active(person, active=False, actor=None)  # type: ignore[arg-type]  # text will do
 
 

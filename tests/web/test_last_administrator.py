@@ -70,7 +70,7 @@ ACTS: dict[str, Act] = {
     "call deactivates": by_call("PATCH", "", {"active": False}),
     "call sets roles": by_call("PUT", "/roles", {"roles": ["user"]}),
     "command deactivates": by_command(
-        lambda s, user: s.authentication.set_active(user, active=False, actor=None)
+        lambda s, user: s.administration.set_active(user, active=False, actor=None)
     ),
     "command revokes": by_command(lambda s, user: s.users.revoke(email_of(s, user), "admin")),
 }
@@ -88,7 +88,7 @@ def pair(make_app: MakeApp) -> Pair:
 def make_both_administrators(pair: Pair) -> None:
     services = services_of(pair.apps[0])
     for email, user_id in zip(EMAILS, pair.ids, strict=True):
-        services.authentication.set_active(user_id, active=True, actor=None)
+        services.administration.set_active(user_id, active=True, actor=None)
         services.users.grant(email, "admin")
 
 

@@ -141,7 +141,7 @@ def test_a_deactivated_person_is_judged_by_their_roles_too(site: Flask) -> None:
     """Or whoever may only change people could let an administrator in again."""
     sign_up(site, ACTOR, roles=["writes"])
     person = sign_up(site, TARGET, roles=["admin"])
-    services_of(site).authentication.set_active(UUID(person), active=False, actor=None)
+    services_of(site).administration.set_active(UUID(person), active=False, actor=None)
     client = signed_in_as(site, ACTOR)
     problem(client.patch(f"/api/v1/users/{person}", json={"active": True}), 403, CODE)
     assert client.post(f"/admin/users/{person}/activate").status_code == 403
@@ -229,8 +229,8 @@ def test_the_operator_may_do_all(site: Flask) -> None:
     assert services.users.set_roles(person, ["admin", "all"], None).roles == ("admin", "all")
     assert services.users.revoke(TARGET, "admin").roles == ("all",)
     assert services.users.grant(TARGET, "admin").roles == ("admin", "all")
-    services.authentication.end_sessions_of(person, None)
-    assert not services.authentication.set_active(person, active=False, actor=None).active
+    services.administration.end_sessions_of(person, None)
+    assert not services.administration.set_active(person, active=False, actor=None).active
 
 
 # -- the page offers what may be done --------------------------------------------------------------

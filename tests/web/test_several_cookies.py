@@ -337,7 +337,7 @@ def test_a_reason_is_told_that_the_person_did_not_give(app: Flask, two: tuple[st
     """Of two ended sessions the log-in page tells of the one that ended by itself."""
     program(app).post("/api/v1/logout", headers=sent(two[0]))
     user = services_of(app).users.page(None).users[0]
-    services_of(app).authentication.end_sessions_of(user.id, None)
+    services_of(app).administration.end_sessions_of(user.id, None)
     for tokens in (two, two[::-1]):
         page = program(app).get("/login", headers=sent(*tokens, Accept="text/html")).text
         assert "an administrator ended this session" in page

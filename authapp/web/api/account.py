@@ -109,7 +109,7 @@ api = Blueprint("api", __name__, url_prefix="/api/v1")
 )
 def signup() -> Response:
     body = read_body(request, SignupBody)
-    user = services().authentication.sign_up(body.email, body.password, body.name, client=client())
+    user = services().registration.sign_up(body.email, body.password, body.name, client=client())
     note_user(request.environ, user.id)
     return json_response(UserView.of(user), 201)
 
@@ -210,7 +210,7 @@ def me() -> Response:
 def update_me() -> Response:
     user = require_live().record.user
     body = read_body(request, ProfileBody)
-    changed = services().authentication.update_profile(
+    changed = services().users.update_profile(
         user.id, or_none(body.name), or_none(body.image), client().address
     )
     return json_response(UserView.of(changed))
@@ -235,7 +235,7 @@ def change_password() -> tuple[str, int, dict[str, str]]:
     """The session gets a new token: in the cookie, or for a program in a header."""
     live = require_live()
     body = read_body(request, PasswordBody)
-    fresh = services().authentication.change_password(
+    fresh = services().password_changes.change_password(
         live, body.current_password, body.new_password, client(), devices()
     )
     auth_session().begin(fresh)

@@ -111,7 +111,7 @@ def users() -> Response:
 def update_user(user_id: UUID) -> Response:
     body = read_body(request, UserBody)
     actor = require_live().record.user
-    changed = services().authentication.update_user(
+    changed = services().administration.update_user(
         user_id,
         or_none(body.name),
         or_none(body.image),
@@ -154,7 +154,7 @@ def set_roles(user_id: UUID) -> Response:
 )
 @permission_required(Permission.SESSIONS_END)
 def end_sessions_of(user_id: UUID) -> tuple[str, int]:
-    services().authentication.end_sessions_of(user_id, require_live().record.user, client().address)
+    services().administration.end_sessions_of(user_id, require_live().record.user, client().address)
     return "", 204
 
 

@@ -75,7 +75,7 @@ def signup_submit() -> ResponseReturnValue:
     if not form.validate():
         return render_template("signup.html", form=form), 400
     try:
-        user = services().authentication.sign_up(
+        user = services().registration.sign_up(
             text(form.email), text(form.password), text(form.name), client=client()
         )
     except InvalidField as invalid:
@@ -168,7 +168,7 @@ def account_submit() -> ResponseReturnValue:
     if not form.validate():
         return render_template("account.html", form=form, user=user), 400
     try:
-        services().authentication.update_profile(
+        services().users.update_profile(
             user.id,
             # a field that was not sent is left as it is
             text(form.name) if "name" in request.form else None,
@@ -194,7 +194,7 @@ def password_submit() -> ResponseReturnValue:
     if not form.validate():
         return render_template("password.html", form=form), 400
     try:
-        fresh = services().authentication.change_password(
+        fresh = services().password_changes.change_password(
             require_live(),
             text(form.current_password),
             text(form.new_password),

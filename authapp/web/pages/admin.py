@@ -72,7 +72,7 @@ def end_sessions(user_id: UUID) -> ResponseReturnValue:
     actor = require_live().record.user
 
     def change() -> None:
-        services().authentication.end_sessions_of(user_id, actor, client().address)
+        services().administration.end_sessions_of(user_id, actor, client().address)
 
     return _answer(user_id, change, "sessions-of-user-ended")
 
@@ -109,7 +109,7 @@ def _existing(user_id: UUID) -> Identity:
 
 
 def _set_active(user_id: UUID, *, active: bool) -> None:
-    services().authentication.set_active(
+    services().administration.set_active(
         user_id, active=active, actor=require_live().record.user, address=client().address
     )
 

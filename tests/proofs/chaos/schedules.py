@@ -146,7 +146,7 @@ class Schedule:
 
     def _sign_up(self) -> Person:
         email = f"p{next(_numbers)}.{random.randrange(10**9)}@example.org"
-        user = self._instances[0].authentication.sign_up(email, _password(0), "n0")
+        user = self._instances[0].registration.sign_up(email, _password(0), "n0")
         return Person(user.id, email, Known([_password(0)]), Known(["n0"]))
 
     def _now(self) -> float:
@@ -424,7 +424,7 @@ class Schedule:
             return
         new = _password(next(_numbers))
         old = person.password.values[-1]
-        change = partial(instance.authentication.change_password, live, old, new, CLIENT)
+        change = partial(instance.password_changes.change_password, live, old, new, CLIENT)
         try:
             fresh, within = self._asked(instance, change)
         except OutcomeUnknown:
@@ -460,7 +460,7 @@ class Schedule:
         self._end(others, within)
 
     def _end_all(self, person: Person, instance: Services) -> None:
-        end = partial(instance.authentication.end_sessions_of, person.id, None)
+        end = partial(instance.administration.end_sessions_of, person.id, None)
         try:
             _, within = self._asked(instance, end)
         except OutcomeUnknown:
@@ -509,7 +509,7 @@ class Schedule:
 
     def _rename(self, person: Person, instance: Services) -> None:
         name = f"n{next(_numbers)}"
-        rename = partial(instance.authentication.update_profile, person.id, name, None)
+        rename = partial(instance.users.update_profile, person.id, name, None)
         try:
             done, within = self._asked(instance, rename)
         except OutcomeUnknown:

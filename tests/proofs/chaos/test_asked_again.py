@@ -19,8 +19,8 @@ ACTS: dict[str, Act] = {
     "end others": lambda s, _live, other: s.sessions.end_others(
         other, EndReason.REVOKED_BY_USER, CLIENT
     ),
-    "end all": lambda s, live, _: s.authentication.end_sessions_of(live.record.user.id, None),
-    "deactivate": lambda s, live, _: s.authentication.set_active(
+    "end all": lambda s, live, _: s.administration.end_sessions_of(live.record.user.id, None),
+    "deactivate": lambda s, live, _: s.administration.set_active(
         live.record.user.id, active=False, actor=None
     ),
     "set roles": lambda s, live, _: s.users.set_roles(live.record.user.id, ["admin", "user"], None),

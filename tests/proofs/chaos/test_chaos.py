@@ -275,7 +275,7 @@ def test_nothing_stale_and_nobody_logged_out(
     email = f"admin.{random.randrange(10**9)}@example.org"
     config = Config.from_mapping(settings(database_url, redis_server))
     with open_services(config, utc_now) as services:
-        user = services.authentication.sign_up(email, PASSWORD, "Admin", ("admin", "user"))
+        user = services.registration.sign_up(email, PASSWORD, "Admin", ("admin", "user"))
     admin = Person(
         email, str(user.id), Fact("name admin", "Admin"), Fact("roles a", "admin"), Fact("a", "")
     )

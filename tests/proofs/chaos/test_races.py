@@ -70,7 +70,7 @@ def an_arena(database_url: str, redis_url: str, folder: Path, **more: str) -> It
         services = stack.enter_context(open_services(config, utc_now))
         first, second = (stack.enter_context(closing(Client(i))) for i in (one, two))
         email = f"admin.{random.randrange(10**9)}@example.org"
-        services.authentication.sign_up(email, PASSWORD, "Admin", ("admin", "user"))
+        services.registration.sign_up(email, PASSWORD, "Admin", ("admin", "user"))
         body = {"email": email, "password": PASSWORD}
         admin = first.ask("POST", "/api/v1/login", body=body).token
         yield Arena((first, second), services, admin)

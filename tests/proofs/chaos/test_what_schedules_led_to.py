@@ -26,7 +26,7 @@ CHANGES: dict[str, Callable[[Services, ActiveSession], Any]] = {
     "data": lambda s, live: s.sessions.patch(live, {"n": 1}, []),
     "new token": lambda s, live: s.sessions.regenerate(live, CLIENT),
     "end others": lambda s, live: s.sessions.end_others(live, EndReason.REVOKED_BY_USER, CLIENT),
-    "password": lambda s, live: s.authentication.change_password(
+    "password": lambda s, live: s.password_changes.change_password(
         live, PASSWORD, OTHER_PASSWORD, CLIENT
     ),
 }

@@ -456,7 +456,7 @@ def test_it_ends_the_others(app: Flask, signed_in: FlaskClient) -> None:
 def test_it_ends_with_the_account(app: Flask, person: str) -> None:
     token = get_token(app)["access_token"]
     assert is_live(app, token)
-    services_of(app).authentication.set_active(UUID(person), active=False, actor=None)
+    services_of(app).administration.set_active(UUID(person), active=False, actor=None)
     assert not is_live(app, token)
 
 
@@ -574,7 +574,7 @@ def test_a_session_that_ended_is_not_refreshed(app: Flask, person: str) -> None:
 
 def test_who_was_deactivated_refreshes_nothing(app: Flask, person: str) -> None:
     body = get_token(app, refresh=True)
-    services_of(app).authentication.set_active(UUID(person), active=False, actor=None)
+    services_of(app).administration.set_active(UUID(person), active=False, actor=None)
     problem(refresh(app, body["refresh_token"]), 401, "session_invalid")
 
 

@@ -289,7 +289,7 @@ def test_passwords_are_masked_and_left_to_paste_and_managers(
 
 
 def test_a_password_is_taken_as_it_was_typed(client: FlaskClient, app: Flask) -> None:
-    services_of(app).authentication.sign_up(EMAIL, " seven quiet rivers ")
+    services_of(app).registration.sign_up(EMAIL, " seven quiet rivers ")
     assert log_in(client, password="seven quiet rivers").status_code == 401
     assert log_in(client, password=" seven quiet rivers ").status_code == 303
 

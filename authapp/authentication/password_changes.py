@@ -1,0 +1,118 @@
+"""Password changes: by the person, who knows the current one, and by an operator."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from authapp.accounts import audit
+from authapp.accounts.credentials import CredentialStore
+from authapp.accounts.store import UserStore
+from authapp.authentication.known_devices import KnownDevices
+from authapp.authentication.password_hashing import PasswordHasher
+from authapp.authentication.passwords import why_refused
+from authapp.authentication.reauthentication import Reauthentication
+from authapp.cache.changes import Changes
+from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
+from authapp.sessions.records import ActiveSession, Client, EndReason
+from authapp.sessions.store import SessionStore
+
+
+class PasswordChanges:
+    """The use cases that replace a password.
+
+    Raises:
+        StoreUnavailable: nothing was changed.
+        Busy: the password hashing queue is full.
+    """
+
+    def __init__(
+        self,
+        users: UserStore,
+        credentials: CredentialStore,
+        sessions: SessionStore,
+        changes: Changes,
+        *,
+        hasher: PasswordHasher,
+        reauthentication: Reauthentication,
+        known_devices: KnownDevices,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._users = users
+        self._credentials = credentials
+        self._sessions = sessions
+        self._changes = changes
+        self._hasher = hasher
+        self._reauthentication = reauthentication
+        self._known_devices = known_devices
+        self._clock = clock
+
+    def change_password(
+        self,
+        live: ActiveSession,
+        current: str,
+        new: str,
+        client: Client,
+        devices: Sequence[str] = (),
+    ) -> ActiveSession:
+        """Sets a new password (OWASP ASVS 5.0, 6.2.3 and 7.4.3).
+
+        Every other session of the person ends, and this one gets a new token.
+
+        Args:
+            devices: the device tokens that the browser sent.
+        Raises:
+            InvalidField: `current_password` or `new_password`, with the reason.
+            TooManyAttempts: too many wrong current passwords.
+            NotAuthenticated: the session ended in the meantime; nothing was changed.
+        """
+        user = live.record.user
+        canonical = self._users.parse_email(user.email).canonical
+        with self._reauthentication.verified(user, canonical, current, client) as found:
+            if reason := why_refused(new, (user.email, user.name)):
+                raise InvalidField({"new_password": reason})
+            new_hash = self._hasher.hash(new)
+        with self._changes.begin() as change:
+            try:
+                epoch = self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
+            except UnknownUser:
+                raise InvalidCredentials from None  # changed or removed since it was verified
+            why = EndReason.PASSWORD_CHANGED
+            fresh = self._sessions.end_others_and_rotate(change, live, why, client)
+            if fresh is None:  # logged out while this ran
+                raise NotAuthenticated(presented=True)
+            audit.record(
+                change.db,
+                "password.changed",
+                self._clock(),
+                user_id=found.user.id,
+                actor_id=found.user.id,
+                address=client.address,
+            )
+        email = self._users.parse_email(fresh.record.user.email).canonical
+        known = self._known_devices.issue_device_token(email, epoch, devices)
+        return replace(fresh, devices=known)
+
+    def set_password(self, email: str, password: str) -> UUID:
+        """Sets a password for a person (operators only); all their sessions end.
+
+        Returns:
+            The id of the person.
+        Raises:
+            InvalidField: `email` or `password`.
+            UnknownUser
+        """
+        canonical = self._users.parse_email(email).canonical
+        found = self._credentials.read(canonical)
+        if found is None:
+            raise UnknownUser(f"there is no user {email}")
+        if reason := why_refused(password, (email,)):
+            raise InvalidField({"password": reason})
+        with self._hasher.queue.place():
+            new_hash = self._hasher.hash(password)
+        with self._changes.begin() as change:
+            self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
+            self._sessions.end_all(change, found.user.id, EndReason.PASSWORD_CHANGED)
+            audit.record(change.db, "password.set", self._clock(), user_id=found.user.id)
+        return found.user.id

@@ -1,0 +1,62 @@
+"""Reauthentication: a person who is logged in proves again that they know their password."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from authapp.accounts.credentials import Credentials, CredentialStore
+from authapp.accounts.identity import Identity
+from authapp.authentication.limits import LoginLimits
+from authapp.authentication.password_hashing import PasswordHasher, Verdict
+from authapp.authentication.refused_attempts import RefusedAttempts
+from authapp.errors import InvalidCredentials, InvalidField
+from authapp.sessions.records import Client
+from authapp.storage.resilience import deadline
+
+
+class Reauthentication:
+    """The check of a current password, with limits of its own.
+
+    Args:
+        timeout: seconds that the check, and hashing within its block, may take.
+    """
+
+    def __init__(
+        self,
+        credentials: CredentialStore,
+        hasher: PasswordHasher,
+        limits: LoginLimits,
+        refused_attempts: RefusedAttempts,
+        timeout: float,
+    ) -> None:
+        self._credentials = credentials
+        self._hasher = hasher
+        self._limits = limits
+        self._refused_attempts = refused_attempts
+        self._timeout = timeout
+
+    @contextmanager
+    def verified(
+        self, user: Identity, canonical_email: str, password: str, client: Client
+    ) -> Iterator[Credentials]:
+        """A block with the credentials that the password opens; it may hash in the same place.
+
+        Raises:
+            InvalidField: `current_password` is wrong.
+            InvalidCredentials: the user is gone or inactive.
+            TooManyAttempts: too many wrong passwords.
+            Busy: the password hashing queue is full.
+        """
+        with deadline(self._timeout):
+            with self._refused_attempts.noting_limits(
+                "password.limited", client.address, user_id=user.id
+            ):
+                counted = self._limits.count_password_change(canonical_email)
+            with self._hasher.queue.place(counted):
+                found = self._credentials.read(canonical_email)
+                if found is None or not found.user.active:
+                    raise InvalidCredentials
+                if self._hasher.verify(password, found.password_hash) is Verdict.MISMATCH:
+                    self._refused_attempts.note("password.refused", client.address, user_id=user.id)
+                    raise InvalidField({"current_password": "this is not your current password"})
+                counted.take_back()
+                yield found
