@@ -1,4 +1,4 @@
-"""The WSGI application: `gunicorn wsgi:app`, and `flask --app wsgi …` for operations."""
+"""The WSGI application: `gunicorn wsgi:app`, and `flask --app wsgi auth …` for operations."""
 
 import gc
 import sys

@@ -9,11 +9,8 @@ from flask_bootstrap import Bootstrap5
 from werkzeug.exceptions import BadRequest
 from werkzeug.routing import Rule
 
-from authapp.cli.commands import register_commands
 from authapp.config import Config
-from authapp.doctor import examine
 from authapp.extension import Auth, counts_each_request
-from authapp.services import POOL_SIZE
 from authapp.telemetry.logging import configure_logging
 from authapp.web.api.account import api
 from authapp.web.api.bodies import MAX_BODY, MAX_FIELDS
@@ -42,7 +39,7 @@ def create_app(config: Config) -> Flask:
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
     app.before_request(_expect_few_parameters)
     state = Auth(app, config).state(app)
-    services, authenticator = state.services, state.authenticator
+    authenticator = state.authenticator
     Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
 
@@ -69,7 +66,6 @@ def create_app(config: Config) -> Flask:
         for_proxies=for_proxies,
         files=files,
     )
-    register_commands(app, config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
     return app
 
 

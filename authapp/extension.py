@@ -9,8 +9,11 @@ from flask_limiter import Limiter
 from limits.strategies import RateLimiter
 
 from authapp.authentication.addresses import network_of
+from authapp.cli.deployment import Deployment
+from authapp.cli.tree import register_commands
 from authapp.config import Config
-from authapp.services import build_services
+from authapp.doctor import examine
+from authapp.services import POOL_SIZE, build_services
 from authapp.sessions.records import ActiveSession
 from authapp.storage.redis import LimiterStorage
 from authapp.web.api.account import api
@@ -83,6 +86,9 @@ class Auth:
         app.before_request(partial(_check_request, config.SESSION_COOKIE_NAME))
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
+        register_commands(
+            app, Deployment(config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
+        )
 
     def state(self, app: Flask | None = None) -> AppState:
         """The `AppState` of this app; without an argument, of the current one.

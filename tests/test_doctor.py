@@ -240,7 +240,7 @@ def test_a_database_that_is_not_migrated(odd: Callable[..., Config]) -> None:
     finding = the("postgres schema", findings)
     assert finding.state is FAIL
     assert "at migration 0001, this version needs" in finding.text
-    assert "flask --app wsgi db upgrade" in finding.remedy
+    assert "flask --app wsgi auth db upgrade" in finding.remedy
     assert "postgres writes" not in checks(findings, "postgres")
     assert the("postgres connections", findings).state is OK
     schema.upgrade(config.DATABASE_URL)
@@ -629,7 +629,7 @@ def test_a_store_that_freezes_while_it_is_asked(odd: Callable[..., Config]) -> N
 
 def run(config: Config, *options: str) -> tuple[int, str]:
     app: Flask = create_app(config)
-    result = app.test_cli_runner().invoke(args=["doctor", *options])
+    result = app.test_cli_runner().invoke(args=["auth", "doctor", *options])
     assert result.stderr == ""
     return result.exit_code, result.stdout
 

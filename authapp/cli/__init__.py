@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: `flask --app wsgi auth …`, `flask auth …` where embedded, and `authapp …`."""

@@ -91,9 +91,9 @@ def _serve(running: ExitStack, environment: dict[str, str]) -> int:
     if own_database or own_redis:
         _start_engines(running, environment, data_dir, own_database, own_redis)
 
-    _run_step((*FLASK, "db", "upgrade"), environment)
+    _run_step((*FLASK, "auth", "db", "upgrade"), environment)
     if own_database:
-        _run_step((*FLASK, "users", "first-admin"), environment)
+        _run_step((*FLASK, "auth", "users", "first-admin"), environment)
     status = _run(SERVERS[server], environment, SERVER_STOPS)
     if status != 0:
         raise LaunchError(f"{server} ended with status {status}; all else is stopped", status)
@@ -194,7 +194,7 @@ def _linked(link: Path, sockets: Path) -> Iterator[None]:
 
 @contextmanager
 def _settings_file(path: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """While we run, `. var/env` in another shell makes `flask --app wsgi …` work there."""
+    """While we run, `. var/env` in another shell makes `flask --app wsgi auth …` work there."""
     lines = [
         f"export {name}={shlex.quote(environment[name])}\n"
         for name in FOR_OTHER_SHELLS

@@ -1,4 +1,4 @@
-"""`flask --app wsgi doctor`: whether settings and stores are as they should be, and the remedy.
+"""`flask --app wsgi auth doctor`: whether settings and stores are in order, and the remedy.
 
 settings, postgres and redis_servers examine one thing each and yield findings; a store that can't
 be asked is a finding too, and the rest is still examined.

@@ -148,7 +148,7 @@ def _fences(connection: Connection) -> Finding:
     waiting = connection.scalar(select(func.count()).select_from(PendingFence)) or 0
     if waiting:
         told = f"{waiting} wait until Redis takes them; until then copies may be behind"
-        remedy = "once Redis answers run `flask --app wsgi maintenance`"
+        remedy = "once Redis answers run `flask --app wsgi auth maintenance`"
         return Finding("pending fences", State.WARN, told, remedy)
     return Finding("pending fences", State.OK, "none")
 

@@ -43,6 +43,16 @@ def downgrade(database_url: str, revision: str) -> None:
     _run(database_url, command.downgrade, revision)
 
 
+def current(database_url: str) -> "SchemaState":
+    """The migration that the database is at, and the one that this version needs.
+
+    Raises:
+        SettingError: as `upgrade`.
+    """
+    with _connection(database_url) as connection:
+        return examine(connection)
+
+
 def require_current(database_url: str, key_prefix: str = "") -> None:
     """Returns when the schema is the one this version needs, and instances use this prefix.
 
@@ -61,10 +71,14 @@ class SchemaState:
     """At which migration a database is, for people.
 
     Attributes:
+        found: the revision it is at; "none" before the first migration.
+        needed: the revision that this version needs.
         remedy: what to do; empty where nothing is.
         is_newer: it is at a migration that this version does not have.
     """
 
+    found: str
+    needed: str
     told: str
     remedy: str = ""
     is_newer: bool = False
@@ -76,19 +90,21 @@ class SchemaState:
 
 def examine(connection: Connection) -> SchemaState:
     """Whether the database is at the migration that this version needs."""
-    found, script = _revisions_of(connection), _scripts()
-    wanted = script.get_current_head()
-    if found == (wanted,):
-        return SchemaState(f"at migration {wanted}")
-    if unknown := [revision for revision in found if not _is_known(script, revision)]:
+    revisions, script = _revisions_of(connection), _scripts()
+    found, needed = ", ".join(revisions) or "none", script.get_current_head() or "none"
+    if found == needed:
+        return SchemaState(found, needed, f"at migration {needed}")
+    if unknown := [revision for revision in revisions if not _is_known(script, revision)]:
         return SchemaState(
+            found,
+            needed,
             f"at migration {', '.join(unknown)}, which this version of authapp does not know",
             "install the version that made it, which is newer; or go back by that version's "
-            f"`flask --app wsgi db downgrade {wanted}`, or by a backup",
+            f"`flask --app wsgi auth db downgrade {needed}`, or by a backup",
             is_newer=True,
         )
-    told = f"at migration {', '.join(found) or 'none'}, this version needs {wanted}"
-    return SchemaState(told, "run `flask --app wsgi db upgrade`")
+    told = f"at migration {found}, this version needs {needed}"
+    return SchemaState(found, needed, told, "run `flask --app wsgi auth db upgrade`")
 
 
 def _run(database_url: str, migrate: Callable[[AlembicConfig, str], None], revision: str) -> None:

@@ -197,12 +197,12 @@ def test_a_person_of_an_intranet_is_known_everywhere(config: Config) -> None:
     same = {"Sec-Fetch-Site": "same-origin"}
     for email, again in (("ann@corp.local", "ANN@Corp.Local"), ("ann@localhost", "ann@LOCALHOST")):
         made = runner.invoke(
-            args=["users", "create", email, "--password-stdin"], input=f"{PASSWORD}\n"
+            args=["auth", "users", "create", email, "--password-stdin"], input=f"{PASSWORD}\n"
         )
         assert made.exit_code == 0, made.output
-        assert runner.invoke(args=["users", "grant", again, "admin"]).exit_code == 0
-        assert email in runner.invoke(args=["users", "show", again]).output
-        assert runner.invoke(args=["audit", "list", "--user", again]).exit_code == 0
+        assert runner.invoke(args=["auth", "users", "grant", again, "admin"]).exit_code == 0
+        assert email in runner.invoke(args=["auth", "users", "show", again]).output
+        assert runner.invoke(args=["auth", "audit", "list", "--user", again]).exit_code == 0
         body = {"email": again, "password": PASSWORD}
         assert client.post("/api/v1/login", json=body, headers=same).json["user"]["email"] == email  # type: ignore[index]
         changed = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}

@@ -145,10 +145,10 @@ def test_a_name_comes_back_as_it_was_given(app: Flask, name: str) -> None:
     assert f"{name} Z" in client.get("/account").get_data(as_text=True)
     told = client.get("/forward-auth/nginx").headers["Remote-Name"]
     assert told.encode("latin-1").decode() == f"{name} Z"
-    assert f"{name} Z" in runner.invoke(args=["users", "list"]).output
-    added = runner.invoke(args=["users", "create", "b@example.org", "--name", name])
+    assert f"{name} Z" in runner.invoke(args=["auth", "users", "list"]).output
+    added = runner.invoke(args=["auth", "users", "create", "b@example.org", "--name", name])
     assert added.exit_code == 0, added.output
-    runner.invoke(args=["users", "grant", EMAIL, "admin"])
+    runner.invoke(args=["auth", "users", "grant", EMAIL, "admin"])
     found = client.get("/api/v1/users", query_string={"q": name[:7]}).json["users"]  # type: ignore[index]
     assert len(found) == 2, "and is found by it"
 
@@ -165,7 +165,7 @@ def test_a_name_that_misleads_is_refused_everywhere(app: Flask, name: str) -> No
         client.post("/signup", data=form, headers={"Sec-Fetch-Site": "same-origin"}).status_code
         == 400
     )
-    made = runner.invoke(args=["users", "create", EMAIL, "--name", name])
+    made = runner.invoke(args=["auth", "users", "create", EMAIL, "--name", name])
     assert made.exit_code == 1
     assert client.post("/api/v1/signup", json=body, headers=JSON).status_code == 201
     assert client.post("/api/v1/login", json=body, headers=JSON).status_code == 200
@@ -189,7 +189,7 @@ def test_what_a_browser_says_of_itself_moves_no_cursor(services: Services, app: 
     (current,) = [session for session in listed if session["current"]]
     assert current["user_agent"] == "Firefox??2J?/1"
     assert all(text(session["device"]).isprintable() for session in listed)
-    told = app.test_cli_runner().invoke(args=["sessions", "list", EMAIL]).output
+    told = app.test_cli_runner().invoke(args=["auth", "sessions", "list", EMAIL]).output
     assert all(line.isprintable() for line in told.splitlines())
     assert len(told.splitlines()) == 2
 
@@ -219,7 +219,7 @@ def test_the_command_line_prints_what_was_made_by_hand_in_sql_safely(
     )
     runner = app.test_cli_runner()
     try:
-        for arguments in (["users", "list"], ["audit", "list"]):
+        for arguments in (["auth", "users", "list"], ["auth", "audit", "list"]):
             lines = runner.invoke(args=arguments).output.split("\n")[:-1]
             assert lines
             assert all(line.isprintable() for line in lines), arguments

@@ -99,10 +99,10 @@ def test_every_key_of_a_deployment_begins_with_its_prefix(
             assert client.get("/forward-auth/nginx").status_code == 200
         tokens = app.test_client().post("/api/v1/tokens", json=body, headers=JSON)
         assert tokens.status_code == 200
-        assert runner.invoke(args=["users", "grant", EMAIL, "admin"]).exit_code == 0
+        assert runner.invoke(args=["auth", "users", "grant", EMAIL, "admin"]).exit_code == 0
         assert client.get("/api/v1/users").status_code == 200
-        assert runner.invoke(args=["maintenance"]).exit_code == 0
-        runner.invoke(args=["doctor"])
+        assert runner.invoke(args=["auth", "maintenance"]).exit_code == 0
+        runner.invoke(args=["auth", "doctor"])
         assert client.post("/api/v1/logout", headers=JSON).status_code == 204
     keys = {key.decode() for key in everything_in(redis_client)}
     assert {key.split(":")[0] for key in keys} == {"one"}
@@ -221,7 +221,7 @@ def test_an_instance_with_another_prefix_is_refused(
     with open_services(wrong, clock) as services:
         outcomes = at_once(lambda: sign_up(services), lambda: services.users.find(EMAIL))
         assert [type(outcome) for outcome in outcomes] == [SettingError, SettingError]
-    result = create_app(wrong).test_cli_runner().invoke(args=["users", "list"])
+    result = create_app(wrong).test_cli_runner().invoke(args=["auth", "users", "list"])
     assert result.exit_code == 1
     assert result.output.startswith("Error: KEY_PREFIX is ")
     assert result.output.count("\n") == 1

@@ -1,4 +1,4 @@
-"""`flask --app wsgi …`: what operators do, and the one line they get when it can't be done."""
+"""`flask --app wsgi auth …`: what operators do, and the one line they get when it can't be done."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def app(config: Config) -> Iterator[Flask]:
 
 
 def run(app: Flask, *arguments: str, stdin: str = "") -> Result:
-    return app.test_cli_runner().invoke(args=arguments, input=stdin)
+    return app.test_cli_runner().invoke(args=("auth", *arguments), input=stdin)
 
 
 def done(app: Flask, *arguments: str, stdin: str = "") -> str:
@@ -526,6 +526,15 @@ def test_upgrading_twice_is_no_mistake(app: Flask) -> None:
         assert done(app, "db", "upgrade") == "The database is up to date.\n"
 
 
+def test_the_revision_is_told_beside_the_one_that_is_needed(app: Flask) -> None:
+    told = done(app, "db", "current")
+    found = re.fullmatch(
+        r"The database is at revision (\d{4}); this version needs (\d{4})\.\n", told
+    )
+    assert found
+    assert found[1] == found[2]
+
+
 # -- as a process of its own -----------------------------------------------------------------------
 
 
@@ -535,7 +544,7 @@ def flask(config: Config, *arguments: str, **changed: str) -> subprocess.Complet
     environment |= {"SECRET_KEY": config.SECRET_KEY[0], "BCRYPT_ROUNDS": "4"}
     environment |= {"PASSWORD_PEPPER": config.PASSWORD_PEPPER[0], "PATH": os.environ["PATH"]}
     return subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "wsgi", *arguments],
+        [sys.executable, "-m", "flask", "--app", "wsgi", "auth", *arguments],
         cwd=ROOT,
         env=environment | changed,
         capture_output=True,

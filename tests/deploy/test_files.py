@@ -101,7 +101,7 @@ def test_secrets_get_neither_into_the_image_nor_into_the_repository() -> None:
 
 def test_instances_wait_for_the_migration_and_it_for_postgres() -> None:
     migrate = SERVICES["migrate"]
-    assert migrate["command"] == ["flask", "--app", "wsgi", "db", "upgrade"]
+    assert migrate["command"] == ["flask", "--app", "wsgi", "auth", "db", "upgrade"]
     assert migrate["restart"] == "no"
     assert migrate["depends_on"]["postgres"] == {"condition": "service_healthy"}
     for name in INSTANCES:

@@ -158,7 +158,7 @@ def launched(engine_dir: Path) -> Iterator[Launched]:
 def test_a_signal_stops_all(launched: Launched, number: signal.Signals) -> None:
     process = launched.start()
     environment = launched.served()
-    assert launched.steps() == ["db upgrade", "users first-admin"]
+    assert launched.steps() == ["auth db upgrade", "auth users first-admin"]
     started = descendants(process.pid)
     assert {*launched.engines(), int(environment["PID"])} < set(started)
     sockets = (launched.data_dir / "run").readlink()
@@ -239,12 +239,12 @@ def test_a_failing_step_stops_all(launched: Launched, step: str) -> None:
 
 def test_a_signal_during_a_step_stops_all(launched: Launched) -> None:
     process = launched.start(HANG="upgrade")
-    launched.until_step("db upgrade")
+    launched.until_step("auth db upgrade")
     started = descendants(process.pid)
     assert set(launched.engines()) < set(started)
     process.terminate()
     assert launched.ended() == (0, "authapp: stopped\n")
-    assert launched.steps() == ["db upgrade", "ends before the engines"]
+    assert launched.steps() == ["auth db upgrade", "ends before the engines"]
     assert alive(started) == []
 
 
@@ -302,7 +302,9 @@ def test_servers_of_ones_own_are_used_and_nothing_is_made(launched: Launched) ->
     own = {"DATABASE_URL": "postgresql://db.example.org/a", "REDIS_URL": "redis://r.example.org"}
     launched.start(**own)
     environment = launched.served()
-    assert launched.steps() == ["db upgrade"]  # the first administrator is the operator's business
+    assert launched.steps() == [
+        "auth db upgrade"
+    ]  # the first administrator is the operator's business
     assert own.items() <= environment.items()
     assert "SECRET_KEY" not in environment
     assert "SESSION_COOKIE_SECURE" not in environment

@@ -89,7 +89,7 @@ class Site:
         """Add an administrator as operators do."""
         options = ("--name", person.name, "--role", "admin", "--role", "user", "--password-stdin")
         subprocess.run(
-            [*FLASK, "users", "create", *options, person.email],
+            [*FLASK, "auth", "users", "create", *options, person.email],
             input=person.password.encode(),
             env=dict(self.environment),
             cwd=ROOT,

@@ -37,7 +37,7 @@ def test_a_database_not_migrated_names_the_command(
     environment["DATABASE_URL"] = add_database(postgres.url, "not_migrated_for_granian")
     (line,) = refusal("granian", environment)
     assert line.startswith("authapp: ")
-    assert line.endswith("run `flask --app wsgi db upgrade`")
+    assert line.endswith("run `flask --app wsgi auth db upgrade`")
 
 
 def test_a_taken_port_is_one_line(environment: dict[str, str], database_url: str) -> None:

@@ -46,7 +46,7 @@ def test_a_database_not_migrated_names_the_command(
     environment["DATABASE_URL"] = add_database(postgres.url, "not_migrated")
     (line,) = refusal("gunicorn", environment)
     assert line.startswith("authapp: ")
-    assert line.endswith("run `flask --app wsgi db upgrade`")
+    assert line.endswith("run `flask --app wsgi auth db upgrade`")
 
 
 def test_a_database_out_of_reach_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:

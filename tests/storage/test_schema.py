@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +126,13 @@ def test_a_current_database_is_accepted(database_url: str) -> None:
 def test_an_empty_database_is_refused_with_the_command(url: str) -> None:
     message = refusal(lambda: schema.require_current(url))
     assert "at migration none" in message
-    assert "flask --app wsgi db upgrade" in message
+    assert "flask --app wsgi auth db upgrade" in message
 
 
 def test_an_older_database_is_refused_with_the_command(url: str) -> None:
     schema.upgrade(url)
     schema.downgrade(url, "base")
-    assert "flask --app wsgi db upgrade" in refusal(lambda: schema.require_current(url))
+    assert "flask --app wsgi auth db upgrade" in refusal(lambda: schema.require_current(url))
 
 
 @pytest.mark.parametrize("ask", [schema.require_current, schema.upgrade])
@@ -184,6 +185,16 @@ def test_a_database_of_a_newer_version_is_refused_with_what_helps(
     assert "install the version that made it" in message
     assert f"db downgrade {ScriptDirectory.from_config(_alembic()).get_current_head()}" in message
     assert "db upgrade" not in message
+
+
+def test_the_revision_is_told_whichever_it_is(url: str) -> None:
+    needed = ScriptDirectory.from_config(_alembic()).get_current_head()
+    told = []
+    for step in (lambda _: None, partial(schema.upgrade, revision="0003"), at_unknown_revision):
+        step(url)
+        told.append(schema.current(url))
+    assert [state.found for state in told] == ["none", "0003", "9999"]
+    assert {state.needed for state in told} == {needed}
 
 
 @pytest.mark.parametrize("revision", ["9999", "nonsense", "-99", "0001:0003", "+1", "heads+1"])

@@ -1,0 +1,65 @@
+"""The deployment that the commands work on: settings, stores and services of one app."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+import click
+from flask import Flask, current_app
+from flask.cli import ScriptInfo
+
+from authapp.doctor.findings import Finding
+from authapp.services import Services
+
+_KEY = "authapp.cli"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The settings, services and examination that the commands of one app use.
+
+    Attributes:
+        examine: the findings of `doctor`.
+    """
+
+    database_url: str
+    services: Services
+    examine: Callable[[], list[Finding]]
+
+
+def remember_deployment(app: Flask, deployment: Deployment) -> None:
+    """Lets `pass_deployment` find the deployment of an app."""
+    app.extensions[_KEY] = deployment
+
+
+def pass_deployment(command: Callable[Concatenate[Deployment, P], R]) -> Callable[P, R]:
+    """Decorate a command that takes the deployment as its first argument.
+
+    The app is made when the command runs, so that `--help` works without any settings.
+    """
+
+    @wraps(command)
+    def with_deployment(*args: P.args, **kwargs: P.kwargs) -> R:
+        context = click.get_current_context()
+        app = context.ensure_object(ScriptInfo).load_app()
+        if not current_app or current_app._get_current_object() is not app:  # type: ignore[attr-defined]
+            context.with_resource(app.app_context())
+        deployment: Deployment = app.extensions[_KEY]
+        return command(deployment, *args, **kwargs)
+
+    return with_deployment
+
+
+def pass_services(command: Callable[Concatenate[Services, P], R]) -> Callable[P, R]:
+    """Decorate a command that takes the services as its first argument; else as above."""
+
+    @pass_deployment
+    @wraps(command)
+    def with_services(deployment: Deployment, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return command(deployment.services, *args, **kwargs)
+
+    return with_services

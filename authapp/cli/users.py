@@ -1,0 +1,144 @@
+"""`users`: people who can log in."""
+
+import secrets
+import sys
+
+import click
+
+from authapp.accounts.identity import ADMIN, USER, Identity
+from authapp.accounts.visible_text import shown
+from authapp.cli.deployment import pass_services
+from authapp.errors import UnknownUser
+from authapp.services import Services
+
+FIRST_ADMIN = "admin@authapp.internal"
+
+
+@click.group("users")
+def user_commands() -> None:
+    """People who can log in."""
+
+
+@user_commands.command()
+@click.argument("email")
+@click.option("--name", default="", help="What the person is called.")
+@click.option("--role", "roles", multiple=True, help="May be repeated; `user` if left out.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@pass_services
+def create(
+    services: Services, email: str, name: str, roles: tuple[str, ...], password_stdin: bool
+) -> None:
+    """Add a user; without --password-stdin a password is made up and printed once."""
+    password, generated = _password(password_stdin)
+    services.registration.sign_up(email, password, name, roles or (USER,))
+    click.echo(f"Created {email}.")
+    _tell(password, generated)
+
+
+@user_commands.command("list")
+@pass_services
+def list_(services: Services) -> None:
+    """Show all users, newest first."""
+    cursor = None
+    while True:
+        page = services.users.page(cursor, limit=200)
+        for user in page.users:
+            click.echo(_line(user))
+        if (cursor := page.next_cursor) is None:
+            return
+
+
+@user_commands.command()
+@click.argument("email")
+@pass_services
+def show(services: Services, email: str) -> None:
+    """Show one user."""
+    click.echo(_line(existing_user(services, email)))
+
+
+@user_commands.command()
+@click.argument("email")
+@click.argument("role")
+@pass_services
+def grant(services: Services, email: str, role: str) -> None:
+    """Give EMAIL a ROLE."""
+    click.echo(_line(services.users.grant(services.users.parse_email(email).canonical, role)))
+
+
+@user_commands.command()
+@click.argument("email")
+@click.argument("role")
+@pass_services
+def revoke(services: Services, email: str, role: str) -> None:
+    """Take a ROLE from EMAIL."""
+    click.echo(_line(services.users.revoke(services.users.parse_email(email).canonical, role)))
+
+
+@user_commands.command()
+@click.argument("email")
+@pass_services
+def activate(services: Services, email: str) -> None:
+    """Let EMAIL log in again."""
+    user = existing_user(services, email)
+    click.echo(_line(services.administration.set_active(user.id, active=True, actor=None)))
+
+
+@user_commands.command()
+@click.argument("email")
+@pass_services
+def deactivate(services: Services, email: str) -> None:
+    """Keep EMAIL from logging in; all their sessions end."""
+    user = existing_user(services, email)
+    click.echo(_line(services.administration.set_active(user.id, active=False, actor=None)))
+
+
+@user_commands.command("set-password")
+@click.argument("email")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@pass_services
+def set_password(services: Services, email: str, password_stdin: bool) -> None:
+    """Set EMAIL's password; all their sessions end."""
+    password, generated = _password(password_stdin)
+    services.password_changes.set_password(email, password)
+    click.echo(f"Set the password of {email}; all their sessions have ended.")
+    _tell(password, generated)
+
+
+@user_commands.command("first-admin", hidden=True)
+@pass_services
+def first_admin(services: Services) -> None:
+    """Add an administrator if there is none (`make run` does this)."""
+    if services.users.any_admin():
+        return
+    password, _ = _password(from_stdin=False)
+    services.registration.sign_up(FIRST_ADMIN, password, "Administrator", (ADMIN, USER))
+    click.echo(f"First administrator: {FIRST_ADMIN}\nPassword, shown only now: {password}")
+
+
+def existing_user(services: Services, email: str) -> Identity:
+    """
+    Raises:
+        InvalidField: it is no email.
+        UnknownUser: nobody has it.
+    """
+    user = services.users.find(services.users.parse_email(email).canonical)
+    if user is None:
+        raise UnknownUser(f"there is no user {email}")
+    return user
+
+
+def _password(from_stdin: bool) -> tuple[str, bool]:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n"), False
+    return secrets.token_urlsafe(15), True
+
+
+def _tell(password: str, generated: bool) -> None:
+    if generated:
+        click.echo(f"Password, shown only now: {password}")
+
+
+def _line(user: Identity) -> str:
+    state = "active" if user.active else "inactive"
+    roles = ",".join(user.roles) or "-"
+    return shown(f"{user.id}  {user.email}  {user.name or '-'}  {roles}  {state}")
