@@ -11,7 +11,7 @@ from flask import Flask
 from authapp import Auth, Config
 from authapp.__main__ import authapp
 from authapp.cli.tree import auth
-from tests.support.helpers import EMAIL
+from tests.support.people import EMAIL
 from tests.web.support import services_of
 
 ROOT = Path(__file__).parents[2]
