@@ -1,7 +1,6 @@
 """The examples of the API, in the docs and in the README, do what stands there."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from tests.support.databases import add_migrated_database
 from tests.support.instances import ROOT, serving
 from tests.support.people import PASSWORD
 from tests.support.services import open_services
-from tests.support.settings import PEPPER, make_config
+from tests.support.settings import environment_for, make_config
 
 ADMIN = "root@example.org"
 DOCS = (ROOT / "docs/api.md").read_text(encoding="utf-8")
@@ -64,24 +63,21 @@ def reader(
 ) -> Iterator[Mapping[str, str]]:
     """The environment of somebody who reads them beside an instance that runs."""
     url = add_migrated_database(postgres.url, "examples")
-    settings = {"SECRET_KEY": "a secret key for the examples only", "PASSWORD_PEPPER": PEPPER}
-    with open_services(make_config(url, valkey.url, **settings), utc_now) as services:
+    secret = "a secret key for the examples only"
+    with open_services(make_config(url, valkey.url, SECRET_KEY=secret), utc_now) as services:
         services.registration.sign_up(ADMIN, PASSWORD, roles=("admin", "user"))
     with redis.Redis.from_url(valkey.url) as client:
         client.flushall()  # ours; other tests used up limits
-    path = os.environ.get("PATH", os.defpath)
-    settings |= {
-        "PATH": path,
-        "DATABASE_URL": url,
-        "REDIS_URL": valkey.url,
-        "SESSION_COOKIE_SECURE": "0",  # as `make run` has it
-        "BCRYPT_ROUNDS": "4",
-        "WEB_CONCURRENCY": "1",
-    }
+    environment = environment_for(
+        url,
+        valkey.url,
+        SECRET_KEY=secret,
+        SESSION_COOKIE_SECURE="0",  # as `make run` has it
+    )
     home = tmp_path_factory.mktemp("examples")
-    with serving("wsgi:app", settings, home / f"{served_by}.log") as instance:
+    with serving("wsgi:app", environment, home / f"{served_by}.log") as instance:
         yield {
-            "PATH": path,
+            "PATH": environment["PATH"],
             "HOME": str(home),
             "AUTHAPP": f"http://127.0.0.1:{instance.port}",
             "ADMIN_EMAIL": ADMIN,

@@ -13,11 +13,11 @@ from authapp.authentication import constant_time
 from tests.attacks.site import Site
 from tests.support.databases import add_migrated_database
 from tests.support.instances import serving
-from tests.support.settings import PEPPER
+from tests.support.settings import UNLIMITED, environment_for, settings_for
 from tests.web.support import Stores
 
-AS_SHIPPED = "ENUMERATION_PAIRS" in os.environ
 SECRET_KEY = "a secret that the attackers do not know"
+AS_SHIPPED = "ENUMERATION_PAIRS" in os.environ
 
 
 @pytest.fixture(scope="session")
@@ -28,19 +28,15 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     url = add_migrated_database(postgres.url, "attacks")
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "DATABASE_URL": url,
-        "REDIS_URL": valkey.url,
-        "SECRET_KEY": SECRET_KEY,
-        "PASSWORD_PEPPER": PEPPER,
-        "SESSION_COOKIE_SECURE": "0",
-        "BCRYPT_ROUNDS": "4",  # so that other work shows beside it
-        "REVALIDATE_SECONDS": "2",
-        "LOGIN_LIMIT_PER_ADDRESS": "100000 per minute",  # all attackers have one address
-        "LOGIN_FAILURES_PER_ACCOUNT": "100000 per minute",
-        "WEB_CONCURRENCY": "1",
-    }
+    environment = environment_for(
+        url,
+        valkey.url,
+        SECRET_KEY=SECRET_KEY,
+        SESSION_COOKIE_SECURE="0",
+        REVALIDATE_SECONDS="2",
+        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,  # all attackers have one address
+        LOGIN_FAILURES_PER_ACCOUNT=UNLIMITED,
+    )
     log = tmp_path_factory.mktemp("attacks") / f"{served_by}.log"
     # as shipped where somebody asks for it, who then has a machine without other work
     application = "wsgi:app" if AS_SHIPPED else "tests.attacks.app:app"
@@ -55,16 +51,13 @@ def attacked_url(postgres: dev.PostgreSQL) -> str:
 
 @pytest.fixture(scope="session")
 def shared_app(attacked_url: str, valkey: dev.Valkey) -> Flask:
-    settings = {
-        "DATABASE_URL": attacked_url,
-        "REDIS_URL": valkey.url,
-        "SECRET_KEY": SECRET_KEY,
-        "PASSWORD_PEPPER": PEPPER,
-        "BCRYPT_ROUNDS": 4,
-        "LOGIN_LIMIT_PER_ADDRESS": "1000000 per minute",  # all attackers have one address
-        "LOGIN_FAILURES_PER_ACCOUNT": "1000000 per minute",
-        "WEB_CONCURRENCY": 1,
-    }
+    settings = settings_for(
+        attacked_url,
+        valkey.url,
+        SECRET_KEY=SECRET_KEY,
+        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,  # all attackers have one address
+        LOGIN_FAILURES_PER_ACCOUNT=UNLIMITED,
+    )
     return create_app(Config.from_mapping(settings))
 
 

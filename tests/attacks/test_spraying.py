@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import secrets
 import signal
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ import psycopg2
 from authapp import dev
 from tests.support import instances
 from tests.support.databases import add_migrated_database
-from tests.support.production import environment_of
+from tests.support.settings import environment_for
 from tests.support.waiting import wait_until
 
 ADDRESSES = [f"198.51.100.{number}" for number in range(1, 7)]
@@ -30,11 +31,9 @@ def test_spraying_leaves_a_trace_that_the_end_of_a_process_does_not_lose(
     served_by: str, postgres: dev.PostgreSQL, valkey: dev.Valkey, tmp_path: Path
 ) -> None:
     url = add_migrated_database(postgres.url, "spraying")
-    environment = environment_of(valkey.url) | {
-        "DATABASE_URL": url,
-        "BCRYPT_ROUNDS": "4",
-        "TRUSTED_PROXY_HOPS": "1",
-    }
+    environment = environment_for(
+        url, valkey.url, SECRET_KEY=secrets.token_urlsafe(48), TRUSTED_PROXY_HOPS="1"
+    )
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         cursor = connection.cursor()

@@ -1,7 +1,6 @@
 """`flask --app wsgi auth …`: what operators do, and the one line they get when it can't be done."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from authapp.errors import StoreUnavailable
 from authapp.sessions import maintenance
 from tests.support.people import EMAIL, OTHER_PASSWORD, PASSWORD
 from tests.support.services import sql
+from tests.support.settings import environment_for
 from tests.web.support import browser, log_in, services_of, token_of
 
 ROOT = Path(__file__).parents[2]
@@ -539,10 +539,7 @@ def test_the_revision_is_told_beside_the_one_that_is_needed(app: Flask) -> None:
 
 
 def flask(config: Config, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-    names = ("DATABASE_URL", "REDIS_URL")
-    environment = {name: str(getattr(config, name)) for name in names}
-    environment |= {"SECRET_KEY": config.SECRET_KEY[0], "BCRYPT_ROUNDS": "4"}
-    environment |= {"PASSWORD_PEPPER": config.PASSWORD_PEPPER[0], "PATH": os.environ["PATH"]}
+    environment = environment_for(config.DATABASE_URL, config.REDIS_URL)
     return subprocess.run(
         [sys.executable, "-m", "flask", "--app", "wsgi", "auth", *arguments],
         cwd=ROOT,

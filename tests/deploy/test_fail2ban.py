@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 from collections import Counter
@@ -16,7 +17,7 @@ from authapp import dev
 from tests.deploy.files import DEPLOY
 from tests.support import instances
 from tests.support.databases import add_migrated_database
-from tests.support.production import environment_of
+from tests.support.settings import environment_for
 
 EMAIL, PASSWORD = "ada@example.org", "seven quiet rivers meet"
 VICTIM = "203.0.113.99"
@@ -50,13 +51,14 @@ def log(
 ) -> Path:
     """What a server logs while some try passwords and others do not."""
     path = tmp_path_factory.mktemp("fail2ban") / f"{served_by}.log"
-    environment = environment_of(valkey.url) | {
-        "DATABASE_URL": add_migrated_database(postgres.url, "fail2ban"),
-        "BCRYPT_ROUNDS": "4",
-        "TRUSTED_PROXY_HOPS": "1",
-        "LOGIN_LIMIT_PER_ADDRESS": "3 per hour",
-        "LOGIN_FAILURES_PER_ACCOUNT": "1000 per hour",
-    }
+    environment = environment_for(
+        add_migrated_database(postgres.url, "fail2ban"),
+        valkey.url,
+        SECRET_KEY=secrets.token_urlsafe(48),
+        TRUSTED_PROXY_HOPS="1",
+        LOGIN_LIMIT_PER_ADDRESS="3 per hour",
+        LOGIN_FAILURES_PER_ACCOUNT="1000 per hour",
+    )
     right = {"email": EMAIL, "password": PASSWORD}
     with instances.serving("wsgi:app", environment, path) as running:
         port = running.port

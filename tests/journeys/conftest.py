@@ -24,6 +24,7 @@ from playwright.sync_api import (
 from authapp import dev
 from tests.journeys.site import WORKERS, Person, Site, a_person, served
 from tests.support.databases import add_migrated_database
+from tests.support.settings import UNLIMITED, environment_for
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 DOMAIN = "example.test"  # its hosts are this machine, for cookies that several hosts share
@@ -65,17 +66,14 @@ def site(
 ) -> Iterator[Site]:
     """The product as it is served, on a database of its own."""
     url = add_migrated_database(postgres.url, "journeys")
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "DATABASE_URL": url,
-        "REDIS_URL": valkey.url,
-        "SECRET_KEY": "a secret that only the journeys know",
-        "PASSWORD_PEPPER": "a pepper that only the journeys know",
-        "SESSION_COOKIE_SECURE": "0",  # http, as in embedded mode
-        "BCRYPT_ROUNDS": "4",
-        "LOGIN_LIMIT_PER_ADDRESS": "100000 per minute",  # everybody here has one address
-        "WEB_CONCURRENCY": str(WORKERS),
-    }
+    environment = environment_for(
+        url,
+        valkey.url,
+        SECRET_KEY="a secret that only the journeys know",
+        SESSION_COOKIE_SECURE="0",  # http, as in embedded mode
+        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,  # all visitors have one address
+        WEB_CONCURRENCY=str(WORKERS),
+    )
     with served(environment, tmp_path_factory.mktemp("journeys") / f"{served_by}.log") as running:
         yield running
 

@@ -17,16 +17,18 @@ import pytest
 from authapp import dev
 from tests.support.databases import add_database
 from tests.support.instances import ROOT, SERVERS, free_port
-from tests.support.production import ECHO, Serving, connect, environment_of, note_folders, refusal
+from tests.support.production import ECHO, Serving, connect, note_folders, refusal
+from tests.support.settings import environment_for
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def environment(valkey: dev.Valkey) -> dict[str, str]:
-    return environment_of(valkey.url)
+def environment(database_url: str, valkey: dev.Valkey) -> dict[str, str]:
+    return environment_for(database_url, valkey.url, PORT="0")
 
 
 def test_a_missing_setting_is_one_line(environment: dict[str, str]) -> None:
+    del environment["DATABASE_URL"]
     (line,) = refusal("granian", environment)
     assert line.startswith("authapp: DATABASE_URL is missing: ")
 
@@ -43,7 +45,7 @@ def test_a_database_not_migrated_names_the_command(
 def test_a_taken_port_is_one_line(environment: dict[str, str], database_url: str) -> None:
     """Also one that another granian listens on."""
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
-        environment |= {"DATABASE_URL": database_url, "PORT": str(other.getsockname()[1])}
+        environment |= {"PORT": str(other.getsockname()[1])}
         (line,) = refusal("granian", environment)
     assert line.startswith(f"authapp: HOST 127.0.0.1, PORT {environment['PORT']}: ")
 
@@ -94,8 +96,7 @@ def port(
     """Where granian answers with the WSGI environment."""
     folder = tmp_path_factory.mktemp("granian")
     (folder / "echo.py").write_text(ECHO)
-    environment = environment_of(valkey.url) | {
-        "DATABASE_URL": database_url,
+    environment = environment_for(database_url, valkey.url) | {
         "PYTHONPATH": str(folder),
         "HTTP_PROXY": "http://proxy.example.org",
         "CONTENT_TYPE": "text/plain",
@@ -201,7 +202,7 @@ def test_what_is_in_flight_is_answered_at_a_stop_and_nothing_waits_for_ever(
     environment: dict[str, str], database_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "echo.py").write_text(ECHO)
-    environment |= {"DATABASE_URL": database_url, "PYTHONPATH": str(tmp_path)}
+    environment["PYTHONPATH"] = str(tmp_path)
     noted = note_folders(environment, tmp_path)
     with started(environment, tmp_path, "--graceful-timeout", "2", "echo:app") as process:
         port = int(environment["PORT"])
@@ -231,7 +232,7 @@ def test_killed_workers_are_replaced_and_end_with_a_master_that_is_killed(
     environment: dict[str, str], database_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "echo.py").write_text(ECHO)
-    environment |= {"DATABASE_URL": database_url, "PYTHONPATH": str(tmp_path)}
+    environment["PYTHONPATH"] = str(tmp_path)
     with started(environment, tmp_path, "echo:app") as process:
         port = int(environment["PORT"])
         serving = Serving(port, process, tmp_path)
@@ -253,7 +254,7 @@ def test_an_application_that_can_not_be_loaded_ends_all(
     ended = subprocess.run(
         [*SERVERS["granian"], "nowhere:app"],
         cwd=ROOT,
-        env=environment | {"DATABASE_URL": database_url},
+        env=environment,
         capture_output=True,
         check=False,
         timeout=60,
@@ -265,7 +266,7 @@ def test_an_application_that_can_not_be_loaded_ends_all(
 @pytest.fixture
 def serving(environment: dict[str, str], database_url: str, tmp_path: Path) -> Iterator[Serving]:
     """Without Redis, so that there is something to see."""
-    environment |= {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2"}
+    environment["WEB_CONCURRENCY"] = "2"
     environment["REDIS_URL"] = f"unix://{tmp_path}/nobody-listens"
     noted = note_folders(environment, tmp_path)
     with started(environment, tmp_path) as process:

@@ -19,22 +19,21 @@ from tests.support.production import (
     ECHO,
     Serving,
     connect,
-    environment_of,
     note_folders,
     noted_folders,
     refusal,
 )
+from tests.support.settings import environment_for
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def environment(valkey: dev.Valkey) -> dict[str, str]:
-    return environment_of(valkey.url)
+def environment(database_url: str, valkey: dev.Valkey) -> dict[str, str]:
+    return environment_for(database_url, valkey.url, PORT="0")
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "SECRET_KEY", "PASSWORD_PEPPER"])
 def test_a_missing_setting_is_one_line(environment: dict[str, str], name: str) -> None:
-    environment["DATABASE_URL"] = "postgresql://db.example.org/authapp"
     del environment[name]
     (line,) = refusal("gunicorn", environment)
     assert line.startswith(f"authapp: {name} is missing: ")
@@ -60,7 +59,7 @@ def test_what_a_client_says_about_a_proxy_is_not_believed(
 ) -> None:
     (tmp_path / "echo.py").write_text(ECHO)
     port = free_port()
-    environment |= {"DATABASE_URL": database_url, "PORT": str(port)}
+    environment["PORT"] = str(port)
     with subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "--pythonpath", str(tmp_path), "echo:app"],
         cwd=ROOT,
@@ -100,7 +99,7 @@ def test_what_a_client_says_about_a_proxy_is_not_believed(
 def serving(environment: dict[str, str], database_url: str, tmp_path: Path) -> Iterator[Serving]:
     """Without Redis, so that there is something to see."""
     port = free_port()
-    environment |= {"DATABASE_URL": database_url, "PORT": str(port), "WEB_CONCURRENCY": "2"}
+    environment |= {"PORT": str(port), "WEB_CONCURRENCY": "2"}
     environment["REDIS_URL"] = f"unix://{tmp_path}/nobody-listens"
     noted = note_folders(environment, tmp_path)
     with subprocess.Popen(
@@ -155,7 +154,8 @@ def test_a_start_that_is_refused_leaves_no_folder_nor_those_of_who_was_killed(
     environment: dict[str, str], tmp_path: Path, postgres: dev.PostgreSQL
 ) -> None:
     noted = note_folders(environment, tmp_path)
-    refusal("gunicorn", environment)  # DATABASE_URL is missing
+    del environment["DATABASE_URL"]
+    refusal("gunicorn", environment)
     (made,) = noted_folders(noted)
     left, new = (made.with_name(made.name + more) for more in ("-left", "-new"))
     try:

@@ -10,15 +10,16 @@ import pytest
 
 from authapp import dev
 from tests.support.instances import ROOT, SERVERS, free_port
-from tests.support.production import ECHO, connect, environment_of, refusal
+from tests.support.production import ECHO, connect, refusal
+from tests.support.settings import environment_for
 from tests.support.waiting import wait_until
 
 BOTH = pytest.mark.parametrize("server", SERVERS)
 
 
 @pytest.fixture
-def environment(valkey: dev.Valkey) -> dict[str, str]:
-    return environment_of(valkey.url) | {"PORT": str(free_port())}
+def environment(database_url: str, valkey: dev.Valkey) -> dict[str, str]:
+    return environment_for(database_url, valkey.url, PORT=str(free_port()))
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def test_it_listens_where_host_says(
     database_url: str,
     tmp_path: Path,
 ) -> None:
-    environment |= {"DATABASE_URL": database_url, "HOST": host}
+    environment["HOST"] = host
     with started(server, environment, tmp_path) as port:
         assert {address for address in ("::1", "127.0.0.1") if answers(address, port)} == reached
 
@@ -145,7 +146,7 @@ def test_workers_that_bound_no_wait_for_postgres_are_refused(
 def test_workers_that_have_threads_serve(
     options: str, environment: dict[str, str], database_url: str, tmp_path: Path
 ) -> None:
-    environment |= {"DATABASE_URL": database_url, "GUNICORN_CMD_ARGS": options}
+    environment["GUNICORN_CMD_ARGS"] = options
     with started("gunicorn", environment, tmp_path) as port, closing(connect(port)) as connection:
         connection.request("GET", "/")
         assert connection.getresponse().status == 200

@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import os
-import secrets
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,15 +16,11 @@ from authapp.services import utc_now
 from tests.support.instances import SERVERS, free_port
 from tests.support.people import EMAIL, PASSWORD, sign_up
 from tests.support.services import open_services
-from tests.support.settings import make_config
+from tests.support.settings import UNLIMITED, environment_for, make_config
 from tests.support.waiting import wait_until
 from tests.web.support import COOKIE
 
 ROOT = Path(__file__).parents[2]
-SECRETS = {
-    "SECRET_KEY": secrets.token_urlsafe(48),
-    "PASSWORD_PEPPER": secrets.token_urlsafe(48),
-}
 
 
 class Instance:
@@ -100,17 +94,14 @@ def serve(
     def serving(mount_point: str = "") -> Iterator[Instance]:
         port = free_port()
         log = folder / f"{port}.log"
-        environment = {
-            "PATH": os.environ["PATH"],
-            "DATABASE_URL": database_url,
-            "REDIS_URL": valkey.url,
-            "BCRYPT_ROUNDS": "4",
-            "WEB_CONCURRENCY": "2",
-            "LOGIN_LIMIT_PER_ADDRESS": "1000 per minute",
-            "PORT": str(port),
-            "SCRIPT_NAME": mount_point,
-            **SECRETS,
-        }
+        environment = environment_for(
+            database_url,
+            valkey.url,
+            WEB_CONCURRENCY="2",
+            LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,
+            PORT=str(port),
+            SCRIPT_NAME=mount_point,
+        )
         with log.open("wb") as stderr:
             process = subprocess.Popen(
                 [*SERVERS[served_by], "wsgi:app"],
@@ -147,7 +138,7 @@ def running(serve: Serve) -> Iterator[Instance]:
 @pytest.fixture
 def ada(database_url: str, valkey: dev.Valkey, config: object) -> None:
     """A person with EMAIL and PASSWORD, alone in empty stores."""
-    same = make_config(database_url, valkey.url, **SECRETS)
+    same = make_config(database_url, valkey.url)
     with open_services(same, utc_now) as services:
         sign_up(services)
 

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import secrets
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -22,18 +21,6 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Length", str(len(body))), ("X-Name", "Ad\u00c3\u00a9")])
     return [body]
 """
-
-
-def environment_of(redis_url: str) -> dict[str, str]:
-    """All that must be set, but for DATABASE_URL."""
-    return {
-        "PATH": os.environ["PATH"],
-        "REDIS_URL": redis_url,
-        "SECRET_KEY": secrets.token_urlsafe(48),
-        "PASSWORD_PEPPER": secrets.token_urlsafe(48),
-        "WEB_CONCURRENCY": "1",
-        "PORT": "0",
-    }
 
 
 def refusal(server: str, environment: Mapping[str, str]) -> list[str]:

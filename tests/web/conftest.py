@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from authapp import Config, create_app, dev
 from authapp.web.middleware.fast_path import FastPath
 from tests.support.databases import add_migrated_database
+from tests.support.settings import settings_for
 from tests.web.support import Stores, browser, log_in, services_of, sign_up
 
 Settings = dict[str, Any]
@@ -27,14 +28,11 @@ def web_database_url(postgres: dev.PostgreSQL) -> str:
 
 @pytest.fixture(scope="session")
 def settings(web_database_url: str, valkey: dev.Valkey) -> Settings:
+    # a log-in writes its credential before it returns, so that counts of I/O are exact
     return {
-        "DATABASE_URL": web_database_url,
-        "REDIS_URL": valkey.url,
+        **settings_for(web_database_url, valkey.url, CREDENTIAL_CACHE_WRITE="blocking"),
         "SECRET_KEY": "k" * 32,
         "PASSWORD_PEPPER": "p" * 32,
-        "BCRYPT_ROUNDS": 4,
-        "CREDENTIAL_CACHE_WRITE": "blocking",  # so that what is counted is what was asked
-        "WEB_CONCURRENCY": 1,
     }
 
 

@@ -8,8 +8,9 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient
 
-from authapp import Config, create_app, dev
+from authapp import create_app, dev
 from authapp.storage import schema
+from tests.support.settings import make_config
 from tests.support.waiting import wait_until
 from tests.web.support import (
     EMAIL,
@@ -62,18 +63,7 @@ def engines(engine_dir: Path) -> Iterator[Engines]:
 @pytest.fixture(scope="module")
 def app(engines: Engines) -> Iterator[Flask]:
     schema.upgrade(engines.postgres.url)
-    app = create_app(
-        Config.from_mapping(
-            {
-                "DATABASE_URL": engines.postgres.url,
-                "REDIS_URL": engines.valkey.url,
-                "SECRET_KEY": "k" * 32,
-                "PASSWORD_PEPPER": "p" * 32,
-                "BCRYPT_ROUNDS": 4,
-                "CREDENTIAL_CACHE_WRITE": "blocking",  # so that what is counted is what was asked
-            }
-        )
-    )
+    app = create_app(make_config(engines.postgres.url, engines.valkey.url))
     sign_up(app)
     yield app
     services_of(app).close()

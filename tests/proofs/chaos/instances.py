@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,27 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.instances import Instance, serving
+from tests.support.settings import UNLIMITED, environment_for
 
 APPLICATION = "tests.proofs.chaos.app:app"
 ANSWER_SECONDS = 15.0  # above all time-outs of the product together
 COOKIE = "SESSION-TOKEN"
-MANY = "1000000 per minute"
 
 
-def environment_for(database_url: str, redis_url: str, **more: str) -> dict[str, str]:
-    """Settings: cheap hashing, and no limit that a test could run into."""
-    return {
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "SECRET_KEY": "tests-only secret key of 32 bytes or more",
-        "PASSWORD_PEPPER": "tests-only pepper of 32 bytes or more",
-        "BCRYPT_ROUNDS": "4",
-        "LOGIN_LIMIT_PER_ADDRESS": MANY,
-        "LOGIN_FAILURES_PER_ACCOUNT": MANY,
+def lenient_environment(database_url: str, redis_url: str, **more: str) -> dict[str, str]:
+    """The environment of an instance without any limit that a test could run into."""
+    lenient = {
+        "LOGIN_LIMIT_PER_ADDRESS": UNLIMITED,
+        "LOGIN_FAILURES_PER_ACCOUNT": UNLIMITED,
         "SESSION_MAX_PER_USER": "1000",
-        "WEB_CONCURRENCY": "1",
-        **more,
     }
+    return environment_for(database_url, redis_url, **(lenient | more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +135,5 @@ def _carrying(token: str) -> dict[str, str]:
 @contextmanager
 def served(environment: Mapping[str, str], folder: Path, name: str) -> Iterator[Instance]:
     """Serve the product, with a few pages more, on a free port of 127.0.0.1."""
-    settings = {**os.environ, **environment}
-    with serving(APPLICATION, settings, folder / f"{name}.log", "--threads", "4") as instance:
+    with serving(APPLICATION, environment, folder / f"{name}.log", "--threads", "4") as instance:
         yield instance

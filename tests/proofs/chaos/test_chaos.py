@@ -17,7 +17,7 @@ from authapp.config import Config
 from authapp.services import utc_now
 from tests.proofs.chaos.faults import Faults, Redis
 from tests.proofs.chaos.history import Change, Fact, Read, judge
-from tests.proofs.chaos.instances import Answer, Client, environment_for, served
+from tests.proofs.chaos.instances import Answer, Client, lenient_environment, served
 from tests.proofs.chaos.load import (
     ENDED,
     LIVE,
@@ -255,7 +255,7 @@ def instances(
 
 
 def settings(database_url: str, redis_server: Redis) -> dict[str, str]:
-    return environment_for(
+    return lenient_environment(
         database_url,
         redis_server.server.url,
         REVALIDATE_SECONDS=str(WITHIN),

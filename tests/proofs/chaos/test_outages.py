@@ -20,7 +20,7 @@ from authapp.cache.keys import CredentialKeys
 from authapp.storage import schema
 from tests.proofs.chaos.faults import Postgres, Redis
 from tests.proofs.chaos.history import Read, judge
-from tests.proofs.chaos.instances import Answer, Client, environment_for, holds, served
+from tests.proofs.chaos.instances import Answer, Client, holds, lenient_environment, served
 from tests.proofs.chaos.load import (
     ENDED,
     PASSWORD,
@@ -71,7 +71,7 @@ def stage(
         redis = Redis(engine_dir / "outages-redis", sockets[1])
         stack.callback(redis.stop)
         schema.upgrade(postgres.server.url)
-        environment = environment_for(
+        environment = lenient_environment(
             postgres.server.url,
             redis.server.url,
             REVALIDATE_SECONDS=str(WITHIN),

@@ -16,7 +16,7 @@ from authapp import dev
 from authapp.config import Config
 from authapp.services import Services, utc_now
 from tests.proofs.chaos.history import Fact, Seen, Verdict, judge
-from tests.proofs.chaos.instances import Answer, Client, environment_for, holds, served
+from tests.proofs.chaos.instances import Answer, Client, holds, lenient_environment, served
 from tests.proofs.chaos.load import (
     ENDED,
     PASSWORD,
@@ -60,7 +60,7 @@ class Arena:
 
 @contextmanager
 def an_arena(database_url: str, redis_url: str, folder: Path, **more: str) -> Iterator[Arena]:
-    environment = environment_for(
+    environment = lenient_environment(
         database_url, redis_url, CHAOS_SLOW_FILLS=SLOW_FILLS, CREDENTIAL_CACHE_WRITE="blocking"
     )
     environment |= more

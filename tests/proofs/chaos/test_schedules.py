@@ -21,11 +21,10 @@ from authapp.storage import bounded_connections, schema
 from authapp.storage import postgres as database
 from authapp.storage import redis as redis_clients
 from tests.proofs.chaos.faults import Postgres, Redis
-from tests.proofs.chaos.instances import MANY
 from tests.proofs.chaos.schedules import WITHIN, Schedule, Tally, Violation
 from tests.support.clock import Clock
 from tests.support.services import open_services
-from tests.support.settings import make_config
+from tests.support.settings import UNLIMITED, make_config
 
 SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(10**6))
 SCHEDULES = int(os.environ.get("CHAOS_SCHEDULES", "20"))
@@ -74,8 +73,8 @@ def an_arena(postgres: Postgres, redis: Redis, patch: pytest.MonkeyPatch) -> Ite
         postgres.server.url,
         redis.server.url,
         REVALIDATE_SECONDS=WITHIN,
-        LOGIN_LIMIT_PER_ADDRESS=MANY,
-        LOGIN_FAILURES_PER_ACCOUNT=MANY,
+        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,
+        LOGIN_FAILURES_PER_ACCOUNT=UNLIMITED,
     )
     clock, pending = Clock(), list[None]()
     with ExitStack() as stack:
