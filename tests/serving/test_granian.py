@@ -17,7 +17,7 @@ import pytest
 from authapp import dev
 from tests.support.databases import add_database
 from tests.support.instances import ROOT, SERVERS, free_port
-from tests.support.production import ECHO, Serving, connect, note_folders, refusal
+from tests.support.production import ECHO, Serving, connect, note_folders, refusal, started
 from tests.support.settings import environment_for
 from tests.support.waiting import wait_until
 
@@ -42,7 +42,7 @@ def test_a_database_not_migrated_names_the_command(
     assert line.endswith("run `flask --app wsgi auth db upgrade`")
 
 
-def test_a_taken_port_is_one_line(environment: dict[str, str], database_url: str) -> None:
+def test_a_taken_port_is_one_line(environment: dict[str, str]) -> None:
     """Also one that another granian listens on."""
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
         environment |= {"PORT": str(other.getsockname()[1])}
@@ -51,20 +51,13 @@ def test_a_taken_port_is_one_line(environment: dict[str, str], database_url: str
 
 
 @contextmanager
-def started(
+def listening(
     environment: dict[str, str], folder: Path, *arguments: str
 ) -> Iterator["subprocess.Popen[bytes]"]:
     environment["PORT"] = str(free_port())
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*SERVERS["granian"], *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
-    try:
+    with started("granian", environment, folder / "log", *arguments) as process:
         connect(int(environment["PORT"])).close()
         yield process
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -102,7 +95,7 @@ def port(
         "CONTENT_TYPE": "text/plain",
         "SOMETHING": "of the process",
     }
-    with started(environment, folder, "echo:app"):
+    with listening(environment, folder, "echo:app"):
         yield int(environment["PORT"])
 
 
@@ -199,12 +192,12 @@ def test_what_is_as_large_as_allowed_is_served(port: int) -> None:
 
 
 def test_what_is_in_flight_is_answered_at_a_stop_and_nothing_waits_for_ever(
-    environment: dict[str, str], database_url: str, tmp_path: Path
+    environment: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "echo.py").write_text(ECHO)
     environment["PYTHONPATH"] = str(tmp_path)
     noted = note_folders(environment, tmp_path)
-    with started(environment, tmp_path, "--graceful-timeout", "2", "echo:app") as process:
+    with listening(environment, tmp_path, "--graceful-timeout", "2", "echo:app") as process:
         port = int(environment["PORT"])
         assert raw(port, GET, HOST)[0] == 200
         workers = Serving(port, process, tmp_path).workers()
@@ -229,11 +222,11 @@ def test_what_is_in_flight_is_answered_at_a_stop_and_nothing_waits_for_ever(
 
 
 def test_killed_workers_are_replaced_and_end_with_a_master_that_is_killed(
-    environment: dict[str, str], database_url: str, tmp_path: Path
+    environment: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "echo.py").write_text(ECHO)
     environment["PYTHONPATH"] = str(tmp_path)
-    with started(environment, tmp_path, "echo:app") as process:
+    with listening(environment, tmp_path, "echo:app") as process:
         port = int(environment["PORT"])
         serving = Serving(port, process, tmp_path)
         for _ in range(2):  # at once: granian would take that for one that can't start
@@ -248,9 +241,7 @@ def test_killed_workers_are_replaced_and_end_with_a_master_that_is_killed(
         until_gone(workers, 10)
 
 
-def test_an_application_that_can_not_be_loaded_ends_all(
-    environment: dict[str, str], database_url: str
-) -> None:
+def test_an_application_that_can_not_be_loaded_ends_all(environment: dict[str, str]) -> None:
     ended = subprocess.run(
         [*SERVERS["granian"], "nowhere:app"],
         cwd=ROOT,
@@ -264,12 +255,12 @@ def test_an_application_that_can_not_be_loaded_ends_all(
 
 
 @pytest.fixture
-def serving(environment: dict[str, str], database_url: str, tmp_path: Path) -> Iterator[Serving]:
+def serving(environment: dict[str, str], tmp_path: Path) -> Iterator[Serving]:
     """Without Redis, so that there is something to see."""
     environment["WEB_CONCURRENCY"] = "2"
     environment["REDIS_URL"] = f"unix://{tmp_path}/nobody-listens"
     noted = note_folders(environment, tmp_path)
-    with started(environment, tmp_path) as process:
+    with listening(environment, tmp_path) as process:
         yield Serving(int(environment["PORT"]), process, noted)
 
 

@@ -22,6 +22,7 @@ from tests.support.production import (
     note_folders,
     noted_folders,
     refusal,
+    started,
 )
 from tests.support.settings import environment_for
 from tests.support.waiting import wait_until
@@ -55,32 +56,25 @@ def test_a_database_out_of_reach_is_one_line(environment: dict[str, str], tmp_pa
 
 
 def test_what_a_client_says_about_a_proxy_is_not_believed(
-    environment: dict[str, str], database_url: str, tmp_path: Path
+    environment: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "echo.py").write_text(ECHO)
     port = free_port()
     environment["PORT"] = str(port)
-    with subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--pythonpath", str(tmp_path), "echo:app"],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        try:
-            with closing(connect(port)) as connection:
-                connection.putrequest("GET", "/real")
-                for header, value in {
-                    "X-Forwarded-For": "203.0.113.9",
-                    "X-Forwarded-Proto": "https",
-                    "X-Forwarded-Ssl": "on",
-                    "Script_Name": "/false",
-                    "Path_Info": "/false",
-                }.items():
-                    connection.putheader(header, value)
-                connection.endheaders()
-                seen = json.load(connection.getresponse())
-        finally:
-            server.terminate()
+    headers = {
+        "X-Forwarded-For": "203.0.113.9",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Ssl": "on",
+        "Script_Name": "/false",
+        "Path_Info": "/false",
+    }
+    arguments = ("--pythonpath", str(tmp_path), "echo:app")
+    with (
+        started("gunicorn", environment, tmp_path / "log", *arguments),
+        closing(connect(port)) as connection,
+    ):
+        connection.request("GET", "/real", headers=headers)
+        seen = json.load(connection.getresponse())
     assert (
         seen.items()
         >= {
@@ -96,23 +90,14 @@ def test_what_a_client_says_about_a_proxy_is_not_believed(
 
 
 @pytest.fixture
-def serving(environment: dict[str, str], database_url: str, tmp_path: Path) -> Iterator[Serving]:
+def serving(environment: dict[str, str], tmp_path: Path) -> Iterator[Serving]:
     """Without Redis, so that there is something to see."""
     port = free_port()
     environment |= {"PORT": str(port), "WEB_CONCURRENCY": "2"}
     environment["REDIS_URL"] = f"unix://{tmp_path}/nobody-listens"
     noted = note_folders(environment, tmp_path)
-    with subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "wsgi:app"],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            yield Serving(port, process, noted)
-        finally:
-            process.terminate()
-            process.wait(20)
+    with started("gunicorn", environment, tmp_path / "log") as process:
+        yield Serving(port, process, noted)
 
 
 def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[str, str]) -> None:

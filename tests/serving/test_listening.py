@@ -1,7 +1,6 @@
 """Where the servers listen, in every spelling of HOST; an address they can't have is one line."""
 
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from authapp import dev
-from tests.support.instances import ROOT, SERVERS, free_port
-from tests.support.production import ECHO, connect, refusal
+from tests.support.instances import SERVERS, free_port
+from tests.support.production import ECHO, connect, refusal, started
 from tests.support.settings import environment_for
 from tests.support.waiting import wait_until
 
@@ -23,20 +22,14 @@ def environment(database_url: str, valkey: dev.Valkey) -> dict[str, str]:
 
 
 @contextmanager
-def started(server: str, environment: dict[str, str], folder: Path) -> Iterator[int]:
+def echoing(server: str, environment: dict[str, str], folder: Path) -> Iterator[int]:
     """The port, where it answers with the WSGI environment."""
     (folder / "echo.py").write_text(ECHO)
     environment["PYTHONPATH"] = str(folder)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*SERVERS[server], "echo:app"], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
-    try:
-        connect_to_any(int(environment["PORT"])).close()
-        yield int(environment["PORT"])
-    finally:
-        process.terminate()
-        process.wait(20)
+    port = int(environment["PORT"])
+    with started(server, environment, folder / "log", "echo:app"):
+        connect_to_any(port).close()
+        yield port
 
 
 def connect_to_any(port: int) -> socket.socket:
@@ -73,11 +66,10 @@ def test_it_listens_where_host_says(
     host: str,
     reached: set[str],
     environment: dict[str, str],
-    database_url: str,
     tmp_path: Path,
 ) -> None:
     environment["HOST"] = host
-    with started(server, environment, tmp_path) as port:
+    with echoing(server, environment, tmp_path) as port:
         assert {address for address in ("::1", "127.0.0.1") if answers(address, port)} == reached
 
 
@@ -144,9 +136,9 @@ def test_workers_that_bound_no_wait_for_postgres_are_refused(
 
 @pytest.mark.parametrize("options", ["-k sync --threads 1", "-k gthread --threads 2"])
 def test_workers_that_have_threads_serve(
-    options: str, environment: dict[str, str], database_url: str, tmp_path: Path
+    options: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     environment["GUNICORN_CMD_ARGS"] = options
-    with started("gunicorn", environment, tmp_path) as port, closing(connect(port)) as connection:
+    with echoing("gunicorn", environment, tmp_path) as port, closing(connect(port)) as connection:
         connection.request("GET", "/")
         assert connection.getresponse().status == 200

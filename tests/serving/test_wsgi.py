@@ -13,8 +13,9 @@ import pytest
 
 from authapp import dev
 from authapp.services import utc_now
-from tests.support.instances import SERVERS, free_port
+from tests.support.instances import free_port
 from tests.support.people import EMAIL, PASSWORD, sign_up
+from tests.support.production import started
 from tests.support.services import open_services
 from tests.support.settings import UNLIMITED, environment_for, make_config
 from tests.support.waiting import wait_until
@@ -102,21 +103,10 @@ def serve(
             PORT=str(port),
             SCRIPT_NAME=mount_point,
         )
-        with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [*SERVERS[served_by], "wsgi:app"],
-                cwd=ROOT,
-                env=environment,
-                stdout=stderr,
-                stderr=stderr,
-            )
-        try:
+        with started(served_by, environment, log) as process:
             instance = Instance(port, process, log)
             await_answers(instance, mount_point.rstrip("/"))
             yield instance
-        finally:
-            process.terminate()
-            process.wait(20)
 
     return serving
 

@@ -4,8 +4,8 @@ import http.client
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +21,32 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Length", str(len(body))), ("X-Name", "Ad\u00c3\u00a9")])
     return [body]
 """
+
+
+@contextmanager
+def started(
+    server: str, environment: Mapping[str, str], log_path: Path, *arguments: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a server by its own command, as operators do, and stop it at the end.
+
+    Args:
+        environment: all of it; PORT is a free one.
+        arguments: those of the command; the product is served without any.
+    """
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [*SERVERS[server], *(arguments or ("wsgi:app",))],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def refusal(server: str, environment: Mapping[str, str]) -> list[str]:
