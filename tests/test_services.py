@@ -199,7 +199,7 @@ def test_who_ends_several_sessions_waits_for_who_changes_the_person(
         time.sleep(0.3)
         assert not end.done()
         db.commit()
-        assert end.result(timeout=5) == 1
+        assert end.result(timeout=30) == 1
     assert ending(services, ended) is EndReason.REVOKED_BY_USER
 
 

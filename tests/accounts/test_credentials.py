@@ -206,7 +206,7 @@ def held(services: Services) -> Callable[[], None]:
 
 
 def assert_set(event: Event) -> None:
-    assert event.wait(10)
+    assert event.wait(30)
 
 
 def test_in_the_background_nobody_waits_for_the_filling(

@@ -119,4 +119,4 @@ def served(app: Flask) -> Iterator[int]:
         yield server.server_port
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(30)

@@ -55,7 +55,7 @@ class Site:
         self, path: str, body: Mapping[str, object], user_agent: str = "journeys"
     ) -> tuple[int, str]:
         """Send JSON as a program does; gives the status and the value of the cookie, if any."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.instance.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.instance.port, timeout=30)
         with closing(connection):
             headers = {"Content-Type": "application/json", "User-Agent": user_agent}
             connection.request("POST", path, json.dumps(body), headers)

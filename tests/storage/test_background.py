@@ -19,10 +19,10 @@ def busy(background: Background) -> Iterator[None]:
 
     def wait() -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
 
     background.submit(wait)
-    assert begun.wait(10)
+    assert begun.wait(30)
     try:
         yield
     finally:

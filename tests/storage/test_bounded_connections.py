@@ -24,7 +24,7 @@ from authapp import Auth, create_app, dev
 from authapp.config import Config
 from authapp.errors import SettingError
 from authapp.storage import bounded_connections as bounded
-from authapp.storage.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
+from authapp.storage.bounded_connections import BoundedConnection, Connecting, NoAnswer
 from authapp.storage.resilience import deadline
 from tests.support.threads import at_once
 from tests.support.waiting import wait_until
@@ -106,7 +106,10 @@ def test_a_frozen_backend_frees_who_waits(
     assert connection.closed
 
 
-def test_the_deadline_frees_who_waits_before(connect: Connect) -> None:
+def test_the_deadline_frees_who_waits_before(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "PATIENCE", 20.0)  # so that a loaded machine is still below it
     connection = connect()
 
     def hurry() -> float:
@@ -116,7 +119,7 @@ def test_the_deadline_frees_who_waits_before(connect: Connect) -> None:
         return time.monotonic() - begun
 
     with frozen(backend(connection)):
-        assert 0.25 < ends(hurry) < PATIENCE * 0.9
+        assert 0.25 < ends(hurry) < 10
 
 
 def test_a_whole_frozen_server_frees_all_who_wait(engine_dir: Path) -> None:
@@ -230,7 +233,7 @@ def late_connections(connecting: Connecting, connect: Connect, many: int) -> lis
     wanted, late = Event(), SimpleQueue[BoundedConnection]()
 
     def connect_late() -> BoundedConnection:
-        assert wanted.wait(10)
+        assert wanted.wait(30)
         late.put(made := connect())
         return made
 
@@ -238,7 +241,7 @@ def late_connections(connecting: Connecting, connect: Connect, many: int) -> lis
         with pytest.raises(NoAnswer):
             connecting.within(0.05, connect_late)
     wanted.set()
-    return [late.get(timeout=10) for _ in range(many)]
+    return [late.get(timeout=30) for _ in range(many)]
 
 
 def nobody_connects() -> BoundedConnection:
@@ -275,7 +278,7 @@ def test_who_no_longer_waits_has_nobody_connect(connect: Connect) -> None:
     """They queue while a server is frozen."""
     connecting, over, tried = Connecting(1), Event(), []
     try:
-        for work in (lambda: over.wait(10), lambda: tried.append(1)):
+        for work in (lambda: over.wait(30), lambda: tried.append(1)):
             with pytest.raises(NoAnswer):
                 connecting.within(0.05, work)  # type: ignore[arg-type]
     finally:
@@ -320,11 +323,13 @@ def works(pair: tuple[socket.socket, socket.socket]) -> bool:
 def test_a_wait_that_is_over_cuts_nothing_later(connect: Connect) -> None:
     connection = connect()
     descriptor = connection.fileno()
-    with deadline(0.3):
+    ask(connection)  # begins the transaction, so that little is left to do before the deadline
+    seconds = 1.0
+    with deadline(seconds):
         ask(connection)
     connection.close()
     with pair_with(descriptor) as pair:
-        time.sleep(0.6)
+        time.sleep(seconds + 0.3)
         assert works(pair)
 
 
@@ -337,7 +342,7 @@ def test_who_waited_goes_on_only_when_the_cut_is_done(
 
     def slowly(wait: Any) -> None:
         cutting.set()
-        assert cut.wait(10)
+        assert cut.wait(30)
         shut(wait)
 
     monkeypatch.setattr(bounded, "_shut", slowly)
@@ -345,25 +350,24 @@ def test_who_waited_goes_on_only_when_the_cut_is_done(
 
     def work() -> None:
         with deadline(0.1), bounded._bounded(connection):
-            assert cutting.wait(10)
+            assert cutting.wait(30)
         over.set()
 
     worker = Thread(target=work, daemon=True)
     worker.start()
-    assert cutting.wait(10)
+    assert cutting.wait(30)
     assert not over.wait(0.3)
     cut.set()
-    assert over.wait(10)
-    worker.join(10)
+    assert over.wait(30)
+    worker.join(30)
 
 
 def test_a_cut_does_not_hit_what_took_the_place_of_a_lost_connection(connect: Connect) -> None:
     """libpq closes a connection as soon as it finds it lost, while the wait is still noted."""
     connection, other = connect(), connect()
     descriptor = connection.fileno()
+    ask(other, f"SELECT pg_terminate_backend({backend(connection)}, 5000)")
     with deadline(0.4), bounded._bounded(connection):
-        with deadline(60):
-            ask(other, f"SELECT pg_terminate_backend({backend(connection)}, 5000)")
         with suppress(psycopg2.Error):
             extensions.cursor(connection).execute("SELECT 1")
         with pytest.raises(OSError, match="Bad file descriptor"):

@@ -113,7 +113,7 @@ def frozen(*pids: int) -> Iterator[None]:
 
 def fill_pool(database: Database, many: int = SIZE) -> list[int]:
     """Backends of as many connections, all idle in the pool."""
-    together = Barrier(many, timeout=10)
+    together = Barrier(many, timeout=30)
 
     def work() -> int:
         with database.transaction() as db:
@@ -160,7 +160,7 @@ def test_refused_for_a_lock(db: Database, by_hand: Callable[[str], Any]) -> None
 
 
 def test_refused_for_a_deadlock(db: Database) -> None:
-    both = Barrier(2, timeout=10)
+    both = Barrier(2, timeout=30)
 
     def lock(first: int, then: int) -> None:
         with db.transaction() as mine:
@@ -286,7 +286,7 @@ def test_no_connection_while_the_server_takes_no_more(
 def test_all_connections_busy(
     db: Database, breaker: Breaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free, held = Event(), Barrier(SIZE + 1, timeout=10)
+    free, held = Event(), Barrier(SIZE + 1, timeout=30)
 
     def hold() -> None:
         with db.transaction(20) as mine:

@@ -99,7 +99,7 @@ def test_threads_that_ask_sentinels_at_once_lose_none(monkeypatch: pytest.Monkey
     def masters(self: redis.Redis) -> dict[str, Any]:
         if self.connection_pool.connection_kwargs["host"] == "a":
             raise redis.ConnectionError
-        both.wait(5)  # each has read the list before any changes it
+        both.wait(30)  # each has read the list before any changes it
         return {"service": answer | {"ip": "d", "port": 4, "num-other-sentinels": 2}}
 
     monkeypatch.setattr(redis.Redis, "sentinel_masters", masters)

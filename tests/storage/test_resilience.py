@@ -33,7 +33,7 @@ class Pauses:
         self._go.release()
 
     def await_begun(self) -> None:
-        assert self._begun.acquire(timeout=10)
+        assert self._begun.acquire(timeout=30)
 
     def end(self) -> None:
         self.await_begun()
@@ -189,7 +189,7 @@ def test_a_defect_in_recovering_keeps_it_open_and_the_next_who_asks_has_it_tried
 
     breaker.recover = recover
     pauses.end()
-    assert dying.wait(10)
+    assert dying.wait(30)
     assert (fails(breaker, store), store.asked) == (True, 0)
     breaker.recover = lambda: None
     deadline = time.monotonic() + 10
@@ -224,11 +224,11 @@ def test_one_thread_recovers_however_many_fail(
     def recover() -> None:
         tries.append(None)
         recovering.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
 
     breaker.recover = recover
     pauses.end()
-    assert recovering.wait(10)
+    assert recovering.wait(30)
     assert at_once(*[lambda: fails(breaker, store)] * 4) == [True] * 4
     assert at_once(*[breaker._keep_recovering] * 4) == [None] * 4
     go_on.set()
@@ -266,7 +266,7 @@ def test_retired_it_recovers_no_more(store: Store) -> None:
 
 def test_closed_calls_run_side_by_side(breaker: Breaker) -> None:
     """Each waits inside for all others: one after the other none would return."""
-    together = Barrier(4, timeout=10)
+    together = Barrier(4, timeout=30)
     places = at_once(*[lambda: breaker.call(together.wait)] * 4)
     assert sorted(places, key=str) == [0, 1, 2, 3]
 

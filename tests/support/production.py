@@ -66,7 +66,7 @@ def refusal(server: str, environment: Mapping[str, str]) -> list[str]:
 
 
 def connect(port: int) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def connected() -> http.client.HTTPConnection:
         connection.connect()

@@ -48,7 +48,7 @@ def test_what_is_due_is_worked_off_once_for_all(works: list[Callable[[], None]])
 
     for _ in range(1_000):
         together.is_due()
-    assert done.wait(10)
+    assert done.wait(30)
     assert calls == ["together"]
 
 
@@ -58,10 +58,10 @@ def test_an_error_is_shown_and_the_next_are_worked_off(works: list[Callable[[], 
     together.is_due()
     worker = together._worker
     assert worker is not None
-    worker.join(10)
+    worker.join(30)
     works[:] = [done.set]
     together.is_due()
-    assert done.wait(10)
+    assert done.wait(30)
 
 
 def test_what_is_due_while_an_error_happens_is_worked_off_by_the_next(
@@ -78,7 +78,7 @@ def test_what_is_due_while_an_error_happens_is_worked_off_by_the_next(
 
     works.append(fails)
     together.is_due()
-    assert failed.wait(10)
+    assert failed.wait(30)
     deadline = time.monotonic() + 10
     while not done.wait(0.05):
         assert time.monotonic() < deadline
@@ -175,7 +175,7 @@ def test_nothing_is_kept_of_threads_that_python_did_not_start() -> None:
 
     for _ in range(20):
         _thread.start_new_thread(work, ())
-    assert all(left.acquire(timeout=10) for _ in range(20))
+    assert all(left.acquire(timeout=30) for _ in range(20))
     deadline = time.monotonic() + 10
     while any(life() is None for life, *_ in metrics._all_counted) or (
         counter._value.get() - before < 20
