@@ -321,7 +321,7 @@ def test_nobody_waits_for_a_connection_in_use_longer_than_leaves_time_to_use_it(
 
 def test_no_answer_of_a_frozen_backend(db: Database) -> None:
     def work() -> None:
-        with db.transaction(1.0) as mine, frozen(pid(mine)):
+        with db.transaction(20) as mine, frozen(pid(mine)), deadline(1.0):
             one(mine)
 
     (outcome,) = at_once(work)
