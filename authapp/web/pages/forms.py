@@ -1,9 +1,8 @@
-"""What people type into the pages: labels, hints and shape; use cases judge what a value means."""
+"""The forms of the pages: labels, hints and shape. The use cases validate what a value means."""
 
 from collections.abc import Mapping
 
 from flask import request
-from flask_wtf import FlaskForm
 from wtforms import (
     BooleanField,
     EmailField,
@@ -23,24 +22,22 @@ CHOOSING_HINT = "At least 15 characters. A few unrelated words work well; pastin
 
 
 def _strip(value: str | None) -> str | None:
-    """Drop the blanks that pasting brings along. Never used on a password: there a blank counts."""
+    """Drop the blanks that pasting brings along. Passwords keep theirs: there a blank counts."""
     return value.strip() if value else value
 
 
-class PageForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF ships no type information
-    """Base of every form on the pages."""
+class PageForm(Form):
+    """Base of every form on the pages.
 
-    class Meta:
-        # csrf.py accepts an unsafe request only from our own origin (Sec-Fetch-Site, Origin), so no
-        # token is needed here, and a visitor who only looks at a form gets no session from it.
-        csrf = False
+    It has no CSRF token: `csrf.py` accepts an unsafe request only from our own origin, and a
+    visitor who only looks at a form gets no session from it.
+    """
 
     longest = MAX_FORM  # bytes
 
-    def __init__(self, **kwargs: object) -> None:
-        # By itself Flask-WTF would read a JSON body or an upload too, whose values are not text.
+    def __init__(self, data: Mapping[str, str] | None = None) -> None:
         typed = read_form(request, self.longest) if request.method == "POST" else None
-        super().__init__(formdata=typed, **kwargs)
+        super().__init__(formdata=typed, data=data)
 
 
 class SignupForm(PageForm):
@@ -101,7 +98,7 @@ class PasswordForm(PageForm):
 
 
 class AuditForm(PageForm):
-    """Which events of the audit log to show. It is sent by GET."""
+    """The filter of the audit log. The browser sends it by GET."""
 
     user = StringField(
         "Person", description="An email, part of a name, or an id.", filters=[_strip]
@@ -117,9 +114,9 @@ class AuditForm(PageForm):
 
 
 def show_errors(form: Form, errors: Mapping[str, str]) -> None:
-    """Put each reason beside its field, and above the form if no visible field has that name."""
-    for name, told in errors.items():
-        reason = _sentence(told)
+    """Put each reason beside its field, or above the form if no visible field has that name."""
+    for name, text_of_error in errors.items():
+        reason = _sentence(text_of_error)
         field = form._fields.get(name)
         if field is None or isinstance(field, HiddenField):
             form.form_errors.append(reason)
@@ -134,5 +131,5 @@ def _sentence(reason: str) -> str:
 
 
 def text(field: Field) -> str:
-    """What was typed into a text field; empty where nothing was sent."""
+    """The content of a text field; empty where none was sent."""
     return field.data or ""
