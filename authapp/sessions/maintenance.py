@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
+from redis.lock import Lock
 
 from authapp.cache.changes import Changes
 from authapp.errors import StoreUnavailable
@@ -64,15 +65,15 @@ class Maintenance:
     def alone(self) -> Iterator[bool]:
         """Whether nobody else is at it. Without Redis nobody can say, so it counts as alone."""
         try:
-            token = self._locks.take("maintenance", _LOCK_SECONDS)
+            lock = self._locks.take("maintenance", _LOCK_SECONDS)
         except StoreUnavailable:
             yield True
             return
         try:
-            yield token is not None
+            yield lock is not None
         finally:
-            if token is not None:
-                self._release(token)
+            if lock is not None:
+                self._release(lock)
 
     def run_scheduled(self) -> bool:
         """Runs if no instance did within the interval; whether it ran."""
@@ -97,8 +98,8 @@ class Maintenance:
             except StoreUnavailable as error:
                 _log.warning("maintenance_postponed", store=error.store)
 
-    def _release(self, token: str) -> None:
+    def _release(self, lock: Lock) -> None:
         try:
-            self._locks.release("maintenance", token)
+            self._locks.release(lock)
         except StoreUnavailable:
             _log.warning("lock_left_to_run_out")

@@ -1,26 +1,19 @@
-"""Locks in Redis, for work that many instances could do and one should."""
-
-import secrets
+"""Locks in Redis, for work that one of many instances should do: redis-py's, with our errors."""
 
 import redis
+from redis.exceptions import LockError
+from redis.lock import Lock
 
 from authapp.errors import StoreUnavailable
 from authapp.storage.redis import REDIS_ERRORS
 
-# Only who took it may release it: the lock of somebody else may have begun since.
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
-end
-return 0
-"""
-
 
 class Locks:
-    """
+    """Takes and releases locks that run out by themselves.
+
     Args:
-        client: one that does not retry: a SET NX whose reply was lost would answer "taken" though
-            it is ours.
+        client: a client that does not retry. If the reply to a SET NX is lost, a second one would
+            answer "taken", although the lock is ours.
         key_prefix: goes before each key.
     Raises:
         StoreUnavailable: from every method.
@@ -30,22 +23,20 @@ class Locks:
         self._client = client
         self._key = f"{key_prefix}lock:"
 
-    def take(self, name: str, seconds: float) -> str | None:
-        """Takes the lock for at most `seconds`.
-
-        Returns:
-            what `release` needs; None while somebody else has it.
-        """
-        token = secrets.token_hex(16)
+    def take(self, name: str, seconds: float) -> Lock | None:
+        """Take the lock for at most `seconds`; None while somebody else has it."""
+        lock = Lock(self._client, self._key + name, seconds, blocking=False, thread_local=False)
         try:
-            taken = self._client.set(self._key + name, token, nx=True, px=int(seconds * 1000))
+            return lock if lock.acquire() else None
         except REDIS_ERRORS as error:
             raise StoreUnavailable("redis") from error
-        return token if taken else None
 
-    def release(self, name: str, token: str) -> bool:
-        """Gives the lock back; False when it had run out."""
+    def release(self, lock: Lock) -> bool:
+        """Give the lock back; False if it had run out, because then another may hold it."""
         try:
-            return bool(self._client.eval(_RELEASE, 1, self._key + name, token))
+            lock.release()
+        except LockError:
+            return False
         except REDIS_ERRORS as error:
             raise StoreUnavailable("redis") from error
+        return True

@@ -7,6 +7,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
+from redis.lock import Lock
 from redis.retry import Retry
 
 from authapp.errors import StoreUnavailable
@@ -16,50 +17,59 @@ from tests.support.threads import at_once
 from tests.support.traffic import traffic
 
 
+def of_somebody(client: redis.Redis, token: bytes | None) -> Lock:
+    """The lock "work" as somebody holds it whose token is this one."""
+    lock = Lock(client, "lock:work", thread_local=False)
+    lock.local.token = token
+    return lock
+
+
 @pytest.fixture
 def locks(redis_client: redis.Redis) -> Locks:
     return Locks(redis_client)
 
 
 def test_one_has_it_at_a_time(locks: Locks) -> None:
-    token = locks.take("work", 60)
-    assert token
+    lock = locks.take("work", 60)
+    assert lock
+    token = lock.local.token
     assert locks.take("work", 60) is None
     assert locks.take("other work", 60)
-    assert locks.release("work", token)
+    assert locks.release(lock)
     again = locks.take("work", 60)
     assert again
-    assert again != token
+    assert again.local.token != token
 
 
 def test_of_many_who_want_it_at_once_one_gets_it(locks: Locks) -> None:
     taken = at_once(*[lambda: locks.take("work", 60)] * 12)
-    assert len([token for token in taken if isinstance(token, str)]) == 1
+    assert len([token for token in taken if isinstance(token, Lock)]) == 1
     assert taken.count(None) == 11
 
 
 def test_it_runs_out(locks: Locks, redis_client: redis.Redis) -> None:
-    token = locks.take("work", 0.05)
-    assert token
+    lock = locks.take("work", 0.05)
+    assert lock
     time.sleep(0.06)
-    assert not locks.release("work", token), "it tells that somebody else may have begun"
+    assert not locks.release(lock), "it tells that somebody else may have begun"
     assert locks.take("work", 60)
     remaining = redis_client.pttl("lock:work")
     assert isinstance(remaining, int)
     assert 59_000 < remaining <= 60_000
 
 
-def test_nobody_gives_back_the_lock_of_another(locks: Locks) -> None:
+def test_nobody_gives_back_the_lock_of_another(locks: Locks, redis_client: redis.Redis) -> None:
     late = locks.take("work", 0.05)
     assert late
     time.sleep(0.06)
     mine = locks.take("work", 60)
     assert mine
-    assert not locks.release("work", late)
-    assert not locks.release("work", "")
+    assert not locks.release(late)
+    assert not locks.release(of_somebody(redis_client, b""))
+    assert not locks.release(of_somebody(redis_client, None))
     assert locks.take("work", 60) is None, "it is still mine"
-    assert locks.release("work", mine)
-    assert not locks.release("work", mine)
+    assert locks.release(mine)
+    assert not locks.release(mine)
 
 
 def test_a_lost_answer_is_not_asked_for_again(
@@ -73,8 +83,9 @@ def test_a_lost_answer_is_not_asked_for_again(
         read(self, *args, **kwargs)  # type: ignore[no-untyped-call]
         raise redis.TimeoutError("the answer was lost")
 
-    for act in (lambda: locks.take("work", 60), lambda: locks.release("work", "x")):
-        locks.release("none", "x")  # connects
+    client = locks._client
+    for act in (lambda: locks.take("work", 60), lambda: locks.release(of_somebody(client, b"x"))):
+        locks.release(of_somebody(client, b"x"))  # connects, and loads the script
         with traffic() as seen, monkeypatch.context() as patch:
             patch.setattr(AbstractConnection, "read_response", lose)
             with pytest.raises(StoreUnavailable):
@@ -89,4 +100,4 @@ def test_without_redis_nobody_can_say() -> None:
     with pytest.raises(StoreUnavailable):
         away.take("work", 60)
     with pytest.raises(StoreUnavailable):
-        away.release("work", "x")
+        away.release(of_somebody(away._client, b"x"))

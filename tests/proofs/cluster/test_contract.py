@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis.connection import AbstractConnection, Connection
+from redis.lock import Lock
 
 from authapp.accounts.identity import ADMIN
 from authapp.config import Config
@@ -170,11 +171,13 @@ def test_a_success_clears_the_account_everywhere(
 def test_one_takes_a_lock_and_only_they_release_it(store: Redis) -> None:
     one, two = (Locks(redis_client(store.url, retries=0)) for _ in range(2))
     for name in ("maintenance", "another", "third"):
-        token = one.take(name, 60)
-        assert token is not None
+        lock = one.take(name, 60)
+        assert lock is not None
         assert two.take(name, 60) is None
-        assert not two.release(name, "of somebody else")
-        assert one.release(name, token)
+        stranger = Lock(redis_client(store.url, retries=0), f"lock:{name}")
+        stranger.local.token = b"of somebody else"
+        assert not two.release(stranger)
+        assert one.release(lock)
         assert two.take(name, 60) is not None
 
 
