@@ -157,14 +157,22 @@ def _ours(server: Server, suffix: str, cookie: Mapping[str, str]) -> list[Contes
     """The product's own session checks; a forged token is one whose signature is wrong."""
     forged = {"Cookie": cookie["Cookie"][:-4] + "AAAA"}
     does = "sealed session with the user from Redis; log, metrics"
-    me, lane = "/api/v1/me", "/forward-auth/nginx"
+    me, forward_auth = "/api/v1/me", "/forward-auth/nginx"
     refused = "refused by arithmetic; log, metrics"
     named = f"{does}; identity headers"
     headers = f"{does}; security headers"
     return [
         Contest(f"authapp {me}{suffix}", headers, server, me, 200, b'"Ada"', cookie),
-        Contest(f"authapp verify lane{suffix}", named, server, lane, 200, b"", cookie),
-        Contest(f"authapp lane, forged token{suffix}", refused, server, lane, 401, b"", forged),
+        Contest(f"authapp forward-auth{suffix}", named, server, forward_auth, 200, b"", cookie),
+        Contest(
+            f"authapp fast path, forged token{suffix}",
+            refused,
+            server,
+            forward_auth,
+            401,
+            b"",
+            forged,
+        ),
         Contest(
             f"authapp in Flask, forged token{suffix}",
             f"{refused}; problem+json, security headers",

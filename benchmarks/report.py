@@ -13,13 +13,13 @@ PAIRS = (
     ("authapp /api/v1/me", "Django, cached sessions + auth"),
     ("authapp in your app: current_user", FLASK),
     ("authapp in your app: login_required", FLASK),
-    ("authapp verify lane", WSGI),
-    ("authapp verify lane", _LEAST),
+    ("authapp forward-auth", WSGI),
+    ("authapp forward-auth", _LEAST),
     (_LEAST, WSGI),
-    ("authapp lane, forged token", WSGI),
-    ("authapp verify lane, granian", _EXPRESS),
+    ("authapp fast path, forged token", WSGI),
+    ("authapp forward-auth, granian", _EXPRESS),
     ("authapp /api/v1/me, granian", _EXPRESS),
-    ("authapp verify lane, granian", f"{_LEAST}, granian"),
+    ("authapp forward-auth, granian", f"{_LEAST}, granian"),
 )
 
 
