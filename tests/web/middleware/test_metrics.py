@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-import authapp
+from authapp import extension
 from authapp.cache.keys import session_key
 from authapp.errors import StoreUnavailable
 from authapp.services import LOGINS_AT_ONCE, build_services
@@ -219,7 +219,7 @@ def test_a_session_answered_from_an_old_copy(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(authapp, "build_services", partial(build_services, clock=clock))
+    monkeypatch.setattr(extension, "build_services", partial(build_services, clock=clock))
     app = make_app(REVALIDATE_SECONDS=60)
     sign_up(app)
     client = browser(app)
