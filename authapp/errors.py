@@ -1,10 +1,38 @@
 """What can go wrong, as types; each carries what a caller needs to tell the person."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rate-limit window after an attempt: what is left of it.
+
+    Attributes:
+        taken: whether the attempt was within the limit, and counted.
+        policy: the name of the limit.
+        quota: attempts that the limit allows in so many seconds.
+        remaining: attempts that it would allow now.
+        more_in: whole seconds until it allows one more than now, at least 1.
+    """
+
+    taken: bool
+    policy: str
+    quota: int
+    seconds: int
+    remaining: int
+    more_in: int
 
 
 class AuthappError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        rate_limit: the window that counted the attempt which failed, if the person who made the
+            attempt may know it.
+    """
+
+    rate_limit: Window | None = None
 
 
 class SettingError(AuthappError):

@@ -30,7 +30,6 @@ from authapp.web.middleware.client_address import ClientAddress
 from authapp.web.middleware.mount_point import TrustedProxies
 from authapp.web.pages.account import pages
 from authapp.web.pending_changes import note_pending, tell_pending
-from authapp.web.rate_limits import note_attempt
 from authapp.web.request_credentials import Authenticator
 from authapp.web.session_interface import SessionInterface
 from authapp.web.visitor_login import log_in_visitor, log_out_visitor
@@ -61,9 +60,7 @@ class Auth:
             )
         config = config or Config.from_mapping(_without_flask_defaults(app))
         _tell_flask(app, config)
-        services = build_services(
-            config, _limiter(app, config), on_pending=note_pending, on_attempt=note_attempt
-        )
+        services = build_services(config, _limiter(app, config), on_pending=note_pending)
         authenticator = Authenticator(
             services.sessions,
             services.tokens,

@@ -15,7 +15,7 @@ from authapp.accounts.store import UserStore
 from authapp.authentication.administration import Administration
 from authapp.authentication.hashing_queue import HashingQueue
 from authapp.authentication.known_devices import KnownDevices
-from authapp.authentication.limits import LoginLimits, Window
+from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
 from authapp.authentication.password_changes import PasswordChanges
 from authapp.authentication.password_hashing import PasswordHasher
@@ -147,14 +147,12 @@ def build_services(
     limiter: Callable[[], RateLimiter] | None,
     clock: Callable[[], datetime] = utc_now,
     on_pending: Callable[[], None] = lambda: None,
-    on_attempt: Callable[[Window], None] = lambda _: None,
 ) -> Services:
     """Wires the stores and use cases. Opens no connection.
 
     Args:
         limiter: gives the strategy that counts in Redis; None: nothing is limited.
         on_pending: see `Changes`.
-        on_attempt: see `LoginLimits`.
 
     Raises:
         SettingError: there are no threads, which bound all waits for Postgres.
@@ -196,7 +194,6 @@ def build_services(
         derive_key(config.SECRET_KEY[0], "limit names"),
         config.WEB_CONCURRENCY,
         redis_breaker,
-        tell=on_attempt,
     )
     hasher = PasswordHasher(
         config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS, HashingQueue(LOGINS_AT_ONCE)

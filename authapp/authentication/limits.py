@@ -2,8 +2,9 @@
 
 import hmac
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar, cast
 
 import redis
@@ -14,7 +15,13 @@ from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
 from authapp.authentication.addresses import network_of
 from authapp.crypto.tokens import DeviceToken
-from authapp.errors import StoreUnavailable, TooManyAttempts, UnknownAddress
+from authapp.errors import (
+    AuthappError,
+    StoreUnavailable,
+    TooManyAttempts,
+    UnknownAddress,
+    Window,
+)
 from authapp.storage.redis import REDIS_ERRORS
 from authapp.storage.resilience import Breaker
 from authapp.telemetry import metrics
@@ -24,35 +31,30 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What is left of a limit after an attempt.
-
-    Attributes:
-        taken: whether the attempt was within it, and counted.
-        policy: its name.
-        quota: attempts it takes in so many seconds.
-        remaining: attempts it would take now.
-        more_in: whole seconds until it takes one more than now, at least 1.
-    """
-
-    taken: bool
-    policy: str
-    quota: int
-    seconds: int
-    remaining: int
-    more_in: int
-
-
 class Attempt:
     """An attempt that was counted, in one window or more.
 
+    Attributes:
+        window: the window that counted it, if the person who made the attempt may know it. The
+            window of an account that anybody can try to log in to is not told: it shows when the
+            owner logged in.
+
     Args:
-        undo: takes it out of one of them.
+        undo: takes the attempt out of one of its windows.
     """
 
-    def __init__(self, *undo: Callable[[], None]) -> None:
+    def __init__(self, *undo: Callable[[], None], window: Window | None = None) -> None:
         self._undo = list(undo)
+        self.window = window
+
+    @contextmanager
+    def told_by_errors(self) -> Iterator[None]:
+        """Errors that leave the block carry the window of this attempt, or keep their own."""
+        try:
+            yield
+        except AuthappError as error:
+            error.rate_limit = error.rate_limit or self.window
+            raise
 
     def take_back(self) -> None:
         """Uncounts this attempt, once. Every other attempt in its windows stays counted.
@@ -79,8 +81,6 @@ class LoginLimits:
         key: 32 bytes; emails are counted under a keyed hash.
         workers: processes that count for themselves when Redis is away; each then takes its part.
         breaker: of Redis; says whether it is asked at all.
-        tell: told of windows that whoever made the attempt may know: not that of an account which
-            anybody can try to log in to, as it shows when its owner did.
     """
 
     def __init__(
@@ -91,10 +91,7 @@ class LoginLimits:
         key: bytes,
         workers: int,
         breaker: Breaker,
-        *,
-        tell: Callable[[Window], None] = lambda _: None,
     ) -> None:
-        self._tell = tell
         self._breaker = breaker
         self._shared = shared
         self._own = MovingWindowRateLimiter(MemoryStorage())
@@ -179,12 +176,12 @@ class LoginLimits:
         except StoreUnavailable:  # if Redis counted it all the same, that count stays
             strategy, limit = self._own, self._part(limit)
             window = _hit(strategy, policy, limit, who, look=tell)
-        if window is not None:
-            if tell or (tell_refusal and not window.taken):
-                self._tell(window)
-            if not window.taken:
-                raise TooManyAttempts(window.more_in, policy)
-        return Attempt(lambda: self._take_back(strategy, policy, limit, who))
+        if window is not None and not window.taken:
+            refused = TooManyAttempts(window.more_in, policy)
+            refused.rate_limit = window if tell or tell_refusal else None
+            raise refused
+        undo = partial(self._take_back, strategy, policy, limit, who)
+        return Attempt(undo, window=window if tell else None)
 
     def _take_back(
         self, strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str

@@ -22,6 +22,7 @@ from authapp.errors import (
     StoreUnavailable,
     TooManyAttempts,
     UnknownAddress,
+    Window,
 )
 from authapp.sessions.records import ActiveSession, Client, EndReason
 from authapp.sessions.store import SessionStore
@@ -125,19 +126,22 @@ class Authentication:
 
         return self._count(email, client, lambda: self._log_in(email, password, client, begin))
 
-    def count_unreadable(self, client: Client) -> None:
+    def count_unreadable(self, client: Client) -> Window | None:
         """Counts a log-in request that could not be read, by its address like any other.
 
+        Returns:
+            The window that counted it, see `Attempt`.
         Raises:
             TooManyAttempts
         """
         try:
             with self._refused_attempts.noting_limits("login.limited", client.address):
-                self._limits.count_address(client.address)
+                counted = self._limits.count_address(client.address)
         except TooManyAttempts:
             metrics.LOGINS.labels(_OUTCOMES[TooManyAttempts]).inc()
             raise
         metrics.LOGINS.labels(_OUTCOMES[InvalidField]).inc()
+        return counted.window
 
     def log_out(self, token: SessionToken, client: Client) -> None:
         """Ends the session of this token on every instance, before it returns."""
@@ -180,31 +184,47 @@ class Authentication:
         begin: Callable[[Credentials], ActiveSession],
         devices: Sequence[str] = (),
     ) -> ActiveSession:
-        """Counts the attempt, verifies the password, and begins a session, in this order.
-
-        Limits come before the hashing queue; otherwise refused attempts would keep its places from
-        everybody else.
+        """Counts the attempt by its address, then logs in.
 
         Args:
             begin: begins the session for credentials that were verified.
         """
         with ConstantTimeRefusal() as refusal, deadline(self._timeout):
-            by_address = self._limits.count_address(client.address)
-            canonical = self._users.parse_email(email).canonical
-            by_account, device = self._count_for_account(canonical, devices)
-            with self._hasher.queue.place(by_address, by_account):
-                cached = self._find_cached(canonical, password, refusal)
-                if device and (cached is None or cached.epoch > device.epoch):
-                    # the token is older than the current trust, so it gives no window of its own
-                    by_account.add(self._limits.count_account(canonical))
-                verified, verdict = self._verify(canonical, password, cached, refusal)
-                by_account.take_back()
-                if verdict is Verdict.MATCH_REHASH:
-                    self._rehash(verified, password)
-                try:
-                    return begin(verified)
-                except InvalidCredentials:
-                    return begin(self._unless_changed(canonical, verified))
+            counted = self._limits.count_address(client.address)
+            with counted.told_by_errors():
+                live = self._log_in_counted(counted, email, password, begin, devices, refusal)
+            return replace(live, rate_limit=counted.window)
+
+    def _log_in_counted(
+        self,
+        by_address: Attempt,
+        email: str,
+        password: str,
+        begin: Callable[[Credentials], ActiveSession],
+        devices: Sequence[str],
+        refusal: ConstantTimeRefusal,
+    ) -> ActiveSession:
+        """Counts the attempt by its account, verifies the password, and begins a session, in this
+        order.
+
+        Limits come before the hashing queue; otherwise refused attempts would keep its places from
+        everybody else.
+        """
+        canonical = self._users.parse_email(email).canonical
+        by_account, device = self._count_for_account(canonical, devices)
+        with self._hasher.queue.place(by_address, by_account):
+            cached = self._find_cached(canonical, password, refusal)
+            if device and (cached is None or cached.epoch > device.epoch):
+                # the token is older than the current trust, so it gives no window of its own
+                by_account.add(self._limits.count_account(canonical))
+            verified, verdict = self._verify(canonical, password, cached, refusal)
+            by_account.take_back()
+            if verdict is Verdict.MATCH_REHASH:
+                self._rehash(verified, password)
+            try:
+                return begin(verified)
+            except InvalidCredentials:
+                return begin(self._unless_changed(canonical, verified))
 
     def _count_for_account(
         self, canonical_email: str, devices: Sequence[str]

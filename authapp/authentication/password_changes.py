@@ -69,11 +69,12 @@ class PasswordChanges:
         """
         user = live.record.user
         canonical = self._users.parse_email(user.email).canonical
-        with self._reauthentication.verified(user, canonical, current, client) as found:
+        verified = self._reauthentication.verified(user, canonical, current, client)
+        with verified as (found, counted):
             if reason := why_refused(new, (user.email, user.name)):
                 raise InvalidField({"new_password": reason})
             new_hash = self._hasher.hash(new)
-        with self._changes.begin() as change:
+        with counted.told_by_errors(), self._changes.begin() as change:
             try:
                 epoch = self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
             except UnknownUser:
@@ -92,7 +93,7 @@ class PasswordChanges:
             )
         email = self._users.parse_email(fresh.record.user.email).canonical
         known = self._known_devices.issue_device_token(email, epoch, devices)
-        return replace(fresh, devices=known)
+        return replace(fresh, devices=known, rate_limit=counted.window)
 
     def set_password(self, email: str, password: str) -> UUID:
         """Sets a password for a person (operators only); all their sessions end.

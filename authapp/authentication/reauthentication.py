@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from authapp.accounts.credentials import Credentials, CredentialStore
 from authapp.accounts.identity import Identity
-from authapp.authentication.limits import LoginLimits
+from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidCredentials, InvalidField
@@ -37,8 +37,9 @@ class Reauthentication:
     @contextmanager
     def verified(
         self, user: Identity, canonical_email: str, password: str, client: Client
-    ) -> Iterator[Credentials]:
-        """A block with the credentials that the password opens; it may hash in the same place.
+    ) -> Iterator[tuple[Credentials, Attempt]]:
+        """A block with the credentials that the password opens, and the attempt as limits counted
+        it. The block may hash in the same place.
 
         Raises:
             InvalidField: `current_password` is wrong.
@@ -51,7 +52,7 @@ class Reauthentication:
                 "password.limited", client.address, user_id=user.id
             ):
                 counted = self._limits.count_password_change(canonical_email)
-            with self._hasher.queue.place(counted):
+            with counted.told_by_errors(), self._hasher.queue.place(counted):
                 found = self._credentials.read(canonical_email)
                 if found is None or not found.user.active:
                     raise InvalidCredentials
@@ -59,4 +60,4 @@ class Reauthentication:
                     self._refused_attempts.note("password.refused", client.address, user_id=user.id)
                     raise InvalidField({"current_password": "this is not your current password"})
                 counted.take_back()
-                yield found
+                yield found, counted

@@ -9,7 +9,7 @@ from authapp.authentication.limits import LoginLimits
 from authapp.authentication.password_hashing import PasswordHasher
 from authapp.authentication.passwords import why_refused
 from authapp.authentication.refused_attempts import RefusedAttempts
-from authapp.errors import InvalidField
+from authapp.errors import InvalidField, Window
 from authapp.sessions.records import Client
 
 
@@ -41,28 +41,41 @@ class Registration:
         password: str,
         name: str = "",
         roles: tuple[str, ...] = (USER,),
-        client: Client | None = None,
     ) -> Identity:
-        """Adds a person who can log in.
+        """Adds a person who can log in. For operators: no limit holds them back.
 
-        Args:
-            client: where the request came from; None for the command line, which has no limit.
         Raises:
             InvalidField: everything that is wrong with the input, by field.
-            TooManyAttempts: raised before anything is hashed.
             EmailTaken, UnknownRole
         """
         address, name = self._validate(email, password, name)
-        from_address = client.address if client else None
-        counted = []
-        if from_address is not None:  # a sign-up costs a hash, and tells whether an email is taken
-            with self._refused_attempts.noting_limits("signup.limited", from_address):
-                counted.append(self._limits.count_sign_up(from_address))
-        with self._hasher.queue.place(*counted):
-            password_hash = self._hasher.hash(password)
-            user = self._users.create(address, name, password_hash, roles, from_address)
+        with self._hasher.queue.place():
+            user = self._users.create(address, name, self._hasher.hash(password), roles)
         self._credentials.prime(address.canonical)
         return user
+
+    def sign_up_from(
+        self, client: Client, email: str, password: str, name: str = ""
+    ) -> tuple[Identity, Window | None]:
+        """Adds a person who signs up.
+
+        Returns:
+            The person, and the window that counted the sign-up, see `Attempt`.
+        Raises:
+            InvalidField: everything that is wrong with the input, by field.
+            TooManyAttempts: raised before anything is hashed.
+            EmailTaken
+        """
+        address, name = self._validate(email, password, name)
+        # a sign-up costs a hash, and tells whether an email is taken
+        with self._refused_attempts.noting_limits("signup.limited", client.address):
+            counted = self._limits.count_sign_up(client.address)
+        with counted.told_by_errors():
+            with self._hasher.queue.place(counted):
+                hashed = self._hasher.hash(password)
+                user = self._users.create(address, name, hashed, address=client.address)
+            self._credentials.prime(address.canonical)
+        return user, counted.window
 
     def _validate(self, email: str, password: str, name: str) -> tuple[Email, str]:
         """The email and the name as they are stored.

@@ -11,6 +11,7 @@ import msgspec
 
 from authapp.accounts.identity import Identity
 from authapp.crypto.tokens import RefreshToken, SessionToken
+from authapp.errors import Window
 
 # in JSON; behind an escaped backslash it is only text that looks so
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -144,12 +145,14 @@ class ActiveSession(msgspec.Struct, frozen=True):
         grant: present where a program has just been given this token.
         devices: tokens by which this browser is known from now on, where a password was just
             verified; that of this account first.
+        rate_limit: the window that counted the attempt to get this session, if it may be told.
     """
 
     token: SessionToken
     record: SessionRecord
     grant: Grant | None = None
     devices: tuple[str, ...] = ()
+    rate_limit: Window | None = None
 
     def __repr__(self) -> str:
         # neither the grant nor the device tokens: they are secrets

@@ -12,6 +12,7 @@ from authapp.web.cookies.header import read_devices
 from authapp.web.cookies.plain_http import drops_cookie
 from authapp.web.guards import auth_session, client, services
 from authapp.web.pending_changes import forget_pending
+from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 
 
 def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSession:
@@ -22,14 +23,16 @@ def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSessio
         TooManyTokens: nobody was logged in.
     """
     visitor = auth_session()
-    live = services().authentication.log_in(
-        email,
-        password,
-        client(),
-        remember=remember,
-        replaces=visitor.credentials.all_tokens(),
-        devices=devices(),
-    )
+    with rate_limit_of_errors():
+        live = services().authentication.log_in(
+            email,
+            password,
+            client(),
+            remember=remember,
+            replaces=visitor.credentials.all_tokens(),
+            devices=devices(),
+        )
+    tell_rate_limit(live.rate_limit)
     visitor.begin(live)
     forget_pending()
     return live
@@ -76,5 +79,15 @@ def counted_if_unreadable() -> Iterator[None]:
     try:
         yield
     except (InvalidField, InvalidJson, HTTPException):
-        services().authentication.count_unreadable(client())
+        count_unreadable()
         raise
+
+
+def count_unreadable() -> None:
+    """Count the current request against the limit of its address, as a log-in that can't be read.
+
+    Raises:
+        TooManyAttempts
+    """
+    with rate_limit_of_errors():
+        tell_rate_limit(services().authentication.count_unreadable(client()))

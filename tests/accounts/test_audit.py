@@ -229,7 +229,7 @@ def test_events_by_address_time_and_email(services: Services, clock: Clock) -> N
 
 
 def test_signing_up_is_ones_own_act_unless_an_operator_adds_one(services: Services) -> None:
-    services.registration.sign_up(EMAIL, PASSWORD, client=CLIENT)
+    services.registration.sign_up_from(CLIENT, EMAIL, PASSWORD)
     services.registration.sign_up(ROOT, PASSWORD)
     assert [told(entry) for entry in entries(services)] == [
         ("user.created", ROOT, None, ""),

@@ -26,6 +26,7 @@ from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED
 from authapp.web.pending_changes import forget_pending
+from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.visitor_login import (
     counted_if_unreadable,
     devices,
@@ -109,7 +110,11 @@ api = Blueprint("api", __name__, url_prefix="/api/v1")
 )
 def signup() -> Response:
     body = read_body(request, SignupBody)
-    user = services().registration.sign_up(body.email, body.password, body.name, client=client())
+    with rate_limit_of_errors():
+        user, window = services().registration.sign_up_from(
+            client(), body.email, body.password, body.name
+        )
+    tell_rate_limit(window)
     note_user(request.environ, user.id)
     return json_response(UserView.of(user), 201)
 
@@ -156,9 +161,11 @@ def login() -> Response:
 def issue_token() -> Response:
     with counted_if_unreadable():
         body = read_body(request, TokenBody)
-    live = services().authentication.issue_token(
-        body.email, body.password, client(), refreshable=body.refresh
-    )
+    with rate_limit_of_errors():
+        live = services().authentication.issue_token(
+            body.email, body.password, client(), refreshable=body.refresh
+        )
+    tell_rate_limit(live.rate_limit)
     note_user(request.environ, live.record.user.id)
     forget_pending()
     return json_response(TokenAnswer.of(live))
@@ -235,9 +242,11 @@ def change_password() -> tuple[str, int, dict[str, str]]:
     """The session gets a new token: in the cookie, or for a program in a header."""
     live = require_live()
     body = read_body(request, PasswordBody)
-    fresh = services().password_changes.change_password(
-        live, body.current_password, body.new_password, client(), devices()
-    )
+    with rate_limit_of_errors():
+        fresh = services().password_changes.change_password(
+            live, body.current_password, body.new_password, client(), devices()
+        )
+    tell_rate_limit(fresh.rate_limit)
     auth_session().begin(fresh)
     headers = {}
     if fresh.grant:

@@ -28,8 +28,10 @@ from authapp.web.pages.messages import (
     too_many_attempts,
 )
 from authapp.web.pages.notices import Notice, notice, redirect_with
+from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.redirects import safe_next
 from authapp.web.visitor_login import (
+    count_unreadable,
     counted_if_unreadable,
     devices,
     log_in_visitor,
@@ -75,9 +77,10 @@ def signup_submit() -> ResponseReturnValue:
     if not form.validate():
         return render_template("signup.html", form=form), 400
     try:
-        user = services().registration.sign_up(
-            text(form.email), text(form.password), text(form.name), client=client()
-        )
+        with rate_limit_of_errors():
+            user, window = services().registration.sign_up_from(
+                client(), text(form.email), text(form.password), text(form.name)
+            )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("signup.html", form=form), 400
@@ -86,6 +89,7 @@ def signup_submit() -> ResponseReturnValue:
         return render_template("signup.html", form=form), 409
     except TooManyAttempts as error:
         return _limited("signup.html", form, error)
+    tell_rate_limit(window)
     note_user(request.environ, user.id)
     onward = request.args.get("next")
     return redirect_with("signed-up", "pages.login", next=onward)
@@ -110,7 +114,7 @@ def login_submit() -> ResponseReturnValue:
         form = LoginForm()
     try:
         if not form.validate():
-            services().authentication.count_unreadable(client())
+            count_unreadable()
             return render_template("login.html", form=form), 400
         log_in_visitor(text(form.email), text(form.password), remember=form.remember.data)
     except InvalidField as invalid:
@@ -194,16 +198,18 @@ def password_submit() -> ResponseReturnValue:
     if not form.validate():
         return render_template("password.html", form=form), 400
     try:
-        fresh = services().password_changes.change_password(
-            require_live(),
-            text(form.current_password),
-            text(form.new_password),
-            client(),
-            devices(),
-        )
+        with rate_limit_of_errors():
+            fresh = services().password_changes.change_password(
+                require_live(),
+                text(form.current_password),
+                text(form.new_password),
+                client(),
+                devices(),
+            )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("password.html", form=form), 400
+    tell_rate_limit(fresh.rate_limit)
     auth_session().begin(fresh)
     return redirect_with("password", "pages.account")
 
