@@ -138,8 +138,10 @@ class LoginLimits:
             return None
 
     def count_password_change(self, canonical_email: str) -> Attempt:
-        """Counts an attempt of who is signed in to change the password. Its window is not that of
-        log-ins: who hammers these does not keep the person from it.
+        """Counts an attempt to change the password, by a person who is signed in.
+
+        The window is not the one of log-ins, so an attacker who keeps guessing at the log-in does
+        not keep the person from changing the password.
 
         Raises:
             TooManyAttempts
