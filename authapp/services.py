@@ -31,6 +31,7 @@ from authapp.crypto.sealing import Sealer, derive_key
 from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
+from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.maintenance import Maintenance
 from authapp.sessions.provisional import ProvisionalSessions
@@ -39,10 +40,10 @@ from authapp.sessions.rows import SessionRows
 from authapp.sessions.store import SessionStore
 from authapp.storage.background import Background
 from authapp.storage.bounded_connections import require_threads
+from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.locks import Locks
 from authapp.storage.postgres import Database, connect
 from authapp.storage.redis import redis_client
-from authapp.storage.resilience import Breaker
 from authapp.telemetry import metrics
 
 REQUEST_THREADS = 8  # a worker
@@ -65,6 +66,7 @@ class Services:
     users: UserStore
     credentials: CredentialStore
     sessions: SessionStore
+    housekeeping: SessionHousekeeping
     registration: Registration
     authentication: Authentication
     password_changes: PasswordChanges
@@ -187,6 +189,7 @@ def build_services(
     rows = SessionRows(tokens, access_tokens, refresh_tokens, limits, clock)
     lookup = SessionLookup(database, changes, cache, rows, provisional, limits=limits, clock=clock)
     sessions = SessionStore(database, changes, rows, lookup, provisional, limits, clock)
+    housekeeping = SessionHousekeeping(database, changes, rows, limits, clock)
     login_limits = LoginLimits(
         limiter,
         config.LOGIN_LIMIT_PER_ADDRESS,
@@ -208,6 +211,7 @@ def build_services(
         users=users,
         credentials=credentials,
         sessions=sessions,
+        housekeeping=housekeeping,
         registration=Registration(users, credentials, hasher, login_limits, refused_attempts),
         authentication=Authentication(
             users,
@@ -233,7 +237,9 @@ def build_services(
         ),
         administration=Administration(users, sessions, changes, clock),
         maintenance=Maintenance(
-            sessions, changes, Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX)
+            housekeeping,
+            changes,
+            Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX),
         ),
         changes=changes,
         audit=AuditLog(database, email_hashes, clock),

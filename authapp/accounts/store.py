@@ -1,14 +1,11 @@
 """Users: queries and commands, one transaction each. "Not found" is None, not an exception."""
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, or_, select, tuple_
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -19,10 +16,11 @@ from authapp.accounts.emails import Email, parse_email
 from authapp.accounts.identity import ADMIN, USER, Identity, Permission, identity_of
 from authapp.accounts.profiles import validate_profile
 from authapp.accounts.roles import add_role, all_roles, roles_named
+from authapp.accounts.user_pages import UserPage, read_page
 from authapp.cache.changes import Change, Changes
 from authapp.cache.keys import user_key
 from authapp.cache.versioned_cache import VersionedCache
-from authapp.errors import EmailTaken, InvalidField, OwnAccount, UnknownUser
+from authapp.errors import EmailTaken, OwnAccount, UnknownUser
 from authapp.storage.models import Role, User
 from authapp.storage.postgres import Database
 
@@ -39,18 +37,6 @@ class UserCopy(msgspec.Struct, frozen=True, array_like=True):
     user: Identity
     epoch: int
     ver: int
-
-
-@dataclass(frozen=True, slots=True)
-class UserPage:
-    """A part of the list of users.
-
-    Attributes:
-        next_cursor: ask again with it for the rest; None at the end.
-    """
-
-    users: list[Identity]
-    next_cursor: str | None
 
 
 class UserStore:
@@ -180,28 +166,15 @@ class UserStore:
             return bool(db.scalar(select(active_administrators().exists())))
 
     def page(self, cursor: str | None = None, limit: int = 50, search: str = "") -> UserPage:
-        """Users, newest first, whose email or name contains `search` in any case.
+        """Lists users, newest first, whose email or name contains `search` in any case.
 
         Args:
-            cursor: `next_cursor` of the part before.
+            cursor: `next_cursor` of the page before.
         Raises:
-            InvalidField: `cursor` is not one we gave.
+            InvalidField: `cursor` is not one that authapp gave out.
         """
-        query = select(User).order_by(User.created_at.desc(), User.id.desc()).limit(limit + 1)
-        if search:
-            query = query.where(
-                or_(
-                    User.email.icontains(search, autoescape=True),
-                    User.name.icontains(search, autoescape=True),
-                )
-            )
-        if cursor:
-            query = query.where(tuple_(User.created_at, User.id) < _read_cursor(cursor))
         with self._database.transaction() as db:
-            found: Sequence[User] = db.scalars(query).all()
-            users = [identity_of(user) for user in found[:limit]]
-        more = len(found) > limit
-        return UserPage(users, _write_cursor(users[-1]) if more else None)
+            return read_page(db, cursor, limit, search)
 
     def update_profile(
         self, user_id: UUID, name: str | None, image: str | None, address: str = ""
@@ -393,26 +366,3 @@ class UserStore:
 
     def _record(self, change: Change, event: audit.Event, user: User, role: str) -> None:
         audit.record(change.db, event, self._clock(), user_id=user.id, role=role)
-
-
-_LONGEST_CURSOR = 200  # characters; ours have about 100
-
-
-def _write_cursor(last: Identity) -> str:
-    text = f"{last.created_at.isoformat()} {last.id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    refused = InvalidField({"cursor": "leave it out to start from the beginning"})
-    if len(cursor) > _LONGEST_CURSOR:
-        raise refused
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        at, _, user_id = text.partition(" ")
-        created_at, last = datetime.fromisoformat(at), UUID(user_id)
-    except (binascii.Error, ValueError):
-        raise refused from None
-    if created_at.utcoffset() != timedelta(0):  # ours are UTC; Postgres can't read some others
-        raise refused
-    return created_at, last

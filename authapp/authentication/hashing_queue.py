@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from authapp.authentication.limits import Attempt
 from authapp.errors import Busy
-from authapp.storage.resilience import remaining
+from authapp.storage.deadlines import remaining
 from authapp.telemetry import metrics
 from authapp.telemetry.forks import start_in_forks
 

@@ -22,8 +22,8 @@ from authapp.errors import (
     UnknownAddress,
     Window,
 )
+from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.redis import REDIS_ERRORS
-from authapp.storage.resilience import Breaker
 from authapp.telemetry import metrics
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ from authapp.errors import (
 )
 from authapp.sessions.records import ActiveSession, Client, EndReason
 from authapp.sessions.store import SessionStore
-from authapp.storage.resilience import deadline
+from authapp.storage.deadlines import deadline
 from authapp.telemetry import metrics
 
 _log = structlog.get_logger(__name__)

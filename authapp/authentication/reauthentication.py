@@ -10,7 +10,7 @@ from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidCredentials, InvalidField
 from authapp.sessions.records import Client
-from authapp.storage.resilience import deadline
+from authapp.storage.deadlines import deadline
 
 
 class Reauthentication:

@@ -16,8 +16,8 @@ from redis.exceptions import ResponseError
 
 from authapp.crypto.sealing import Sealer
 from authapp.errors import StoreUnavailable
+from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.redis import REDIS_ERRORS
-from authapp.storage.resilience import Breaker
 from authapp.telemetry import metrics
 
 # Named by their content, so that versions of us that differ can share a server.

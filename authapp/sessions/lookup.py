@@ -25,9 +25,9 @@ from authapp.sessions.records import (
 )
 from authapp.sessions.rows import FIRST_VERSION, SessionRows
 from authapp.sessions.user_agents import MAX_USER_AGENT
+from authapp.storage.deadlines import deadline
 from authapp.storage.models import PendingFence, SessionRow, User
 from authapp.storage.postgres import Database, PostgresUnavailable, Trouble
-from authapp.storage.resilience import deadline
 from authapp.telemetry import metrics
 
 REVALIDATION_PATIENCE = 0.8  # seconds that Postgres has while there is a copy to serve

@@ -12,7 +12,7 @@ from redis.lock import Lock
 
 from authapp.cache.changes import Changes
 from authapp.errors import StoreUnavailable
-from authapp.sessions.store import SessionStore
+from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.storage.locks import Locks
 
 RETENTION = timedelta(days=30)  # how long it can be seen that and why a session ended
@@ -43,19 +43,20 @@ class Maintenance:
         StoreUnavailable: what was done until then stays done.
     """
 
-    def __init__(self, sessions: SessionStore, changes: Changes, locks: Locks) -> None:
-        self._sessions = sessions
+    def __init__(self, housekeeping: SessionHousekeeping, changes: Changes, locks: Locks) -> None:
+        self._housekeeping = housekeeping
         self._changes = changes
         self._locks = locks
 
     def run(self) -> Iterator[Progress]:
         """Does all there is to do, batch by batch."""
+        sessions = self._housekeeping
         steps: tuple[tuple[str, Callable[[range], int]], ...] = (
-            ("expired sessions ended", lambda pages: self._sessions.end_expired(BATCH, pages)),
-            ("ended sessions removed", lambda pages: self._sessions.prune(RETENTION, BATCH, pages)),
+            ("expired sessions ended", lambda pages: sessions.end_expired(BATCH, pages)),
+            ("ended sessions removed", lambda pages: sessions.prune(RETENTION, BATCH, pages)),
         )
         for step, batch in steps:
-            for pages in self._sessions.stretches():
+            for pages in sessions.page_ranges():
                 while rows := batch(pages):
                     yield Progress(step, rows)
         while rows := self._changes.replay():  # last: fails while Redis is away

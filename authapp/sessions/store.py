@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, TextClause, delete, literal, select, text, update
+from sqlalchemy import ARRAY, Text, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from authapp.accounts import audit
@@ -34,8 +34,6 @@ from authapp.storage.models import SessionRow, User
 from authapp.storage.postgres import Database, again_if_lost
 
 Clock = Callable[[], datetime]
-
-STRETCH = 4096  # pages of the table that housekeeping looks at in one statement: 32 MB
 
 
 class SessionStore:
@@ -220,65 +218,6 @@ class SessionStore:
         the user's epoch: this ends those that have no row yet. Returns how many had one."""
         return self._rows.end(change, why, SessionRow.user_id == user_id)
 
-    def stretches(self) -> Sequence[range]:
-        """Pages of the table side by side, for `end_expired` and `prune`.
-
-        A statement that looks at one of them takes as long however many sessions there are, and no
-        index is needed, which every log-in would pay for, and one on `last_seen_at` every visit.
-        """
-        with self._database.transaction() as db:
-            size, page = db.execute(
-                text("SELECT pg_relation_size('sessions'), current_setting('block_size')::int")
-            ).one()
-        return [range(first, first + STRETCH) for first in range(0, size // page, STRETCH)]
-
-    def end_expired(self, limit: int, pages: range) -> int:
-        """Ends up to `limit` sessions that are past their limits; returns how many.
-
-        Args:
-            pages: where to look. A row that moves meanwhile may be missed, until the next time.
-        """
-        now = self._clock()
-        idle_end = SessionRow.last_seen_at + SessionRow.idle_seconds * text("interval '1 second'")
-        with self._changes.begin(told=False) as change:
-            rows = change.db.execute(
-                select(SessionRow.id, SessionRow.expires_at <= now)
-                .where(
-                    _on(pages),
-                    SessionRow.ended_at.is_(None),
-                    (SessionRow.expires_at <= now) | (idle_end + self._limits.revalidate <= now),
-                )
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-            ).all()
-            for why in (EndReason.ABSOLUTE, EndReason.IDLE):
-                ids = [row.id for row in rows if row[1] is (why is EndReason.ABSOLUTE)]
-                self._rows.end(change, why, SessionRow.id.in_(ids))
-        return len(rows)
-
-    def prune(self, retention: timedelta, limit: int, pages: range) -> int:
-        """Removes up to `limit` sessions that ended longer ago than `retention`; returns how many.
-
-        No copy is dropped: one that says "ended" stays true, and none that is live is left.
-
-        Args:
-            pages: as for `end_expired`.
-        """
-        with self._changes.begin(told=False) as change:
-            old = (
-                select(SessionRow.id)
-                .where(_on(pages), SessionRow.ended_at < self._clock() - retention)
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-            )
-            removed = change.db.scalars(
-                delete(SessionRow)
-                .where(SessionRow.id.in_(old))
-                .returning(SessionRow.id)
-                .execution_options(synchronize_session=False)
-            ).all()
-        return len(removed)
-
     # -- replace and list ----------------------------------------------------------------------
 
     def end_others_and_rotate(
@@ -401,13 +340,6 @@ class SessionStore:
             for row in rows
             if row.last_seen_at + timedelta(seconds=row.idle_seconds) + grace > now
         ]
-
-
-def _on(pages: range) -> TextClause:
-    """That a row is on one of these pages."""
-    return text(
-        "sessions.ctid >= CAST(:first AS tid) AND sessions.ctid < CAST(:end AS tid)"
-    ).bindparams(first=f"({pages.start},0)", end=f"({pages.stop},0)")
 
 
 def _must_have_had_row(live: ActiveSession) -> None:

@@ -23,7 +23,7 @@ import psycopg2
 from psycopg2 import extensions
 
 from authapp.errors import SettingError
-from authapp.storage.resilience import remaining
+from authapp.storage.deadlines import remaining
 from authapp.telemetry.forks import start_in_forks
 
 PATIENCE = 3.0  # seconds; for one wait, unless a deadline comes first
@@ -164,7 +164,7 @@ class BoundedCursor(extensions.cursor):
 
 
 class BoundedConnection(extensions.connection):
-    """Waits at most `PATIENCE` for each answer, or until the deadline (`resilience.deadline`).
+    """Waits at most `PATIENCE` for each answer, or until the deadline (`deadlines.deadline`).
 
     Raises:
         NoAnswer: from whatever waits.

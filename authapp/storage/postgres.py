@@ -18,9 +18,10 @@ from sqlalchemy.pool import QueuePool
 
 from authapp.errors import StoreUnavailable
 from authapp.storage.bounded_connections import PATIENCE, BoundedConnection, Connecting, NoAnswer
+from authapp.storage.circuit_breaker import Breaker
+from authapp.storage.deadlines import deadline, pause_before_retry, remaining
 from authapp.storage.deployments import expect_key_prefix
 from authapp.storage.postgres_connections import CONNECT_TIMEOUT, Connector, engine_of
-from authapp.storage.resilience import Breaker, deadline, pause_before_retry, remaining
 from authapp.telemetry import metrics
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from authapp.errors import SettingError
-from authapp.storage.resilience import pause_before_retry
+from authapp.storage.deadlines import pause_before_retry
 
 # what a client raises when it could not be answered; the cluster's is no RedisError
 REDIS_ERRORS = (RedisError, RedisClusterException)

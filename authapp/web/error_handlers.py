@@ -20,7 +20,7 @@ from werkzeug.exceptions import (
 )
 
 from authapp import errors
-from authapp.storage.resilience import deadline
+from authapp.storage.deadlines import deadline
 from authapp.web.guards import auth_session, is_own_view
 from authapp.web.middleware.client_address import unreadable
 from authapp.web.middleware.request_log import request_id

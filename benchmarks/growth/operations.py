@@ -120,7 +120,7 @@ def operations(effort: int) -> list[Operation]:
             "UPDATE sessions SET expires_at = now() - interval '1 s' WHERE id = ANY(:ids)",
             ids=others,
         )
-        batch = partial(place.services.sessions.end_expired, BATCH)
+        batch = partial(place.services.housekeeping.end_expired, BATCH)
         return [partial(_walk, place, batch, BATCH)]
 
     def prune(place: Place) -> Work:
@@ -130,11 +130,11 @@ def operations(effort: int) -> list[Operation]:
             age=RETENTION + timedelta(days=1),
             batch=BATCH,
         )
-        batch = partial(place.services.sessions.prune, RETENTION, BATCH)
+        batch = partial(place.services.housekeeping.prune, RETENTION, BATCH)
         return [partial(_walk, place, batch, BATCH)]
 
     def look_for_expired(place: Place) -> Work:
-        batch = partial(place.services.sessions.end_expired, BATCH)
+        batch = partial(place.services.housekeeping.end_expired, BATCH)
         return [partial(_walk, place, batch, 0)]
 
     begun: list[ActiveSession] = []
@@ -155,7 +155,7 @@ def operations(effort: int) -> list[Operation]:
 def _walk(place: Place, batch: Callable[[range], int], wanted: int) -> None:
     """Goes through the table, backwards as what was just made is at its end, until all is found."""
     rows = 0
-    for pages in reversed(place.services.sessions.stretches()):
+    for pages in reversed(place.services.housekeeping.page_ranges()):
         rows += batch(pages)
         if wanted and rows >= wanted:
             break

@@ -18,8 +18,8 @@ from authapp.config import Config
 from authapp.errors import AuthappError, Busy, InvalidCredentials
 from authapp.services import LOGINS_AT_ONCE, REQUEST_THREADS, Services
 from authapp.sessions.store import SessionStore
+from authapp.storage.deadlines import deadline, remaining
 from authapp.storage.postgres import PostgresUnavailable, Trouble
-from authapp.storage.resilience import deadline, remaining
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up

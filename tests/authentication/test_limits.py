@@ -17,8 +17,8 @@ from redis.connection import AbstractConnection
 from authapp import dev
 from authapp.authentication.limits import LoginLimits
 from authapp.errors import StoreUnavailable, TooManyAttempts
+from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.redis import LimiterStorage
-from authapp.storage.resilience import Breaker
 from tests.support.threads import at_once
 from tests.support.traffic import traffic
 

@@ -428,5 +428,5 @@ def test_housekeeping_that_fences_later_makes_no_answer_say_so(
     monkeypatch.setattr(services.changes, "_on_pending", lambda: told.append(None))
     watch(services, monkeypatch, failing=1)
     clock.forward(100_000)
-    assert services.sessions.end_expired(10, range(1_000))
+    assert services.housekeeping.end_expired(10, range(1_000))
     assert (written_down(services) != set(), told) == (True, [])

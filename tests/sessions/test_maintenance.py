@@ -14,8 +14,7 @@ from authapp.accounts.identity import Identity
 from authapp.config import Config
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
-from authapp.sessions import maintenance
-from authapp.sessions import store as sessions
+from authapp.sessions import housekeeping, maintenance
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from tests.support.clock import Clock
 from tests.support.people import CLIENT, EMAIL, log_in, sign_up
@@ -201,7 +200,7 @@ def test_what_is_interrupted_goes_on_with_the_next_run(
 def test_a_failure_undoes_no_batch_before_it(
     services: Services, expired: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end_expired, calls = services.sessions.end_expired, []
+    end_expired, calls = services.housekeeping.end_expired, []
 
     def fails_third(limit: int, pages: range) -> int:
         calls.append(limit)
@@ -209,7 +208,7 @@ def test_a_failure_undoes_no_batch_before_it(
             raise StoreUnavailable("postgres")
         return end_expired(limit, pages)
 
-    monkeypatch.setattr(services.sessions, "end_expired", fails_third)
+    monkeypatch.setattr(services.housekeeping, "end_expired", fails_third)
     with pytest.raises(StoreUnavailable):
         run(services)
     assert ended(services) == {"idle": 4, "": 3}
@@ -248,8 +247,8 @@ def test_no_statement_looks_at_the_whole_table(
 ) -> None:
     """It would take longer the more sessions there are, and one day longer than it may."""
     add_sessions(services, ada.id, 1_000, clock.now)
-    monkeypatch.setattr(sessions, "STRETCH", 8)
-    assert len(services.sessions.stretches()) > 5
+    monkeypatch.setattr(housekeeping, "PAGES_PER_RANGE", 8)
+    assert len(services.housekeeping.page_ranges()) > 5
     clock.forward(IDLE + REVALIDATE)
     with plans("SKIP LOCKED") as seen:
         assert sum(rows for _, rows in run(services)) == 500

@@ -25,7 +25,7 @@ from authapp.config import Config
 from authapp.errors import SettingError
 from authapp.storage import bounded_connections as bounded
 from authapp.storage.bounded_connections import BoundedConnection, Connecting, NoAnswer
-from authapp.storage.resilience import deadline
+from authapp.storage.deadlines import deadline
 from tests.support.threads import at_once
 from tests.support.waiting import wait_until
 

@@ -23,8 +23,9 @@ from authapp.errors import OutcomeUnknown, StoreUnavailable
 from authapp.services import Services
 from authapp.storage import postgres as database
 from authapp.storage.bounded_connections import BoundedConnection
+from authapp.storage.circuit_breaker import Breaker
+from authapp.storage.deadlines import deadline
 from authapp.storage.postgres import Database, PostgresUnavailable, Trouble, connect
-from authapp.storage.resilience import Breaker, deadline
 from tests.support.databases import add_database
 from tests.support.people import CLIENT, log_in, sign_up
 from tests.support.threads import at_once

@@ -15,8 +15,8 @@ from sqlalchemy.exc import OperationalError
 
 from authapp.config import Config
 from authapp.services import Services, build_services
+from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.redis import LimiterStorage
-from authapp.storage.resilience import Breaker
 from tests.proofs.model.explorer import Actor, Step
 from tests.proofs.model.stage import Fault, Line, Servers, Wire
 from tests.support.clock import Clock

@@ -14,7 +14,7 @@ import pytest
 
 from authapp import dev
 from authapp.cache import versioned_cache
-from authapp.storage.resilience import Breaker
+from authapp.storage.circuit_breaker import Breaker
 from tests.proofs.model.change_actors import (
     ChangeWorld,
     Rig,

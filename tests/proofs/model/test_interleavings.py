@@ -18,7 +18,7 @@ from authapp import dev
 from authapp.cache import versioned_cache
 from authapp.cache.versioned_cache import Lease, VersionedCache
 from authapp.crypto.sealing import Sealer
-from authapp.storage.resilience import Breaker
+from authapp.storage.circuit_breaker import Breaker
 from tests.proofs.model.cache_actors import (
     TTL,
     Cache,

@@ -1,11 +1,7 @@
-"""How long a store is waited for, and when it is worth asking: deadlines and breakers."""
+"""The circuit breaker: stops asking a store that fails, and finds out when it has recovered."""
 
-import random
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
@@ -16,32 +12,7 @@ from authapp.telemetry import metrics
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
-_LONGEST_TRY = 10.0  # seconds that a recovery under way is waited for
-_deadline: ContextVar[float | None] = ContextVar("authapp_deadline", default=None)
-
-
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """All waits for stores in this block, together, end within `seconds`.
-
-    Blocks nest: the deadline that comes first counts.
-    """
-    token = _deadline.set(time.monotonic() + remaining(seconds))
-    try:
-        yield
-    finally:
-        _deadline.reset(token)
-
-
-def remaining(at_most: float) -> float:
-    """Seconds that may still be waited, never below 0; `at_most` where nobody set a deadline."""
-    ends = _deadline.get()
-    return at_most if ends is None else max(0.0, min(at_most, ends - time.monotonic()))
-
-
-def pause_before_retry() -> None:
-    """A moment of random length, so that those who failed together don't come back together."""
-    time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 — spreads the load
+_LONGEST_TRY = 10.0  # seconds to wait for a recovery that is running
 
 
 class Breaker:
