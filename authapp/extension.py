@@ -135,7 +135,8 @@ def _limiter(app: Flask, config: Config) -> Callable[[], RateLimiter] | None:
         counted = Flask(app.import_name)  # or each request pays for limits there are none of
         counted.config.update(app.config)
     limiter = Limiter(
-        key_func=lambda: network_of(request.remote_addr or ""),
+        # Flask-Limiter skips a limit whose key is empty
+        key_func=lambda: network_of(request.remote_addr or "") or "unknown",
         app=counted,
         in_memory_fallback_enabled=True,
         **storage,

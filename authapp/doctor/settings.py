@@ -127,7 +127,8 @@ def _proxies(config: Config) -> Finding:
     check, hops = "proxy trust", config.TRUSTED_PROXY_HOPS
     if hops:
         text = f"X-Forwarded-* and X-Request-ID are believed, as {hops} in front set them"
-        return Finding(check, State.OK, text, "let nobody reach this port past them")
+        advice = "let nobody reach this port past them; with fewer in front nobody can log in"
+        return Finding(check, State.OK, text, advice)
     if is_loopback(config.HOST):
         return Finding(check, State.OK, "no proxy is believed")
     text = f"no proxy is believed, and {config.HOST or 'every address'} can be reached directly"

@@ -44,6 +44,12 @@ def program(app: Flask) -> FlaskClient:
     return app.test_client(use_cookies=False)
 
 
+def behind_proxy(client: FlaskClient) -> FlaskClient:
+    """Has a proxy say where the client asks from."""
+    client.environ_base["HTTP_X_FORWARDED_FOR"] = "192.0.2.1"
+    return client
+
+
 def services_of(app: Flask) -> Services:
     return state_of(app).services
 

@@ -24,6 +24,7 @@ from tests.web.support import (
     PASSWORD,
     Page,
     Stores,
+    behind_proxy,
     cookies_of,
     program,
     services_of,
@@ -32,7 +33,7 @@ from tests.web.support import (
 )
 
 MOUNT = "/auth"
-PEER = {"REMOTE_ADDR": "127.0.0.1"}
+PEER = {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.1"}
 HTML = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
 
 # a WSGI application that a browser finds at the root of its host, ours under MOUNT
@@ -393,7 +394,7 @@ def test_the_prefix_is_taken_off_where_the_proxy_left_it(
 
 def test_a_cookie_of_the_mounted_site_opens_nothing_more(app: Flask) -> None:
     """What a client says about the prefix changes no decision but where links lead."""
-    client = app.test_client()
+    client = behind_proxy(app.test_client())
     client.post("/login", data={"email": EMAIL, "password": PASSWORD})
     headers = {"Cookie": f"{COOKIE}={token_of(client)}", "X-Forwarded-Prefix": "/x"}
     foreign = {**headers, "Origin": "https://e.example"}

@@ -17,7 +17,7 @@ from tests.deploy.proxies import PROGRAMS, nginx, served
 from tests.deploy.servers import make_secrets, needs_redis
 from tests.support.instances import free_port
 from tests.web.conftest import MakeApp
-from tests.web.support import COOKIE, EMAIL, browser, log_in, sign_up, token_of
+from tests.web.support import COOKIE, EMAIL, behind_proxy, browser, log_in, sign_up, token_of
 from tests.web.test_forward_auth import SMUGGLED, away
 
 HOST = "app.example.org"
@@ -32,7 +32,14 @@ def guarded_app() -> Flask:
     def tell(path: str) -> dict[str, object]:
         names = {name: request.headers.get(name, "") for name in SMUGGLED}
         body = len(request.get_data())
-        return {"path": path, "body": body, "environ": _headers(request.environ), **names}
+        query = request.query_string.decode()
+        return {
+            "path": path,
+            "query": query,
+            "body": body,
+            "environ": _headers(request.environ),
+            **names,
+        }
 
     return app
 
@@ -93,7 +100,7 @@ def site(
 
 def test_nginx_guards_another_app(site: Site) -> None:
     person = sign_up(site.auth, name="Ada Ł")
-    client = browser(site.auth)
+    client = behind_proxy(browser(site.auth))
     log_in(client)
     token = token_of(client)
 
@@ -108,6 +115,9 @@ def test_nginx_guards_another_app(site: Site) -> None:
     assert (told["path"], told["Remote-User"], told["Remote-Email"]) == ("notes", person, EMAIL)
     assert told["Remote-Name"].encode("latin-1").decode() == "Ada Ł"
     assert told["Remote-Groups"] == "user"
+    status, _, body = site.ask("/notes?role=admin", token)
+    told = json.loads(body)
+    assert (status, told["query"]) == (200, "role=admin"), "a visitor's query demands nothing"
 
     with away(site.auth, "redis", "postgres"):
         status, headers, _ = site.ask("/notes", token)
@@ -123,7 +133,7 @@ def test_a_guarded_app_takes_bodies_as_large_as_it_likes_from_those_who_may_pass
     site: Site,
 ) -> None:
     sign_up(site.auth)
-    client = browser(site.auth)
+    client = behind_proxy(browser(site.auth))
     log_in(client)
     large = b"x" * 1_500_000  # above authapp's 64 KB and nginx's own megabyte
     status, _, body = site.ask("/notes", token_of(client), "POST", large)
@@ -133,7 +143,7 @@ def test_a_guarded_app_takes_bodies_as_large_as_it_likes_from_those_who_may_pass
 
 def test_no_header_of_a_client_becomes_an_identity(site: Site) -> None:
     person = sign_up(site.auth)
-    client = browser(site.auth)
+    client = behind_proxy(browser(site.auth))
     log_in(client)
     own = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-Proto")
     names = [*SMUGGLED, "Remote-Assertion", *own, "Forwarded", "X-Request-ID"]

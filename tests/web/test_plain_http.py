@@ -101,11 +101,12 @@ def test_nobody_is_told_where_the_cookie_is_kept(
 ) -> None:
     plain, proxied = make_app(SESSION_COOKIE_SECURE=False), make_app(TRUSTED_PROXY_HOPS=1)
     sign_up(plain)
+    said = {"X-Forwarded-For": "192.0.2.1"}
     with caplog.at_level(logging.WARNING):
         answers = [
             by_api(plain),
-            by_api(proxied, headers={"X-Forwarded-Proto": "https"}),
-            by_api(proxied, base_url="https://auth.example.org"),
+            by_api(proxied, headers={**said, "X-Forwarded-Proto": "https"}),
+            by_api(proxied, headers=said, base_url="https://auth.example.org"),
         ]
     assert [set(answer.get_json()) for answer in answers] == [{"user", "session"}] * 3
     assert warnings(caplog) == []

@@ -91,13 +91,6 @@ def test_next_to_the_forwarded_host_is_next_to_us(make_app: MakeApp) -> None:
         assert answer.headers["Location"] == location
 
 
-def test_behind_a_proxy_that_adds_nothing_it_is_the_peer(make_app: MakeApp, stores: Stores) -> None:
-    app = make_app(TRUSTED_PROXY_HOPS=1)
-    sign_up(app)
-    program(app).post("/login", data={"email": EMAIL, "password": PASSWORD})
-    assert address(stores) == "127.0.0.1"
-
-
 @pytest.mark.parametrize(("hops", "others_are_free"), [(0, False), (1, True)])
 def test_the_limit_counts_the_address_that_is_believed(
     make_app: MakeApp, hops: int, others_are_free: bool
@@ -186,6 +179,52 @@ def test_what_is_limited_by_an_address_is_refused_where_there_is_none(
     assert "TRUSTED_PROXY_HOPS" in line["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("hops", "said"), [(1, None), (2, None), (2, CLIENT), (3, f"::1, {CLIENT}")]
+)
+def test_fewer_addresses_than_trusted_proxies_are_none(
+    make_app: MakeApp, stores: Stores, hops: int, said: str | None
+) -> None:
+    """The peer is the proxy: all its visitors would share one limit."""
+    ways_in = make_app()
+    sign_up(ways_in)
+    client = browser(make_app(TRUSTED_PROXY_HOPS=hops))
+    whole = {"X-Forwarded-For": ", ".join([CLIENT] * hops)}
+    fields = {"email": EMAIL, "password": PASSWORD}
+    assert client.post("/login", data=fields, headers=whole).status_code == 303
+    headers = {} if said is None else {"X-Forwarded-For": said}
+    for path in ("/account", "/api/v1/me", "/forward-auth/nginx", "/healthz", "/readyz"):
+        assert client.get(path, headers=headers).status_code == 200, path
+    for path in CALLS:
+        kind = "json" if path.startswith("/api/") else "data"
+        body: dict[str, Any] = {kind: fields}
+        with hashing() as costs, logged() as log:
+            answer = client.post(path, headers=headers, **body)
+            [line] = [line for line in lines(log) if line["event"] == "address_unreadable"]
+        assert (answer.status_code, costs) == (400, []), path
+        assert (line["source"], line["said"]) == ("X-Forwarded-For", said or "")
+        assert f"fewer entries than TRUSTED_PROXY_HOPS says, {hops}" in line["problem"]
+        assert "number of proxies in front" in line["remedy"]
+    assert client.post("/logout", headers=headers).status_code == 303
+    assert stores.sql("SELECT 1 FROM sessions WHERE ended_at IS NULL") == []
+
+
+def test_limits_of_an_embedding_app_count_requests_without_an_address_together(
+    settings: Settings,
+) -> None:
+    """Flask-Limiter would not count them at all."""
+    app = Flask(__name__)
+    app.config.update(settings, TRUSTED_PROXY_HOPS=1, RATELIMIT_DEFAULT="2 per hour")
+    Auth(app)
+    app.add_url_rule("/", view_func=lambda: "here")
+    try:
+        client = app.test_client()
+        assert [client.get("/").status_code for _ in range(3)] == [200, 200, 429]
+        assert client.get("/", headers={"X-Forwarded-For": CLIENT}).status_code == 200
+    finally:
+        services_of(app).close()
+
+
 @pytest.mark.parametrize("hops", [0, 1])
 def test_a_peer_without_an_address_is_nobody_of_its_own(make_app: MakeApp, hops: int) -> None:
     """A Unix socket: gunicorn and granian leave REMOTE_ADDR empty."""
@@ -198,7 +237,7 @@ def test_a_peer_without_an_address_is_nobody_of_its_own(make_app: MakeApp, hops:
     through = client.post("/login", data=fields, headers={"X-Forwarded-For": CLIENT})
     assert through.status_code == (303 if hops else 400)
     client.environ_base["REMOTE_ADDR"] = "127.0.0.1"
-    assert client.post("/login", data=fields).status_code == 303
+    assert client.post("/login", data=fields).status_code == (400 if hops else 303)
     client.environ_base["REMOTE_ADDR"] = ""
     for path in ("/account", "/api/v1/me", "/forward-auth/nginx"):
         assert client.get(path).status_code == 200, "who is logged in stays so"

@@ -8,13 +8,19 @@ from authapp.authentication.addresses import read_address
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
-UNREADABLE = "authapp.unreadable_address"  # in the WSGI environment: what named it, and its text
+# In the WSGI environment: what named the address, its text, and what is wrong with it
+UNREADABLE = "authapp.unreadable_address"
 _HEADER, _PEER = "X-Forwarded-For", "the peer of the connection"
+_NO_ADDRESS = "it is no IP address"
 
 
 class ClientAddress:
     """WSGI (PEP 3333). Sets REMOTE_ADDR: to an address, or to nothing where none can be read, as
     from a Unix socket without a proxy, or of a proxy that says `unknown`.
+
+    Where proxies are trusted, only they say the address: with fewer entries in X-Forwarded-For than
+    proxies, or none, there is no address. The peer would be the proxy, and all its visitors would
+    share one limit.
 
     Args:
         hops: how many proxies are trusted.
@@ -25,14 +31,18 @@ class ClientAddress:
         self._hops = hops
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
-        text, source = environ.get("REMOTE_ADDR") or "", _PEER
+        source, text, problem = _PEER, environ.get("REMOTE_ADDR") or "", _NO_ADDRESS
+        said: str | None = text
         if self._hops:
-            said = last_of(environ.get("HTTP_X_FORWARDED_FOR"), self._hops)
-            if said is not None:
-                text, source = said, _HEADER
-        address = read_address(text)
+            source, text = _HEADER, environ.get("HTTP_X_FORWARDED_FOR") or ""
+            said = last_of(text, self._hops)
+            if said is None:
+                problem = f"it has fewer entries than TRUSTED_PROXY_HOPS says, {self._hops}"
+            else:
+                text = said
+        address = None if said is None else read_address(said)
         if address is None:
-            environ[UNREADABLE] = source, text[:100]
+            environ[UNREADABLE] = source, text[:100], problem
         environ["REMOTE_ADDR"] = address or ""
         return self.app(environ, start_response)
 
@@ -42,7 +52,7 @@ def last_of(header: str | None, number: int) -> str | None:
 
     Only the end of the list is read, because all before it is what the client sent, of any length.
     """
-    if header is None:
+    if not header:
         return None
     said = header.rsplit(",", number)
     return said[-number].strip(" \t") if len(said) >= number else None
@@ -50,10 +60,11 @@ def last_of(header: str | None, number: int) -> str | None:
 
 def unreadable(environ: Mapping[str, Any]) -> dict[str, str]:
     """For the log: what was said in place of an address, by whom, and the remedy."""
-    source, text = environ.get(UNREADABLE, (_PEER, ""))
+    source, text, problem = environ.get(UNREADABLE, (_PEER, "", _NO_ADDRESS))
     return {
         "source": source,
         "said": text,
-        "remedy": "have the proxy send X-Forwarded-For with an IP address, and set "
-        "TRUSTED_PROXY_HOPS to the number of proxies in front",
+        "problem": problem,
+        "remedy": "have each proxy add an IP address to X-Forwarded-For, and set "
+        "TRUSTED_PROXY_HOPS to the number of proxies in front; ask through them",
     }
