@@ -36,7 +36,7 @@ for name in (
     os.environ.pop(name, None)
 
 
-# The same examples every time, and no deadline for slow machines; "default" draws anew.
+# The same examples every time, and no deadline for slow machines; "default" draws new ones.
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

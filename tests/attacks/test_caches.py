@@ -21,7 +21,7 @@ PRIVATE = [
     "/admin/users",
     "/admin/users/<id>",
 ]
-# where a file would be, which is none
+# paths that look like files beside the static ones; no such file exists
 BESIDE_FILES = [
     "/static/../account",
     "/static/..%2faccount",

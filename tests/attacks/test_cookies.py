@@ -9,7 +9,7 @@ from tests.support.instances import SERVER
 
 
 def cookie_status(site: Site, *headers: str) -> int:
-    """What the API says to a program that sends these Cookie headers."""
+    """The status of the API for a program that sends these Cookie headers."""
     with site.connection() as connection:
         connection.putrequest("GET", "/api/v1/me")
         for header in headers:

@@ -1,7 +1,7 @@
-"""Log-in does not tell who has an account: not by what it answers, and not by when.
+"""Log-in does not reveal whether an account exists, neither by its answer nor by its time.
 
-ENUMERATION_PAIRS: how many are compared by their time, with the pause that is shipped; without it
-fewer, and a pause for machines with other work.
+ENUMERATION_PAIRS: the number of pairs whose times are compared, with the pause that is shipped.
+Without it, fewer pairs are compared, with a pause for busy machines.
 """
 
 import math

@@ -168,7 +168,7 @@ def all_rules(app: Flask) -> list[Rule]:
 
 
 def fields_of(rule: Rule) -> dict[str, Any]:
-    """What it reads, with values that are taken."""
+    """The fields that the route reads, with values that it accepts."""
     ends = [end for end in SOUND if rule.rule.endswith(end)]
     sound = dict(SOUND[max(ends, key=len)])
     if rule.rule.startswith("/api/"):

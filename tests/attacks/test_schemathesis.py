@@ -40,7 +40,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 class Visitor:
-    """Who asks, with a session that lives whatever they asked before; and somebody else."""
+    """A caller whose session is active whatever they asked before; and somebody else."""
 
     def __init__(self, app: Flask, who: str) -> None:
         self._authentication = services_of(app).authentication
@@ -65,7 +65,7 @@ class Visitor:
         hold_to_description(case, response, sent)
 
     def credential(self) -> dict[str, Any]:
-        """What `Case.call` takes to send it."""
+        """The arguments with which `Case.call` sends the credential."""
         headers = {"X-Requested-With": "tests"}
         if self._who == "nobody":
             return {"headers": headers}
@@ -144,7 +144,7 @@ class Visitor:
         return self._registration.sign_up(email, PASSWORD, "Ada", (role,))
 
     def report(self, what: str) -> None:
-        """For who runs it with `-s`."""
+        """Print the counts, for a run with `-s`."""
         by_status: Counter[int] = Counter()
         for (_, status), times in self.answers.items():
             by_status[status] += times

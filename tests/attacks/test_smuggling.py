@@ -182,7 +182,7 @@ CUT = {
 def test_a_body_that_is_cut_short_does_nothing(
     site: Site, line: bytes, kind: bytes, body: bytes
 ) -> None:
-    """What came reads like a whole one; the password was to be longer."""
+    """The part that arrived reads like a whole body; the password was to be longer."""
 
     def head(length: bytes) -> bytes:
         return b"\r\n".join((line, b"Host: localhost", kind, length, b"", b""))

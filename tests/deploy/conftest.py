@@ -1,4 +1,4 @@
-"""What deploy/ deploys, as processes: nginx → two instances → PostgreSQL and Redis."""
+"""The deployment of deploy/ as processes: nginx → two instances → PostgreSQL and Redis."""
 
 import http.client
 import json
@@ -197,7 +197,7 @@ def deployed(folder: Path) -> Iterator[Deployment]:
 
 
 def make_image(folder: Path) -> Path:
-    """What the Dockerfile copies, and nothing else."""
+    """A folder with the files that the Dockerfile copies, and nothing else."""
     folder.mkdir()
     for name in copied_by_dockerfile():
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy

@@ -1,4 +1,4 @@
-"""What is in the files of deploy/."""
+"""Readers for the files of deploy/."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def dockerfile() -> list[tuple[str, str]]:
 
 
 def copied_by_dockerfile() -> list[str]:
-    """What gets into the last stage from the repository."""
+    """The paths of the repository that get into the last stage."""
     last = max(n for n, (name, _) in enumerate(dockerfile()) if name == "FROM")
     copies = [arguments.split() for name, arguments in dockerfile()[last:] if name == "COPY"]
     return [path for words in copies if "--from" not in words[0] for path in words[:-1]]

@@ -34,7 +34,7 @@ def needs_redis() -> None:
 
 
 def make_secrets(folder: Path, host: str, key_prefix: str = "") -> Path:
-    """What deploy/make-secrets makes, for servers on this machine."""
+    """Run deploy/make-secrets for servers on this machine; return its folder."""
     secrets = folder / "secrets"
     subprocess.run(
         [DEPLOY / "make-secrets", secrets, host, "localhost", "postgres", key_prefix],

@@ -49,7 +49,7 @@ def log(
     valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """What a server logs while some try passwords and others do not."""
+    """The log of a server while some clients try passwords and others do not."""
     path = tmp_path_factory.mktemp("fail2ban") / f"{served_by}.log"
     environment = environment_for(
         add_migrated_database(postgres.url, "fail2ban"),

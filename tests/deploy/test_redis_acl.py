@@ -50,7 +50,7 @@ class Redis:
     sentinels: tuple["redis.Redis", ...] = ()
 
     def allow(self, rule: str, sentinel_rule: str = SENTINEL_RULE) -> None:
-        """Start anew, with an account that may do this."""
+        """Start again, with an account that may do this."""
         for server in self.servers:
             _set_account(server, rule)
             for command in ("FLUSHALL", "SCRIPT FLUSH", "FUNCTION FLUSH"):
@@ -185,7 +185,7 @@ PREFIX = "tenant-a.1:"
 
 @pytest.fixture(scope="module")
 def rule_with_prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the generator makes of a KEY_PREFIX."""
+    """The ACL rule that the generator writes for a KEY_PREFIX."""
     needs_redis()
     secrets = make_secrets(tmp_path_factory.mktemp("prefix"), "localhost", PREFIX)
     assert Config.from_mapping(read_env(secrets / "authapp.env")).KEY_PREFIX == PREFIX

@@ -54,7 +54,7 @@ def run(deployment: Deployment, command: str) -> None:
 
 @contextmanager
 def started_again(deployment: Deployment) -> Iterator[Deployment]:
-    """What `docker compose up` does, past the proxy."""
+    """Start the deployment as `docker compose up` does, without the proxy."""
     settings = {**deployment.settings}
     settings["SECRET_KEY"] = read_env(deployment.secrets / "authapp.env")["SECRET_KEY"]
     migrate(settings, deployment.image)

@@ -93,7 +93,7 @@ class Launched:
         return found
 
     def get(self, path: str) -> bytes:
-        """What is served there, once something is."""
+        """GET the path, once the server answers."""
         process = self.process
         assert process is not None
 

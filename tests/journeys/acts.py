@@ -1,4 +1,4 @@
-"""What people do on the pages and look for there."""
+"""The things that people do on the pages and look for there."""
 
 import re
 

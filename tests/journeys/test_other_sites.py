@@ -74,7 +74,7 @@ def mallory(site: Site) -> Person:
 
 
 def acts(someone: Person, mallory: Person) -> dict[str, dict[str, str]]:
-    """What a stranger would like to have done, though it knew every password."""
+    """The requests that a hostile site would send, even if it knew every password."""
     return {
         "/logout": {},
         "/login": {"email": mallory.email, "password": mallory.password},

@@ -161,7 +161,7 @@ def test_a_start_that_is_refused_leaves_no_folder_nor_those_of_who_was_killed(
 
 
 def test_after_a_start_garbage_is_collected(environment: dict[str, str]) -> None:
-    """What the start made aside, which is not looked at again."""
+    """The objects made at the start are exempt: the collector does not look at them again."""
     environment["DATABASE_URL"] = "postgresql://db.example.org/authapp"
     ended = subprocess.run(
         [

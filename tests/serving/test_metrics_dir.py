@@ -1,4 +1,4 @@
-"""Who takes the slot of one that is gone goes on with what it did, not with what it was doing."""
+"""A worker that takes a dead worker's slot keeps its counters and drops its gauges."""
 
 import subprocess
 import sys

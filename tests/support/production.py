@@ -50,7 +50,7 @@ def started(
 
 
 def refusal(server: str, environment: Mapping[str, str]) -> list[str]:
-    """What it says, its own announcement aside, when it does not start."""
+    """Start a server that must refuse to start; return what it said, its announcement aside."""
     ended = subprocess.run(
         [*SERVERS[server], "wsgi:app"],
         cwd=ROOT,

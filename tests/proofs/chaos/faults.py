@@ -1,4 +1,4 @@
-"""What goes wrong, at random: with processes, with Redis and with connections to Postgres."""
+"""Random faults of processes, of Redis and of connections to Postgres."""
 
 import os
 import random
@@ -62,7 +62,7 @@ class Postgres:
     def __init__(self, folder: Path, sockets: Path) -> None:
         self._folder, self._sockets = folder, sockets
         self._start()
-        # What is acknowledged is to survive a kill of the server, though not one of the machine.
+        # An acknowledged commit must survive a kill of the server, though not of the machine.
         self.run("ALTER DATABASE authapp SET synchronous_commit = on")
 
     def _start(self) -> None:
@@ -115,7 +115,7 @@ class Faults:
 
     Attributes:
         counts: what was done, by kind.
-        seen: what happened, with times, for who looks into a failure.
+        seen: what happened, with times, to look into a failure.
     """
 
     def __init__(

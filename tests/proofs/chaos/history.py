@@ -1,4 +1,4 @@
-"""What was promised and what was served: changes with their answers, and reads judged by them."""
+"""A history of changes with their answers, and of reads that are judged by them."""
 
 import math
 import time
@@ -42,11 +42,11 @@ class Fact:
         return change
 
     def settled(self) -> str | None:
-        """What must show once all is quiet; None if nobody can say."""
+        """The value that must show once all is quiet; None if the outcome is unknown."""
         return self.changes[-1].value if self.changes[-1].effective < math.inf else None
 
     def allowed(self, start: float, end: float) -> tuple[set[str], bool]:
-        """What a read in this time may show, and whether a change was acknowledged before it."""
+        """The values a read in this time may show; whether a change was acknowledged before it."""
         last = max(n for n, change in enumerate(self.changes) if change.effective <= start)
         later = {change.value for change in self.changes[last + 1 :] if change.begun <= end}
         return {self.changes[last].value} | later, last > 0
@@ -57,7 +57,7 @@ Seen = tuple[tuple[Fact, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one request showed.
+    """The facts that one request showed.
 
     Attributes:
         seen: facts with the values served.
@@ -72,7 +72,7 @@ class Read:
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of the reads.
+    """The result of judging all reads.
 
     Attributes:
         checked: facts seen in reads that began after a change of them was acknowledged.

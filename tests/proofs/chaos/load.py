@@ -115,7 +115,7 @@ def shows_user(person: Person, session: Session) -> Probe:
 
 
 def shows_permission(person: Person, session: Session) -> Probe:
-    """What only administrators may see."""
+    """A probe of a page that only administrators may see."""
 
     def probe(client: Client) -> tuple[Answer, Seen]:
         answer = client.ask("GET", "/api/v1/roles", session.token)

@@ -31,7 +31,7 @@ FRESH, STALE = "copies that opened", "copies served though they are old"  # coun
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one kind of request is answered.
+    """The answer to one kind of request.
 
     Attributes:
         text: as docs/outages.md has it.
@@ -71,7 +71,7 @@ MADE_OR_NOT = Outcome("made, or 503 and nothing changed", frozenset({200, 204, 5
 
 
 def counted(client: Client) -> Counter[str]:
-    """What an instance, of one worker, says in its metrics of the copies of sessions."""
+    """Count the outcomes of session copies in the metrics of an instance with one worker."""
     found: Counter[str] = Counter()
     for family in text_string_to_metric_families(client.read_text("/metrics")):
         for sample in family.samples:
@@ -112,7 +112,7 @@ Fault = Callable[[Stage], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Row:
-    """What is promised for one fault.
+    """The promises for one fault.
 
     Attributes:
         longest: seconds that the longest wait may take.
@@ -181,7 +181,7 @@ def redis_from_snapshot(stage: Stage) -> Iterator[None]:
     stage.redis.kill()
     stage.redis.come_back(empty=False)
     assert stage.redis.client.dbsize(), "the snapshot was empty"
-    for client in stage.clients:  # at once: soon the copies would be read anew anyway
+    for client in stage.clients:  # at once: soon the copies would be read again anyway
         for session in ended:
             answer = client.ask("GET", "/api/v1/me", session.token)
             assert answer.status == 401, answer

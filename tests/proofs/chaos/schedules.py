@@ -34,12 +34,12 @@ _numbers = count(1)
 
 
 class Violation(Exception):
-    """What must not be."""
+    """A promise was broken."""
 
 
 @dataclass(eq=False)
 class Known:
-    """What is known of a fact: the values that may show; `binds` is when the last alone may."""
+    """The values of a fact that may show; from `binds` on, only the last one may."""
 
     values: list[Any]
     binds: float = 0.0
@@ -78,7 +78,7 @@ class Person:
 
 @dataclass
 class Tally:
-    """What was done in all schedules."""
+    """Counts over all schedules."""
 
     schedules: int = 0
     faults: Counter[str] = field(default_factory=Counter)
@@ -215,7 +215,7 @@ class Schedule:
 
     @contextmanager
     def _forgetting(self) -> Iterator[None]:
-        """What only Redis knew may be gone, also of acts that run beside this."""
+        """Allow the loss of facts only Redis knew, also those of acts that run beside this."""
         self._forget()
         try:
             yield
@@ -229,7 +229,7 @@ class Schedule:
                 session.may_be_lost |= not session.has_row
 
     def _read_only(self) -> Callable[[], object]:
-        with self._forgetting():  # once it is a primary again it lives anew
+        with self._forgetting():  # once it is a primary again it has a new life
             self._redis.client.slaveof("127.0.0.1", 1)
         return self._redis.client.slaveof
 
@@ -273,7 +273,7 @@ class Schedule:
         return self._draw.choice(person.sessions)
 
     def _asked(self, instance: Services, work: Callable[[], T]) -> tuple[T | None, float | None]:
-        """What it returned, and within how many seconds it holds; (None, None): nothing changed.
+        """The result, and the seconds within which it holds; (None, None): nothing changed.
 
         Raises:
             OutcomeUnknown
@@ -308,7 +308,7 @@ class Schedule:
         self._open_before = any(breaker.is_open for breaker in breakers)
 
     def _surely(self, work: Callable[[], T]) -> T:
-        """What it returned when no store was late."""
+        """Repeat the work until no store was late; return its result."""
         deadline = time.monotonic() + HEALED_WITHIN
         while True:
             self._look()

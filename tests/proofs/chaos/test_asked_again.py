@@ -1,5 +1,5 @@
-"""What the chaos led to: who asks again for a change, and Redis that is back while people change
-things."""
+"""Defects that the chaos tests found: a change asked for again, and a Redis that returns during
+changes."""
 
 import time
 from collections.abc import Callable, Mapping

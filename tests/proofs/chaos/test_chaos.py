@@ -209,7 +209,7 @@ class Readers(Load):
 
 
 def healed(clients: list[Client], people: list[Person], load: Load) -> str:
-    """What is not yet as it must be; reads of every session on every instance."""
+    """Read every session on every instance; return what is not yet as it must be."""
     for client in clients:
         ready = client.ask("GET", "/readyz")
         if ready.status != 200 or set(ready.body["stores"].values()) != {"ok"}:

@@ -89,7 +89,7 @@ def stage(
 
 @dataclass
 class Asked:
-    """What was asked while the fault lasted, and what is to be known of it afterwards."""
+    """The requests sent while the fault lasted, with their answers."""
 
     answers: list[tuple[str, Answer]] = field(default_factory=list)
 
@@ -342,7 +342,7 @@ def nearly_longest(waits: Sequence[float]) -> float:
 
 
 def figures(reads: Sequence[Read]) -> str:
-    """For who reads along: how fast it is is not for a test to say, on whatever machine."""
+    """Response times, to read only: no test judges them, because machines differ."""
     if len(reads) < 2:
         return f"{len(reads)} reads"
     cuts = quantiles([1000 * (read.end - read.start) for read in reads], n=100)

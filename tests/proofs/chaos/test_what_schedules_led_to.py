@@ -1,4 +1,4 @@
-"""What the outages and schedules led to, each in the smallest form."""
+"""Defects that the outages and schedules found, each in its smallest form."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the tests here do with sessions."""
+"""The session calls of these tests: begin, find, end."""
 
 from authapp.cache.keys import session_key
 from authapp.services import Services

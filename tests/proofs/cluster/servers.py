@@ -242,7 +242,7 @@ class Cluster:
             "cluster-enabled": "yes",
             "cluster-port": str(free_port()),
             "cluster-node-timeout": str(SILENT_MS),
-            "cluster-allow-replica-migration": "no",  # who gives its last slot away stays a primary
+            "cluster-allow-replica-migration": "no",  # a node without slots stays a primary
         }
         node = _node(self.stack, self.home / f"node-{len(self.nodes)}", settings)
         node.start()

@@ -1,4 +1,4 @@
-"""What the product promises, on each kind of Redis."""
+"""The promises of the product, on each kind of Redis."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

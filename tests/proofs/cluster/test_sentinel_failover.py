@@ -99,7 +99,7 @@ def _answers(services: Services) -> bool:
 def test_a_demoted_primary_is_left_at_once(
     services: Services, other: Services, servers: SentinelSet
 ) -> None:
-    """Connections to it are still open: it refuses, and Sentinel is asked anew."""
+    """Connections to it are still open: it refuses, and Sentinel is asked again."""
     lives = begin_many(services, 3)
     for live in lives:
         find(services, live)

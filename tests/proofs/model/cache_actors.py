@@ -1,8 +1,8 @@
 """Readers, writers and disturbances of the cache alone; the row they copy is a few lines in memory.
 
-Driven is the shipped cache on real servers, over keys as `copy_keys.py` names them. What stands in
-is the row in Postgres (`Database`) and what `changes.py` does around it (`writer`). A read is
-promised:
+The actors drive the shipped cache on real servers, with the keys of `authapp.cache.keys`. Two parts
+are stand-ins: the row in Postgres (`Database`) and the steps of `cache/changes.py` (`writer`). The
+promises to a read:
 
 * acknowledged: at least the last change whose writer was told, before the read, that it succeeded;
 * committed: at least the last change that was committed, before the read, while its first fence
@@ -24,7 +24,7 @@ TTL = 60.0
 
 
 class Cache(Protocol):
-    """What is explored: the shipped cache, or a control that must fail."""
+    """The cache that is explored: the shipped one, or a control that must fail."""
 
     def acquire(self, key: str, renew: bool, /) -> tuple[bytes | None, Lease | None]: ...
     def fill(self, key: str, lease: Lease | None, version: int, value: bytes, /) -> None: ...
@@ -86,7 +86,7 @@ class World(Schedule):
         self.losses = dict.fromkeys(self.keys, 0)  # how often a key was lost, its fence with it
 
     def versions(self, row: Row) -> dict[str, int]:
-        """What a change fences, in one pipeline."""
+        """The versions that a change fences, in one pipeline."""
         return dict.fromkeys(self.keys.values(), row.version)
 
     def lost(self) -> None:
@@ -95,7 +95,7 @@ class World(Schedule):
             self.losses[kind] += 1
 
     def settle(self) -> None:
-        """What is left in the cache is what everyone would get."""
+        """Read every key once more: the entry left in the cache is what every reader would get."""
         self.finish()
         self.stage.faults.clear()
         for kind in sorted(self.read):

@@ -1,8 +1,8 @@
 """Changes, visits and disturbances of whole instances, and what each visit was promised.
 
-Driven are the shipped stores, `Changes` and cache of two instances, against a real Postgres and
-real Valkeys. What stands in is the pause of the breaker: its recovery is an actor. What is
-promised:
+The actors drive the shipped stores, `Changes` and cache of two instances, against a real Postgres
+and real Valkeys. Only the pause of the breaker is a stand-in: its recovery is an actor. The
+promises:
 
 * at once: who was told that a change is done (200, 204) is believed by every later visit;
 * later: a change of which it was told that it takes effect later (202) is seen at once where it was
@@ -117,7 +117,7 @@ class Rig(Servers):
 
 @dataclass(slots=True)
 class Fact:
-    """What Postgres says, in the order of commits, and the places in it that were promised."""
+    """The values in Postgres, in the order of commits, and the places that were promised."""
 
     committed: list[str]
     at_once: int = 0
@@ -176,7 +176,7 @@ class ChangeWorld(Schedule):
     # -- what is seen, and what should be
 
     def look(self, instance: Instance, kind: Kind) -> Seen:
-        """What an instance finds under one kind of key, or in Postgres."""
+        """Look up one kind of key through an instance, or in Postgres."""
         services = instance.services
         if kind == "user":
             user, _ = services.users.look_up(self.user_id)

@@ -16,7 +16,7 @@ import pytest
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an actor does next, whether it can, and whether it may be left undone."""
+    """The next step of an actor, whether it is possible, and whether it may be left undone."""
 
     label: str
     possible: Callable[[], bool] = lambda: True
@@ -135,7 +135,7 @@ def about_how_many(make: Callable[[], S], seed: int) -> float:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the schedules of one family."""
+    """The outcomes of the schedules of one family."""
 
     family: str
     schedules: int = 0

@@ -34,7 +34,7 @@ def _always() -> bool:
 
 
 class Waiting:
-    """What waits for a lock in Postgres, held by what is stopped."""
+    """The actors that wait in Postgres for a lock held by a stopped actor."""
 
     def __init__(self, admin: Postgres) -> None:
         self._admin = admin
@@ -202,7 +202,7 @@ class Instance:
         return self.breaker.is_open and not self._recovering
 
     def recover(self) -> None:
-        """What the breaker does by itself after a pause; here it is part of the schedule."""
+        """Try to close the breaker. The schedule decides when, in place of a pause."""
         self._recovering = True
         try:
             self.breaker.try_to_close()

@@ -1,4 +1,4 @@
-"""What was promised about a change, in many orders of the round trips of whole instances."""
+"""The promises about a change, in many orders of the round trips of whole instances."""
 
 import itertools
 import os
@@ -80,7 +80,7 @@ Actors = Callable[[ChangeWorld, Kind], dict[str, Actor]]
 HERE = ["change", "visit here", "change here", "log-out here", "recovery"]  # dies of a crash
 HERE += [f"{name} (1)" for name in HERE]
 
-# What comes in beside a change made here and a visit there.
+# The disturbances beside a change made here and a visit there.
 DISTURBANCES: dict[str, Actors] = {
     "nothing else": lambda _w, _k: {},
     "visit here": lambda w, k: {"visit here": visit(w, "visit here", w.rig.here, k)},

@@ -91,7 +91,7 @@ class _NeverOpen(Breaker):
 
 
 class Shipped:
-    """What the application uses, as it uses it."""
+    """The shipped cache, used as the application uses it."""
 
     def __init__(self, stage: Stage) -> None:
         sealer = Sealer(["model"])
@@ -131,7 +131,7 @@ class WithoutSecondFence(Shipped):
 
 
 class DeleteAfterCommit:
-    """What most applications do: GET, SET and DEL."""
+    """The cache of most applications: GET, SET and DEL."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -188,7 +188,7 @@ DISTURBANCES: dict[str, Actors] = {
 }
 PAIRS = list(combinations_with_replacement(sorted(set(DISTURBANCES) - {"nothing else"}), 2))
 
-# What a caller must not do.
+# Misuses of the cache that callers must avoid.
 MISUSES: dict[str, Actors] = {
     "row read before acquire": lambda w, k: {"reader": reader(w, "reader", k, hasty=True)},
 }
