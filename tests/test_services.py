@@ -21,32 +21,19 @@ from authapp.cache.keys import session_key
 from authapp.config import Config
 from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason, LookupResult
+from authapp.sessions.records import ActiveSession, Client, EndReason
 from authapp.storage import schema
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
 from tests.support.redis_contents import everything_in
 from tests.support.services import await_trust, open_services, sql
+from tests.support.sessions import ending, find, is_live
 from tests.support.settings import make_config
 from tests.support.threads import at_once
 from tests.support.traffic import traffic
 
 IDLE, ABSOLUTE = 1_800, 43_200
-
-
-def find(services: Services, live: ActiveSession) -> LookupResult:
-    return services.sessions.find(live.token)
-
-
-def is_live(services: Services, live: ActiveSession) -> bool:
-    return isinstance(find(services, live), ActiveSession)
-
-
-def ending(services: Services, live: ActiveSession) -> EndReason:
-    found = find(services, live)
-    assert isinstance(found, EndedSession)
-    return found.why
 
 
 def log_out(services: Services, live: ActiveSession) -> None:

@@ -24,25 +24,16 @@ from authapp.errors import (
     UnknownUser,
 )
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason
+from authapp.sessions.records import ActiveSession, Client, EndReason
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
 from tests.support.services import open_services, sql
+from tests.support.sessions import ending, is_live
 from tests.support.settings import PEPPER, make_config
 from tests.support.threads import at_once
 
 WRONG = "not the password of anyone"
-
-
-def is_live(services: Services, live: ActiveSession) -> bool:
-    return isinstance(services.sessions.find(live.token), ActiveSession)
-
-
-def ending(services: Services, live: ActiveSession) -> EndReason:
-    found = services.sessions.find(live.token)
-    assert isinstance(found, EndedSession)
-    return found.why
 
 
 def can_log_in(services: Services, password: str) -> bool:

@@ -19,7 +19,7 @@ from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from tests.support.clock import Clock
 from tests.support.people import CLIENT, EMAIL, log_in, sign_up
 from tests.support.services import open_services, sql
-from tests.support.sessions import add_sessions
+from tests.support.sessions import add_sessions, is_live
 from tests.support.threads import at_once
 from tests.support.traffic import plans, traffic
 
@@ -47,7 +47,7 @@ def ended(services: Services) -> dict[str, int]:
 def test_with_nothing_to_do_it_does_nothing(services: Services, ada: Identity) -> None:
     live = log_in(services)
     assert run(services) == []
-    assert isinstance(services.sessions.find(live.token), ActiveSession)
+    assert is_live(services, live)
 
 
 def test_expired_sessions_end_with_the_right_reason(
@@ -65,14 +65,14 @@ def test_expired_sessions_end_with_the_right_reason(
         clock.forward(IDLE - REVALIDATE)
         services.sessions.find(kept.token)
     assert run(services) == [("expired sessions ended", 1)]
-    assert isinstance(services.sessions.find(kept.token), ActiveSession)
+    assert is_live(services, kept)
     clock.now = begun + timedelta(seconds=ABSOLUTE)
     assert run(services) == [("expired sessions ended", 1)]
     assert ended(services) == {"idle": 1, "absolute": 1, "logout": 1, "": 1}
     assert services.sessions.find(idle.token) == EndedSession(EndReason.IDLE)
     assert services.sessions.find(kept.token) == EndedSession(EndReason.ABSOLUTE)
     assert services.sessions.find(out.token) == EndedSession(EndReason.LOGOUT)
-    assert isinstance(services.sessions.find(remembered.token), ActiveSession)
+    assert is_live(services, remembered)
 
 
 @pytest.mark.parametrize("remember", [False, True])
@@ -122,7 +122,7 @@ def test_what_ended_long_ago_is_removed(services: Services, ada: Identity, clock
     assert ids == {newer.record.id, live.record.id}
     services.redis.flushall()
     assert services.sessions.find(old.token) is None
-    assert isinstance(services.sessions.find(live.token), ActiveSession)
+    assert is_live(services, live)
 
 
 def test_removing_a_row_revives_nobody(services: Services, ada: Identity, clock: Clock) -> None:
@@ -132,7 +132,7 @@ def test_removing_a_row_revives_nobody(services: Services, ada: Identity, clock:
     clock.forward(maintenance.RETENTION.total_seconds() + 1)
     run(services)
     for _ in range(2):
-        assert not isinstance(services.sessions.find(live.token), ActiveSession)
+        assert not is_live(services, live)
     assert services.sessions.patch(live, {"a": 1}, []) is False
     assert sql(services, "SELECT 1 FROM sessions") == []
 

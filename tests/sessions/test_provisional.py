@@ -22,6 +22,7 @@ from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
 from tests.support.redis_contents import everything_in
 from tests.support.services import await_trust, sql
+from tests.support.sessions import is_live
 from tests.support.threads import at_once
 from tests.support.traffic import traffic
 
@@ -59,10 +60,6 @@ def live(services: Services, ada: Identity) -> ActiveSession:
     """A session without a row; Postgres is back."""
     with postgres_away(services):
         return log_in(services)
-
-
-def is_live(services: Services, live: ActiveSession) -> bool:
-    return isinstance(services.sessions.find(live.token), ActiveSession)
 
 
 def rows(services: Services, live: ActiveSession) -> list[tuple[Any, ...]]:

@@ -17,11 +17,11 @@ from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config
 from authapp.errors import InvalidCredentials
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason, LookupResult
+from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason
 from tests.support.clock import Clock
 from tests.support.people import CLIENT, sign_up
 from tests.support.services import open_services, sql
-from tests.support.sessions import add_sessions
+from tests.support.sessions import add_sessions, find, is_live
 from tests.support.settings import make_config
 from tests.support.threads import at_once
 from tests.support.traffic import plans, traffic
@@ -46,14 +46,6 @@ def live(services: Services, ada: Identity) -> ActiveSession:
 
 def begin(services: Services, user: Identity, **how: Any) -> ActiveSession:
     return services.sessions.begin(user.id, 1, CLIENT, **how)
-
-
-def find(services: Services, live: ActiveSession) -> LookupResult:
-    return services.sessions.find(live.token)
-
-
-def is_live(services: Services, live: ActiveSession) -> bool:
-    return isinstance(find(services, live), ActiveSession)
 
 
 def data_of(services: Services, live: ActiveSession) -> dict[str, Any]:

@@ -1,10 +1,27 @@
-"""Many sessions at once, for tests of growth."""
+"""Sessions: look one up, and add many at once for tests of growth."""
 
 from datetime import datetime
 from uuid import UUID
 
 from authapp.services import Services
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
 from tests.support.services import sql
+
+
+def find(services: Services, session: ActiveSession) -> LookupResult:
+    """Look the session up by its token, as a request does."""
+    return services.sessions.find(session.token)
+
+
+def is_live(services: Services, session: ActiveSession) -> bool:
+    return isinstance(find(services, session), ActiveSession)
+
+
+def ending(services: Services, session: ActiveSession) -> EndReason:
+    """Why the session ended; it must have ended."""
+    found = find(services, session)
+    assert isinstance(found, EndedSession)
+    return found.why
 
 
 def add_sessions(services: Services, user_id: UUID, count: int, now: datetime) -> None:

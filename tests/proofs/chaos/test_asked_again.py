@@ -11,6 +11,7 @@ from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason
 from tests.support.people import CLIENT, EMAIL, log_in, sign_up
+from tests.support.sessions import is_live
 
 Act = Callable[[Services, ActiveSession, ActiveSession], Any]
 
@@ -45,7 +46,7 @@ def sessions(services: Services, two_instances: Services) -> tuple[ActiveSession
     user = sign_up(services)
     live, other = log_in(services), log_in(services)
     for session in (live, other):
-        assert isinstance(two_instances.sessions.find(session.token), ActiveSession)
+        assert is_live(two_instances, session)
     two_instances.users.look_up(user.id)
     return live, other
 

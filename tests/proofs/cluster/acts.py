@@ -2,8 +2,9 @@
 
 from authapp.cache.keys import session_key
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from tests.support.people import CLIENT, sign_up
+from tests.support.sessions import find
 from tests.support.traffic import traffic
 
 LOGOUT = EndedSession(EndReason.LOGOUT)
@@ -13,14 +14,6 @@ def begin_many(services: Services, count: int) -> list[ActiveSession]:
     """Sessions of one person: in a cluster, some on each primary."""
     user = sign_up(services)
     return [services.sessions.begin(user.id, 1, CLIENT) for _ in range(count)]
-
-
-def find(services: Services, live: ActiveSession) -> LookupResult:
-    return services.sessions.find(live.token)
-
-
-def is_live(services: Services, live: ActiveSession) -> bool:
-    return isinstance(find(services, live), ActiveSession)
 
 
 def is_hit(services: Services, live: ActiveSession) -> bool:

@@ -10,11 +10,12 @@ from authapp import create_app
 from authapp.config import Config
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession
-from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live, key_of
+from tests.proofs.cluster.acts import LOGOUT, begin_many, end, is_hit, key_of
 from tests.proofs.cluster.conftest import Redis
 from tests.proofs.cluster.servers import Cluster, await_servers
 from tests.support.people import EMAIL, PASSWORD, sign_up
 from tests.support.services import await_trust
+from tests.support.sessions import find, is_live
 
 pytestmark = pytest.mark.parametrize("store", ["cluster"], indirect=True)
 

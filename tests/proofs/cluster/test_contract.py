@@ -17,11 +17,12 @@ from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from authapp.storage.locks import Locks
 from authapp.storage.redis import redis_client
-from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live
+from tests.proofs.cluster.acts import LOGOUT, begin_many, end, is_hit
 from tests.proofs.cluster.conftest import Redis
 from tests.support.clock import Clock
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
 from tests.support.services import open_services
+from tests.support.sessions import find, is_live
 from tests.support.traffic import traffic
 
 

@@ -16,11 +16,12 @@ from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import LookupResult
 from authapp.storage.redis import redis_client
-from tests.proofs.cluster.acts import LOGOUT, begin_many, end, find, is_hit, is_live
+from tests.proofs.cluster.acts import LOGOUT, begin_many, end, is_hit
 from tests.proofs.cluster.conftest import Redis
 from tests.proofs.cluster.servers import PASSWORD, Node, SentinelSet, await_servers
 from tests.support.clock import Clock
 from tests.support.services import open_services
+from tests.support.sessions import find, is_live
 
 pytestmark = pytest.mark.parametrize("store", ["sentinel"], indirect=True)
 

@@ -10,9 +10,10 @@ from authapp.config import Config
 from authapp.doctor import State, examine
 from authapp.services import Services
 from authapp.storage.redis import REDIS_ERRORS, LimiterStorage, redis_client
-from tests.proofs.cluster.acts import LOGOUT, end, find, is_hit, is_live
+from tests.proofs.cluster.acts import LOGOUT, end, is_hit
 from tests.proofs.cluster.conftest import WITH_TLS, Redis
 from tests.support.people import log_in, sign_up
+from tests.support.sessions import find, is_live
 
 of_each = pytest.mark.parametrize("store", WITH_TLS, indirect=True)
 
