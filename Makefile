@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench bench-quick bench-logins bench-growth clean
+.PHONY: help install run test check lint format bench bench-quick bench-logins bench-growth clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -20,6 +20,14 @@ run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Va
 # Four workers on two cores, as tests wait more than they compute; who is done takes over from others.
 test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest; SERVER=granian
 	@$(PYTHON) -m pytest -n 4 --dist worksteal $(ARGS)
+
+# The rooms' own tests and a few of the web. None starts a browser, or a server of the product.
+CHECKED := tests/accounts tests/authentication tests/cache tests/crypto tests/sessions tests/storage tests/telemetry \
+	tests/test_architecture.py tests/test_config.py tests/test_services.py \
+	tests/web/api/test_account.py tests/web/pages/test_account.py tests/web/test_cookies.py tests/web/test_csrf.py
+
+check: $(INSTALLED) ## the fast part of the suite, in about a minute: before each commit; ARGS as for test
+	@$(PYTHON) -m pytest -n 4 --dist worksteal $(CHECKED) $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict and import-linter
 	$(VENV)/bin/ruff check
