@@ -183,8 +183,17 @@ def described(app: Flask, change: Change | None = None, *, forge_credentials: bo
     if change:
         change(told)
     api: Any = schemathesis.openapi.from_dict(told, config=config)
-    api.app = app
+    api.app = _asked_from_somewhere(app)
     return api
+
+
+def _asked_from_somewhere(app: Flask) -> Callable[..., Any]:
+    """The application as behind a server; schemathesis says no address of a peer."""
+
+    def asked(environ: dict[str, Any], start_response: Any) -> Any:
+        return app({**environ, "REMOTE_ADDR": "192.0.2.7"}, start_response)
+
+    return asked
 
 
 def attack(api: Any, ask: Callable[[Any], None]) -> list[str]:
