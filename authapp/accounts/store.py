@@ -250,7 +250,7 @@ class UserStore:
             user.epoch += 1  # what was verified before is void, also if it is activated again
             self._changed(change, user)
         else:
-            change.of_unchanged(user)
+            change.touch_unchanged_user(user)
         return identity_of(user)
 
     def set_roles(
@@ -287,7 +287,7 @@ class UserStore:
                     roles=[role.name for role in wanted],
                 )
             else:
-                change.of_unchanged(user)
+                change.touch_unchanged_user(user)
             return identity_of(user)
 
     def grant(self, canonical_email: str, role: str) -> Identity:
@@ -304,7 +304,7 @@ class UserStore:
                 self._changed(change, user)
                 self._record(change, "role.granted", user, role=role)
             else:
-                change.of_unchanged(user)
+                change.touch_unchanged_user(user)
             return identity_of(user)
 
     def revoke(self, canonical_email: str, role: str) -> Identity:
@@ -324,7 +324,7 @@ class UserStore:
                 self._changed(change, user)
                 self._record(change, "role.revoked", user, role=role)
             else:
-                change.of_unchanged(user)
+                change.touch_unchanged_user(user)
             return identity_of(user)
 
     def set_password_hash(self, change: Change, user_id: UUID, epoch: int, new_hash: str) -> int:
@@ -362,7 +362,7 @@ class UserStore:
     def _changed(self, change: Change, user: User) -> None:
         user.ver += 1
         user.updated_at = self._clock()
-        change.of_user(user)
+        change.touch_user(user)
 
     def _record(self, change: Change, event: audit.Event, user: User, role: str) -> None:
         audit.record(change.db, event, self._clock(), user_id=user.id, role=role)

@@ -1,4 +1,4 @@
-"""A change of facts after which no copy is stale: fence, commit, fence."""
+"""Changes of facts that leave no stale cache entry: fence, commit, fence again."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ _log = structlog.get_logger(__name__)
 _REPLAY_BATCH = 500
 _PROBE = "sess:probe"  # no session has this key
 
-# tells the triggers, which write fences for changes made by hand, that this one has its own
+# tells the triggers, which write fences for changes made by hand, that this change has its own
 _FENCED = text("SELECT set_config('authapp.fenced', 'on', true)")
 
 
 class Change:
-    """One transaction, and the copies it makes stale.
+    """One transaction, and the cache entries that it makes stale.
 
     Attributes:
         db: run statements here.
@@ -33,17 +33,17 @@ class Change:
         self.fences: dict[str, int] = {}
         self._credential_keys = credential_keys
 
-    def of_session(self, digest: bytes, version: int) -> None:
-        """The row of this session now has this version."""
+    def touch_session(self, digest: bytes, version: int) -> None:
+        """Notes that the row of this session now has this version."""
         self.fences[session_key(digest)] = version
 
-    def of_user(self, user: User) -> None:
-        """The user, whose row the caller has locked, changed and given a new version.
+    def touch_user(self, user: User) -> None:
+        """Notes a user whose row the caller has locked, changed and given a new version.
 
-        Copies of sessions carry a snapshot of the user, so each live session gets a new version.
+        Session entries carry a snapshot of the user, so each active session gets a new version.
         """
         self.db.flush()
-        self._of_user_itself(user)
+        self._touch_user_alone(user)
         touched = self.db.execute(
             update(SessionRow)
             .where(SessionRow.user_id == user.id, SessionRow.ended_at.is_(None))
@@ -52,38 +52,39 @@ class Change:
             .execution_options(synchronize_session=False)
         )
         for digest, version in touched:
-            self.of_session(digest, version)
+            self.touch_session(digest, version)
 
-    def of_unchanged(self, user: User) -> None:
-        """The user, whom the caller found as they shall be.
+    def touch_unchanged_user(self, user: User) -> None:
+        """Notes a user whom the caller found unchanged, already in the wanted state.
 
-        Whoever made them so may not have answered yet, nor set the last fences; what is answered
-        here is promised as well.
+        The change that brought the user into this state may still have to set its last fences. The
+        caller's answer promises this state, too, so its fences are set here as well.
         """
-        self._of_user_itself(user)
+        self._touch_user_alone(user)
         live = select(SessionRow.digest, SessionRow.ver).where(
             SessionRow.user_id == user.id, SessionRow.ended_at.is_(None)
         )
         for digest, version in self.db.execute(live):
-            self.of_session(digest, version)
+            self.touch_session(digest, version)
 
-    def _of_user_itself(self, user: User) -> None:
+    def _touch_user_alone(self, user: User) -> None:
         self.fences[user_key(user.id)] = user.ver
         for key in self._credential_keys.all(user.email_canonical):
             self.fences[key] = user.ver
 
 
 class Changes:
-    """Opens changes, and makes good for fences that could not be set.
+    """The entrance to every change of facts, and the replay of fences that could not be set.
 
-    The copies are fenced before the commit, so that no reader can fill one from the old facts, and
-    again after it, for copies that lost their fence in between (evicted, server replaced). Fences
-    that Redis does not take are written down in Postgres, with the change if it is not committed
-    yet; whoever reaches Redis next sets them before it trusts a copy.
+    Entries are fenced before the commit, so that no reader can fill one from the old facts. They
+    are fenced again after it, because an entry may have lost its fence in between (evicted, server
+    replaced). Fences that Redis does not take are written down in Postgres, in the transaction of
+    the change if that is still open. The next instance that reaches Redis sets them before it
+    trusts an entry.
 
     Args:
         on_pending: called, in the thread of the change, when it takes effect on other instances
-            only as their copies are read anew (`REVALIDATE_SECONDS`).
+            only when they revalidate their entries (`REVALIDATE_SECONDS`).
     """
 
     def __init__(
@@ -97,17 +98,18 @@ class Changes:
         self._cache = cache
         self._credential_keys = credential_keys
         self._on_pending = on_pending
-        self._owed: dict[str, int] = {}
+        self._unreplayed: dict[str, int] = {}
         cache.breaker.recover = self._recover
 
     @contextmanager
-    def begin(self, *, told: bool = True) -> Iterator[Change]:
-        """
+    def begin(self, *, acknowledged: bool = True) -> Iterator[Change]:
+        """Opens a change: fence, commit, fence again, and catch up where a fence is missing.
+
         Args:
-            told: somebody is told that it is done; housekeeping promises nothing.
+            acknowledged: a caller is told that the change is done. Housekeeping promises nothing.
         Raises:
             StoreUnavailable: Postgres could not be asked; nothing was changed.
-            OutcomeUnknown: it was lost during the commit.
+            OutcomeUnknown: the connection was lost during the commit.
         """
         try:
             with self._database.transaction() as db:
@@ -115,28 +117,26 @@ class Changes:
                 change = Change(db, self._credential_keys)
                 yield change
                 db.flush()
-                # Who asks again for what was done finds nothing to change, and its fences perhaps
-                # still to be set: no more can be promised than to who asked first.
-                owed = told and bool(db.scalar(select(any_pending())))
-                pending = not self._fenced(change.fences)
-                if pending:
+                # A caller that repeats a change finds nothing to do, while the fences of the first
+                # attempt may be unreplayed. Neither caller may be promised more than the other.
+                unreplayed = acknowledged and bool(db.scalar(select(any_pending())))
+                fenced = self._fenced(change.fences)
+                if not fenced:
                     _write_down(db, change.fences)
         except PostgresUnavailable as error:
             if error.committing:
                 raise OutcomeUnknown(error.store) from error
             raise
-        if not pending and not self._fenced(change.fences):
-            # The first fence holds unless it was lost since; then nobody may trust the copies.
-            pending = True
-            self._write_down_later(change.fences)
-        if (pending and told) or owed:
-            pending = not self.catch_up()
-        if pending:
-            # a recovery under way may have looked before this was committed
-            self._cache.breaker.open()
-            _log.warning("fences_pending", copies=len(change.fences))
-            if told:
-                self._on_pending()
+        fenced = fenced and self._fence_again(change.fences)
+        if fenced and not unreplayed:
+            return  # every instance sees the change
+        if acknowledged and self.catch_up():
+            return  # the missing fences were written down, and have been set just now
+        # pending: a recovery that is running may have looked before this change was committed
+        self._cache.breaker.open()
+        _log.warning("fences_pending", copies=len(change.fences))
+        if acknowledged:
+            self._on_pending()
 
     def replay(self) -> int:
         """Sets the fences that were written down; returns how many.
@@ -150,16 +150,16 @@ class Changes:
         return done
 
     def catch_up(self) -> bool:
-        """Replays what was written down; whether none is left.
+        """Replays the fences that were written down; returns whether all of them are set.
 
-        While Redis is away it is done on its return.
+        While Redis is unreachable it does nothing: the recovery replays them.
         """
         if self._cache.breaker.is_open and not self._cache.breaker.is_half_open:
             return False
         try:
             self.replay()
         except StoreUnavailable:
-            self._cache.breaker.open()  # copies that should be fenced must not be trusted
+            self._cache.breaker.open()  # entries that should be fenced must not be trusted
             _log.warning("fences_not_replayed")
             return False
         return True
@@ -176,29 +176,39 @@ class Changes:
             return False
         return True
 
+    def _fence_again(self, fences: dict[str, int]) -> bool:
+        """Fences after the commit; writes the fences down if Redis does not take them.
+
+        The first fence holds unless Redis lost it since. If so, nobody may trust the entries.
+        """
+        if self._fenced(fences):
+            return True
+        self._write_down_later(fences)
+        return False
+
     def _write_down_later(self, fences: dict[str, int]) -> None:
-        """After the commit: the change is made, whether Postgres answers once more or not."""
+        """Writes fences down after the commit, in a transaction of their own; may fail."""
         try:
             with self._database.transaction() as db:
                 _write_down(db, fences)
         except StoreUnavailable:
-            self._owed |= fences  # at least this process trusts no copy before these are set
-            self._cache.breaker.open()  # it may have recovered meanwhile, without them
+            self._unreplayed |= fences  # at least this process trusts no entry before these are set
+            self._cache.breaker.open()  # it may have recovered without these fences
 
     def _recover(self) -> None:
-        owed, self._owed = self._owed, {}
+        unreplayed, self._unreplayed = self._unreplayed, {}
         try:
             # at least one: a Redis that answers may still take no fence, as a replica does
-            self._cache.fence_before_trust({_PROBE: 0} | owed)
+            self._cache.fence_before_trust({_PROBE: 0} | unreplayed)
         except StoreUnavailable:
-            self._owed |= owed
+            self._unreplayed |= unreplayed
             raise
         self._cache.breaker.half_open()  # from here on changes set their fences again
         self.replay()
 
     def _replay_batch(self) -> int:
         with self._database.transaction() as db:
-            # Waits for who is at it already: it may not have set them yet.
+            # Waits for another instance that is replaying: it may not have set these fences yet.
             rows = db.scalars(
                 select(PendingFence)
                 .order_by(PendingFence.id)
@@ -233,5 +243,5 @@ def _write_down(db: Session, fences: dict[str, int]) -> None:
 
 
 def any_pending() -> ColumnElement[bool]:
-    """A column: whether fences are written down. Asked along with facts that are read anyway."""
+    """A column that tells whether fences are written down, to be read along with other facts."""
     return select(PendingFence.id).exists()

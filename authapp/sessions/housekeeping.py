@@ -57,7 +57,7 @@ class SessionHousekeeping:
         """
         now = self._clock()
         idle_end = SessionRow.last_seen_at + SessionRow.idle_seconds * text("interval '1 second'")
-        with self._changes.begin(told=False) as change:
+        with self._changes.begin(acknowledged=False) as change:
             rows = change.db.execute(
                 select(SessionRow.id, SessionRow.expires_at <= now)
                 .where(
@@ -82,7 +82,7 @@ class SessionHousekeeping:
         Args:
             pages: as for `end_expired`.
         """
-        with self._changes.begin(told=False) as change:
+        with self._changes.begin(acknowledged=False) as change:
             old = (
                 select(SessionRow.id)
                 .where(_in_range(pages), SessionRow.ended_at < self._clock() - retention)

@@ -203,7 +203,7 @@ class SessionLookup:
 
     def _make_durable(self, digest: bytes, copy: SessionRecord, begun: Provisional) -> None:
         """Gives a session that began while Postgres was away its row, once."""
-        with self._changes.begin(told=False) as change:
+        with self._changes.begin(acknowledged=False) as change:
             db = change.db
             self._rows.hold(change, {digest, *begun.replaces}, copy.user.id)
             user = db.scalar(
@@ -214,7 +214,7 @@ class SessionLookup:
                 return
             if not self._still_begun(change, digest, copy):
                 return
-            self._rows.make_room(change, user.id, copy.kind, begun.replaces)
+            self._rows.enforce_cap(change, user.id, copy.kind, begun.replaces)
             row = SessionRow(
                 id=copy.id,
                 digest=digest,
@@ -233,7 +233,7 @@ class SessionLookup:
             )
             db.add(row)
             db.flush()
-            change.of_session(digest, FIRST_VERSION)
+            change.touch_session(digest, FIRST_VERSION)
             audit.record(
                 db,
                 "session.begun",

@@ -147,7 +147,7 @@ class SessionRows:
             SessionToken(text, row.digest), self.record(row, user), Grant(seconds, refresh)
         )
 
-    def make_room(
+    def enforce_cap(
         self, change: Change, user_id: UUID, kind: Kind, replaces: Collection[bytes] = ()
     ) -> None:
         """Ends the sessions that a new one replaces, and the oldest of its kind above the cap.
@@ -205,7 +205,7 @@ class SessionRows:
             .with_for_update(key_share=True)
         )
         for digest in sorted(digests):
-            _hold_token(change.db, digest)
+            _lock_digest(change.db, digest)
 
     def end_named(
         self, change: Change, why: EndReason, digests: Collection[bytes], client: Client
@@ -219,9 +219,9 @@ class SessionRows:
 
     def end_unknown(self, change: Change, digest: bytes) -> None:
         """Drops the copy of a session that has no live row: it may have begun without one."""
-        _hold_token(change.db, digest)
+        _lock_digest(change.db, digest)
         if not self.end(change, EndReason.LOGOUT, SessionRow.digest == digest):
-            change.of_session(digest, FIRST_VERSION)
+            change.touch_session(digest, FIRST_VERSION)
 
     def end(
         self,
@@ -240,7 +240,7 @@ class SessionRows:
             .execution_options(synchronize_session=False)
         ).all()
         for digest, version, user_id in ended:
-            change.of_session(digest, version)
+            change.touch_session(digest, version)
             audit.record(
                 change.db,
                 "session.ended",
@@ -253,7 +253,7 @@ class SessionRows:
         return len(ended)
 
 
-def _hold_token(db: Session, digest: bytes) -> None:
+def _lock_digest(db: Session, digest: bytes) -> None:
     """Lets one at a time decide on a session that has no row to lock."""
     number = int.from_bytes(digest[:8], signed=True)
     db.execute(select(func.pg_advisory_xact_lock(number)))

@@ -97,7 +97,7 @@ class SessionStore:
             )
             if user is None:
                 raise InvalidCredentials
-            self._rows.make_room(change, user_id, kind, digests)
+            self._rows.enforce_cap(change, user_id, kind, digests)
             live = self._rows.add(change, user, client, kind, remember=remember)
             audit.record(
                 change.db,
@@ -163,7 +163,7 @@ class SessionStore:
             if row is None:
                 _must_have_had_row(live)
             else:
-                change.of_session(*row)
+                change.touch_session(*row)
         return row is not None
 
     # -- end -----------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class SessionStore:
             ).all()
             if not mine:
                 _must_have_had_row(live)
-            change.of_user(user)
+            change.touch_user(user)
             return ended
 
     def end_all(self, change: Change, user_id: UUID, why: EndReason) -> int:

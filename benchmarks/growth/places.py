@@ -95,7 +95,7 @@ class Place:
 
     def change(self, statement: str, **values: Any) -> None:
         """Runs one as the product does, which sets fences itself where they are needed."""
-        with self.services.changes.begin(told=False) as change:
+        with self.services.changes.begin(acknowledged=False) as change:
             change.db.execute(text(statement), values)
 
     def postgres_cpu(self) -> float:

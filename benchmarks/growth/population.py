@@ -136,7 +136,7 @@ class Maker:
 
     def _write(self, batch: Batch) -> tuple[list[User], list[Begun]]:
         """Rows and events, in one transaction."""
-        with self._services.changes.begin(told=False) as change:
+        with self._services.changes.begin(acknowledged=False) as change:
             db, now = change.db, utc_now()
             roles = roles_named(db, ROLES)
             numbers = range(batch.first, batch.first + len(batch.sessions))

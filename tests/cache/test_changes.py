@@ -381,7 +381,7 @@ def test_only_live_sessions_of_the_user_are_touched(
     theirs, gone = log_in(services, "bob@example.org"), log_in(services)
     services.authentication.log_out(gone.token, CLIENT)
     with services.changes.begin() as change:
-        change.of_user(change.db.get_one(User, live.record.user.id))
+        change.touch_user(change.db.get_one(User, live.record.user.id))
         touched = {key: ver for key, ver in change.fences.items() if key.startswith("sess:")}
     assert len(touched) == 2
     assert touched[session_key(live.token.digest)] == live.record.ver + 1
@@ -391,12 +391,12 @@ def test_only_live_sessions_of_the_user_are_touched(
 # Controls: the tests above see what they are for.
 
 
-@pytest.mark.parametrize("guard", ["of_session", "of_user"])
+@pytest.mark.parametrize("guard", ["touch_session", "touch_user"])
 def test_without_fences_a_copy_would_be_stale(
     services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch, guard: str
 ) -> None:
     monkeypatch.setattr(Change, guard, lambda *_args: None)
-    if guard == "of_session":
+    if guard == "touch_session":
         services.authentication.log_out(live.token, CLIENT)
     else:
         services.users.grant(EMAIL, "admin")

@@ -277,7 +277,7 @@ def change_user(world: ChangeWorld, instance: Instance) -> Actor:
                 user = change.db.get_one(User, world.user_id, with_for_update={"key_share": True})
                 user.name = user.password_hash = value
                 user.ver += 1
-                change.of_user(user)
+                change.touch_user(user)
                 work.at_commit = lambda: profile.commit(value)
         except StoreUnavailable:
             assert value not in profile.committed, "it was made, and refused"
