@@ -35,7 +35,7 @@ from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.maintenance import Maintenance
 from authapp.sessions.provisional import ProvisionalSessions
-from authapp.sessions.records import Limits
+from authapp.sessions.records import SessionPolicy
 from authapp.sessions.rows import SessionRows
 from authapp.sessions.store import SessionStore
 from authapp.storage.background import Background
@@ -133,8 +133,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def session_limits(config: Config) -> Limits:
-    return Limits(
+def session_policy(config: Config) -> SessionPolicy:
+    return SessionPolicy(
         idle=timedelta(seconds=config.SESSION_IDLE_SECONDS),
         absolute=timedelta(seconds=config.SESSION_ABSOLUTE_SECONDS),
         remember=timedelta(seconds=config.REMEMBER_ME_SECONDS),
@@ -184,12 +184,12 @@ def build_services(
         config.CREDENTIAL_CACHE_SECONDS,
         background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
     )
-    limits = session_limits(config)
-    provisional = ProvisionalSessions(cache, tokens, limits, clock)
-    rows = SessionRows(tokens, access_tokens, refresh_tokens, limits, clock)
-    lookup = SessionLookup(database, changes, cache, rows, provisional, limits=limits, clock=clock)
-    sessions = SessionStore(database, changes, rows, lookup, provisional, limits, clock)
-    housekeeping = SessionHousekeeping(database, changes, rows, limits, clock)
+    policy = session_policy(config)
+    provisional = ProvisionalSessions(cache, tokens, policy, clock)
+    rows = SessionRows(tokens, access_tokens, refresh_tokens, policy, clock)
+    lookup = SessionLookup(database, changes, cache, rows, provisional, policy=policy, clock=clock)
+    sessions = SessionStore(database, changes, rows, lookup, provisional, policy, clock)
+    housekeeping = SessionHousekeeping(database, changes, rows, policy, clock)
     login_limits = LoginLimits(
         limiter,
         config.LOGIN_LIMIT_PER_ADDRESS,

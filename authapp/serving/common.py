@@ -62,13 +62,13 @@ def require_current_schema(config: Config) -> None:
         sys.exit(f"authapp: {error}")
 
 
-def count_here() -> None:
-    """In each worker, at its start."""
-    metrics.count_in(metrics_dir.take_slot())
+def register_worker() -> None:
+    """Registers a worker at its start: it counts in a slot of its own."""
+    metrics.count_in(metrics_dir.claim_slot())
 
 
-def keep_in_order(app: Any) -> None:
-    """In each worker, once it can answer: it does its share of what is done now and then."""
+def start_maintenance(app: Any) -> None:
+    """Starts maintenance in a worker that can answer requests."""
     state = getattr(app, "extensions", {}).get(EXTENSION)
     if isinstance(state, AppState):
         state.services.maintenance.keep_running()

@@ -73,7 +73,7 @@ class Server(MPServer):
         super()._respawn_workers(workers, *arguments, **options)
         for index in set(workers) - failed:
             del self.respawned_wrks[index]
-        metrics_dir.forget_gone()
+        metrics_dir.mark_dead_workers()
 
 
 def main(arguments: list[str]) -> None:
@@ -143,7 +143,7 @@ def _work(*arguments: Any) -> None:
     child_processes.stop_with_parent(signal.SIGKILL)  # who was killed stops nobody
     if os.getppid() != parent:
         return
-    common.count_here()
+    common.register_worker()
     try:
         MPServer._spawn_wsgi_worker(*arguments)
     finally:
@@ -154,7 +154,7 @@ def _load(target: str) -> "WSGIApplication":
     """In each worker, before it can answer."""
     module, _, name = target.partition(":")
     app = getattr(importlib.import_module(module), name)
-    common.keep_in_order(app)
+    common.start_maintenance(app)
     return GranianLayer(app, os.environ, common.REQUEST_LINE)
 
 

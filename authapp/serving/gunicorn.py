@@ -88,15 +88,15 @@ def _require_threads(config: Any) -> None:
 
 
 def post_fork(_server: object, _worker: object) -> None:
-    """In each worker, at its start."""
-    common.count_here()
+    """Registers a worker at its start: it counts in a slot of its own."""
+    common.register_worker()
 
 
 def post_worker_init(worker: Any) -> None:
     """In each worker, once it can answer."""
-    common.keep_in_order(worker.app.callable)
+    common.start_maintenance(worker.app.callable)
 
 
 def child_exit(_server: object, _worker: object) -> None:
     """A worker is gone."""
-    metrics_dir.forget_gone()
+    metrics_dir.mark_dead_workers()

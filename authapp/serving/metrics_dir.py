@@ -39,15 +39,15 @@ def make() -> None:
     atexit.register(clean_up)
 
 
-def take_slot() -> str:
-    """The first slot in which nobody counts who lives: this process's, until it has ended.
+def claim_slot() -> str:
+    """Claims the first slot that no live worker holds; it is released when this process exits.
 
     Who takes one goes on counting where the one before it ended, so that there are never more files
     than there were workers at once.
     """
     folder = Path(os.environ[_NAME])
     with _alone(folder):
-        _forget_gone(folder)
+        _mark_dead_workers(folder)
         for number in count(1):
             slot = f"worker{number}"
             if _lock(str(folder / f"{slot}.lock")) is not None:
@@ -55,14 +55,14 @@ def take_slot() -> str:
     raise AssertionError  # never: there is always a next number
 
 
-def forget_gone() -> None:
-    """What workers were doing that are gone no longer counts; what they did stays counted."""
+def mark_dead_workers() -> None:
+    """Drops the gauges of dead workers, and keeps their counters."""
     folder = Path(os.environ[_NAME])
     with _alone(folder):
-        _forget_gone(folder)
+        _mark_dead_workers(folder)
 
 
-def _forget_gone(folder: Path) -> None:
+def _mark_dead_workers(folder: Path) -> None:
     from prometheus_client import multiprocess  # noqa: PLC0415 — see above
 
     for path in folder.glob("worker*.lock"):

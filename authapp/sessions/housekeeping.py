@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import TextClause, delete, select, text
 
 from authapp.cache.changes import Changes
-from authapp.sessions.records import EndReason, Limits
+from authapp.sessions.records import EndReason, SessionPolicy
 from authapp.sessions.rows import SessionRows
 from authapp.storage.models import SessionRow
 from authapp.storage.postgres import Database
@@ -26,13 +26,13 @@ class SessionHousekeeping:
         database: Database,
         changes: Changes,
         rows: SessionRows,
-        limits: Limits,
+        policy: SessionPolicy,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._changes = changes
         self._rows = rows
-        self._limits = limits
+        self._policy = policy
         self._clock = clock
 
     def page_ranges(self) -> Sequence[range]:
@@ -63,7 +63,7 @@ class SessionHousekeeping:
                 .where(
                     _in_range(pages),
                     SessionRow.ended_at.is_(None),
-                    (SessionRow.expires_at <= now) | (idle_end + self._limits.revalidate <= now),
+                    (SessionRow.expires_at <= now) | (idle_end + self._policy.revalidate <= now),
                 )
                 .limit(limit)
                 .with_for_update(skip_locked=True)

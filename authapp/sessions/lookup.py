@@ -18,9 +18,9 @@ from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
     ActiveSession,
     EndedSession,
-    Limits,
     LookupResult,
     Provisional,
+    SessionPolicy,
     SessionRecord,
 )
 from authapp.sessions.rows import FIRST_VERSION, SessionRows
@@ -42,7 +42,7 @@ class SessionLookup:
         rows: SessionRows,
         provisional: ProvisionalSessions,
         *,
-        limits: Limits,
+        policy: SessionPolicy,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -50,7 +50,7 @@ class SessionLookup:
         self._cache = cache
         self._rows = rows
         self._provisional = provisional
-        self._limits = limits
+        self._policy = policy
         self._clock = clock
 
     def find(self, token: SessionToken | Claim) -> LookupResult:
@@ -93,7 +93,7 @@ class SessionLookup:
         if copy.provisional is not None:
             return False
         # what is of the future, by a clock that was set back, is not recent until that time comes
-        now, revalidate = self._clock(), self._limits.revalidate
+        now, revalidate = self._clock(), self._policy.revalidate
         if abs(now - copy.checked_at) >= revalidate:
             return False
         if abs(now - copy.last_seen_at) < revalidate:
@@ -103,7 +103,7 @@ class SessionLookup:
 
     def _visit_is_due(self, copy: SessionRecord) -> bool:
         """Whether it must be noted, in the row or the copy, that the person is here."""
-        return self._clock() - copy.last_seen_at >= self._limits.revalidate / 2
+        return self._clock() - copy.last_seen_at >= self._policy.revalidate / 2
 
     def _revalidate(
         self, token: SessionToken | Claim, copy: SessionRecord | None
@@ -183,7 +183,7 @@ class SessionLookup:
         record = self._rows.record(row, user)
         if seen is not None and seen > record.last_seen_at:
             record = msgspec.structs.replace(record, last_seen_at=seen)
-        due = now - row.last_seen_at >= self._limits.revalidate / 2
+        due = now - row.last_seen_at >= self._policy.revalidate / 2
         if note and due and record.ended_why is None and self._rows.expired(record) is None:
             # Not a change that copies must not miss, so no new version. The conditions leave a
             # session that ended meanwhile as it is, and wait for nobody who is changing it.

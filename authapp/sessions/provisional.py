@@ -11,7 +11,13 @@ from authapp.cache.keys import session_key, user_key
 from authapp.cache.versioned_cache import Versioned, VersionedCache, decode_copy, encode_copy
 from authapp.crypto.tokens import SessionToken, SessionTokens
 from authapp.errors import InvalidCredentials, StoreUnavailable
-from authapp.sessions.records import ActiveSession, Client, Limits, Provisional, SessionRecord
+from authapp.sessions.records import (
+    ActiveSession,
+    Client,
+    Provisional,
+    SessionPolicy,
+    SessionRecord,
+)
 from authapp.sessions.rows import FIRST_VERSION
 
 LONGEST = timedelta(hours=1)  # without a row; with one, the usual limits hold
@@ -32,12 +38,12 @@ class ProvisionalSessions:
         self,
         cache: VersionedCache,
         tokens: SessionTokens,
-        limits: Limits,
+        policy: SessionPolicy,
         clock: Callable[[], datetime],
     ) -> None:
         self._cache = cache
         self._tokens = tokens
-        self._limits = limits
+        self._policy = policy
         self._clock = clock
 
     def begin(
@@ -52,7 +58,7 @@ class ProvisionalSessions:
         now, user = self._clock(), credentials.user
         if not user.active:
             raise InvalidCredentials
-        lifetime = self._limits.lifetime(now, remember=remember)
+        lifetime = self._policy.lifetime(now, remember=remember)
         token = self._tokens.mint()
         record = SessionRecord(
             id=uuid4(),

@@ -46,7 +46,7 @@ class EndReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SessionPolicy:
     """How long sessions last (OWASP ASVS 5.0, 7.3.1 and 7.3.2) and how many a user has (7.1.2)."""
 
     idle: timedelta

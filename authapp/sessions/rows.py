@@ -21,7 +21,7 @@ from authapp.sessions.records import (
     Grant,
     Kind,
     Lifetime,
-    Limits,
+    SessionPolicy,
     SessionRecord,
 )
 from authapp.sessions.user_agents import MAX_USER_AGENT
@@ -38,14 +38,14 @@ class SessionRows:
         tokens: SessionTokens,
         access_tokens: AccessTokens,
         refresh_tokens: RefreshTokens,
-        limits: Limits,
+        policy: SessionPolicy,
         clock: Callable[[], datetime],
     ) -> None:
         self._tokens = tokens
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
-        self._limits = limits
-        self._revalidate_seconds = limits.revalidate.total_seconds()
+        self._policy = policy
+        self._revalidate_seconds = policy.revalidate.total_seconds()
         self._clock = clock
 
     def record(self, row: SessionRow, user: User) -> SessionRecord:
@@ -112,7 +112,7 @@ class SessionRows:
     ) -> tuple[SessionRow, SessionToken | None]:
         """A row that nobody has stored yet, and its token, if it is of a browser."""
         now, session_id = self._clock(), uuid4()
-        lifetime = lifetime or self._limits.lifetime(now, remember=remember, kind=kind)
+        lifetime = lifetime or self._policy.lifetime(now, remember=remember, kind=kind)
         token = self._tokens.mint() if kind == "browser" else None
         row = SessionRow(
             id=session_id,
@@ -137,7 +137,7 @@ class SessionRows:
     ) -> ActiveSession:
         """An access token for this session, and what the next can be had for."""
         now = self._clock()
-        left = min(self._limits.access_token, row.expires_at - now)
+        left = min(self._policy.access_token, row.expires_at - now)
         seconds = ceil(left.total_seconds())
         text = self._access_tokens.issue(row.id, user.id, seconds)
         refresh = self._refresh_tokens.mint(row.id) if refreshable else None
@@ -167,7 +167,7 @@ class SessionRows:
                 SessionRow.digest.not_in(replaces),
             )
             .order_by(SessionRow.created_at.desc())
-            .offset(self._limits.max_per_user - 1)
+            .offset(self._policy.max_per_user - 1)
         )
         # not `digest IN … OR id IN …`, for which Postgres looks at each session there is
         replaced = select(SessionRow.id).where(SessionRow.digest.in_(replaces))

@@ -24,8 +24,8 @@ from authapp.sessions.records import (
     EndReason,
     Kind,
     Lifetime,
-    Limits,
     LookupResult,
+    SessionPolicy,
     SessionSummary,
     is_storable,
 )
@@ -50,7 +50,7 @@ class SessionStore:
         rows: SessionRows,
         lookup: SessionLookup,
         provisional: ProvisionalSessions,
-        limits: Limits,
+        policy: SessionPolicy,
         clock: Clock,
     ) -> None:
         self._provisional = provisional
@@ -58,7 +58,7 @@ class SessionStore:
         self._changes = changes
         self._rows = rows
         self._lookup = lookup
-        self._limits = limits
+        self._policy = policy
         self._clock = clock
 
     def find(self, token: SessionToken | Claim) -> LookupResult:
@@ -326,7 +326,7 @@ class SessionStore:
                 )
                 .order_by(SessionRow.last_seen_at.desc(), SessionRow.id)
             ).all()
-        grace = self._limits.revalidate
+        grace = self._policy.revalidate
         return [
             SessionSummary(
                 row.id,

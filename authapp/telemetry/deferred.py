@@ -1,5 +1,6 @@
-"""What is noted of each request is worked off for many together, a moment later: to write a line,
-or to count where processes share, takes about as long as some of the answers.
+"""Deferred work: the log lines and counts of many requests are written together, a moment later.
+
+Writing one line, or one count that processes share, takes about as long as some of the answers.
 """
 
 import atexit
@@ -20,14 +21,14 @@ _starting = threading.Lock()
 _worker: threading.Thread | None = None
 
 
-def work_off(work: Callable[[], None]) -> Callable[[], None]:
-    """Has `work` called a moment after each `is_due`, and when the process ends."""
+def register(work: Callable[[], None]) -> Callable[[], None]:
+    """Has `work` called a moment after each `request_flush`, and when the process ends."""
     _works.append(work)
     return work
 
 
-def is_due() -> None:
-    """There is something to work off."""
+def request_flush() -> None:
+    """Asks for a flush a moment later."""
     global _is_due  # noqa: PLW0603 - one a process, as all here
     if not _is_due:
         _is_due = True
@@ -47,11 +48,11 @@ def end() -> None:
     for known in list(_ends):
         if (work := known()) is not None:
             work()
-    work_off_now()
+    flush()
 
 
-def work_off_now() -> None:
-    """Works off what there is; at the end of a process, and for tests."""
+def flush() -> None:
+    """Does all deferred work now; at the end of a process, and for tests."""
     for work in list(_works):
         work()
 
@@ -60,8 +61,8 @@ def _start() -> None:
     global _worker  # noqa: PLW0603
     with _starting:
         if _worker is None:
-            worker = threading.Thread(target=_keep_working, name="together", daemon=True)
-            with suppress(RuntimeError):  # no more threads are to be had: the next who is due tries
+            worker = threading.Thread(target=_keep_working, name="deferred", daemon=True)
+            with suppress(RuntimeError):  # no thread is available: the next request tries again
                 worker.start()
                 _worker = worker
 
@@ -73,14 +74,14 @@ def _keep_working() -> None:
             _due.wait()
             time.sleep(_MOMENT)
             _due.clear()
-            _is_due = False  # before the look: what comes after it is due anew
-            work_off_now()
-    finally:  # by an error, which is shown; the next who is due starts another
+            _is_due = False  # before the flush: work that comes after it asks for another
+            flush()
+    finally:  # after an error, which is shown; the next request starts another thread
         _worker = None
 
 
 def _start_anew() -> None:
-    """In a process that was forked: the thread is its parent's."""
+    """Starts without a thread in a forked process: the thread is its parent's."""
     global _is_due, _due, _starting, _worker
     _is_due, _due, _starting, _worker = False, threading.Event(), threading.Lock(), None
 

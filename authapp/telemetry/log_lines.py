@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from authapp.telemetry.deferred import is_due, work_off
+from authapp.telemetry.deferred import register, request_flush
 
 # the oldest go if nobody takes what we write: that keeps no request waiting, nor fills memory
 _waiting: deque[dict[str, Any]] = deque(maxlen=10_000)
@@ -25,7 +25,7 @@ def log_line(logger: logging.Logger, fields: dict[str, Any]) -> None:
     handlers = logging.root.handlers
     if len(handlers) == 1 and isinstance(handlers[0], LineHandler) and not logger.handlers:
         _waiting.append(fields)
-        is_due()
+        request_flush()
         return
     line = msgspec.json.encode(fields).decode()
     record = logging.LogRecord(logger.name, logging.INFO, "", 0, line, None, None)
@@ -33,9 +33,9 @@ def log_line(logger: logging.Logger, fields: dict[str, Any]) -> None:
     logger.handle(record)
 
 
-@work_off
+@register
 def write_lines() -> None:
-    """Writes the lines that wait, together."""
+    """Writes the lines that wait, deferred."""
     for handler in logging.root.handlers:
         if isinstance(handler, LineHandler):
             handler.write_waiting()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram, values
 
-from authapp.telemetry.deferred import is_due, work_off
+from authapp.telemetry.deferred import register, request_flush
 
 _slots: dict[int, str] = {}  # by pid
 
@@ -105,7 +105,7 @@ def count(counter: Counter) -> None:
     """Counts one, for what comes with each request: a moment later it is in the metrics."""
     sums = _counted.sums
     sums[counter] = sums.get(counter, 0) + 1
-    is_due()
+    request_flush()
 
 
 class Stopwatch:
@@ -123,7 +123,7 @@ class Stopwatch:
         sums[self._sum] = sums.get(self._sum, 0) + seconds
 
 
-@work_off
+@register
 def settle() -> None:
     """Adds what all threads counted so far to the metrics."""
     with _settling:

@@ -21,7 +21,7 @@ from authapp.cache.keys import session_key
 from authapp.config import Config
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
-from authapp.services import Services, build_services, session_limits, utc_now
+from authapp.services import Services, build_services, session_policy, utc_now
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import Client, SessionRecord
@@ -99,19 +99,19 @@ class Maker:
     """
 
     def __init__(self, services: Services, config: Config, *, copies: bool = True) -> None:
-        limits = session_limits(config)
+        policy = session_policy(config)
         self._services = services
         self._copies = copies
         self._rows = SessionRows(
-            services.tokens, services.access_tokens, services.refresh_tokens, limits, utc_now
+            services.tokens, services.access_tokens, services.refresh_tokens, policy, utc_now
         )
         self._lookup = _Written(
             services.database,
             services.changes,
             services.cache,
             self._rows,
-            ProvisionalSessions(services.cache, services.tokens, limits, utc_now),
-            limits=limits,
+            ProvisionalSessions(services.cache, services.tokens, policy, utc_now),
+            policy=policy,
             clock=utc_now,
         )
 

@@ -11,7 +11,7 @@ from authapp.serving import metrics_dir
 metrics_dir.make()
 from authapp.telemetry import metrics
 from authapp.telemetry import logging as observability
-slot = metrics_dir.take_slot()
+slot = metrics_dir.claim_slot()
 metrics.count_in(slot)
 metrics.HASHING.inc()
 metrics.STALE_COPIES.inc()

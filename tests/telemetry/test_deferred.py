@@ -15,8 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from authapp.telemetry import deferred as together
-from authapp.telemetry import metrics
+from authapp.telemetry import deferred, metrics
 
 LOG = """
 import logging
@@ -34,33 +33,33 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExc
 def works(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     """None yet; those of the application wait meanwhile."""
     found: list[Callable[[], None]] = []
-    monkeypatch.setattr(together, "_works", found)
+    monkeypatch.setattr(deferred, "_works", found)
     return found
 
 
 def test_what_is_due_is_worked_off_once_for_all(works: list[Callable[[], None]]) -> None:
     done, calls = threading.Event(), []
 
-    @together.work_off
+    @deferred.register
     def work() -> None:
         calls.append(threading.current_thread().name)
         done.set()
 
     for _ in range(1_000):
-        together.is_due()
+        deferred.request_flush()
     assert done.wait(30)
-    assert calls == ["together"]
+    assert calls == ["deferred"]
 
 
 def test_an_error_is_shown_and_the_next_are_worked_off(works: list[Callable[[], None]]) -> None:
     done = threading.Event()
     works.append(lambda: 1 / 0)  # type: ignore[arg-type]
-    together.is_due()
-    worker = together._worker
+    deferred.request_flush()
+    worker = deferred._worker
     assert worker is not None
     worker.join(30)
     works[:] = [done.set]
-    together.is_due()
+    deferred.request_flush()
     assert done.wait(30)
 
 
@@ -71,18 +70,18 @@ def test_what_is_due_while_an_error_happens_is_worked_off_by_the_next(
     done, failed = threading.Event(), threading.Event()
 
     def fails() -> None:
-        together.is_due()  # by a request meanwhile
+        deferred.request_flush()  # by a request meanwhile
         works[:] = [done.set]
         failed.set()
         raise RuntimeError("a defect")
 
     works.append(fails)
-    together.is_due()
+    deferred.request_flush()
     assert failed.wait(30)
     deadline = time.monotonic() + 10
     while not done.wait(0.05):
         assert time.monotonic() < deadline
-        together.is_due()
+        deferred.request_flush()
 
 
 def test_a_log_that_can_not_be_written_fails_nothing() -> None:
@@ -91,7 +90,7 @@ def test_a_log_that_can_not_be_written_fails_nothing() -> None:
         "import structlog, authapp.telemetry.deferred, os\n"
         "structlog.get_logger('some').warning('full')\n"
         "log_line(logging.getLogger('some'), {'event': 'request'})\n"
-        "authapp.telemetry.deferred.work_off_now()\n"
+        "authapp.telemetry.deferred.flush()\n"
         "os.write(1, b'done')\n"
     )
     with open("/dev/full", "w") as full:
