@@ -26,17 +26,19 @@ def from_any_origin(view: View) -> View:
 
 
 def check_origin(request: Request, cookie_name: str) -> None:
-    """Returns when the request may go on (OWASP ASVS 5.0, 3.5.1).
+    """Return if the request may go on (OWASP ASVS 5.0, 3.5.1).
 
-    Browsers tell where a request comes from: `Sec-Fetch-Site`, or `Origin` where they don't send
-    that. What says neither comes from a program or from a browser too old to tell; if it brings our
-    cookie it needs `X-Requested-With`, which a form can't set and fetch can't send across origins.
-    Log-in has no cookie to rely on and is covered the same way. An access token is none that a
-    browser adds by itself, so what relies on one, and brings no cookie, may come from anywhere.
-    Forward-auth asks about a request to another app, and changes nothing whatever its method.
+    Browsers name the origin of a request in `Sec-Fetch-Site`, or else in `Origin`. A request with
+    neither header comes from a program or an old browser. If it brings our cookie, it needs
+    `X-Requested-With`, which a form can't set and fetch can't send across origins. The same rules
+    cover log-in, although it relies on no cookie.
+
+    Browsers never attach an access token on their own, so a request with a token and no session
+    cookie needs no origin check. Forward-auth asks about a request to another app, and changes
+    nothing whatever its method.
 
     Raises:
-        CrossOrigin: the request must not act.
+        CrossOrigin: another site made a browser send the request.
     """
     if request.method in _SAFE_METHODS:
         return

@@ -154,7 +154,7 @@ def problem_of(error: errors.AuthappError) -> Problem:
 
 
 def answer_to(kind: type[errors.AuthappError]) -> list[tuple[int, str]]:
-    """What errors of a kind are answered with: status and code."""
+    """The statuses and codes that answer errors of this kind."""
     if issubclass(kind, errors.NotAuthenticated):
         return [(a.status, a.code) for a in (_SESSION_INVALID, _SESSION_MISSING)]
     answer = _ANSWERS[kind]
@@ -251,7 +251,7 @@ def _as_json(error: HTTPException) -> Response:
         body["errors"] = error.fields
     response = Response(msgspec.json.encode(body), mimetype="application/problem+json")
     if error.code == HTTPStatus.UNAUTHORIZED:
-        # RFC 6750, 3: an error is named only to who sent an access token
+        # RFC 6750, 3: the challenge names an error only if an access token was sent
         refused = slug == _SESSION_INVALID.code and auth_session().credentials.access_tokens
         response.headers["WWW-Authenticate"] = CHALLENGE + (f", {REFUSED}" if refused else "")
     return response

@@ -48,7 +48,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What is answered as any other error, as a page or problem+json, with `headers` beside."""
+    """A refusal. It is answered as any other error, as a page or problem+json, with `headers`."""
 
     error: AuthappError
     headers: Headers
@@ -56,7 +56,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _Demand:
-    """What the address that the proxy asks says.
+    """The parameters in the address that the proxy asks.
 
     Attributes:
         roles: any of these is needed; empty: anybody who is signed in may pass.
@@ -196,7 +196,7 @@ class ForwardAuth:
 
 
 def identity_headers(person: Identity) -> Headers:
-    """What the guarded app learns of a person: UTF-8, without anything that could end a header."""
+    """The headers that name a person to the guarded app: UTF-8, and nothing that ends a header."""
     return [
         ("Remote-User", str(person.id)),
         ("Remote-Email", _header_text(person.email)),

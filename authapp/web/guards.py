@@ -1,4 +1,4 @@
-"""Who is asking, and what they must be: `current_user`, `login_required`, `roles_required`."""
+"""The visitor and the guards of views: `current_user`, `login_required`, `roles_required`."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -26,7 +26,7 @@ from authapp.web.request_credentials import TOKEN_HEADERS, VARY, Authenticator, 
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
-    """The visitor's session. Who they are and their data are read together, at the first use.
+    """The visitor's session. Their identity and data are read together, at the first use.
 
     Keys can be set only once somebody is logged in: a visitor without a session leaves nothing
     behind. Those set before are dropped at the end of the request.
@@ -46,7 +46,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
 
     @property
     def found(self) -> LookupResult:
-        """What the store says of the visitor's token, asked once a request.
+        """The result of looking the visitor's session up, which happens once a request.
 
         Raises:
             StoreUnavailable: nobody could say.
@@ -93,7 +93,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     def begin(self, live: ActiveSession) -> None:
         """The visitor has this session from now on; its cookie goes out with the answer.
 
-        That of a program has none: its token never becomes a cookie.
+        The session of a program has no cookie: its token never becomes one.
         """
         self._become(live)
         self.issued, self.forgotten = (live if live.record.kind == "browser" else None), False
@@ -127,7 +127,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
             dict.update(self, deepcopy(live.record.data))
 
     def patch(self) -> tuple[dict[str, Any], list[str]]:
-        """What changed: keys with their new values, and removed keys."""
+        """The changes: keys with their new values, and removed keys."""
         before = self.live.record.data if self.live else {}
         changed = {k: v for k, v in self.items() if k not in before or before[k] != v}
         return changed, [key for key in before if key not in self]
@@ -298,7 +298,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
 
 
 def _become(response: Response, answer: Response) -> None:
-    """Flask can't answer anew once a response is being finished; so it becomes the other one."""
+    """Turn a response into another one, because Flask can't replace one that is being finished."""
     response.status = answer.status
     response.set_data(answer.get_data())
     response.headers.update(answer.headers)

@@ -1,4 +1,4 @@
-"""How long a body may be; and JSON bodies as typed records, what is wrong being told by field."""
+"""Request bodies: their limits, and JSON as typed records with errors by field."""
 
 import json
 from io import RawIOBase

@@ -23,7 +23,7 @@ _WHO = {
 
 
 class ProblemBody(msgspec.Struct, kw_only=True):
-    """What went wrong (RFC 9457). Switch on `code`."""
+    """An error (RFC 9457). Switch on `code`."""
 
     type: str
     title: str

@@ -1,4 +1,4 @@
-"""How people and sessions look in JSON."""
+"""The JSON records of people, sessions, tokens and roles."""
 
 from datetime import datetime
 from typing import Self
@@ -81,7 +81,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoginAnswer(msgspec.Struct, frozen=True):
-    """Who logged in, and the session that began."""
+    """The user who logged in, and the session that began."""
 
     user: UserView
     session: SessionView
@@ -89,7 +89,7 @@ class LoginAnswer(msgspec.Struct, frozen=True):
 
 
 class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program is given (RFC 6749, 5.1)."""
+    """The tokens issued to a program (RFC 6749, 5.1)."""
 
     access_token: str
     token_type: str = "Bearer"  # noqa: S105 — its kind, no token

@@ -167,7 +167,7 @@ def roles() -> Response:
 
 
 def search_text(request: Request) -> str:
-    """What is searched for: `q`, without what no name or email holds."""
+    """The search text `q`, without characters that no name or email holds."""
     return "".join(c for c in request.args.get("q", "")[:200] if is_printed(c))
 
 

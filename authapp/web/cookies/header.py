@@ -1,8 +1,8 @@
-"""Reads our cookies from the raw header.
+"""Reads our cookies from the raw Cookie header.
 
 Parsers disagree on repeated names (Werkzeug takes the first), on two Cookie headers (gunicorn joins
 them with a comma) and on blanks around names, and a neighbouring site can use that to plant a
-session. So only clean pairs count, and none of them where one of our name is not clean.
+session. So only clean pairs count, and if one pair of our name is not clean, none of them counts.
 """
 
 import re
@@ -11,7 +11,7 @@ from functools import cache
 
 from authapp.errors import TooManyTokens
 
-DEVICE_SECONDS = 365 * 86_400  # how long a browser keeps by what it is known
+DEVICE_SECONDS = 365 * 86_400  # how long a browser keeps its device tokens
 MAX_DEVICE_COOKIES = 4
 MAX_DEVICE_TOKENS = 4  # in one cookie
 _DEVICE = "DEVICE-TOKEN"
@@ -69,15 +69,14 @@ def names_under(name: str) -> list[str]:
 
 
 def names_in(header: str) -> set[str]:
-    """The names of all cookies in a header, without the blanks around them; none of one that is
-    too long to be read."""
+    """The names of all cookies in a header, without blanks; none if the header is too long."""
     if len(header) > MAX_HEADER:
         return set()
     return {part.partition("=")[0].strip(_BLANKS) for part in re.split("[;,]", header)}
 
 
 def device_cookie_name(session_cookie: str) -> str:
-    """The name of the cookie a device is known by, with the prefix that the session's has."""
+    """The name of the device cookie, with the prefix of the session's cookie."""
     return next((p for p in _PREFIXES if session_cookie.startswith(p)), "") + _DEVICE
 
 

@@ -1,4 +1,4 @@
-"""Plain HTTP: there browsers drop a cookie with Secure, so a log-in leads to nowhere."""
+"""Plain HTTP, where browsers drop a cookie with Secure, so that a log-in has no effect."""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def drops_cookie(environ: Mapping[str, Any], *, secure: bool) -> bool:
 
 
 class DroppedCookies:
-    """Warns the operator in the log, once a process."""
+    """Warns the operator in the log, once a worker, that browsers drop the session's cookie."""
 
     def __init__(self) -> None:
         self._has_warned = False

@@ -22,9 +22,10 @@ _is_domain = re.compile(r"(?:[a-z0-9_-]+\.)+[a-z0-9_-]*[a-z][a-z0-9_-]*").fullma
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """
+    """The place where a browser keeps a cookie: its name, domain and path.
+
     Attributes:
-        domain: that the cookie was set with, without a leading dot; None: for one host alone.
+        domain: the Domain attribute without a leading dot; None: the cookie is for one host alone.
     """
 
     name: str

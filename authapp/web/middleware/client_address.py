@@ -15,8 +15,10 @@ _NO_ADDRESS = "it is no IP address"
 
 
 class ClientAddress:
-    """WSGI (PEP 3333). Sets REMOTE_ADDR: to an address, or to nothing where none can be read, as
-    from a Unix socket without a proxy, or of a proxy that says `unknown`.
+    """WSGI middleware (PEP 3333) that sets REMOTE_ADDR to the client's address.
+
+    It is empty where no address can be read: a Unix socket has none without a proxy, and a proxy
+    may say `unknown`.
 
     Where proxies are trusted, only they say the address: with fewer entries in X-Forwarded-For than
     proxies, or none, there is no address. The peer would be the proxy, and all its visitors would
@@ -48,7 +50,7 @@ class ClientAddress:
 
 
 def last_of(header: str | None, number: int) -> str | None:
-    """What the proxy that is so many hops away added to a list; None where the list is shorter.
+    """The entry that the proxy so many hops away added to a list; None if the list is shorter.
 
     Only the end of the list is read, because all before it is what the client sent, of any length.
     """
@@ -59,7 +61,7 @@ def last_of(header: str | None, number: int) -> str | None:
 
 
 def unreadable(environ: Mapping[str, Any]) -> dict[str, str]:
-    """For the log: what was said in place of an address, by whom, and the remedy."""
+    """Fields for the log: the text in place of an address, its source, and the remedy."""
     source, text, problem = environ.get(UNREADABLE, (_PEER, "", _NO_ADDRESS))
     return {
         "source": source,

@@ -22,8 +22,9 @@ _WELL_FORMED = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 
 
 class TrustedProxies(ProxyFix):
-    """Believes what the proxies in front say of host, scheme and mount point. (Of the client's
-    address: `client_address.py`.)
+    """Middleware that takes host, scheme and mount point from the trusted proxies in front.
+
+    `client_address.py` takes the client's address from them.
 
     Args:
         hops: how many proxies are trusted.
@@ -77,8 +78,10 @@ def link_to(environ: Mapping[str, Any], path: str) -> str:
 
 
 def put_back(environ: dict[str, Any]) -> None:
-    """Undoes what gunicorn takes off `/authx` where the mount point is `/auth`: that address is
-    outside, and `x` is none of ours."""
+    """Undo that gunicorn cuts `/authx` in two where the mount point is `/auth`.
+
+    That address is outside the mount point, and we have no page `x`.
+    """
     path, mount = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", "")
     if path and mount and not path.startswith("/") and not mount.endswith("/"):
         environ["PATH_INFO"] = mount + path
@@ -89,7 +92,7 @@ def _is_under(path: str, prefix: str) -> bool:
 
 
 def _well_formed_prefix(header: str, hops: int) -> str | None:
-    """What the outermost proxy that is trusted said, if it can be a mount point."""
+    """The prefix from the outermost trusted proxy, if it can be a mount point."""
     prefix = last_of(header, hops)
     if prefix is None or len(prefix) > _LONGEST:
         return None

@@ -59,7 +59,7 @@ def begin_request(environ: dict[str, Any], identifier: str) -> dict[str, Any]:
 
 
 def note_user(environ: Mapping[str, Any], user_id: UUID) -> None:
-    """Says whose request it is: in its log lines from here on."""
+    """Add the user's id to the log lines of this request from here on."""
     fields = environ.get(FIELDS)  # none of ours where another app embeds us
     if isinstance(fields, dict):
         fields["user_id"] = str(user_id)

@@ -1,4 +1,4 @@
-"""Which events a visitor of `/admin/audit` asks for."""
+"""The filter that a visitor of `/admin/audit` asks for."""
 
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -35,11 +35,11 @@ def events_asked_for(form: AuditForm) -> tuple[Filter, str]:
 
 @dataclass(frozen=True, slots=True)
 class _People:
-    """Whom a visitor asks for.
+    """The people whose events a visitor asks for.
 
     Attributes:
-        ids: theirs; None: everybody.
-        unknown_email: or an email that nobody has.
+        ids: their ids; None: everybody.
+        unknown_email: an email that nobody has, in place of ids.
     """
 
     ids: list[UUID] | None = None

@@ -1,4 +1,4 @@
-"""What people are told: why they were signed out, what was done, what went wrong."""
+"""Messages to people: reasons for a sign-out, results of a form, errors."""
 
 from authapp.accounts.audit import Event
 from authapp.sessions.records import EndReason
@@ -89,5 +89,5 @@ def too_many_attempts(retry_after: int) -> str:
 
 
 def within(seconds: int) -> str:
-    """What is added when a change reaches other instances late."""
+    """The sentence that is added if a change reaches other instances late."""
     return f"Other devices may take up to {seconds} seconds to notice."

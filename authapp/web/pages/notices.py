@@ -1,8 +1,7 @@
-"""Tells people, on the page after a form, what was done. No link can make a page say it.
+"""Notices on the page after a form, which say what was done. No link can make a page show one.
 
-The address of that page has the name of the message. What is said to somebody who is signed in has
-a MAC besides, which covers their session. What is said to somebody who is not is said only if one
-of our own pages led them there.
+The address of that page names the message. For people who are signed in, the name has a MAC that
+covers their session. People who are signed out see a notice only if one of our own pages led there.
 """
 
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ class Notice:
 
 
 def redirect_with(name: str, endpoint: str, **values: object) -> Response:
-    """Leads to a page that says what was done, and how long other devices may take to notice."""
+    """Redirect to a page that says what was done, and how long other devices may take to notice."""
     done = name + _LATE if are_pending(request.environ) else name
     if name not in DONE_SIGNED_OUT:
         done = _signer(auth_session().sid or "").sign(done).decode()
