@@ -8,6 +8,7 @@ forged hosts and proxies    tests/attacks/test_injection.py, tests/web/test_prox
 open redirects              tests/web/test_redirects.py
 writing to Redis            tests/attacks/test_redis_planted.py, tests/cache/test_versioned_cache.py, tests/crypto/test_sealing.py
 cross-origin posts          tests/journeys/test_other_sites.py, tests/web/test_csrf.py
+twenty attackers at once      tests/attacks/test_attackers_at_once.py
 clickjacking                tests/journeys/test_other_sites.py, tests/web/test_headers.py
 web cache deception         tests/attacks/test_caches.py, tests/web/test_headers.py
 account enumeration         tests/attacks/test_enumeration.py, tests/authentication/test_login.py, tests/web/api/test_api.py
