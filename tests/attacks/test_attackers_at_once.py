@@ -19,17 +19,18 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from authapp import embedded
+from authapp import dev
+from authapp.accounts.identity import ADMIN, USER
 from authapp.config import Config
-from authapp.identity import ADMIN, USER
 from authapp.services import Services, utc_now
-from authapp.session_records import Client
-
-from ..databases import add_migrated_database
-from ..helpers import PASSWORD, PEPPER, open_services
-from ..instances import Instance, serving
-from .conftest import SECRET_KEY
-from .site import COOKIE
+from authapp.sessions.records import Client
+from tests.attacks.conftest import SECRET_KEY
+from tests.attacks.site import COOKIE
+from tests.support.databases import add_migrated_database
+from tests.support.instances import Instance, serving
+from tests.support.people import PASSWORD
+from tests.support.services import open_services
+from tests.support.settings import environment_for
 
 SECONDS = float(os.environ.get("ATTACK_SECONDS", "6"))
 ATTACKERS = 20
@@ -73,23 +74,22 @@ class Seen:
 @pytest.fixture
 def target(
     served_by: str,
-    postgres: embedded.PostgreSQL,
-    valkey: embedded.Valkey,
+    postgres: dev.PostgreSQL,
+    valkey: dev.Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Target]:
     url = add_migrated_database(postgres.url, "attackers")
-    settings = {
-        "DATABASE_URL": url,
-        "REDIS_URL": valkey.url,
-        "SECRET_KEY": SECRET_KEY,
-        "PASSWORD_PEPPER": PEPPER,
-        "SESSION_COOKIE_SECURE": "0",
-        "TRUSTED_PROXY_HOPS": "1",  # each attacker has an address
-        "WEB_CONCURRENCY": "2",
-    }
-    environment = {"PATH": os.environ.get("PATH", os.defpath), **settings}
+    shipped = environment_for(
+        url,
+        valkey.url,
+        SECRET_KEY=SECRET_KEY,
+        SESSION_COOKIE_SECURE="0",
+        TRUSTED_PROXY_HOPS="1",  # each attacker has an address
+        BCRYPT_ROUNDS="12",
+        WEB_CONCURRENCY="2",
+    )
     folder = tmp_path_factory.mktemp("attackers")
-    cheap = Config.from_mapping({**settings, "BCRYPT_ROUNDS": "4"})
+    cheap = Config.from_mapping({**shipped, "BCRYPT_ROUNDS": "4"})
     with ExitStack() as stack:
         services = stack.enter_context(open_services(cheap, utc_now))
         with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as sql:
@@ -101,7 +101,7 @@ def target(
         granters = [_person(services, (GRANTER, USER)) for _ in range(ATTACKERS)]
         others = [_person(services, (USER,)) for _ in range(OTHERS)]
         instances = [
-            stack.enter_context(serving("wsgi:app", environment, folder / f"{name}.log"))
+            stack.enter_context(serving("wsgi:app", shipped, folder / f"{name}.log"))
             for name in ("one", "two")
         ]
         yield Target(instances, services, url, administrators, granters, others)
@@ -112,7 +112,7 @@ _NUMBERS = iter(range(10**6))
 
 def _person(services: Services, roles: tuple[str, ...]) -> Person:
     email = f"person{next(_NUMBERS)}@example.org"
-    user = services.authentication.sign_up(email, PASSWORD, "", roles)
+    user = services.registration.sign_up(email, PASSWORD, "", roles)
     found = services.credentials.read(email)
     assert found is not None
     live = services.sessions.begin(user.id, found.epoch, Client("192.0.2.1", "tests"))
@@ -239,7 +239,7 @@ def _reinstate(target: Target, stop: Event, fewest: list[int]) -> None:
         fewest.append(_active_administrators(target.database_url))
         for person in target.administrators[: ATTACKERS // 2]:
             target.services.users.grant(person.email, ADMIN)
-            target.services.authentication.set_active(person.id, active=True, actor=None)
+            target.services.administration.set_active(person.id, active=True, actor=None)
 
 
 @pytest.mark.timeout(300)
