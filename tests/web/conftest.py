@@ -100,7 +100,7 @@ def signed_in(client: FlaskClient, person: str) -> FlaskClient:
 
 @pytest.fixture(params=["fast path", "flask"])
 def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What answers session checks: the fast path in front of Flask, or Flask without it."""
+    """The way session checks are answered: by the fast path in front of Flask, or by Flask."""
     if request.param == "flask":
         monkeypatch.setattr(FastPath, "__call__", lambda fast_path, *args: fast_path._wsgi(*args))
     return str(request.param)

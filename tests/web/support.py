@@ -1,4 +1,4 @@
-"""What the tests of the web share: browsers and programs, cookies, and counters of I/O."""
+"""Helpers of the web tests: browsers and programs, cookies, and counters of I/O."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -214,7 +214,7 @@ class Stores:
         return {key for key in found if not key.lower().startswith(b"rate:")}
 
     def clear(self) -> None:
-        # not as by hand: that writes fences, which would be those of who has these emails next
+        # not as a change by hand, whose fences would hit the next people with these emails
         self.sql("SET LOCAL authapp.fenced = 'on'; DELETE FROM users")
         self.sql("DELETE FROM pending_fences")
         self.sql("DELETE FROM audit_events")

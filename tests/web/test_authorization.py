@@ -1,4 +1,4 @@
-"""Who may do what: every call with every kind of visitor, on what is theirs and what is not."""
+"""Permissions: every call with every kind of visitor, on their own account and on others."""
 
 import re
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ from tests.web.support import (
     signed_in_as,
 )
 
-# Nobody; somebody without a permission; who has one only, in the order of Permission; an
-# administrator; and one who was signed in when they were deactivated.
+# Nobody; a user without permissions; users with one permission each, in the order of Permission;
+# an administrator; and a user who was signed in when they were deactivated.
 VISITORS = ("anonymous", "user", *(str(p) for p in Permission), "admin", "deactivated")
 
 # <own>, <other>, <missing>: ids of users, of sessions where it says so. Status by visitor:
@@ -131,7 +131,7 @@ def body_of(path: str) -> dict[str, Any] | None:
 
 
 def own_account(method: str, path: str) -> set[str]:
-    """Who may do this to everybody but themselves."""
+    """The visitors who may do this to everybody but themselves."""
     if "<own>" not in path or method == "GET":
         return set()
     of_others = next(row for m, p, row in ROWS if (m, p) == (method, path.replace("own", "other")))
@@ -205,7 +205,7 @@ def role_with_one_permission(stores: Stores) -> Iterator[None]:
 
 @pytest.mark.parametrize("who", VISITORS)
 def test_who_may_do_what(app: Flask, stores: Stores, who: str) -> None:
-    """Who is refused changes nothing and learns nothing."""
+    """A visitor who is refused changes nothing and learns nothing."""
     visit = Visit(app, stores, who)
     for method, path, row in ROWS:
         case, status = f"{method} {path}", row[who]

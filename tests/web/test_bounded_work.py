@@ -1,7 +1,7 @@
-"""What a request costs before a limit is asked is bounded, whatever it brings.
+"""The cost of a request before a limit is asked is bounded, whatever the request brings.
 
-Each entry point gets the largest input it takes, made of what is slow to read. Before, a password
-of 64 KB of combining marks held the interpreter for seconds, thirty times a minute and more.
+Each entry point gets the largest input it takes, in the form that is slowest to read. Before, a
+password of 64 KB of combining marks held the interpreter for seconds, thirty times a minute.
 """
 
 import io
@@ -110,7 +110,7 @@ SINGLE: dict[str, tuple[str, ...]] = {
 def request_of(
     path: str, method: str = "GET", body: str = "", kind: str = "", query: str = "", **more: str
 ) -> Environ:
-    """What gunicorn makes of a request; a body as it goes over the wire."""
+    """The environment that gunicorn makes of a request; the body as it goes over the wire."""
     sent = body.encode()[:MAX_BODY]
     return {
         "REQUEST_METHOD": method,

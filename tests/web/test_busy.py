@@ -91,7 +91,7 @@ def commits_lost(app: Flask, stores: Stores) -> Iterator[None]:
 def test_a_change_that_may_have_been_made_is_not_called_undone(
     app: Flask, signed_in: FlaskClient, stores: Stores, path: str
 ) -> None:
-    signed_in.get("/account")  # from now on a copy tells who asks
+    signed_in.get("/account")  # from now on the session is read from a copy
     with commits_lost(app, stores):
         if path.startswith("/api/"):
             answer = signed_in.patch(path, json={"name": "Countess"})

@@ -26,7 +26,7 @@ ATTRIBUTES = {"httponly": "", "secure": "", "samesite": "Lax", "path": "/"}
 
 
 def status_of(app: Flask, token: str) -> int:
-    """What the API says to a program that sends this token."""
+    """The status of the API for a program that sends this token."""
     return program(app).get("/api/v1/me", headers=bearing(token)).status_code
 
 
@@ -135,7 +135,7 @@ def test_after_logout_the_token_is_dead_and_the_cookie_cleared_however_often(
 
 @pytest.mark.parametrize("path", ["/logout", "/api/v1/logout"])
 def test_logging_out_ends_all_that_was_sent(signed_in: FlaskClient, app: Flask, path: str) -> None:
-    """Who is told "You are logged out" must be, though two cookies count as none elsewhere."""
+    """The page "You are logged out" is true, though two cookies count as none elsewhere."""
     token, other = token_of(signed_in), browser(app)
     log_in(other)
     for cookie, ended in (

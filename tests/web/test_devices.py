@@ -1,4 +1,4 @@
-"""Who hammers an account does not lock its owner out where they have logged in before."""
+"""An attacker who keeps guessing does not lock the owner out of browsers they have used."""
 
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +58,7 @@ def known(strict: Flask) -> FlaskClient:
 
 
 def hammer(app: Flask, email: str = EMAIL) -> None:
-    """What the attacker does: until nobody unknown may try any more."""
+    """Guess until unknown browsers may try no more."""
     attacker = browser(app)
     statuses = [log_in(attacker, email, f"guess {n}").status_code for n in range(LIMIT + 2)]
     assert statuses[-2:] == [429, 429]
@@ -214,7 +214,7 @@ def test_of_several_cookies_each_clean_one_counts(
 def test_a_new_password_ends_what_was_known_but_where_it_was_chosen(
     strict: Flask, known: FlaskClient
 ) -> None:
-    """Who knew the old one may have logged in often, and each time got a window to guess in."""
+    """An attacker with the old one may have logged in often, and each log-in allows guesses."""
     here = signed_in_as(strict)
     change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
     [_session, device] = cookies_of(here.post("/account/password", data=change))

@@ -51,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("through")
 def ask(
     app: Flask, path: str = NGINX, token: str = "", method: str = "GET", **headers: str
 ) -> TestResponse:
-    """What a proxy sends for a request of somebody who would like to be somebody else."""
+    """Ask as a proxy does for a visitor who claims to be somebody else."""
     sent = SMUGGLED | {name.replace("_", "-"): value for name, value in headers.items()}
     if token:
         sent["Cookie"] = f"{COOKIE}={token}"
@@ -65,7 +65,7 @@ def ask(
 
 
 def told(answer: TestResponse) -> dict[str, str]:
-    """Who the guarded app is told is asking."""
+    """The identity that the guarded app gets."""
     return {name: answer.headers[name].encode("latin-1").decode() for name in NAMES}
 
 

@@ -393,7 +393,7 @@ def test_the_prefix_is_taken_off_where_the_proxy_left_it(
 
 
 def test_a_cookie_of_the_mounted_site_opens_nothing_more(app: Flask) -> None:
-    """What a client says about the prefix changes no decision but where links lead."""
+    """A prefix from the client changes where links lead, and no decision."""
     client = behind_proxy(app.test_client())
     client.post("/login", data={"email": EMAIL, "password": PASSWORD})
     headers = {"Cookie": f"{COOKIE}={token_of(client)}", "X-Forwarded-Prefix": "/x"}

@@ -1,4 +1,4 @@
-"""What a page says was done is true: no link makes it say so."""
+"""Notices are true: no link makes a page claim that something was done."""
 
 from typing import Any
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""What X-Forwarded-… says counts exactly as far as TRUSTED_PROXY_HOPS says."""
+"""The headers X-Forwarded-… count exactly as far as TRUSTED_PROXY_HOPS says."""
 
 import io
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from tests.web.support import (
 
 @contextmanager
 def logged() -> Iterator[io.StringIO]:
-    """What the application logs while the block runs."""
+    """The log of the application while the block runs."""
     stream = io.StringIO()
     before = handler().setStream(stream)
     try:

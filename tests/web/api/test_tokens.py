@@ -179,7 +179,7 @@ SPENT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.AAAA"
 def test_a_refusal_says_how_to_authenticate(
     app: Flask, path: str, headers: dict[str, str], told: str
 ) -> None:
-    """RFC 9110, 11.6.1: with every 401. RFC 6750, 3: an error for who sent a token only."""
+    """RFC 9110, 11.6.1: with every 401. RFC 6750, 3: an error if a token was sent."""
     body = {"email": EMAIL, "password": PASSWORD}
     body = {"refresh_token": SPENT} if path == "/tokens/refresh" else body
     client = program(app)

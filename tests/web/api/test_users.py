@@ -480,7 +480,7 @@ def test_changes_act_on_the_next_request_of_who_is_signed_in(
 
 
 def statuses(client: FlaskClient) -> tuple[int, int]:
-    """What it may do as anybody, and as an administrator."""
+    """The statuses of a call for everybody, and of one for administrators."""
     return (
         client.get(f"{API}/me").status_code,
         client.get(f"{API}/users").status_code,

@@ -1,4 +1,4 @@
-"""Who is asking: `/api/v1/me`, by the fast path in front of Flask, and by Flask without it."""
+"""`/api/v1/me`, by the fast path in front of Flask, and by Flask without it."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -151,7 +151,7 @@ def test_it_is_counted_as_all_requests_are(app: Flask, token: str) -> None:
 
 
 def test_what_somebody_hangs_on_each_request_sees_these_too(make_app: MakeApp) -> None:
-    """Who adds a hook to the application relies on it, whatever is quick."""
+    """An application that adds a hook relies on it, so the fast path is closed."""
     seen = []
     app = make_app()
     app.before_request(lambda: seen.append("before"))

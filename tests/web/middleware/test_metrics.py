@@ -56,7 +56,7 @@ def value(client: FlaskClient, name: str, **labels: str) -> float:
 
 
 class Growth:
-    """What was added to a counter since."""
+    """The growth of a counter since the last call."""
 
     def __init__(self, client: FlaskClient, name: str) -> None:
         self._client, self._name = client, name

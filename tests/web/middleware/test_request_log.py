@@ -36,7 +36,7 @@ def handler() -> LineHandler:
 
 @pytest.fixture
 def log(shared_app: Flask) -> Iterator[io.StringIO]:
-    """What the application logs while the test runs."""
+    """The log of the application while the test runs."""
     stream = io.StringIO()
     before = handler().setStream(stream)
     yield stream
@@ -130,7 +130,7 @@ HERE = "192.0.2.44"
 
 
 def last(log: io.StringIO) -> tuple[object, object]:
-    """From which address the last request came, and who made it."""
+    """The address and the user of the last request."""
     line = [line for line in lines(log) if line["event"] == "request"][-1]
     return line["address"], line.get("user_id")
 

@@ -63,7 +63,7 @@ def done(client: FlaskClient, user_id: str, act: str, **form: Any) -> Page:
 
 
 def alert_of(answer: TestResponse) -> str:
-    """What the alert on a page says."""
+    """The text of the alert on a page."""
     text = answer.get_data(as_text=True)
     assert text.count('role="alert"') == 1
     return text.partition('role="alert">')[2].partition("<")[0]
@@ -76,7 +76,7 @@ def held(page: Page) -> dict[str, bool]:
 
 
 def forms(page: Page) -> set[str]:
-    """What the page lets people do to its user, by the last part of the form's address."""
+    """The acts that a page offers, by the last part of the form's address."""
     actions = [a["action"] for a in page.all("form") if a.get("method") == "post"]
     return {action.rpartition("/")[2] for action in actions} - {"logout"}
 
