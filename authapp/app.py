@@ -5,7 +5,9 @@ from functools import partial
 from typing import Any
 
 from flask import Flask, request
+from flask_bootstrap import Bootstrap5
 from werkzeug.exceptions import BadRequest
+from werkzeug.routing import Rule
 
 from authapp.config import Config
 from authapp.extension import Auth, counts_each_request
@@ -31,11 +33,14 @@ def create_app(config: Config) -> Flask:
     app = ProbedFlask(__name__)
     app.url_map.merge_slashes = False  # by a redirect to whatever host the request names
     # Flask answers OPTIONS with 200, and a proxy that forwards the method takes that for a yes
-    app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, PROVIDE_AUTOMATIC_OPTIONS=False)
+    app.config.update(
+        BOOTSTRAP_SERVE_LOCAL=True, MAX_CONTENT_LENGTH=MAX_BODY, PROVIDE_AUTOMATIC_OPTIONS=False
+    )
     app.config.from_prefixed_env()  # Flask's own settings: FLASK_…
     app.before_request(_expect_few_parameters)
     state = Auth(app, config).state(app)
     authenticator = state.authenticator
+    Bootstrap5(app)
     app.add_template_filter(lambda at: f"{at:%-d %b %Y, %H:%M} UTC", "utc")
 
     forward_auth = ForwardAuth(authenticator, config.ALLOWED_REDIRECT_HOSTS)
@@ -46,10 +51,10 @@ def create_app(config: Config) -> Flask:
     for blueprint in state.blueprints:
         app.register_blueprint(blueprint)
     for_proxies = frozenset({NGINX, REDIRECT})
-    files = frozenset(rule.rule for rule in app.url_map.iter_rules("static"))
+    files = frozenset(rule.rule for rule in app.url_map.iter_rules() if _is_file(rule))
     register_error_answers(app, without_visitor=for_proxies | files)
     headers = security_headers(config.ALLOWED_REDIRECT_HOSTS, secure=config.SESSION_COOKIE_SECURE)
-    # in front of Flask, and behind the middleware that trusts the proxies
+    # in front of Flask, and behind what believes the proxies
     answers: dict[str, Callable[[dict[str, Any]], Answer | None]] = {}
     if not counts_each_request(app):
         answers = {route: partial(forward_auth.try_answer, route) for route in for_proxies}
@@ -64,7 +69,11 @@ def create_app(config: Config) -> Flask:
     return app
 
 
+def _is_file(rule: Rule) -> bool:
+    return rule.endpoint in {"static", "bootstrap.static"}
+
+
 def _expect_few_parameters() -> None:
-    """Refuse a query with more parameters than any page of ours takes: each costs time."""
+    """Refuses a query with more parameters than any address of ours has: each takes its time."""
     if request.environ.get("QUERY_STRING", "").count("&") > MAX_FIELDS:
         raise BadRequest(f"Send at most {MAX_FIELDS} parameters.")

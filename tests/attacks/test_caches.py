@@ -29,7 +29,7 @@ BESIDE_FILES = [
     "/static/..;/account",
     "/static/..%5caccount",
     "/static//../account",
-    "/static/bootstrap.css/..%2f..%2faccount",
+    "/bootstrap/static/..%2f..%2faccount",
     "/static/authapp.css/../../account",
     "/logged-out.css/../account",
 ]

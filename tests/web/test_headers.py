@@ -60,7 +60,7 @@ EVERY_KIND: dict[str, tuple[str, str, int]] = {
     "slashes": ("GET", "/account//sessions", 404),
     "failing view": ("GET", "/boom", 500),
     "static": ("GET", "/static/authapp.css", 200),
-    "bootstrap": ("GET", "/static/bootstrap.css", 200),
+    "bootstrap": ("GET", "/bootstrap/static/css/bootstrap.min.css", 200),
     "static 404": ("GET", "/static/nothing", 404),
 }
 
@@ -220,7 +220,9 @@ def test_no_page_needs_anything_inline(app: Flask) -> None:
                     and link in attributes
                     and "avatar" not in str(attributes)
                 ):
-                    assert attributes[link].startswith(("/static/", "/logged-out.css")), name
+                    assert attributes[link].startswith(
+                        ("/static/", "/bootstrap/", "/logged-out.css")
+                    ), name
         assert page.all("html") == [{"lang": "en"}], name
         assert len(page.all("title")) == len(page.all("main")) == len(page.all("h1")) == 1, name
 

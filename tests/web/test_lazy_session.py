@@ -10,7 +10,7 @@ TOUCH_NOTHING = {
     "/healthz": 200,
     "/static/authapp.css": 200,
     "/static/favicon.svg": 200,
-    "/static/bootstrap.css": 200,
+    "/bootstrap/static/css/bootstrap.min.css": 200,
     "/static/nothing.css": 404,
     "/api/v1/nothing": 404,
     "/api/v1/login": 405,

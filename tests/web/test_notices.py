@@ -164,7 +164,7 @@ ERRORS = [
 # whose errors ask for nobody
 SILENT = [
     ("/static/nothing", 404),
-    ("/static/css/nothing", 404),
+    ("/bootstrap/static/nothing", 404),
     ("/api/v1/nothing", 404),
     ("/api/v1/login", 405),
     ("/forward-auth/nginx?nonsense", 400),
