@@ -60,11 +60,12 @@ ifeq ($(origin DATA) $(DATA),command line 1)
 endif
 
 # As root the servers run as another account, which must be able to read what is installed.
-$(INSTALLED): requirements.txt requirements-dev.txt
+$(INSTALLED): requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "python3 must be 3.11 or newer: make PYTHON3=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "python3 cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing into $(VENV) (once, about a minute)"
 	@umask 022; $(PYTHON3) -m venv $(VENV) && $(PIP) install -r requirements-dev.txt
+	@umask 022; $(PIP) install --no-deps --editable .
 	@touch $@
