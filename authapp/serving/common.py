@@ -4,7 +4,7 @@ import socket
 import sys
 from typing import Any
 
-from authapp.serving import metrics_dir
+from authapp.serving import bounds, metrics_dir
 
 metrics_dir.make()  # before what follows imports prometheus-client
 
@@ -13,14 +13,6 @@ from authapp.errors import SettingError  # noqa: E402
 from authapp.storage import schema  # noqa: E402
 from authapp.telemetry import metrics  # noqa: E402
 from authapp.web.app_state import EXTENSION, AppState  # noqa: E402
-
-# seconds
-KEEPALIVE = 80  # above a proxy's 60 or 75: it closes first and never hits a closing one
-RECEIVE = 10  # for a request to arrive whole, from its first byte on
-GRACEFUL = 10  # what requests get to end at a stop
-BACKLOG = 2048  # connections that wait to be accepted
-CONNECTIONS = 1000  # at once, in a worker
-REQUEST_LINE = 8_190  # bytes
 
 
 def read_settings() -> Config:
@@ -49,7 +41,9 @@ def listener(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-        return socket.create_server(found, family=family, backlog=BACKLOG, dualstack_ipv6=both)
+        return socket.create_server(
+            found, family=family, backlog=bounds.BACKLOG, dualstack_ipv6=both
+        )
     except OSError as error:
         sys.exit(f"authapp: HOST {host}, PORT {port}: {error.strerror}; set another")
 

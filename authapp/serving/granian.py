@@ -20,7 +20,7 @@ from granian.server.mp import MPServer
 from authapp.config import Config
 
 # first, because it names the directory of the metrics before prometheus-client is imported
-from authapp.serving import common, metrics_dir
+from authapp.serving import bounds, common, metrics_dir
 
 # isort: split
 from authapp.dev import child_processes
@@ -59,7 +59,7 @@ class Server(MPServer):
     def _init_shared_socket(self) -> None:
         told = [self._listener.fileno(), False]
         if sys.platform == "linux":
-            told.append(common.BACKLOG)
+            told.append(bounds.BACKLOG)
         self._sso = self._listener
         self._shd = SocketHolder(*told)  # type: ignore[assignment]
 
@@ -90,11 +90,11 @@ def main(arguments: list[str]) -> None:
         loop=Loops.asyncio,  # WSGI runs in none
         workers=config.WEB_CONCURRENCY,
         blocking_threads=given.threads,
-        backlog=common.BACKLOG,
-        backpressure=common.CONNECTIONS,
+        backlog=bounds.BACKLOG,
+        backpressure=bounds.CONNECTIONS,
         http1_settings=HTTP1Settings(
             # for the head of a request, and for the next one on a connection that is kept
-            header_read_timeout=common.KEEPALIVE * 1000,
+            header_read_timeout=bounds.KEEPALIVE * 1000,
             max_buffer_size=HEAD,
         ),
         log_dictconfig=logging_config(),
@@ -118,7 +118,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("application", nargs="?", default="wsgi:app")
     parser.add_argument("--bind", help="fd://N in place of HOST and PORT: a socket handed over")
     parser.add_argument("--threads", type=int, default=REQUEST_THREADS)
-    parser.add_argument("--graceful-timeout", type=int, default=common.GRACEFUL)
+    parser.add_argument("--graceful-timeout", type=int, default=bounds.GRACEFUL)
     return parser.parse_args(arguments)
 
 
@@ -155,7 +155,7 @@ def _load(target: str) -> "WSGIApplication":
     module, _, name = target.partition(":")
     app = getattr(importlib.import_module(module), name)
     common.start_maintenance(app)
-    return GranianLayer(app, os.environ, common.REQUEST_LINE)
+    return GranianLayer(app, os.environ, bounds.REQUEST_LINE)
 
 
 if __name__ == "__main__":

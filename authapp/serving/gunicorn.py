@@ -12,7 +12,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
 # first, because it names the directory of the metrics before prometheus-client is imported
-from authapp.serving import common, metrics_dir
+from authapp.serving import bounds, common, metrics_dir
 
 # isort: split
 from authapp.services import REQUEST_THREADS
@@ -23,18 +23,18 @@ _config = common.read_settings()
 # where
 _host, _port = common.address(_config)
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
-backlog = common.BACKLOG
+backlog = bounds.BACKLOG
 
 # how many requests at once
 worker_class = "authapp.serving.gunicorn_worker.BufferingWorker"  # gthread that waits for no client
 workers = _config.WEB_CONCURRENCY
 threads = REQUEST_THREADS
-worker_connections = common.CONNECTIONS
+worker_connections = bounds.CONNECTIONS
 
 # how long; seconds
-keepalive = common.KEEPALIVE
+keepalive = bounds.KEEPALIVE
 timeout = 30  # a worker that shows no life for so long is replaced
-graceful_timeout = common.GRACEFUL  # a browser's idle connection uses it up
+graceful_timeout = bounds.GRACEFUL  # a browser's idle connection uses it up
 
 # a fresh worker now and then, not all at once, bounds what a leak can grow to; it costs a second
 # of a core, so not every few seconds of full load
@@ -42,7 +42,7 @@ max_requests = 1_000_000
 max_requests_jitter = 200_000
 
 # how large; bytes
-limit_request_line = common.REQUEST_LINE
+limit_request_line = bounds.REQUEST_LINE
 limit_request_fields = 100
 limit_request_field_size = 16_380
 

@@ -18,7 +18,7 @@ from gunicorn import util
 from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from authapp.serving import common
+from authapp.serving import bounds
 
 HEAD = 131_072  # bytes
 BODY = 65_536  # bytes; the app reads no more (`authapp.web.api.bodies`), so no more is waited for
@@ -210,10 +210,10 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         now, begun = time.monotonic(), bool(self._incoming[conn].data)
         if conn in self._silent or conn in self._receiving:
             if begun and self._silent.pop(conn, None) is not None:
-                self._receiving[conn] = now + common.RECEIVE
+                self._receiving[conn] = now + bounds.RECEIVE
             return
         if begun:
-            self._receiving[conn] = now + common.RECEIVE
+            self._receiving[conn] = now + bounds.RECEIVE
         else:
             self._silent[conn] = now + self.cfg.keepalive
         self.poller.register(conn.sock, EVENT_READ, lambda _socket: self._receive(conn))
@@ -296,6 +296,6 @@ _REFUSALS = {
 
 def _bound_waits(connection: socket.socket) -> None:
     """For what a thread still waits for: a client that does not take the answer, above all."""
-    seconds = struct.pack("ll", common.RECEIVE, 0)
+    seconds = struct.pack("ll", bounds.RECEIVE, 0)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
