@@ -115,10 +115,11 @@ class Deployment:
     def ask_each(
         self, method: str, path: str, token: str = "", body: object = None
     ) -> list[Answer]:
-        """Each instance itself, past the proxy."""
+        """Each instance itself, with what the proxy would say of the visitor."""
         ports = [instance.port for instance in self.instances]
         connections = [http.client.HTTPConnection("127.0.0.1", p, timeout=40) for p in ports]
-        return [ask(connection, method, path, token, body) for connection in connections]
+        visitor = {"X_Forwarded_For": VISITOR}
+        return [ask(made, method, path, token, body, **visitor) for made in connections]
 
     def statuses(self, token: str) -> list[int]:
         return [answer.status for answer in self.ask_each("GET", "/api/v1/me", token)]

