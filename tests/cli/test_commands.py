@@ -496,7 +496,7 @@ def test_maintenance_without_postgres_is_one_line(
     def away(*_args: object) -> int:
         raise StoreUnavailable("postgres")
 
-    monkeypatch.setattr(services_of(app).sessions, "end_expired", away)
+    monkeypatch.setattr(services_of(app).housekeeping, "end_expired", away)
     assert refused(app, "maintenance") == "Error: postgres could not be asked"
 
 
