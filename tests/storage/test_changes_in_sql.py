@@ -19,7 +19,7 @@ def changed(*fields: str) -> tuple[str, dict[str, Any]]:
 
 
 def events(services: Services, since: int) -> Events:
-    """In the order of recording: triggers go by the clock of Postgres, tests by one of their own."""
+    """In the order of recording, because triggers and tests go by different clocks."""
     found = sql(services, "SELECT event, details FROM audit_events ORDER BY id")
     return [(event, dict(details)) for event, details in found][since:]
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import redis
 from flask import Flask, Response, jsonify, request, session
 
-import authapp
-from authapp import create_app, login_required
+from authapp import create_app, extension, login_required
 from authapp.cache.versioned_cache import FillOutcome, Lease, VersionedCache
 from authapp.services import build_services, utc_now
 from authapp.storage.redis import redis_client
@@ -87,7 +86,7 @@ def wrong_clock(path: Path) -> None:
     def clock() -> datetime:
         return utc_now() + timedelta(seconds=float(path.read_text()))
 
-    setattr(authapp, "build_services", partial(build_services, clock=clock))  # noqa: B010 - as above
+    setattr(extension, "build_services", partial(build_services, clock=clock))  # noqa: B010 - as above
 
 
 config = Config.from_env()
