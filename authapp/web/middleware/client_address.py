@@ -20,9 +20,9 @@ class ClientAddress:
     It is empty where no address can be read: a Unix socket has none without a proxy, and a proxy
     may say `unknown`.
 
-    Where proxies are trusted, only they say the address: with fewer entries in X-Forwarded-For than
-    proxies, or none, there is no address. The peer would be the proxy, and all its visitors would
-    share one limit.
+    Where proxies are trusted, X-Forwarded-For says the address. With fewer entries than proxies
+    there is no address: the peer is a proxy, and all its visitors would share one limit. A request
+    without the header came past the proxies, from a program beside us, and its peer counts.
 
     Args:
         hops: how many proxies are trusted.
@@ -35,8 +35,9 @@ class ClientAddress:
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         source, text, problem = _PEER, environ.get("REMOTE_ADDR") or "", _NO_ADDRESS
         said: str | None = text
-        if self._hops:
-            source, text = _HEADER, environ.get("HTTP_X_FORWARDED_FOR") or ""
+        header = environ.get("HTTP_X_FORWARDED_FOR")
+        if self._hops and header is not None:
+            source, text = _HEADER, header
             said = last_of(text, self._hops)
             if said is None:
                 problem = f"it has fewer entries than TRUSTED_PROXY_HOPS says, {self._hops}"
