@@ -262,7 +262,7 @@ def _as_page(error: HTTPException, without_visitor: Collection[str]) -> Response
     if isinstance(error, Problem) and error.for_people:
         detail = error.description
     page = render_template(
-        "error.html",
+        "authapp/error.html",
         status=error.code,
         title=title,
         detail=detail,

@@ -28,7 +28,7 @@ def page() -> str:
         for endpoint in sorted(endpoints(current_app), key=lambda e: (e.path, e.method))
     ]
     return render_template(
-        "api.html",
+        "authapp/api.html",
         operations=operations,
         schemas={
             name: json.dumps(schema, indent=2)

@@ -63,19 +63,19 @@ def next_url(target: str | None) -> str:
 # not strict: else the empty path of `GET http://any.example` is redirected to the host it names
 @pages.get("/", strict_slashes=False)
 def home() -> ResponseReturnValue:
-    return render_template("home.html")
+    return render_template("authapp/home.html")
 
 
 @pages.get("/signup")
 def signup() -> ResponseReturnValue:
-    return render_template("signup.html", form=SignupForm())
+    return render_template("authapp/signup.html", form=SignupForm())
 
 
 @pages.post("/signup")
 def signup_submit() -> ResponseReturnValue:
     form = SignupForm()
     if not form.validate():
-        return render_template("signup.html", form=form), 400
+        return render_template("authapp/signup.html", form=form), 400
     try:
         with rate_limit_of_errors():
             user, window = services().registration.sign_up_from(
@@ -83,12 +83,12 @@ def signup_submit() -> ResponseReturnValue:
             )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template("signup.html", form=form), 400
+        return render_template("authapp/signup.html", form=form), 400
     except EmailTaken:
         show_errors(form, {"email": "somebody has signed up with this email; log in instead"})
-        return render_template("signup.html", form=form), 409
+        return render_template("authapp/signup.html", form=form), 409
     except TooManyAttempts as error:
-        return _limited("signup.html", form, error)
+        return _limited("authapp/signup.html", form, error)
     tell_rate_limit(window)
     note_user(request.environ, user.id)
     onward = request.args.get("next")
@@ -105,7 +105,7 @@ def login() -> ResponseReturnValue:
     form = LoginForm(data={"next": onward})
     is_dropped = "cookie" in request.args and will_lose_cookie()
     problem = COOKIE_DROPPED if is_dropped else None
-    return render_template("login.html", form=form, reason=reason, problem=problem)
+    return render_template("authapp/login.html", form=form, reason=reason, problem=problem)
 
 
 @pages.post("/login")
@@ -115,15 +115,15 @@ def login_submit() -> ResponseReturnValue:
     try:
         if not form.validate():
             count_unreadable()
-            return render_template("login.html", form=form), 400
+            return render_template("authapp/login.html", form=form), 400
         log_in_visitor(text(form.email), text(form.password), remember=form.remember.data)
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template("login.html", form=form), 400
+        return render_template("authapp/login.html", form=form), 400
     except InvalidCredentials:
-        return render_template("login.html", form=form, problem=WRONG_CREDENTIALS), 401
+        return render_template("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
     except TooManyAttempts as error:
-        return _limited("login.html", form, error)
+        return _limited("authapp/login.html", form, error)
     onward = next_url(form.next.data or request.args.get("next"))
     if will_lose_cookie():
         # The log-in page leads on if the cookie comes back, and else says that it did not.
@@ -161,7 +161,7 @@ def forget_pages() -> ResponseReturnValue:
 def account() -> ResponseReturnValue:
     user = require_live().record.user
     form = ProfileForm(data={"name": user.name, "image": user.image})
-    return render_template("account.html", form=form, user=user)
+    return render_template("authapp/account.html", form=form, user=user)
 
 
 @pages.post("/account")
@@ -170,7 +170,7 @@ def account_submit() -> ResponseReturnValue:
     user = require_live().record.user
     form = ProfileForm()
     if not form.validate():
-        return render_template("account.html", form=form, user=user), 400
+        return render_template("authapp/account.html", form=form, user=user), 400
     try:
         services().users.update_profile(
             user.id,
@@ -181,14 +181,14 @@ def account_submit() -> ResponseReturnValue:
         )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template("account.html", form=form, user=user), 400
+        return render_template("authapp/account.html", form=form, user=user), 400
     return redirect_with("profile", "pages.account")
 
 
 @pages.get("/account/password")
 @login_required
 def password() -> ResponseReturnValue:
-    return render_template("password.html", form=PasswordForm())
+    return render_template("authapp/password.html", form=PasswordForm())
 
 
 @pages.post("/account/password")
@@ -196,7 +196,7 @@ def password() -> ResponseReturnValue:
 def password_submit() -> ResponseReturnValue:
     form = PasswordForm()
     if not form.validate():
-        return render_template("password.html", form=form), 400
+        return render_template("authapp/password.html", form=form), 400
     try:
         with rate_limit_of_errors():
             fresh = services().password_changes.change_password(
@@ -208,7 +208,7 @@ def password_submit() -> ResponseReturnValue:
             )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template("password.html", form=form), 400
+        return render_template("authapp/password.html", form=form), 400
     tell_rate_limit(fresh.rate_limit)
     auth_session().begin(fresh)
     return redirect_with("password", "pages.account")
@@ -221,7 +221,7 @@ def sessions() -> ResponseReturnValue:
     found = [
         SessionView.of(s, current=record.id) for s in services().sessions.of_user(record.user.id)
     ]
-    return render_template("sessions.html", sessions=found)
+    return render_template("authapp/sessions.html", sessions=found)
 
 
 @pages.post("/account/sessions/<uuid:session_id>/end")

@@ -33,7 +33,7 @@ def users() -> ResponseReturnValue:
     search = search_text(request)
     page = services().users.page(request.args.get("cursor"), search=search)
     return render_template(
-        "admin/users.html", users=page.users, q=search, next_cursor=page.next_cursor
+        "authapp/admin/users.html", users=page.users, q=search, next_cursor=page.next_cursor
     )
 
 
@@ -88,10 +88,12 @@ def audit() -> ResponseReturnValue:
         page = services().audit.page(request.args.get("cursor"), which=which)
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template("admin/audit.html", form=form, entries=[], events=HAPPENED), 400
+        return render_template(
+            "authapp/admin/audit.html", form=form, entries=[], events=HAPPENED
+        ), 400
     asked = {name: value for name, value in form.data.items() if value}
     return render_template(
-        "admin/audit.html",
+        "authapp/admin/audit.html",
         form=form,
         asked=asked,
         about=about,
@@ -121,7 +123,7 @@ def _page(person: Identity, problem: str | None = None) -> str:
         if current_user.covers(role.name, role.permissions)
     ]
     return render_template(
-        "admin/user.html",
+        "authapp/admin/user.html",
         user=person,
         roles=covered,
         may_do_more=not {role.name for role in covered}.issuperset(person.roles),
