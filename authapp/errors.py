@@ -1,4 +1,4 @@
-"""What can go wrong, as types; each carries what a caller needs to tell the person."""
+"""The errors, as types. Each carries the facts that the message to the person needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

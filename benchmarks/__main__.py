@@ -1,4 +1,4 @@
-"""What a session check costs, beside peers made of public packages.
+"""The cost of a session check, beside peers made of public packages.
 
 All contests take turns, round by round, as the machine's speed drifts; ratios are of one round.
 """

@@ -1,4 +1,4 @@
-"""What is measured: each contest is one request to one server, checked before it is timed."""
+"""The contests: each is one request to one server, checked before it is timed."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A Flask app of somebody else with `Auth`: a page for who is signed in, and one that asks who."""
+"""An ordinary Flask app with `Auth`: a guarded page, and a page that names the signed-in person."""
 
 import os
 

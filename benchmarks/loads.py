@@ -1,5 +1,5 @@
-"""What is done to a server beside each other: session checks at a fixed rate, log-ins all the time,
-and bcrypt alone. Each runs in a process of its own, so that none waits for the interpreter of
+"""The loads on a server, side by side: session checks at a fixed rate, continuous log-ins, and
+bcrypt alone. Each runs in a process of its own, so that none waits for the interpreter of
 another."""
 
 import http.client
@@ -91,7 +91,7 @@ class LogIns:
 
 @dataclass(frozen=True)
 class People:
-    """Accounts with one password; each log-in is that of the next of them."""
+    """Accounts with one password; each log-in takes the next account."""
 
     emails: tuple[str, ...]
     password: str

@@ -1,4 +1,4 @@
-"""What was measured, as a table, and as the picture in docs/performance.md."""
+"""The measurements as a table, and as the picture in docs/performance.md."""
 
 from dataclasses import dataclass
 from html import escape

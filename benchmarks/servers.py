@@ -77,7 +77,7 @@ def cpu_seconds(pid: int, *, ended: bool = False) -> float:
     """Processor time that a process used so far, 0 if it is gone.
 
     Args:
-        ended: with that of its children that have ended.
+        ended: whether to add the time of its children that have ended.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -185,7 +185,7 @@ GRANIAN = (
 
 
 def gunicorn_options() -> list[str]:
-    """What gunicorn.conf.py at the root says of how to serve, for peers: one worker."""
+    """The options of gunicorn.conf.py at the root, for peers with one worker."""
     told = subprocess.run(
         [sys.executable, "-c", _TELL],
         env={

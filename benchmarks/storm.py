@@ -1,4 +1,4 @@
-"""What a storm of log-ins costs people who are logged in, and how many log in meanwhile:
+"""The cost of a storm of log-ins for people who are logged in, and the log-ins that succeed:
 `make bench-logins`.
 
 Checks of sessions come at a fixed rate, far below what the server could answer, and are timed alone
@@ -50,7 +50,7 @@ FULL, QUICK = Effort(5, 8.0, 500), Effort(3, 4.0, 100)
 
 @dataclass(frozen=True)
 class Situation:
-    """What goes on at the same time.
+    """The loads that run at the same time.
 
     Attributes:
         clients: that log people in.
@@ -77,7 +77,7 @@ SITUATIONS = (
 
 @dataclass(frozen=True)
 class Site:
-    """What is measured: a server, who is logged in there, and who logs in.
+    """The server under measurement, the people logged in there, and the people who log in.
 
     Attributes:
         cores: the server's.

@@ -1,4 +1,4 @@
-"""What the storm of log-ins did, as a table."""
+"""The result of a storm of log-ins, as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Result:
     situations: dict[str, list[Sample]]
 
     def slower(self, name: str, path: str) -> Spread:
-        """p99 of checks beside that of checks alone, round by round."""
+        """The p99 of checks under load, relative to checks alone, round by round."""
         rounds = zip(self.situations[name], self.situations[ALONE], strict=True)
         return _spread([one.checks[path].p99_ms / idle.checks[path].p99_ms for one, idle in rounds])
 

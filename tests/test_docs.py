@@ -40,7 +40,7 @@ def rows() -> list[list[str]]:
 
 
 def part(title: str) -> str:
-    """What stands under a heading."""
+    """The text under a heading."""
     found = PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
     assert found, f"there is no part {title!r}"
     return found
@@ -107,7 +107,7 @@ def test_the_guide_counts_connections_as_they_are() -> None:
 
 
 def test_every_way_in_is_named() -> None:
-    """What takes a password is in the table of `tests/web/test_limits.py`."""
+    """Every call that takes a password is in the table of `tests/web/test_limits.py`."""
     named = set(re.findall(r"`(/[\w/]+)`", part("Every way in")))
     assert named == {*CALLS, "/api/v1/tokens/refresh"}
 

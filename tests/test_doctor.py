@@ -1,4 +1,4 @@
-"""What `doctor` finds on real servers: each finding when all is well, and when it is not."""
+"""The findings of `doctor` on real servers: each when all is well, and when it is not."""
 
 import itertools
 import json

@@ -35,7 +35,7 @@ needs_curl = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Example:
-    """What is run, and what stands below it: lines, or JSON."""
+    """A command or script, and the output that stands below it: lines, or JSON."""
 
     code: str
     kind: str
@@ -86,7 +86,7 @@ def reader(
 
 
 def run(command: Sequence[str], reader: Mapping[str, str]) -> str:
-    """What it prints; it must end well."""
+    """The output of a command; it must end well."""
     done = subprocess.run(
         command,
         check=False,
@@ -103,7 +103,7 @@ def run(command: Sequence[str], reader: Mapping[str, str]) -> str:
 def printed(
     command: Sequence[str], mark: str, among: list[Example], reader: Mapping[str, str]
 ) -> list[str]:
-    """What each prints, when all are run as one script."""
+    """The output of each example, when all are run as one script."""
     script = f"{mark}\n".join(example.code for example in among)
     return run([*command, script], reader).split(f"{MARK}\n")
 

@@ -134,7 +134,7 @@ def test_changes_of_one_person_at_once_all_go_through(services: Services, other:
     rounds = 8
 
     def begin(instance: Services, **how: Any) -> ActiveSession:
-        while True:  # who ends the others' sessions ends trust in what was verified before, too
+        while True:  # ending the others' sessions bumps the epoch, too
             ((epoch,),) = sql(instance, "SELECT epoch FROM users WHERE id = :id", id=ada.id)
             with suppress(InvalidCredentials):
                 return instance.sessions.begin(ada.id, epoch, CLIENT, **how)

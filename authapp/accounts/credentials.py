@@ -1,4 +1,4 @@
-"""What log-in needs to know of a user: from Redis first, from Postgres on a miss."""
+"""The credentials of a user for log-in: from Redis first, from Postgres on a miss."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Who is asking: a person, or nobody known."""
+"""The identity behind a request: a person, or nobody known."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,7 +15,7 @@ USER = "user"
 
 
 class Permission(StrEnum):
-    """What a role may allow. `roles.permissions` says which role allows what."""
+    """The permissions that a role may give. `roles.permissions` says which role allows what."""
 
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"

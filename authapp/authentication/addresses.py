@@ -12,7 +12,9 @@ _TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")  # RFC 7915: as above
 
 
 def read_address(text: str) -> str | None:
-    """The one spelling of an IP address, however a server or proxy wrote it; None: it is none.
+    """The one spelling of an IP address, however a server or proxy wrote it.
+
+    None: the text is not an address.
 
     Some write a port behind it (`198.51.100.1:1111`), brackets, quotes (RFC 7239, 6) or the zone of
     a link-local address. IPv4 inside IPv6 (`::ffff:198.51.100.1`) is IPv4.
@@ -46,14 +48,14 @@ def _read(text: str) -> str | None:
 
 
 def network_of(address: str, prefix: int = 64) -> str:
-    """What counts as one client: an IPv4 address, or an IPv6 network, of which a customer has all.
+    """The client of a limit: an IPv4 address, or the IPv6 network that one customer has.
 
     An IPv6 address that stands for an IPv4 one counts as that: 6to4, Teredo, and what translators
     between both make.
 
     Args:
         address: in any spelling.
-        prefix: how long that of an IPv6 network is.
+        prefix: bits of an IPv6 network's prefix.
     Returns:
         Empty where the address can't be read.
     """

@@ -109,7 +109,7 @@ class LoginLimits:
 
         Raises:
             TooManyAttempts
-            UnknownAddress: `address` is none.
+            UnknownAddress: `address` can't be read.
         """
         return self._take_network("login", address)
 
@@ -118,7 +118,7 @@ class LoginLimits:
 
         Raises:
             TooManyAttempts
-            UnknownAddress: `address` is none.
+            UnknownAddress: `address` can't be read.
         """
         return self._take_network("signup", address)
 
@@ -217,7 +217,7 @@ class LoginLimits:
 def _hit(
     strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str, *, look: bool
 ) -> Window | None:
-    """Counts an attempt, if there is room. What is left; None if it was taken and `look` is off."""
+    """Counts an attempt, if there is room. The window; None if there was room and `look` is off."""
     taken = strategy.hit(limit, policy, who)
     if taken and not look:
         return None

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 _NONCE_BYTES = 12
-_OPENED = 128  # values that are kept opened; few, as they tell who was here
+_OPENED = 128  # values that are kept opened; few, because they tell which people were here
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""What both embedded engines share: a child process on data of its own, its account, lock and log.
+"""The common part of the embedded engines: a child process, its data, account, lock and log.
 
 An engine is a direct child of this process, listens on a private Unix socket, and ends when this
 process ends. As root it runs as the owner of its data, or as `nobody`, for PostgreSQL refuses to
@@ -98,7 +98,7 @@ def private_socket_dir() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-# Who runs the servers, and where
+# The account that runs the servers, and its folder
 
 
 @dataclass(frozen=True, slots=True)

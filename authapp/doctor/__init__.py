@@ -52,7 +52,7 @@ class _Examination:
         Thread(target=self._run, args=(findings,), daemon=True).start()
 
     def until(self, deadline: float) -> list[Finding]:
-        """What was found until then, and whether that is all."""
+        """The findings until then, and whether they are all."""
         found: list[Finding] = []
         while True:
             try:

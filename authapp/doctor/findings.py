@@ -1,4 +1,4 @@
-"""What an examination finds, without anything that is secret."""
+"""The findings of an examination; none holds a secret."""
 
 from dataclasses import dataclass
 from enum import StrEnum

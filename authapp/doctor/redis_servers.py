@@ -44,8 +44,8 @@ def examine(config: Config, clocks: Clocks) -> Iterator[Finding]:
 
 
 def eviction_policy_problem(client: "redis.Redis") -> str | None:
-    """What is wrong with the eviction policy of any primary; None when nothing is, or it can't
-    be told.
+    """The fault in the eviction policy of any primary. None: no fault, or the policy can't be
+    read.
 
     Args:
         client: from `redis_client`.

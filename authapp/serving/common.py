@@ -1,4 +1,4 @@
-"""What every server of `wsgi:app` shares: the settings, the numbers, what is done at a start."""
+"""Shared by every server of `wsgi:app`: the settings, the numbers, the steps of a start."""
 
 import socket
 import sys

@@ -140,7 +140,7 @@ def _listen(bind: str | None, config: Config) -> socket.socket:
 def _work(*arguments: Any) -> None:
     """A worker, from start to end."""
     parent = os.getppid()
-    child_processes.stop_with_parent(signal.SIGKILL)  # who was killed stops nobody
+    child_processes.stop_with_parent(signal.SIGKILL)  # a killed parent stops nobody
     if os.getppid() != parent:
         return
     common.register_worker()

@@ -21,9 +21,9 @@ class GranianLayer:
     """WSGI (PEP 3333).
 
     Args:
-        environment: of this process, which granian lays under every request. What could pass for a
-            part of one is removed here, as `HTTP_PROXY` for a header; the rest from each request.
-            SCRIPT_NAME is the mount point, as for gunicorn.
+        environment: of this process, which granian lays under every request. Names that could
+            pass for a part of a request are removed here, as `HTTP_PROXY` for a header; the others
+            from each request. SCRIPT_NAME is the mount point, as for gunicorn.
         target_limit: how long path and query may be together.
     """
 

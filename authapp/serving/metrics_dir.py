@@ -42,8 +42,8 @@ def make() -> None:
 def claim_slot() -> str:
     """Claims the first slot that no live worker holds; it is released when this process exits.
 
-    Who takes one goes on counting where the one before it ended, so that there are never more files
-    than there were workers at once.
+    The new owner goes on counting where the worker before it ended, so that there are never more
+    files than there were workers at once.
     """
     folder = Path(os.environ[_NAME])
     with _alone(folder):

@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one batch did.
+    """The result of one batch.
 
     Attributes:
         step: what it was about, for people.

@@ -1,4 +1,4 @@
-"""What a User-Agent tells a person about a device: "Firefox on Windows"."""
+"""The device that a User-Agent names, for people: "Firefox on Windows"."""
 
 from functools import lru_cache
 

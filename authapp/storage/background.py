@@ -12,7 +12,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Background:
-    """Runs tasks one after the other. What does not fit the queue is dropped: it is optional work.
+    """Runs tasks one after the other; optional ones, so those beyond the queue are dropped.
 
     Args:
         size: tasks that may wait.

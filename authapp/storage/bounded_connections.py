@@ -84,7 +84,7 @@ class _Watch:
         return wait
 
     def end(self, wait: _Wait) -> None:
-        # under the lock: once it returned the descriptor may become that of something else
+        # under the lock: once it has returned, something else may get the same descriptor
         with self._lock:
             self._waits.discard(wait)
 
@@ -203,7 +203,7 @@ class Connecting:
     def within(
         self, seconds: float, connect: Callable[[], extensions.connection]
     ) -> extensions.connection:
-        """What `connect` returns, now or for one who came before and had to leave.
+        """A connection from `connect`: of this call, or of an earlier one that gave up waiting.
 
         Raises:
             NoAnswer: there was none in time.

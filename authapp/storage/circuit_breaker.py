@@ -62,7 +62,7 @@ class Breaker:
         return self._is_half_open
 
     def half_open(self) -> None:
-        """For `recover`: the store answers. What it missed until now is about to be looked up."""
+        """For `recover`: the store answers, and the changes it missed are about to be looked up."""
         with self._lock:
             self._looked_at = self._openings
             self._is_half_open = self._is_open
@@ -88,7 +88,7 @@ class Breaker:
             self.open()
 
     def call(self, command: Callable[[], T]) -> T:
-        """What `command` returns.
+        """Runs `command` unless the circuit is open, and returns its result.
 
         Raises:
             StoreUnavailable: `command` raised it, or it is open.

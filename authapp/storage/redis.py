@@ -87,7 +87,7 @@ class _Server(redis.Redis):
     """One server, asked past the bookkeeping of the library's pool, which costs more than an answer
     does: a look at the socket before each command, locks, and events that nobody listens to.
 
-    What the look is for is left to the one retry: a connection that was closed meanwhile.
+    The one retry covers the case of the look: a connection closed in the meantime.
     """
 
     def execute_command(self, *args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a forked process makes anew: the threads of its parent are not there."""
+"""Threads that a forked process starts again: those of its parent are gone."""
 
 import os
 import weakref

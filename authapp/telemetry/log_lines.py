@@ -50,7 +50,7 @@ class LineHandler(logging.StreamHandler[Any]):
             super().emit(record)
 
     def write_waiting(self) -> None:
-        """What can't be written is lost: no request fails for its log."""
+        """Writes the waiting lines. Those that can't be written are lost."""
         with self.lock or nullcontext():
             lines = [msgspec.json.encode(_waiting.popleft()) for _ in range(len(_waiting))]
             if lines:

@@ -1,4 +1,4 @@
-"""What is counted, for Prometheus. Labels are few and known: no ids, no emails, no addresses."""
+"""The metrics, for Prometheus. Labels are few and known: no ids, no emails, no addresses."""
 
 import os
 import threading
@@ -27,7 +27,7 @@ def count_in(slot: str) -> None:
 
 def _process() -> str:
     pid = os.getpid()
-    return _slots.get(pid, str(pid))  # who is forked by a worker counts for themselves
+    return _slots.get(pid, str(pid))  # a process forked by a worker counts for itself
 
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
@@ -78,13 +78,13 @@ HASHING = Gauge(
 
 
 class _Sum(Protocol):
-    """What amounts can be added to."""
+    """A counter or gauge that amounts can be added to."""
 
     def inc(self, amount: float) -> None: ...
 
 
 class _Counted(threading.local):
-    """What the current thread counted so far, and what of it was added to the metrics."""
+    """Sums of the current thread, and the part of them that is in the metrics already."""
 
     def __init__(self) -> None:
         self.sums: dict[_Sum, float] = {}

@@ -1,1 +1,1 @@
-"""What sessions cost as they become many: `make bench-growth`."""
+"""The cost of sessions as they become many: `make bench-growth`."""

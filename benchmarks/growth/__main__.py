@@ -1,4 +1,4 @@
-"""What sessions cost as they become many, on servers of its own.
+"""The cost of sessions as they become many, on servers of its own.
 
 A small place and a large one live side by side and take turns, as the machine's speed drifts.
 Ctrl-C while sessions are made: it goes on with those there are.

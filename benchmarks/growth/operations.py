@@ -1,4 +1,4 @@
-"""What is done to sessions, and what it costs in a small place and in a large one, in turns."""
+"""Operations on sessions, and their cost in a small place and in a large one, in turns."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from benchmarks.growth.places import Place
 from benchmarks.growth.population import CLIENT, TOKEN
 from benchmarks.servers import BenchmarkError
 
-# What is to be done in a place: prepared beforehand, which is not measured.
+# Operations to time in a place. Preparing them is not measured.
 Work = Sequence[Callable[[], object]]
 Prepare = Callable[[Place], Work]
 

@@ -37,7 +37,7 @@ _LASTING = {
 class Place:
     """
     Attributes:
-        hasty: services that read each copy anew that is older than a second.
+        hasty: services that read a copy again once it is older than a second.
         users: ids of all made so far, one after another.
         tokens: texts of the tokens of all live sessions made so far, one after another.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.growth.places import Place, connected
 
-# What `SessionLookup` runs for one session, for many at once: else an hour would take hours.
+# The statement of `SessionLookup`, for many sessions at once: one by one an hour would take hours.
 _TOUCH = """
 UPDATE sessions SET last_seen_at = clock_timestamp() WHERE id IN (
   SELECT id FROM sessions WHERE id = ANY(%(ids)s::uuid[]) AND ended_at IS NULL

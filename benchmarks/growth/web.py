@@ -27,7 +27,7 @@ _SETTLING = 2.0  # seconds for connections of the load before to be gone
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw.
+    """The result of one run of wrk.
 
     Attributes:
         unauthorized: answers 401: people who were logged out.

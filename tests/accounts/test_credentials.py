@@ -25,7 +25,7 @@ OLD_KEY, NEW_KEY = "o" * 32, "n" * 32
 
 
 def find(services: Services, email: str = EMAIL) -> tuple[Credentials | None, bool]:
-    """What is found, and whether Postgres was asked for it."""
+    """The credentials found, and whether Postgres was asked."""
     with traffic() as seen:
         found = services.credentials.find(email)
     return found, bool(seen.sql)
@@ -86,7 +86,7 @@ def test_logging_in_asks_redis_first(
 def test_who_is_unknown_is_never_copied(
     services: Services, two_instances: Services, redis_client: redis.Redis
 ) -> None:
-    """Or who signs up would be unknown for a while; and anybody could fill Redis."""
+    """Otherwise a new account would be unknown for a while, and anybody could fill Redis."""
     for _ in range(3):
         assert find(services) == (None, True)
         with pytest.raises(InvalidCredentials):

@@ -1,4 +1,4 @@
-"""Who is asking: the same questions for a person and for nobody."""
+"""`Identity` answers the same questions for a person and for nobody."""
 
 from datetime import UTC, datetime
 from uuid import uuid4

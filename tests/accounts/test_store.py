@@ -290,7 +290,7 @@ def test_identity_tells_the_roles_in_order(services: Services, clock: Clock) -> 
 def test_who_asks_for_what_is_done_already_is_promised_it_too(
     services: Services, again: Callable[[Services, Identity], object]
 ) -> None:
-    """Who did it may not have set the last fences yet: they are set anew, with no new version."""
+    """The first change may not have set its last fences yet, so they are set again."""
     ada = create(services)
     live = services.sessions.begin(ada.id, 1, CLIENT)
     keys = [user_key(ada.id), session_key(live.token.digest)]

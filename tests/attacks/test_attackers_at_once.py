@@ -62,7 +62,7 @@ class Target:
 
 @dataclass
 class Seen:
-    """What session checks of other people were answered."""
+    """Answers to the session checks of other people."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""While Postgres is away log-in does not tell who has an account by when it answers, either."""
+"""While Postgres is away the time of a refused log-in does not tell whether an account exists."""
 
 import sys
 import time

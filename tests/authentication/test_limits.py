@@ -214,7 +214,7 @@ def test_without_redis_each_worker_takes_its_part(without_redis: LoginLimits) ->
 
 
 def test_a_lost_reply_counts_once(limits: LoginLimits, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis counted; who asked again would have it count twice."""
+    """Redis counted although its reply was lost; a repeated command would count twice."""
     limits.count_account(EMAIL)  # connects, and loads the script
     read = AbstractConnection.read_response
 

@@ -269,7 +269,7 @@ def test_a_log_out_is_final(services: Services) -> None:
 
 
 def outcomes(services: Services, *attempts: tuple[str, str, str]) -> tuple[list[str], int]:
-    """What attempts (email, password, address) came to, and how often bcrypt ran."""
+    """The outcome of each attempt (email, password, address), and how often bcrypt ran."""
     results = []
     with hashing() as costs:
         for email, password, address in attempts:
@@ -393,7 +393,7 @@ def test_an_ipv6_customer_is_one_address(services: Services) -> None:
 
 
 def test_a_success_does_not_clear_the_address(services: Services) -> None:
-    """Or who has an account could guess at others without end."""
+    """Otherwise somebody with an account could guess at others without end."""
     sign_up(services)
     attempts = [(EMAIL, PASSWORD, "192.0.2.7")] * 22
     assert outcomes(services, *attempts) == (["in"] * 20 + ["429"] * 2, 20)
@@ -477,7 +477,7 @@ def test_what_a_parallel_request_saved_outlives_the_change(
 def test_a_change_in_flight_during_log_out_brings_no_session_back(
     services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who logs out while it runs is out, and nothing was changed."""
+    """A log-out while the change runs wins, and nothing was changed."""
     other = log_in(services)
     hash_ = PasswordHasher.hash
 
@@ -661,7 +661,7 @@ def changed_by_hand(services: Services, change: str) -> None:
 def test_who_does_not_match_a_copy_is_hashed_for_once_more_only_where_that_may_match(
     services: Services,
 ) -> None:
-    """It takes time, which nobody waits for who has no account."""
+    """The second hash takes time, and a refusal without an account must not take it."""
     sign_up(services)
     for change, hashes in (
         ("name = 'Countess'", 1),

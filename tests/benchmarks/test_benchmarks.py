@@ -1,4 +1,4 @@
-"""What the benchmark says of what it measured; `make bench` measures."""
+"""The report of the benchmark; `make bench` makes the measurements."""
 
 import json
 from dataclasses import asdict

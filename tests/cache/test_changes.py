@@ -203,7 +203,7 @@ def test_a_change_made_by_hand_is_noticed_within_a_revalidation(
 def test_credentials_taken_away_by_hand_have_no_copy_left(
     services: Services, live: ActiveSession, clock: Clock, which: str
 ) -> None:
-    """Who had them could log in while Postgres is away."""
+    """Otherwise the former owner could log in while Postgres is away."""
     assert copies_of_credentials(services)
     sql(services, BY_HAND[which])
     clock.forward(60)
@@ -408,7 +408,7 @@ def test_without_fences_a_copy_would_be_stale(
 def test_without_a_lease_a_late_reader_would_log_in_again_who_logged_out(
     services: Services, live: ActiveSession
 ) -> None:
-    """What the lease holds back, done by hand: the old copy, put back after the log-out."""
+    """Does by hand the step that the lease prevents: the old copy is put back after the log-out."""
     key = session_key(live.token.digest)
     copied: Acquired = services.cache.acquire(key, renew=True)
     assert copied.value is not None

@@ -139,7 +139,7 @@ REFUSED: dict[str, Callable[[], str]] = {
     "more characters than ours ever have": lambda: signed_payload(
         json.dumps(parts_of(TOKEN)[1]).encode() + b" " * 1000
     ),
-    # whose signature is none
+    # without a signature
     "alg none": lambda: unsigned("none"),
     "alg None": lambda: unsigned("None"),
     "alg of nothing": lambda: unsigned(""),

@@ -1,4 +1,4 @@
-"""What is sealed opens for its own key and secret, and for nothing else."""
+"""A sealed value opens for its own key and secret, and for nothing else."""
 
 import pytest
 from hypothesis import given

@@ -58,7 +58,7 @@ def refresh(services: Services, live: ActiveSession) -> ActiveSession:
 
 
 def find(services: Services, text: str) -> LookupResult:
-    """What comes of a token that a request brings."""
+    """The lookup result of a token that a request brings."""
     claim = services.access_tokens.check(text)
     return services.sessions.find(claim) if claim else None
 
@@ -208,7 +208,7 @@ def test_without_postgres_copies_answer(
 
 
 def test_without_postgres_none_begins(services: Services, without_postgres: Services) -> None:
-    """Not even for who is known to Redis, which is enough for a browser."""
+    """Not even for a person known to Redis, although that is enough for a browser."""
     services.authentication.log_in(EMAIL, PASSWORD, CLIENT)
     assert without_postgres.authentication.log_in(EMAIL, PASSWORD, CLIENT).record.provisional
     with pytest.raises(StoreUnavailable):

@@ -277,7 +277,7 @@ def test_what_redis_loses_lets_nobody_in(services: Services, ada: Identity, lost
 
 
 def kept(services: Services, kind: str) -> dict[str, Any]:
-    """What Redis holds of one kind of copy; all of it was sealed by us."""
+    """The entries of one kind in Redis; all of them were sealed by us."""
     keys = [key.decode() for key in services.redis.scan_iter(f"{kind}:*")]
     return {key: services.redis.hgetall(key) for key in keys}
 
@@ -440,7 +440,7 @@ def test_the_cap_counts_it(services: Services, ada: Identity, clock: Clock) -> N
 def test_without_redis_it_waits(
     services: Services, two_instances: Services, live: ActiveSession
 ) -> None:
-    """Who can't see the copy can't say what it was."""
+    """An instance that can't see the copy can't say what it was."""
     services.cache.breaker.recover = nobody_there
     services.cache.breaker.open()
     with pytest.raises(StoreUnavailable):

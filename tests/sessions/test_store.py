@@ -377,7 +377,7 @@ def test_a_copy_is_small(services: Services) -> None:
 def test_no_statement_looks_at_all_sessions(
     services: Services, ada: Identity, bob: Identity, clock: Clock
 ) -> None:
-    """What a request or a log-in asks costs the same however many people there are."""
+    """The statements of a request or a log-in cost the same however many people there are."""
     add_sessions(services, bob.id, 3_000, clock.now)
     with plans("sessions") as seen:
         live = begin(services, ada)
@@ -419,7 +419,7 @@ def test_who_is_idle_too_long_is_logged_out(
 
 
 def test_nobody_is_found_idle_early(services: Services, live: ActiveSession, clock: Clock) -> None:
-    """The copy was made anew shortly before the last visit, which it alone can't note."""
+    """The copy was filled again shortly before the last visit, which the copy alone can't note."""
     clock.forward(29)  # less than half a revalidation, so the facts don't note it
     services.sessions.patch(live, {"a": 1}, [])  # drops the copy
     assert is_live(services, live)

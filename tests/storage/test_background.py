@@ -1,4 +1,4 @@
-"""Work in the background: in order, bounded, and no burden to who submits it."""
+"""Work in the background: in order, bounded, and no burden to the caller that submits it."""
 
 import logging
 import os

@@ -68,7 +68,7 @@ def ask(connection: extensions.connection, statement: str = "SELECT 1") -> Any:
 
 
 def ends(work: Callable[[], Any]) -> Any:
-    """What the work returned or raised; fails when it hangs."""
+    """The result or the error of the work; fails when it hangs."""
     (outcome,) = at_once(work)
     return outcome
 

@@ -154,7 +154,7 @@ def test_once_closed_it_takes_as_many_failures_to_open_again(
 
 
 def test_a_failure_to_recover_keeps_it_open(breaker: Breaker, store: Store, pauses: Pauses) -> None:
-    """What the store holds must not be trusted before what it missed was made good."""
+    """The store must not be trusted before the changes it missed are made good."""
     opened(breaker, store)
     store.away = False
     tries: list[None] = []

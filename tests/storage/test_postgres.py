@@ -225,7 +225,10 @@ def deaf() -> Iterator[tuple[socket.socket, Database]]:
 def test_nobody_is_there_where_somebody_accepts_and_never_answers(
     deaf: tuple[socket.socket, Database],
 ) -> None:
-    assert trouble(deaf[1]) in {Trouble.NO_ANSWER, Trouble.NO_CONNECTION}  # who is faster says so
+    assert trouble(deaf[1]) in {
+        Trouble.NO_ANSWER,
+        Trouble.NO_CONNECTION,
+    }  # the faster of the two is seen
 
 
 def test_behind_an_address_that_never_answers_there_is_the_next(

@@ -107,7 +107,7 @@ def test_threads_that_ask_sentinels_at_once_lose_none(monkeypatch: pytest.Monkey
     assert found == [("d", 4)] * 2
     known = [s.connection_pool.connection_kwargs["host"] for s in sentinels.sentinels]
     assert sorted(known) == ["a", "b", "c"]
-    assert known[0] == "b"  # who answered is asked first
+    assert known[0] == "b"  # the server that answered is asked first
 
 
 def test_sentinels_that_hang_are_not_all_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What is noted of requests is worked off a moment later: once, by whoever noted it, and surely."""
+"""Notes of requests are flushed a moment later: once, by the process that noted them, surely."""
 
 import _thread
 import json

@@ -1,4 +1,4 @@
-"""What is counted has few and known labels, and is the sum of all processes."""
+"""Metrics have few and known labels, and are the sum of all processes."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def test_labels_are_bounded() -> None:
 
 
 def said_by(work: str, folder: Path) -> dict[str, float]:
-    """What a process of its own shows, which counts in this folder."""
+    """The metrics of a separate process that counts in this folder."""
     said = subprocess.run(
         [sys.executable, "-c", work],
         cwd=ROOT,
