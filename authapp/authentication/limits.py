@@ -111,7 +111,7 @@ class LoginLimits:
             TooManyAttempts
             UnknownAddress: `address` can't be read.
         """
-        return self._take_network("login", address)
+        return self._hit_network("login", address)
 
     def count_sign_up(self, address: str) -> Attempt:
         """Counts a sign-up from an address, as `count_address` counts log-ins.
@@ -120,7 +120,7 @@ class LoginLimits:
             TooManyAttempts
             UnknownAddress: `address` can't be read.
         """
-        return self._take_network("signup", address)
+        return self._hit_network("signup", address)
 
     def count_account(self, canonical_email: str) -> Attempt:
         """Counts an attempt to log in to an account, whether it exists or not.
@@ -128,12 +128,12 @@ class LoginLimits:
         Raises:
             TooManyAttempts
         """
-        return self._take("login-account", self._per_account, self._name(canonical_email))
+        return self._hit("login-account", self._per_account, self._name(canonical_email))
 
     def count_device_attempt(self, device: DeviceToken) -> Attempt | None:
         """Counts an attempt from a device that its account knows; None: its window is full."""
         try:
-            return self._take("login-device", self._per_account, device.digest.hex())
+            return self._hit("login-device", self._per_account, device.digest.hex())
         except TooManyAttempts:
             return None
 
@@ -147,52 +147,56 @@ class LoginLimits:
             TooManyAttempts
         """
         name = self._name(canonical_email)
-        return self._take("password-account", self._per_account, name, tell=True)
+        return self._hit("password-account", self._per_account, name, disclose=True)
 
-    def _take_network(self, act: str, address: str) -> Attempt:
+    def _hit_network(self, act: str, address: str) -> Attempt:
         if self._shared is None:
             return Attempt()
         one = network_of(address)
         if not one:
             raise UnknownAddress("the address of the client is not known")
-        counted = self._take(f"{act}-address", self._per_address, one, tell=True)
+        counted = self._hit(f"{act}-address", self._per_address, one, disclose=True)
         wider = network_of(address, 48)
         if wider != one:  # asked second: what the narrow limit refuses fills no neighbour's window
-            counted.add(self._take(f"{act}-network", self._per_network, wider, tell_refusal=True))
+            counted.add(
+                self._hit(f"{act}-network", self._per_network, wider, disclose_refusal=True)
+            )
         return counted
 
-    def _take(
+    def _hit(
         self,
         policy: str,
         limit: RateLimitItem,
-        who: str,
+        identifier: str,
         *,
-        tell: bool = False,
-        tell_refusal: bool = False,
+        disclose: bool = False,
+        disclose_refusal: bool = False,
     ) -> Attempt:
         if self._shared is None:
             return Attempt()
         try:
             strategy = self._shared()
-            window = self._ask(lambda: _hit(strategy, policy, limit, who, look=tell))
+            window = self._ask(
+                lambda: _hit_window(strategy, policy, limit, identifier, read=disclose)
+            )
         except StoreUnavailable:  # if Redis counted it all the same, that count stays
-            strategy, limit = self._own, self._part(limit)
-            window = _hit(strategy, policy, limit, who, look=tell)
+            strategy, limit = self._own, self._share_per_worker(limit)
+            window = _hit_window(strategy, policy, limit, identifier, read=disclose)
         if window is not None and not window.taken:
             refused = TooManyAttempts(window.more_in, policy)
-            refused.rate_limit = window if tell or tell_refusal else None
+            refused.rate_limit = window if disclose or disclose_refusal else None
             raise refused
-        undo = partial(self._take_back, strategy, policy, limit, who)
-        return Attempt(undo, window=window if tell else None)
+        undo = partial(self._take_back, strategy, policy, limit, identifier)
+        return Attempt(undo, window=window if disclose else None)
 
     def _take_back(
-        self, strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str
+        self, strategy: RateLimiter, policy: str, limit: RateLimitItem, identifier: str
     ) -> None:
         if strategy is self._own:
-            _remove_newest(strategy, policy, limit, who)
+            _remove_newest(strategy, policy, limit, identifier)
             return
         try:
-            self._ask(lambda: _remove_newest(strategy, policy, limit, who))
+            self._ask(lambda: _remove_newest(strategy, policy, limit, identifier))
         except StoreUnavailable:
             _log.info("attempt_stays_counted", policy=policy)
 
@@ -206,7 +210,7 @@ class LoginLimits:
 
         return self._breaker.call(asked)
 
-    def _part(self, limit: RateLimitItem) -> RateLimitItem:
+    def _share_per_worker(self, limit: RateLimitItem) -> RateLimitItem:
         amount = max(1, limit.amount // self._workers)
         return type(limit)(amount, limit.multiples, limit.namespace)
 
@@ -214,19 +218,21 @@ class LoginLimits:
         return hmac.digest(self._key, canonical_email.encode(), "sha256").hex()
 
 
-def _hit(
-    strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str, *, look: bool
+def _hit_window(
+    strategy: RateLimiter, policy: str, limit: RateLimitItem, identifier: str, *, read: bool
 ) -> Window | None:
-    """Counts an attempt, if there is room. The window; None if there was room and `look` is off."""
-    taken = strategy.hit(limit, policy, who)
-    if taken and not look:
+    """Counts an attempt, if there is room. The window; None if there was room and `read` is off."""
+    taken = strategy.hit(limit, policy, identifier)
+    if taken and not read:
         return None
-    found = strategy.get_window_stats(limit, policy, who)
+    found = strategy.get_window_stats(limit, policy, identifier)
     more_in = max(1, int(found.reset_time - time.time()) + 1)
     return Window(taken, policy, limit.amount, limit.get_expiry(), found.remaining, more_in)
 
 
-def _remove_newest(strategy: RateLimiter, policy: str, limit: RateLimitItem, who: str) -> None:
+def _remove_newest(
+    strategy: RateLimiter, policy: str, limit: RateLimitItem, identifier: str
+) -> None:
     """Takes one attempt out of a window, in one step.
 
     It is the newest one, which another attempt at the same moment may have made: then that one is
@@ -235,7 +241,7 @@ def _remove_newest(strategy: RateLimiter, policy: str, limit: RateLimitItem, who
     """
     if not isinstance(strategy, MovingWindowRateLimiter):
         return
-    storage, key = strategy.storage, limit.key_for(policy, who)
+    storage, key = strategy.storage, limit.key_for(policy, identifier)
     if isinstance(storage, RedisStorage):
         client = cast("redis.Redis", storage.get_connection())
         client.ltrim(storage.prefixed_key(key), 1, -1)

@@ -27,7 +27,7 @@ from authapp.sessions.rows import FIRST_VERSION, SessionRows
 from authapp.sessions.user_agents import MAX_USER_AGENT
 from authapp.storage.deadlines import deadline
 from authapp.storage.models import PendingFence, SessionRow, User
-from authapp.storage.postgres import Database, PostgresUnavailable, Trouble
+from authapp.storage.postgres import Database, FailureKind, PostgresUnavailable
 from authapp.telemetry import metrics
 
 REVALIDATION_PATIENCE = 0.8  # seconds that Postgres has while there is a copy to serve
@@ -159,7 +159,7 @@ class SessionLookup:
         try:
             record, fences_pending = read(note=True)
         except PostgresUnavailable as error:
-            if error.trouble not in {Trouble.READ_ONLY, Trouble.REFUSED}:
+            if error.kind not in {FailureKind.READ_ONLY, FailureKind.REFUSED}:
                 raise
             # it takes no changes, perhaps for want of room; that keeps nobody from reading
             record, fences_pending = read(note=False)

@@ -32,13 +32,13 @@ STATEMENT_TIMEOUT = 2.5  # below PATIENCE: a server that lives says itself that 
 LOCK_TIMEOUT = 2.0
 TRANSACTION_TIMEOUT = 10
 
-# SQLSTATEs by which a server says that not the statement is the trouble, but its own state: classes
-# connection, rollback, resources, operator, system, internal; a lock that was not to be had
-SERVER_TROUBLE = ("08", "40", "53", "57", "58", "XX", "55P03")
+# SQLSTATEs of a failure of the server, not of the statement: classes connection, rollback,
+# resources, operator, system, internal; a lock that was not available
+SERVER_FAILURES = ("08", "40", "53", "57", "58", "XX", "55P03")
 _READ_ONLY = "25006"
 
 
-class Trouble(Enum):
+class FailureKind(Enum):
     """Why Postgres could not be asked."""
 
     NO_CONNECTION = "none could be made"
@@ -49,7 +49,8 @@ class Trouble(Enum):
     ALL_BUSY = "all connections of this process were in use"
 
 
-_UNHEARD = {Trouble.NO_CONNECTION, Trouble.NO_ANSWER, Trouble.LOST}  # nobody knows how it is
+# the state of the server is not known
+_NO_RESPONSE = {FailureKind.NO_CONNECTION, FailureKind.NO_ANSWER, FailureKind.LOST}
 
 
 class PostgresUnavailable(StoreUnavailable):
@@ -58,9 +59,9 @@ class PostgresUnavailable(StoreUnavailable):
         committing: the transaction may have been committed.
     """
 
-    def __init__(self, trouble: Trouble, *, committing: bool = False) -> None:
+    def __init__(self, kind: FailureKind, *, committing: bool = False) -> None:
         super().__init__("postgres")
-        self.trouble = trouble
+        self.kind = kind
         self.committing = committing
 
 
@@ -157,7 +158,7 @@ class Database:
             yield db
 
     def read(self, query: Callable[[Session], T], patience: float = PATIENCE) -> T:
-        """What `query` returns. It runs once more when its connection is lost.
+        """Runs `query` in a transaction, once more when its connection is lost.
 
         Raises:
             PostgresUnavailable
@@ -194,30 +195,29 @@ class Database:
     @contextmanager
     def _transaction(self, patience: float) -> Iterator[Session]:
         committing = False
-        # less than a ping gets shows nothing of the server, only how late we are
-        fair = remaining(patience) >= PING_TIMEOUT
+        # a shorter wait than a ping gets shows how late we are, and nothing of the server
+        had_enough_time = remaining(patience) >= PING_TIMEOUT
         try:
             with deadline(patience), self._session.begin() as db:
                 yield db
                 db.flush()
                 committing = True
         except PoolTimeout as error:  # says nothing of the server
-            raise PostgresUnavailable(Trouble.ALL_BUSY) from error
+            raise PostgresUnavailable(FailureKind.ALL_BUSY) from error
         except DBAPIError as error:
-            trouble = _trouble(error)
-            if trouble is None:
+            kind = _failure_kind(error)
+            if kind is None:
                 raise
-            unheard = trouble in _UNHEARD
-            if unheard and fair:
+            no_response = kind in _NO_RESPONSE
+            if no_response and had_enough_time:
                 self.breaker.failed()
             metrics.STORE_ERRORS.labels("postgres").inc()
-            raise PostgresUnavailable(trouble, committing=committing and unheard) from error
+            raise PostgresUnavailable(kind, committing=committing and no_response) from error
         self.breaker.succeeded()
 
 
 def again_if_lost(work: Callable[[], T]) -> T:
-    """What `work` returns, whose transaction may be repeated. It runs once more when its connection
-    is lost.
+    """Runs `work`, a transaction that may be repeated, once more when its connection is lost.
 
     Raises:
         PostgresUnavailable
@@ -225,23 +225,23 @@ def again_if_lost(work: Callable[[], T]) -> T:
     try:
         return work()
     except PostgresUnavailable as error:
-        if error.trouble is not Trouble.LOST:
+        if error.kind is not FailureKind.LOST:
             raise
     pause_before_retry()
     return work()
 
 
-def _trouble(error: DBAPIError) -> Trouble | None:
-    """What the error says of the server; None when it is about the statement."""
+def _failure_kind(error: DBAPIError) -> FailureKind | None:
+    """The server's failure behind an error; None: the statement is at fault."""
     code = getattr(error.orig, "pgcode", None) or ""
     if isinstance(error.orig, NoAnswer):
-        return Trouble.NO_ANSWER
+        return FailureKind.NO_ANSWER
     if error.connection_invalidated:
-        return Trouble.LOST
+        return FailureKind.LOST
     if code == _READ_ONLY:
-        return Trouble.READ_ONLY
-    if code.startswith(SERVER_TROUBLE):
-        return Trouble.REFUSED
+        return FailureKind.READ_ONLY
+    if code.startswith(SERVER_FAILURES):
+        return FailureKind.REFUSED
     if not code and isinstance(error, (OperationalError, InterfaceError)):
-        return Trouble.NO_CONNECTION
+        return FailureKind.NO_CONNECTION
     return None

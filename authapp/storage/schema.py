@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from authapp.errors import SettingError
 from authapp.storage.deployments import expect_key_prefix
-from authapp.storage.postgres import SERVER_TROUBLE
+from authapp.storage.postgres import SERVER_FAILURES
 from authapp.storage.postgres_connections import WITHOUT_LIMITS, Connector, engine_of
 
 _LOCK = 0x61757468  # any number that all instances share
@@ -174,7 +174,7 @@ def _remedy(error: DBAPIError) -> str | None:
             f"the database only reads ({why}); point it at the primary "
             "(target_session_attrs=read-write finds it), or reset default_transaction_read_only"
         )
-    if code.startswith(SERVER_TROUBLE):
+    if code.startswith(SERVER_FAILURES):
         return f"the database can't do it now ({why}); try again when it can"
     if not code and isinstance(error, OperationalError):
         return f"the database can't be reached ({why}); start it, or correct the address"

@@ -1,4 +1,8 @@
-"""The metrics, for Prometheus. Labels are few and known: no ids, no emails, no addresses."""
+"""The metrics, for Prometheus. Labels are few and known: no ids, no emails, no addresses.
+
+All processes that share `PROMETHEUS_MULTIPROC_DIR` are counted together, where it is set before
+this is imported (`serving/metrics_dir.py` does).
+"""
 
 import os
 import threading
@@ -6,21 +10,33 @@ import weakref
 from bisect import bisect_left
 from typing import Protocol
 
-from prometheus_client import Counter, Gauge, Histogram, values
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    values,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from authapp.telemetry.deferred import register, request_flush
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _slots: dict[int, str] = {}  # by pid
 
 
 def count_in(slot: str) -> None:
-    """Has this process go on counting where the one that had this slot before it ended.
+    """Has this process go on counting where the process that had this slot before it ended.
 
-    Each process writes files of its own (`observability.py`). Named by its pid, they would become
-    more and more, as workers are replaced.
+    Each process writes files of its own. Named by pid, the files would become more and more as
+    workers are replaced.
 
     Args:
-        slot: nobody else's who lives; no number, which could be a pid.
+        slot: held by no other live process; not a number, which could be a pid.
     """
     _slots[os.getpid()] = slot
 
@@ -146,3 +162,16 @@ def _count_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_count_anew)
+
+
+def exposition() -> bytes:
+    """All metrics in the text format of Prometheus.
+
+    Those of this process are counted up to now, those of other processes up to a moment ago.
+    """
+    settle()
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -3,7 +3,7 @@
 from flask import Blueprint, Flask, Request, Response, jsonify
 from werkzeug.routing import MapAdapter
 
-from authapp.telemetry.logging import METRICS_TYPE, exposition
+from authapp.telemetry.metrics import CONTENT_TYPE, exposition
 from authapp.web.guards import services
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -51,4 +51,4 @@ def readyz() -> tuple[Response, int]:
 def metrics() -> Response:
     """All counters, of all worker processes. Keep it from the public: it tells how busy we are."""
     services().note_pending()
-    return Response(exposition(), content_type=METRICS_TYPE)
+    return Response(exposition(), content_type=CONTENT_TYPE)

@@ -19,7 +19,7 @@ from authapp.errors import AuthappError, Busy, InvalidCredentials
 from authapp.services import LOGINS_AT_ONCE, REQUEST_THREADS, Services
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline, remaining
-from authapp.storage.postgres import PostgresUnavailable, Trouble
+from authapp.storage.postgres import FailureKind, PostgresUnavailable
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
@@ -246,7 +246,7 @@ def test_a_log_in_waits_for_postgres_only_as_long_as_it_may(
         db.connection().exec_driver_sql("LOCK TABLE users")
         found = outcome(hasty)
     assert isinstance(found, PostgresUnavailable)
-    assert found.trouble is Trouble.NO_ANSWER
+    assert found.kind is FailureKind.NO_ANSWER
     assert sql(services, "SELECT count(*) FROM users") == [(1,)]
 
 

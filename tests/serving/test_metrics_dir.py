@@ -10,12 +10,12 @@ WORKER = """
 from authapp.serving import metrics_dir
 metrics_dir.make()
 from authapp.telemetry import metrics
-from authapp.telemetry import logging as observability
+from authapp.telemetry import metrics
 slot = metrics_dir.claim_slot()
 metrics.count_in(slot)
 metrics.HASHING.inc()
 metrics.STALE_COPIES.inc()
-shown = sorted(observability.exposition().decode().splitlines())
+shown = sorted(metrics.exposition().decode().splitlines())
 kept = ("authapp_hashing_occupied", "authapp_stale_copies_total")
 print(slot, *(line.split()[-1] for line in shown if line.startswith(kept)), flush=True)
 input()

@@ -16,7 +16,7 @@ from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import LONGEST
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from authapp.sessions.store import SessionStore
-from authapp.storage.postgres import PostgresUnavailable, Trouble
+from authapp.storage.postgres import FailureKind, PostgresUnavailable
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
@@ -230,7 +230,7 @@ def test_what_ends_all_sessions_ends_it_everywhere(
 def test_a_connection_that_is_lost_is_no_postgres_that_is_away(
     services: Services, ada: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin, lost = SessionStore.begin, [PostgresUnavailable(Trouble.LOST)]
+    begin, lost = SessionStore.begin, [PostgresUnavailable(FailureKind.LOST)]
 
     def once_lost(*args: Any, **how: Any) -> ActiveSession:
         if lost:

@@ -25,7 +25,7 @@ from authapp.storage import postgres as database
 from authapp.storage.bounded_connections import BoundedConnection
 from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.deadlines import deadline
-from authapp.storage.postgres import Database, PostgresUnavailable, Trouble, connect
+from authapp.storage.postgres import Database, FailureKind, PostgresUnavailable, connect
 from tests.support.databases import add_database
 from tests.support.people import CLIENT, log_in, sign_up
 from tests.support.threads import at_once
@@ -86,7 +86,7 @@ def asked(database: Database, statement: str, patience: float = 3.0) -> Any:
         return db.scalar(text(statement))
 
 
-def trouble(database: Database, statement: str = "SELECT 1", patience: float = 3.0) -> Trouble:
+def failure(database: Database, statement: str = "SELECT 1", patience: float = 3.0) -> FailureKind:
     """Why it could not be asked; fails when that hangs."""
 
     def work() -> None:
@@ -97,7 +97,7 @@ def trouble(database: Database, statement: str = "SELECT 1", patience: float = 3
     assert isinstance(outcome, PostgresUnavailable), outcome
     assert outcome.store == "postgres"
     assert not outcome.committing
-    return outcome.trouble
+    return outcome.kind
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def fill_pool(database: Database, many: int = SIZE) -> list[int]:
     return pids
 
 
-# -- each trouble, on a real server ----------------------------------------------------------------
+# -- each failure, on a real server ----------------------------------------------------------------
 
 
 def raises(code: str) -> str:
@@ -140,14 +140,14 @@ def raises(code: str) -> str:
     ids=["disk full", "memory", "connections", "conflict", "starting", "input", "internal"],
 )
 def test_refused_for_the_state_of_the_server(db: Database, code: str) -> None:
-    assert trouble(db, raises(code)) is Trouble.REFUSED
+    assert failure(db, raises(code)) is FailureKind.REFUSED
     assert asked(db, "SELECT 1") == 1
 
 
 def test_refused_for_a_statement_that_takes_too_long(db: Database) -> None:
     """A server that lives says so itself, before we cut: the connection is kept."""
     before = asked(db, "SELECT pg_backend_pid()")
-    assert trouble(db, "SELECT pg_sleep(20)", patience=10) is Trouble.REFUSED
+    assert failure(db, "SELECT pg_sleep(20)", patience=10) is FailureKind.REFUSED
     assert asked(db, "SELECT pg_backend_pid()") == before
 
 
@@ -155,7 +155,9 @@ def test_refused_for_a_lock(db: Database, by_hand: Callable[[str], Any]) -> None
     by_hand("CREATE TABLE held ()")
     by_hand("BEGIN; LOCK TABLE held")
     try:
-        assert trouble(db, "SET LOCAL lock_timeout = '50ms'; SELECT FROM held") is Trouble.REFUSED
+        assert (
+            failure(db, "SET LOCAL lock_timeout = '50ms'; SELECT FROM held") is FailureKind.REFUSED
+        )
     finally:
         by_hand("ROLLBACK")
 
@@ -173,19 +175,19 @@ def test_refused_for_a_deadlock(db: Database) -> None:
     outcomes = at_once(lambda: lock(71, 72), lambda: lock(72, 71))
     (refused,) = [found for found in outcomes if found is not None]
     assert isinstance(refused, PostgresUnavailable)
-    assert refused.trouble is Trouble.REFUSED
+    assert refused.kind is FailureKind.REFUSED
 
 
 def test_read_only(db: Database) -> None:
     statement = "SET LOCAL transaction_read_only = on; CREATE TABLE never ()"
-    assert trouble(db, statement) is Trouble.READ_ONLY
+    assert failure(db, statement) is FailureKind.READ_ONLY
 
 
 def test_read_only_by_the_setting_of_a_server(url: str, by_hand: Callable[[str], Any]) -> None:
     place = add_database(url, "read_only")
     by_hand("ALTER DATABASE read_only SET default_transaction_read_only = on")
     made = Database(connect(place, 1))
-    assert trouble(made, "CREATE TABLE never ()") is Trouble.READ_ONLY
+    assert failure(made, "CREATE TABLE never ()") is FailureKind.READ_ONLY
     assert asked(made, "SELECT 1") == 1
     made.close()
 
@@ -199,19 +201,19 @@ def test_lost_in_the_middle_of_a_statement(db: Database, by_hand: Callable[[str]
         ):
             time.sleep(0.02)
 
-    found, _ = at_once(lambda: trouble_here(db, "SELECT pg_sleep(2.2)"), terminate)
-    assert found is Trouble.LOST
+    found, _ = at_once(lambda: failure_here(db, "SELECT pg_sleep(2.2)"), terminate)
+    assert found is FailureKind.LOST
 
 
-def trouble_here(database: Database, statement: str) -> Trouble:
+def failure_here(database: Database, statement: str) -> FailureKind:
     with pytest.raises(PostgresUnavailable) as raised, database.transaction() as db:
         db.execute(text(statement))
-    return raised.value.trouble
+    return raised.value.kind
 
 
 def test_no_connection_where_nobody_listens(tmp_path: Path) -> None:
     made = Database(connect(f"postgresql://nobody@/nothing?host={tmp_path}", 1))
-    assert trouble(made) is Trouble.NO_CONNECTION
+    assert failure(made) is FailureKind.NO_CONNECTION
 
 
 @pytest.fixture
@@ -225,9 +227,9 @@ def deaf() -> Iterator[tuple[socket.socket, Database]]:
 def test_nobody_is_there_where_somebody_accepts_and_never_answers(
     deaf: tuple[socket.socket, Database],
 ) -> None:
-    assert trouble(deaf[1]) in {
-        Trouble.NO_ANSWER,
-        Trouble.NO_CONNECTION,
+    assert failure(deaf[1]) in {
+        FailureKind.NO_ANSWER,
+        FailureKind.NO_CONNECTION,
     }  # the faster of the two is seen
 
 
@@ -241,7 +243,7 @@ def test_behind_an_address_that_never_answers_there_is_the_next(
     made = Database(
         connect(place.update_query_dict({"host": hosts}).render_as_string(hide_password=False), 1)
     )
-    assert trouble(made) is Trouble.NO_ANSWER
+    assert failure(made) is FailureKind.NO_ANSWER
     one = wait_until(
         lambda: asked(made, "SELECT 1"),
         "each connection comes too late, for ever",
@@ -256,7 +258,7 @@ def test_nobody_waits_for_a_connection_longer_than_they_may(
 ) -> None:
     """Not the whole seconds of libpq, which goes on to wait."""
     listener, made = deaf
-    assert trouble(made, patience=0.3) is Trouble.NO_ANSWER
+    assert failure(made, patience=0.3) is FailureKind.NO_ANSWER
     with listener.accept()[0] as accepted:
         accepted.recv(65_536)
         accepted.setblocking(False)
@@ -269,8 +271,8 @@ def test_no_more_wait_for_a_server_than_the_pool_would_have(
 ) -> None:
     _, made = deaf
     before = connecting_threads()
-    found = [trouble(made, patience=0.05) for _ in range(2 * SIZE)]
-    assert found == [Trouble.NO_ANSWER] * 2 * SIZE
+    found = [failure(made, patience=0.05) for _ in range(2 * SIZE)]
+    assert found == [FailureKind.NO_ANSWER] * 2 * SIZE
     assert len(connecting_threads() - before) == SIZE
 
 
@@ -284,7 +286,7 @@ def test_no_connection_while_the_server_takes_no_more(
     by_hand("CREATE ROLE alone LOGIN CONNECTION LIMIT 0 PASSWORD 'x'")
     place = make_url(url).set(username="alone", password="x")
     made = Database(connect(place.render_as_string(hide_password=False), 1))
-    assert trouble(made) is Trouble.NO_CONNECTION
+    assert failure(made) is FailureKind.NO_CONNECTION
 
 
 def test_all_connections_busy(
@@ -298,17 +300,17 @@ def test_all_connections_busy(
             held.wait()
             assert free.wait(20)
 
-    def one_more() -> list[Trouble]:
+    def one_more() -> list[FailureKind]:
         held.wait()
         try:
-            return [trouble_here(db, "SELECT 1") for _ in range(2)]
+            return [failure_here(db, "SELECT 1") for _ in range(2)]
         finally:
             free.set()
 
     monkeypatch.setattr(breaker, "_failures_to_open", 1)
     monkeypatch.setattr(database, "POOL_TIMEOUT", 0.1)
     *_, found = at_once(*[hold] * SIZE, one_more)
-    assert found == [Trouble.ALL_BUSY] * 2
+    assert found == [FailureKind.ALL_BUSY] * 2
     assert not breaker.is_open, "it says nothing of the server"
 
 
@@ -319,7 +321,7 @@ def test_nobody_waits_for_a_connection_in_use_longer_than_leaves_time_to_use_it(
     with ExitStack() as stack:
         held = [stack.enter_context(db.transaction(20)) for _ in range(SIZE)]
         pids = {pid(one_held) for one_held in held}
-        assert trouble(db, patience=0.7) is Trouble.ALL_BUSY
+        assert failure(db, patience=0.7) is FailureKind.ALL_BUSY
     assert set(fill_pool(db)) == pids, "none was cut"
 
 
@@ -330,18 +332,18 @@ def test_no_answer_of_a_frozen_backend(db: Database) -> None:
 
     (outcome,) = at_once(work)
     assert isinstance(outcome, PostgresUnavailable)
-    assert outcome.trouble is Trouble.NO_ANSWER
+    assert outcome.kind is FailureKind.NO_ANSWER
     assert asked(db, "SELECT 1") == 1, "and the pool has another"
 
 
 def test_no_answer_within_what_a_transaction_may_take(db: Database) -> None:
     """All its waits together, each of them within the time for one."""
-    assert trouble(db, "SELECT pg_sleep(0.5), pg_sleep(0.5)", patience=0.7) is Trouble.NO_ANSWER
+    assert failure(db, "SELECT pg_sleep(0.5), pg_sleep(0.5)", patience=0.7) is FailureKind.NO_ANSWER
 
 
 def test_no_time_left_is_no_answer_and_asks_nobody(db: Database) -> None:
     with deadline(0):
-        assert trouble_here(db, "SELECT 1") is Trouble.NO_ANSWER
+        assert failure_here(db, "SELECT 1") is FailureKind.NO_ANSWER
 
 
 def test_an_error_of_a_statement_stays_what_it_is(db: Database, breaker: Breaker) -> None:
@@ -439,7 +441,7 @@ def test_a_read_is_repeated_when_its_connection_is_lost(
     always = Tries(lose, 9)
     with pytest.raises(PostgresUnavailable) as raised:
         db.read(always)
-    assert raised.value.trouble is Trouble.LOST
+    assert raised.value.kind is FailureKind.LOST
     assert len(always.backends) == 2, "once, no more"
 
 
@@ -451,11 +453,11 @@ def test_a_read_is_not_repeated_for_anything_else(db: Database) -> None:
     def refuse(mine: Session, _backend: int) -> None:
         mine.execute(text(raises("53100")))
 
-    for fail, why in ((freeze, Trouble.NO_ANSWER), (refuse, Trouble.REFUSED)):
+    for fail, why in ((freeze, FailureKind.NO_ANSWER), (refuse, FailureKind.REFUSED)):
         tries = Tries(fail, 9)
         (outcome,) = at_once(lambda tries=tries: db.read(tries))  # type: ignore[misc]
         assert isinstance(outcome, PostgresUnavailable)
-        assert (outcome.trouble, len(tries.backends)) == (why, 1)
+        assert (outcome.kind, len(tries.backends)) == (why, 1)
 
 
 # -- a commit whose answer is lost -----------------------------------------------------------------
@@ -500,13 +502,13 @@ def test_a_commit_that_got_no_answer_may_have_been_made(
     finally:
         for backend in stopped:
             os.kill(backend, signal.SIGCONT)
-    assert (found.trouble, found.committing) == (Trouble.NO_ANSWER, True)
+    assert (found.kind, found.committing) == (FailureKind.NO_ANSWER, True)
 
     def lose(backend: int) -> None:
         by_hand(f"SELECT pg_terminate_backend({backend}, 5000)")
 
     found = commit_spoilt(db, lose)
-    assert (found.trouble, found.committing) == (Trouble.LOST, True)
+    assert (found.kind, found.committing) == (FailureKind.LOST, True)
 
 
 def test_a_commit_that_was_refused_was_not_made(
@@ -520,7 +522,7 @@ def test_a_commit_that_was_refused_was_not_made(
     )
     with pytest.raises(PostgresUnavailable) as raised:
         asked(db, "INSERT INTO late VALUES (1) RETURNING n")
-    assert (raised.value.trouble, raised.value.committing) == (Trouble.REFUSED, False)
+    assert (raised.value.kind, raised.value.committing) == (FailureKind.REFUSED, False)
     assert by_hand("SELECT * FROM late") == []
 
 
@@ -560,7 +562,7 @@ def test_five_times_without_an_answer_it_is_asked_no_more_until_it_answers(
             server.stop()
             for _ in range(5):
                 assert not is_open(made.breaker)
-                assert trouble(made) is Trouble.NO_CONNECTION
+                assert failure(made) is FailureKind.NO_CONNECTION
             assert is_open(made.breaker)
             with pytest.raises(StoreUnavailable) as raised:
                 made.read(one)
@@ -578,8 +580,8 @@ def test_refusals_are_no_failures_and_an_answer_counts_anew(
     db: Database, breaker: Breaker, by_hand: Callable[[str], Any]
 ) -> None:
     for _ in range(6):
-        trouble(db, raises("53100"))
-        trouble(db, "SET LOCAL transaction_read_only = on; CREATE TABLE never ()")
+        failure(db, raises("53100"))
+        failure(db, "SET LOCAL transaction_read_only = on; CREATE TABLE never ()")
     assert not is_open(breaker)
 
     def lose() -> None:

@@ -19,10 +19,10 @@ from authapp.telemetry import deferred, metrics
 
 LOG = """
 import logging
-from authapp.telemetry.log_lines import log_line
+from authapp.telemetry.logging import log_request
 from authapp.telemetry.logging import configure_logging
 configure_logging()
-log_line(logging.getLogger("some"), {"event": "request"})
+log_request(logging.getLogger("some"), {"event": "request"})
 """
 
 
@@ -89,7 +89,7 @@ def test_a_log_that_can_not_be_written_fails_nothing() -> None:
     script = LOG + (
         "import structlog, authapp.telemetry.deferred, os\n"
         "structlog.get_logger('some').warning('full')\n"
-        "log_line(logging.getLogger('some'), {'event': 'request'})\n"
+        "log_request(logging.getLogger('some'), {'event': 'request'})\n"
         "authapp.telemetry.deferred.flush()\n"
         "os.write(1, b'done')\n"
     )
@@ -115,7 +115,7 @@ def test_a_log_that_nobody_reads_keeps_nobody_waiting() -> None:
     """More lines than a pipe takes, twice over; a request would wait for ever."""
     script = LOG + (
         "for number in range(50_000):\n"
-        "    log_line(logging.getLogger('some'), {'event': 'request', 'filling': 'x' * 100})\n"
+        "    log_request(logging.getLogger('some'), {'event': 'request', 'filling': 'x' * 100})\n"
         "import os\nos.write(1, b'done')\nos._exit(0)\n"
     )
     with subprocess.Popen(

@@ -48,10 +48,10 @@ def said_by(work: str, folder: Path) -> dict[str, float]:
 def test_it_is_the_sum_of_all_processes(tmp_path: Path) -> None:
     """Gauges of those that live alone; `serving/metrics_dir.py` says which ended."""
     work = (
-        "from authapp.telemetry import logging as observability, metrics\n"
+        "from authapp.telemetry import metrics\n"
         "metrics.STALE_COPIES.inc(2); metrics.HASHING.inc(3)\n"
         "metrics.PENDING_FENCES.set(4)\n"
-        "print(observability.exposition().decode())\n"
+        "print(metrics.exposition().decode())\n"
     )
     values = {}
     for _ in range(2):
@@ -64,7 +64,7 @@ def test_it_is_the_sum_of_all_processes(tmp_path: Path) -> None:
 def test_who_has_the_slot_of_one_that_ended_goes_on_counting(tmp_path: Path) -> None:
     work = (
         "import os\n"
-        "from authapp.telemetry import logging as observability, metrics\n"
+        "from authapp.telemetry import metrics\n"
         "metrics.count_in('worker1')\n"
         "metrics.STALE_COPIES.inc(2)\n"
         "if os.fork() == 0:\n"
@@ -72,7 +72,7 @@ def test_who_has_the_slot_of_one_that_ended_goes_on_counting(tmp_path: Path) -> 
         "    os._exit(0)\n"
         "os.wait()\n"
         "metrics.STALE_COPIES.inc(2)\n"
-        "print(observability.exposition().decode())\n"
+        "print(metrics.exposition().decode())\n"
     )
     for times in (1, 2):
         values = said_by(work, tmp_path)

@@ -175,14 +175,14 @@ class Meter:
 def metered(app: Flask) -> Iterator[Meter]:
     """Without hashing, and without the pause of a refusal."""
     meter = Meter(app)
-    ask = LoginLimits._take
+    ask = LoginLimits._hit
 
     def noting(*args: Any, **how: Any) -> Any:
         meter.asked_at = meter.asked_at or time.thread_time()
         return ask(*args, **how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LoginLimits, "_take", noting)
+        patch.setattr(LoginLimits, "_hit", noting)
         patch.setattr(bcrypt, "checkpw", lambda *_: False)
         patch.setattr(bcrypt, "hashpw", lambda *_: b"$2b$04$" + b"x" * 53)
         patch.setattr(constant_time, "REFUSAL_SECONDS", 0)

@@ -14,8 +14,7 @@ from uuid import UUID
 from prometheus_client import Counter
 
 from authapp.telemetry import metrics
-from authapp.telemetry.log_lines import log_line
-from authapp.telemetry.logging import REQUEST_FIELDS
+from authapp.telemetry.logging import REQUEST_FIELDS, log_request
 
 # what every proxy and tracer makes, and nothing that could be more than a name in a log
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -82,7 +81,7 @@ def note_request(
         "status": status,
         "ms": round(seconds * 1000, 1),
     }
-    log_line(_log, line)
+    log_request(_log, line)
     label = method if route and method in _METHODS else "other"
     counter, stopwatch = _meters(label, route or "none", status)
     metrics.count(counter)

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from authapp.errors import StoreUnavailable
-from authapp.telemetry.log_lines import LineHandler, write_lines
+from authapp.telemetry.logging import BufferedHandler, write_lines
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     EMAIL,
@@ -28,9 +28,9 @@ from tests.web.support import (
 )
 
 
-def handler() -> LineHandler:
+def handler() -> BufferedHandler:
     """The one that writes the application's log."""
-    (found,) = [h for h in logging.getLogger().handlers if isinstance(h, LineHandler)]
+    (found,) = [h for h in logging.getLogger().handlers if isinstance(h, BufferedHandler)]
     return found
 
 

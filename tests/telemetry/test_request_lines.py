@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from authapp.telemetry.log_lines import LineHandler
+from authapp.telemetry.logging import BufferedHandler
 
 
 def record(message: str, *args: object) -> logging.LogRecord:
@@ -16,12 +16,12 @@ def test_a_stream_that_was_closed_is_quiet(capsys: pytest.CaptureFixture[str]) -
     """At the end of a process the stream may be closed before the last warning."""
     stream = io.StringIO()
     stream.close()
-    LineHandler(stream).handle(record("attempts_not_recorded"))
+    BufferedHandler(stream).handle(record("attempts_not_recorded"))
     assert capsys.readouterr().err == ""
 
 
 def test_a_record_that_cannot_be_laid_out_is_still_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    LineHandler(io.StringIO()).handle(record("%d", "no number"))
+    BufferedHandler(io.StringIO()).handle(record("%d", "no number"))
     assert "Logging error" in capsys.readouterr().err
