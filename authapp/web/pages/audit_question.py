@@ -24,6 +24,8 @@ def events_asked_for(form: AuditForm) -> tuple[Filter, str]:
         which = services().audit.filter(text(form.event), text(form.address), text(form.since))
     except InvalidField as invalid:
         errors |= invalid.errors
+        if "event" in errors:  # the page has a list, so the message need not name all events
+            errors["event"] = "choose one from the list"
     try:
         people = _people_asked_for(text(form.user))
     except InvalidField as invalid:

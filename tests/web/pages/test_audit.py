@@ -267,7 +267,7 @@ def test_the_next_page_keeps_what_was_asked_for(
 TYPOS = {
     "user=nemo": "Nobody matches; write an email",
     "user=%00": "Nobody matches",
-    "event=x": "Use one of user.created",
+    "event=x": "Choose one from the list",
     "cursor=x": "Leave it out to start from the newest",
     "cursor=-1": "Leave it out",
     "address=192.0.2": "Write one IP address, like 192.0.2.7",
