@@ -35,6 +35,14 @@ class AuthappError(Exception):
     rate_limit: Window | None = None
 
 
+class UnsavableSession(TypeError, ValueError):
+    """`flask.session` holds what can't be kept. The message names the key and the remedy.
+
+    This is a mistake in the app and no answer to a person, so no HTTP error is made of it. It is a
+    TypeError, as Flask's own session raises.
+    """
+
+
 class SettingError(AuthappError):
     """A setting is missing, weak or unknown. The message is one line that names the remedy."""
 

@@ -31,7 +31,7 @@ from authapp.web.middleware.mount_point import TrustedProxies
 from authapp.web.pages.account import pages
 from authapp.web.pending_changes import note_pending, tell_pending
 from authapp.web.request_credentials import Authenticator
-from authapp.web.session_interface import SessionInterface
+from authapp.web.session.interface import SessionInterface
 from authapp.web.visitor_login import log_in_visitor, log_out_visitor
 
 

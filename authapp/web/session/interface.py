@@ -1,7 +1,6 @@
 """`flask.session` and its cookie: a Flask-Session backend that reads nothing before it is used."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from functools import wraps
 from typing import Any
 
@@ -23,6 +22,7 @@ from authapp.web.cookies.scopes import Scope, expire, other_scopes, path_prefixe
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pending_changes import are_pending
 from authapp.web.request_credentials import TOKEN_HEADERS, VARY, Authenticator, RequestCredentials
+from authapp.web.session.data import SessionSerializer, is_same
 
 
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
@@ -32,9 +32,10 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     behind. Those set before are dropped at the end of the request.
     """
 
-    def __init__(self, credentials: RequestCredentials) -> None:
+    def __init__(self, credentials: RequestCredentials, serializer: SessionSerializer) -> None:
         super().__init__()
         self.credentials = credentials
+        self._serializer = serializer
         self._found: LookupResult = None
         self._has_found = False
         self._has_data = False
@@ -124,13 +125,18 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
             return
         self._has_data = True
         if live := self.live:
-            dict.update(self, deepcopy(live.record.data))
+            dict.update(self, self._serializer.decode(live.record.data))
 
     def patch(self) -> tuple[dict[str, Any], list[str]]:
-        """The changes: keys with their new values, and removed keys."""
+        """The changes: keys with their new values, as JSON, and removed keys.
+
+        Raises:
+            UnsavableSession: a value can't be kept.
+        """
         before = self.live.record.data if self.live else {}
-        changed = {k: v for k, v in self.items() if k not in before or before[k] != v}
-        return changed, [key for key in before if key not in self]
+        after = self._serializer.encode(self)
+        changed = {k: v for k, v in after.items() if k not in before or not is_same(before[k], v)}
+        return changed, [key for key in before if key not in after]
 
 
 def _reads_first(name: str) -> Callable[..., Any]:
@@ -171,7 +177,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         client: Callable[[], Client],
         finish: Callable[[Response], None],
     ) -> None:
-        super().__init__(app, serialization_format="json")
+        super().__init__(app)
+        self.serializer = SessionSerializer()
         self._finish = finish
         self._authenticator = authenticator
         self._store = authenticator.store
@@ -180,7 +187,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         self._dropped_cookies = DroppedCookies()
 
     def open_session(self, app: Flask, request: Request) -> AuthSession:  # noqa: ARG002 - Flask's
-        return AuthSession(RequestCredentials(self._authenticator, request.environ))
+        credentials = RequestCredentials(self._authenticator, request.environ)
+        return AuthSession(credentials, self.serializer)
 
     def save_session(self, app: Flask, session: AuthSession, response: Response) -> None:
         """Saves what changed, key by key, and sets or clears the cookie where a view asked for it.
@@ -211,6 +219,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
 
     def _save_data(self, session: AuthSession) -> None:
         if live := session.live:
+            session.modified = False  # else Flask would try again, for the page that tells of it
             changed, removed = session.patch()
             if changed or removed:
                 self._store.patch(live, changed, removed)

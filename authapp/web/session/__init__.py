@@ -1,0 +1,1 @@
+"""`flask.session`: the interface that Flask calls, the session object, its data."""

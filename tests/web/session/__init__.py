@@ -1,0 +1,1 @@
+"""`flask.session`, of visitors and of people who are signed in."""
