@@ -8,7 +8,6 @@ from functools import partial
 from typing import TypeVar, cast
 
 import redis
-import structlog
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
@@ -25,10 +24,11 @@ from authapp.errors import (
 from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.redis import REDIS_ERRORS
 from authapp.telemetry import metrics
+from authapp.telemetry.logging import get_logger
 
 T = TypeVar("T")
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Attempt:

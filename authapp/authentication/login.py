@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-import structlog
 from msgspec.structs import replace
 
 from authapp.accounts.credentials import Credentials, CredentialStore
@@ -28,8 +27,9 @@ from authapp.sessions.records import ActiveSession, Client, EndReason
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline
 from authapp.telemetry import metrics
+from authapp.telemetry.logging import get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 # how each refusal counts in the metric of log-ins; every other error counts as "unavailable"
 _OUTCOMES: dict[type[AuthappError], str] = {

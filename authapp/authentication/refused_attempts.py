@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import structlog
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -25,6 +24,7 @@ from authapp.storage.models import User
 from authapp.storage.postgres import Database
 from authapp.telemetry.deferred import before_end
 from authapp.telemetry.forks import start_in_forks
+from authapp.telemetry.logging import get_logger
 
 FOLD_SECONDS = 60.0  # attempts that are alike are one event in so long, after the first
 MAX_FOLDS = 1_000  # kinds of attempts that are told apart at the same moment
@@ -34,7 +34,7 @@ _MOMENT = 0.2  # seconds; attempts within one are written together
 _RETRY_SECONDS = 10.0  # when Postgres could not be asked
 _ADDRESSES = 5  # that the row of a flood names
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

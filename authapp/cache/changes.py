@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import structlog
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
@@ -12,8 +11,9 @@ from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import OutcomeUnknown, StoreUnavailable
 from authapp.storage.models import PendingFence, SessionRow, User
 from authapp.storage.postgres import Database, PostgresUnavailable
+from authapp.telemetry.logging import get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 _REPLAY_BATCH = 500
 _PROBE = "sess:probe"  # no session has this key
 

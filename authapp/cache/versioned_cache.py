@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 
 import msgspec
 import redis
-import structlog
 from prometheus_client import Counter
 from redis.exceptions import ResponseError
 
@@ -19,6 +18,7 @@ from authapp.errors import StoreUnavailable
 from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.redis import REDIS_ERRORS
 from authapp.telemetry import metrics
+from authapp.telemetry.logging import get_logger
 
 # Named by their content, so that versions of us that differ can share a server.
 _SOURCE = (files("authapp.cache") / "versioned_cache.lua").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ _ACQUIRE, _FILL, _FENCE = (f"authapp_{name}_{_VERSION}" for name in ("acquire", 
 LEASE_MS = 10_000
 FENCE_MS = 60_000
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Versioned(Protocol):

@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-import structlog
 from redis.lock import Lock
 
 from authapp.cache.changes import Changes
 from authapp.errors import StoreUnavailable
 from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.storage.locks import Locks
+from authapp.telemetry.logging import get_logger
 
 RETENTION = timedelta(days=30)  # how long it can be seen that and why a session ended
 BATCH = 500  # rows a transaction
 INTERVAL = 3600.0  # seconds between scheduled runs
 _LOCK_SECONDS = 600.0
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

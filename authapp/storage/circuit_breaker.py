@@ -4,14 +4,13 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-import structlog
-
 from authapp.errors import StoreUnavailable
 from authapp.telemetry import metrics
+from authapp.telemetry.logging import get_logger
 
 T = TypeVar("T")
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 _LONGEST_TRY = 10.0  # seconds to wait for a recovery that is running
 
 

@@ -21,6 +21,22 @@ from authapp.telemetry.deferred import register, request_flush
 REQUEST_FIELDS: ContextVar[dict[str, Any] | None] = ContextVar("authapp_request", default=None)
 
 
+def get_logger(name: str) -> Any:
+    """A logger of events with fields, on top of the standard library's `logging`.
+
+    It neither needs nor changes a configuration of structlog, so an embedding app decides by
+    `logging` alone where events go. Its plain handlers get `event field='value'` as the message.
+
+    Returns:
+        a `structlog.stdlib.BoundLogger`
+    """
+    return structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, _add_request_fields, _to_record],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
 def _add_request_fields(
     _logger: object, _method: str, event: structlog.types.EventDict
 ) -> structlog.types.EventDict:
@@ -29,13 +45,21 @@ def _add_request_fields(
     return event
 
 
-_SHARED: list[structlog.types.Processor] = [
-    _add_request_fields,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.format_exc_info,
-]
+def _to_record(
+    _logger: object, _method: str, fields: structlog.types.EventDict
+) -> tuple[tuple[str], dict[str, Any]]:
+    event = fields.pop("event")
+    for_logging = {name: fields.pop(name) for name in ("exc_info", "stack_info") if name in fields}
+    # repr: a line end in a value would forge a line of the log
+    text = " ".join([event, *(f"{name}={value!r}" for name, value in fields.items())])
+    return (text,), {"extra": {"event_fields": {"event": event, **fields}}, **for_logging}
+
+
+def _read_record(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    event.update(getattr(event["_record"], "event_fields", {}))
+    return event
 
 
 # the oldest lines go when nobody reads the log: no request waits for it, and memory stays bounded
@@ -106,8 +130,12 @@ def logging_config() -> dict[str, Any]:
             "json": {
                 "()": _Lines,
                 "foreign_pre_chain": [
-                    structlog.stdlib.PositionalArgumentsFormatter(),
-                    *_SHARED,
+                    _read_record,
+                    _add_request_fields,
+                    structlog.stdlib.add_log_level,
+                    structlog.stdlib.add_logger_name,
+                    structlog.processors.TimeStamper(fmt="iso", utc=True),
+                    structlog.processors.format_exc_info,
                 ],
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -126,11 +154,5 @@ def logging_config() -> dict[str, Any]:
 
 
 def configure_logging() -> None:
-    """Applies `logging_config`, and lets our own events go through it."""
-    structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
+    """Applies `logging_config` to this process. For the whole product, never for embedding apps."""
     logging.config.dictConfig(logging_config())

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-import structlog
 from flask import Flask, Response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import (
@@ -21,13 +20,14 @@ from werkzeug.exceptions import (
 
 from authapp import errors
 from authapp.storage.deadlines import deadline
+from authapp.telemetry.logging import get_logger
 from authapp.web.guards import auth_session, is_own_view
 from authapp.web.middleware.client_address import unreadable
 from authapp.web.middleware.request_log import request_id
 
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

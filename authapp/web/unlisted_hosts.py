@@ -4,12 +4,12 @@ import re
 from threading import Lock
 from urllib.parse import urlsplit
 
-import structlog
+from authapp.telemetry.logging import get_logger
 
 MOST = 50  # hosts that are named: a client can make up any number
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?(?::[0-9]{1,5})?")
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class UnlistedHosts:

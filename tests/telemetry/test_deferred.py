@@ -87,8 +87,8 @@ def test_what_is_due_while_an_error_happens_is_worked_off_by_the_next(
 def test_a_log_that_can_not_be_written_fails_nothing() -> None:
     """A full disk; and what is no request's line is told to fail in the way of the library."""
     script = LOG + (
-        "import structlog, authapp.telemetry.deferred, os\n"
-        "structlog.get_logger('some').warning('full')\n"
+        "import authapp.telemetry.deferred, os\n"
+        "logging.getLogger('some').warning('full')\n"
         "log_request(logging.getLogger('some'), {'event': 'request'})\n"
         "authapp.telemetry.deferred.flush()\n"
         "os.write(1, b'done')\n"

@@ -1,13 +1,12 @@
 """A guarded host that is missing in ALLOWED_REDIRECT_HOSTS: the log says what to add, once."""
 
-import pytest
-import structlog
-from flask import Flask
-from structlog.testing import capture_logs
-from structlog.typing import EventDict
+from typing import Any
 
-from authapp.web import unlisted_hosts
+import pytest
+from flask import Flask
+
 from authapp.web.unlisted_hosts import MOST
+from tests.support.events import logged_events
 from tests.support.threads import at_once
 from tests.web.conftest import MakeApp
 from tests.web.support import program
@@ -16,19 +15,13 @@ NGINX, REDIRECT = "/forward-auth/nginx", "/forward-auth/redirect"
 LISTED = "listed.example.org"
 
 
-@pytest.fixture(autouse=True)
-def logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The logger may have been bound before it could be listened to."""
-    monkeypatch.setattr(unlisted_hosts, "_log", structlog.get_logger())
-
-
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
     return make_app(TRUSTED_PROXY_HOPS=1, ALLOWED_REDIRECT_HOSTS=f"{LISTED},auth.example.org")
 
 
-def asked(app: Flask, path: str, **headers: str) -> list[EventDict]:
-    with capture_logs() as lines:
+def asked(app: Flask, path: str, **headers: str) -> list[dict[str, Any]]:
+    with logged_events() as lines:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         program(app).get(path, headers={"Accept": "text/html", **sent})
     return [line for line in lines if "ALLOWED_REDIRECT_HOSTS" in line["event"]]
@@ -37,7 +30,7 @@ def asked(app: Flask, path: str, **headers: str) -> list[EventDict]:
 def test_the_line_names_the_setting_and_the_value_to_add(app: Flask) -> None:
     (line,) = asked(app, NGINX, X_Original_URL="https://App.example.org:8443/notes?secret=1")
     assert (line["setting"], line["add"]) == ("ALLOWED_REDIRECT_HOSTS", "app.example.org:8443")
-    assert line["log_level"] == "warning"
+    assert line["level"] == "WARNING"
     assert "secret" not in str(line)
     assert asked(app, NGINX, X_Original_URL="https://app.example.org:8443/") == []
     (line,) = asked(app, NGINX, X_Original_URL="https://app.example.org/")
@@ -86,6 +79,6 @@ def test_of_many_requests_at_once_one_is_named(app: Flask) -> None:
     def ask() -> None:
         client.get(NGINX, headers={"X-Original-URL": "https://app.example.org/"})
 
-    with capture_logs() as lines:
+    with logged_events() as lines:
         assert at_once(*[ask] * 8) == [None] * 8
     assert len([line for line in lines if line.get("add")]) == 1

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
+from authapp.telemetry.logging import get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 # browsers trust these without TLS: they are this machine
 _is_loopback = re.compile(
