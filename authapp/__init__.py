@@ -14,7 +14,8 @@ The house, from the top; imports only point down:
     cache              copies in Redis, and the changes that keep them true
     storage            Postgres and Redis: connections, bounds, circuit breakers, tables
     crypto, telemetry  keys and tokens; metrics and logs
-    config, processors settings from the environment; processors this process may use
+    config             settings from the environment; `setting_types`: the kinds of their values
+    processors         processors this process may use
     errors             what callers may catch
 
 A request flows `web/middleware` → guard → `SessionStore.find` → `Identity` → view. A session check

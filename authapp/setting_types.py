@@ -1,0 +1,183 @@
+"""The kinds of values that settings have: each reads the text of a setting, or says what to write.
+
+Every function takes the text and returns the value.
+
+Raises:
+    ValueError: the text is not of this kind; the message is the remedy.
+"""
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address
+from urllib.parse import parse_qsl, urlsplit
+
+from email_validator import EmailNotValidError, validate_email
+from limits import parse_many
+
+from authapp.storage.database_urls import read_database_url
+
+_LABEL = r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?"
+_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_HOST = re.compile(rf"(?:{_DOMAIN}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
+
+
+def text(value: str) -> str:
+    if not value.isprintable() or value[:1] in {'"', "'"}:
+        raise ValueError("set it without quotes, line ends and control characters")
+    return value
+
+
+def host(value: str) -> str:
+    """An address or a name to listen on, without the brackets that an IPv6 address may have."""
+    bracketed = re.fullmatch(r"\[(.*:.*)\]", value)
+    host = bracketed[1] if bracketed else value
+    try:
+        ip_address(host)
+    except ValueError:
+        if bracketed or not re.fullmatch(_DOMAIN, host):
+            raise ValueError(
+                "set it to an address like `127.0.0.1` or `::1`, or to a name; the port is PORT"
+            ) from None
+    return host
+
+
+def switch(value: str) -> bool:
+    known = {"1": True, "true": True, "on": True, "yes": True}
+    known |= {"0": False, "false": False, "off": False, "no": False}
+    try:
+        return known[value.strip().lower()]
+    except KeyError:
+        raise ValueError("set it to 1 or 0") from None
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(f"set it to a whole number from {low} to {high}") from None
+        if not low <= number <= high:
+            raise ValueError(f"set it to a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def secrets(value: str) -> tuple[str, ...]:
+    secrets = tuple(part.strip() for part in value.split(","))
+    if any(len(secret.encode()) < 32 for secret in secrets):
+        raise ValueError(
+            "each secret needs at least 32 bytes; make one with "
+            "`python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
+        )
+    return secrets
+
+
+def hosts(value: str) -> tuple[str, ...]:
+    hosts = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    if not all(_HOST.fullmatch(host) for host in hosts):
+        raise ValueError("set it to host names separated by commas, like `app.example.org`")
+    return hosts
+
+
+def email_domains(value: str) -> tuple[str, ...]:
+    """As the domains of addresses are compared: in lower case, and ASCII."""
+    domains = []
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        try:
+            # below .test each domain is judged by its spelling alone
+            read = validate_email(
+                f"a@{part}.test", check_deliverability=False, test_environment=True
+            )
+        except EmailNotValidError:
+            raise ValueError(
+                "set it to domains separated by commas, like `corp.local,localhost`"
+            ) from None
+        domains.append(read.ascii_domain.lower().removesuffix(".test"))
+    return tuple(domains)
+
+
+def domain(value: str) -> str:
+    if not re.fullmatch(rf"\.?{_DOMAIN}", value):  # RFC 6265, 4.1.2.3: a leading dot is ignored
+        raise ValueError("set it to a domain like `example.org`, or leave it empty")
+    return value
+
+
+def rate(value: str) -> str:
+    try:
+        found = parse_many(value)
+    except ValueError:
+        found = []
+    if len(found) != 1 or found[0].amount < 1:
+        raise ValueError("set it to one limit like `20 per minute`")
+    return value
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError("set it to " + " or ".join(choices))
+        return value
+
+    return parse
+
+
+def postgres_url(value: str) -> str:
+    read_database_url(value)
+    return text(value)
+
+
+def _has_sound_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+# of those of redis-py
+_TLS_OPTIONS = {
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+    "ssl_password",
+}
+
+
+def redis_url(value: str) -> str:
+    text(value)
+    authority = re.match(r"[a-z+]*://[^/?#]*", value)
+    if authority and set("@#") & set(value[authority.end() :]):  # a password that ended early
+        raise ValueError(
+            "write @ : / ? # [ ] in user and password percent-encoded, as %40 for @; "
+            "for example redis://user:password@host:port/0"
+        )
+    if value.startswith(("redis://", "rediss://")) and _has_sound_port(value):
+        return value
+    if value.startswith("unix://"):
+        return value
+    scheme, _, rest = value.partition("://")
+    place, _, query = rest.partition("?")
+    hosts, _, service = place.rpartition("@")[2].partition("/")
+    listed = all(re.fullmatch(r"[^:]+|\[[^]]+\]:\d+|[^:]+:\d+", h) for h in hosts.split(","))
+    with_ports = all(re.search(r":\d+$", host) for host in hosts.split(","))
+    has_tls = scheme.startswith("rediss+")
+    known = {name for name, _ in parse_qsl(query, keep_blank_values=True)} <= _TLS_OPTIONS
+    if listed and with_ports and (not query or (has_tls and known)):
+        if scheme in {"redis+cluster", "rediss+cluster"}:
+            return value
+        if scheme in {"redis+sentinel", "rediss+sentinel"} and service.strip("/"):
+            return value
+    raise ValueError(
+        "set it to redis://host:port/0, rediss://…, unix://…, "
+        "redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port; "
+        "with TLS rediss+sentinel://… or rediss+cluster://…, and perhaps ?ssl_ca_certs=/path"
+    )
+
+
+def key_prefix(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", value):
+        raise ValueError("use letters, digits, _ . : and - only, 64 at most, like `auth:`")
+    return value
