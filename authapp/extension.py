@@ -22,10 +22,7 @@ from authapp.web.api.users import users_api
 from authapp.web.app_state import EXTENSION, AppState, state_of
 from authapp.web.csrf import check_origin
 from authapp.web.error_handlers import register_domain_errors
-from authapp.web.guards import (
-    client,
-    current_user,
-)
+from authapp.web.guards import current_user, unknown_actor
 from authapp.web.middleware.client_address import ClientAddress
 from authapp.web.middleware.mount_point import TrustedProxies
 from authapp.web.pages.account import pages
@@ -72,7 +69,7 @@ class Auth:
         app.session_interface = SessionInterface(
             app,
             authenticator,
-            client,
+            unknown_actor,
             partial(tell_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
         )
         app.wsgi_app = addresses  # type: ignore[method-assign]

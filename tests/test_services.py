@@ -17,11 +17,12 @@ import redis
 from sqlalchemy import text
 
 from authapp import dev
+from authapp.accounts.actor import Actor
 from authapp.cache.keys import session_key
 from authapp.config import Config
 from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, Client, EndReason
+from authapp.sessions.records import ActiveSession, EndReason
 from authapp.storage import schema
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
@@ -378,7 +379,7 @@ def test_redis_away_limits_are_kept_in_process(here: Services, engines: Engines)
     with hashing() as costs:
         for number in range(8):
             try:
-                here.authentication.log_in(EMAIL, "wrong", Client(f"198.51.100.{number}"))
+                here.authentication.log_in(EMAIL, "wrong", Actor(address=f"198.51.100.{number}"))
             except (InvalidCredentials, TooManyAttempts) as refused:
                 outcomes.append(type(refused))
     assert outcomes == [InvalidCredentials] * 5 + [TooManyAttempts] * 3  # half, for two workers

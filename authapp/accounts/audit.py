@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
+from authapp.accounts.actor import Actor
 from authapp.crypto.sealing import KeyedHash
 from authapp.errors import InvalidField
 from authapp.storage.models import AuditEvent, User
@@ -69,15 +70,13 @@ def record(
     at: datetime,
     *,
     user_id: UUID | None,
-    actor_id: UUID | None = None,
-    address: str = "",
+    actor: Actor,
     **details: Any,
 ) -> None:
     """Adds one event.
 
     Args:
         event: `noun.verb`.
-        actor_id: who did it; None for the operator's command line, and where nobody can say.
         details: JSON values; no password, token or full email.
     """
     db.add(
@@ -85,8 +84,8 @@ def record(
             at=at,
             event=event,
             user_id=user_id,
-            actor_id=actor_id,
-            address=address,
+            actor_id=actor.id,
+            address=actor.address,
             details=details,
         )
     )
@@ -102,8 +101,7 @@ def record_act(
     at: datetime,
     *,
     user_id: UUID,
-    actor_id: UUID | None,
-    address: str,
+    actor: Actor,
     **details: Any,
 ) -> None:
     """As `record`, for an act that somebody may repeat at will: it does not fill the log.
@@ -119,13 +117,13 @@ def record_act(
     since = at - timedelta(minutes=1)
     alike = [row for row in newest if row.event == event and row.at > since]
     if len(alike) < _ALIKE:
-        record(db, event, at, user_id=user_id, actor_id=actor_id, address=address, **details)
+        record(db, event, at, user_id=user_id, actor=actor, **details)
         return
     last = alike[0]
     if fields := details.get("fields"):
         details["fields"] = sorted({*fields, *last.details.get("fields", ())})
     last.details = last.details | details | {"count": last.details.get("count", 1) + 1}
-    last.actor_id, last.address = actor_id, address
+    last.actor_id, last.address = actor.id, actor.address
 
 
 @dataclass(frozen=True, slots=True)

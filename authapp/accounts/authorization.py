@@ -11,65 +11,66 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from authapp.accounts.actor import Actor
 from authapp.accounts.identity import Identity, Permission, identity_of
 from authapp.errors import ExceedsOwnPermissions, Forbidden, NotAuthenticated, UnknownUser
 from authapp.storage.models import Role, User
 
 
 def lock_user(
-    db: Session, user_id: UUID, actor_id: UUID | None, permission: Permission
+    db: Session, user_id: UUID, actor: Actor, permission: Permission
 ) -> tuple[User, Identity | None]:
     """Lock a user and the actor, and check that the actor may change this user.
 
     Args:
-        actor_id: the person who makes the change; None for the operator's command line, which may
-            do all.
+        actor: makes the change. The operator may do everything.
         permission: what the change needs.
     Returns:
-        the user, and the actor as of now (None for the operator).
+        The user, and the person who acts as of now (None for the operator).
     Raises:
         UnknownUser
-        NotAuthenticated: the actor was deactivated or removed in the meantime.
+        NotAuthenticated: nobody is known to act, or the person was deactivated or removed in the
+            meantime.
         Forbidden: the actor lost the permission in the meantime.
         ExceedsOwnPermissions: the user has a permission that the actor lacks.
     """
-    ids = [user_id] if actor_id is None else [user_id, actor_id]
+    ids = [user_id] if actor.id is None else [user_id, actor.id]
     # Locked in one order, or two people who change each other would wait for each other.
     rows = db.scalars(
         select(User).where(User.id.in_(ids)).order_by(User.id).with_for_update(key_share=True)
     )
     locked = {str(user.id): user for user in rows}  # by text, because callers may have no more
-    actor = None
-    if actor_id is not None:
-        row = locked.get(str(actor_id))
+    person = None
+    if not actor.is_operator:
+        row = locked.get(str(actor.id))
         if row is None or not row.active:
             raise NotAuthenticated(presented=True)
-        actor = identity_of(row)
-        if not actor.can(permission):
+        person = identity_of(row)
+        if not person.can(permission):
             raise Forbidden(f"this needs the permission {permission}")
     user = locked.get(str(user_id))
     if user is None:
         raise UnknownUser("there is no such user")
-    if not _covers(actor, user.roles):
+    if not _covers(person, user.roles):
         raise ExceedsOwnPermissions(
             "This person may do more than you may: ask an administrator to change their account."
         )
-    return user, actor
+    return user, person
 
 
-def require_covered(actor: Identity | None, roles: Iterable[Role]) -> None:
-    """Check that the actor may give and take these roles.
+def require_covered(person: Identity | None, roles: Iterable[Role]) -> None:
+    """Check that a person may give and take these roles; the operator (None) may.
 
     Raises:
-        ExceedsOwnPermissions: one of them has a permission that the actor lacks.
+        ExceedsOwnPermissions: one of them has a permission that the person lacks.
     """
     for role in roles:
-        if not _covers(actor, [role]):
+        if not _covers(person, [role]):
             raise ExceedsOwnPermissions(
                 f"The role {role.name} allows more than you may do yourself: ask an administrator "
                 "to give it or to take it away."
             )
 
 
-def _covers(actor: Identity | None, roles: Iterable[Role]) -> bool:
-    return actor is None or all(actor.covers(role.name, role.permissions) for role in roles)
+def _covers(person: Identity | None, roles: Iterable[Role]) -> bool:
+    return person is None or all(person.covers(role.name, role.permissions) for role in roles)

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.administrators import active_administrators, keep_an_administrator
 from authapp.accounts.authorization import lock_user, require_covered
 from authapp.accounts.emails import Email, parse_email
@@ -71,12 +72,12 @@ class UserStore:
         name: str,
         password_hash: str,
         roles: Iterable[str] = (USER,),
-        address: str | None = None,
+        actor: Actor = OPERATOR,
     ) -> Identity:
         """Adds a user.
 
         Args:
-            address: from where they sign up; None when an operator adds them.
+            actor: the operator, or the visitor who signs up.
         Raises:
             EmailTaken: in this or an equivalent spelling.
             UnknownRole: nothing was added.
@@ -107,8 +108,7 @@ class UserStore:
                 "user.created",
                 now,
                 user_id=user_id,
-                actor_id=None if address is None else user_id,
-                address=address or "",
+                actor=actor if actor.is_operator else actor.known_as(user_id),
                 roles=[role.name for role in granted],
             )
             db.flush()
@@ -155,6 +155,7 @@ class UserStore:
                 "role.created",
                 self._clock(),
                 user_id=None,
+                actor=OPERATOR,
                 role=role.name,
                 permissions=role.permissions,
             )
@@ -177,7 +178,7 @@ class UserStore:
             return read_page(db, cursor, limit, search)
 
     def update_profile(
-        self, user_id: UUID, name: str | None, image: str | None, address: str = ""
+        self, user_id: UUID, name: str | None, image: str | None, actor: Actor
     ) -> Identity:
         """Sets what people may change of themselves; a field that is None stays as it is.
 
@@ -189,7 +190,7 @@ class UserStore:
         """
         name = validate_profile(name, image)
         with self._changes.begin() as change:
-            return self.set_profile(change, user_id, name, image, user_id, address)
+            return self.set_profile(change, user_id, name, image, actor.known_as(user_id))
 
     def set_profile(
         self,
@@ -197,14 +198,9 @@ class UserStore:
         user_id: UUID,
         name: str | None,
         image: str | None,
-        actor_id: UUID,
-        address: str,
+        actor: Actor,
     ) -> Identity:
-        """As `update_profile`, within a change the caller completes.
-
-        Args:
-            actor_id: who does it, from which address.
-        """
+        """As `update_profile`, within a change the caller completes."""
         user = self._locked(change.db, User.id == user_id)
         given = {"name": name, "image": image}
         changed = [k for k, v in given.items() if v is not None and v != getattr(user, k)]
@@ -216,8 +212,7 @@ class UserStore:
                 "profile.changed",
                 self._clock(),
                 user_id=user_id,
-                actor_id=actor_id,
-                address=address,
+                actor=actor,
                 fields=changed,
             )
         self._changed(change, user)
@@ -253,13 +248,9 @@ class UserStore:
             change.touch_unchanged_user(user)
         return identity_of(user)
 
-    def set_roles(
-        self, user_id: UUID, names: Iterable[str], actor_id: UUID | None, address: str = ""
-    ) -> Identity:
+    def set_roles(self, user_id: UUID, names: Iterable[str], actor: Actor) -> Identity:
         """Gives a user exactly these roles.
 
-        Args:
-            actor_id: who does it, from which address; None for an operator.
         Raises:
             UnknownUser, UnknownRole
             LastAdmin: no active administrator would be left.
@@ -267,14 +258,14 @@ class UserStore:
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         with self._changes.begin() as change:
-            user, actor = lock_user(change.db, user_id, actor_id, Permission.ROLES_GRANT)
+            user, person = lock_user(change.db, user_id, actor, Permission.ROLES_GRANT)
             wanted = roles_named(change.db, names)
             if differing := set(user.roles) ^ set(wanted):
                 if any(role.name == ADMIN for role in differing - set(wanted)):
                     keep_an_administrator(change.db, without=user.id)
-                if actor_id == user.id:
+                if actor.id == user.id:
                     raise OwnAccount("changes their own roles")
-                require_covered(actor, differing)
+                require_covered(person, differing)
                 user.roles = wanted
                 self._changed(change, user)
                 audit.record_act(
@@ -282,8 +273,7 @@ class UserStore:
                     "roles.set",
                     self._clock(),
                     user_id=user.id,
-                    actor_id=actor_id,
-                    address=address,
+                    actor=actor,
                     roles=[role.name for role in wanted],
                 )
             else:
@@ -365,4 +355,4 @@ class UserStore:
         change.touch_user(user)
 
     def _record(self, change: Change, event: audit.Event, user: User, role: str) -> None:
-        audit.record(change.db, event, self._clock(), user_id=user.id, role=role)
+        audit.record(change.db, event, self._clock(), user_id=user.id, actor=OPERATOR, role=role)

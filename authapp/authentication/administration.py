@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from authapp.accounts import audit
+from authapp.accounts.actor import Actor
 from authapp.accounts.authorization import lock_user
 from authapp.accounts.identity import Identity, Permission
 from authapp.accounts.profiles import validate_profile
@@ -41,8 +42,7 @@ class Administration:
         image: str | None,
         *,
         active: bool | None,
-        actor: Identity,
-        address: str = "",
+        actor: Actor,
     ) -> Identity:
         """Sets what administrators may change of a person: everything that is given, or nothing.
 
@@ -52,21 +52,17 @@ class Administration:
         """
         name = validate_profile(name, image)
         with self._changes.begin() as change:
-            lock_user(change.db, user_id, actor.id, Permission.USERS_WRITE)
-            user = self._users.set_profile(change, user_id, name, image, actor.id, address)
+            lock_user(change.db, user_id, actor, Permission.USERS_WRITE)
+            user = self._users.set_profile(change, user_id, name, image, actor)
             if active is not None:
-                user = self._set_active(change, user_id, active, actor, address)
+                user = self._set_active(change, user_id, active, actor)
         return user
 
-    def set_active(
-        self, user_id: UUID, *, active: bool, actor: Identity | None, address: str = ""
-    ) -> Identity:
+    def set_active(self, user_id: UUID, *, active: bool, actor: Actor) -> Identity:
         """Activates or deactivates a person (OWASP ASVS 5.0, 7.4.2).
 
         All sessions of a deactivated person end at once.
 
-        Args:
-            actor: the administrator; None for the operator's command line.
         Raises:
             UnknownUser
             LastAdmin: no active administrator would be left.
@@ -74,20 +70,13 @@ class Administration:
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         with self._changes.begin() as change:
-            lock_user(change.db, user_id, actor.id if actor else None, Permission.USERS_WRITE)
-            return self._set_active(change, user_id, active, actor, address)
+            lock_user(change.db, user_id, actor, Permission.USERS_WRITE)
+            return self._set_active(change, user_id, active, actor)
 
-    def _set_active(
-        self,
-        change: Change,
-        user_id: UUID,
-        active: bool,
-        actor: Identity | None,
-        address: str,
-    ) -> Identity:
+    def _set_active(self, change: Change, user_id: UUID, active: bool, actor: Actor) -> Identity:
         user = self._users.set_active(change, user_id, active=active)
         if not active:
-            if actor is not None and actor.id == user_id:
+            if actor.id == user_id:
                 raise OwnAccount("deactivates themselves")
             self._sessions.end_all(change, user_id, EndReason.DEACTIVATED)
         audit.record_act(
@@ -95,12 +84,11 @@ class Administration:
             "user.activated" if active else "user.deactivated",
             self._clock(),
             user_id=user_id,
-            actor_id=actor.id if actor else None,
-            address=address,
+            actor=actor,
         )
         return user
 
-    def end_sessions_of(self, user_id: UUID, actor: Identity | None, address: str = "") -> int:
+    def end_sessions_of(self, user_id: UUID, actor: Actor) -> int:
         """Ends all sessions of a person (OWASP ASVS 5.0, 7.4.5); returns how many.
 
         Raises:
@@ -108,7 +96,7 @@ class Administration:
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         with self._changes.begin() as change:
-            lock_user(change.db, user_id, actor.id if actor else None, Permission.SESSIONS_END)
+            lock_user(change.db, user_id, actor, Permission.SESSIONS_END)
             self._users.bump_epoch(change, user_id)
             ended = self._sessions.end_all(change, user_id, EndReason.REVOKED_BY_ADMIN)
             audit.record_act(
@@ -116,8 +104,7 @@ class Administration:
                 "sessions.ended",
                 self._clock(),
                 user_id=user_id,
-                actor_id=actor.id if actor else None,
-                address=address,
+                actor=actor,
                 sessions=ended,
             )
         return ended

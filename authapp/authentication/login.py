@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
+from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials, CredentialStore
 from authapp.accounts.store import UserStore
 from authapp.authentication.constant_time import ConstantTimeRefusal
@@ -23,7 +24,7 @@ from authapp.errors import (
     UnknownAddress,
     Window,
 )
-from authapp.sessions.records import ActiveSession, Client, EndReason
+from authapp.sessions.records import ActiveSession, EndReason
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline
 from authapp.telemetry import metrics
@@ -78,7 +79,7 @@ class Authentication:
         self,
         email: str,
         password: str,
-        client: Client,
+        actor: Actor,
         *,
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
@@ -97,18 +98,18 @@ class Authentication:
 
         def begin(verified: Credentials) -> ActiveSession:
             live = self._sessions.begin_or_provisional(
-                verified, client, remember=remember, replaces=replaces
+                verified, actor, remember=remember, replaces=replaces
             )
             canonical = self._users.parse_email(live.record.user.email).canonical
             known = self._known_devices.issue_device_token(canonical, verified.epoch, devices)
             return replace(live, devices=known)
 
         return self._count(
-            email, client, lambda: self._log_in(email, password, client, begin, devices)
+            email, actor, lambda: self._log_in(email, password, actor, begin, devices)
         )
 
     def issue_token(
-        self, email: str, password: str, client: Client, *, refreshable: bool = False
+        self, email: str, password: str, actor: Actor, *, refreshable: bool = False
     ) -> ActiveSession:
         """Starts a session for a program whose user knows the password; it gets an access token.
 
@@ -121,12 +122,12 @@ class Authentication:
 
         def begin(verified: Credentials) -> ActiveSession:
             return self._sessions.begin(
-                verified.user.id, verified.epoch, client, kind="api", remember=refreshable
+                verified.user.id, verified.epoch, actor, kind="api", remember=refreshable
             )
 
-        return self._count(email, client, lambda: self._log_in(email, password, client, begin))
+        return self._count(email, actor, lambda: self._log_in(email, password, actor, begin))
 
-    def count_unreadable(self, client: Client) -> Window | None:
+    def count_unreadable(self, actor: Actor) -> Window | None:
         """Counts a log-in request that could not be read, by its address like any other.
 
         Returns:
@@ -135,52 +136,52 @@ class Authentication:
             TooManyAttempts
         """
         try:
-            with self._refused_attempts.noting_limits("login.limited", client.address):
-                counted = self._limits.count_address(client.address)
+            with self._refused_attempts.noting_limits("login.limited", actor):
+                counted = self._limits.count_address(actor.address)
         except TooManyAttempts:
             metrics.LOGINS.labels(_OUTCOMES[TooManyAttempts]).inc()
             raise
         metrics.LOGINS.labels(_OUTCOMES[InvalidField]).inc()
         return counted.window
 
-    def log_out(self, token: SessionToken, client: Client) -> None:
+    def log_out(self, token: SessionToken, actor: Actor) -> None:
         """Ends the session of this token on every instance, before it returns."""
-        self.log_out_of([token], client)
+        self.log_out_of([token], actor)
 
-    def log_out_of(self, tokens: Sequence[SessionToken], client: Client) -> None:
+    def log_out_of(self, tokens: Sequence[SessionToken], actor: Actor) -> None:
         """Ends the sessions of a handful of tokens on every instance, all or none of them."""
-        self._sessions.end_each(tokens, EndReason.LOGOUT, client)
+        self._sessions.end_each(tokens, EndReason.LOGOUT, actor)
 
     def _count(
-        self, email: str, client: Client, log_in: Callable[[], ActiveSession]
+        self, email: str, actor: Actor, log_in: Callable[[], ActiveSession]
     ) -> ActiveSession:
         """Counts the outcome of a log-in, and records its refusal for the audit log."""
         try:
             live = log_in()
         except AuthappError as error:
             metrics.LOGINS.labels(_OUTCOMES.get(type(error), "unavailable")).inc()
-            self._note_refusal(error, email, client)
+            self._note_refusal(error, email, actor)
             raise
         metrics.LOGINS.labels("provisional" if live.record.provisional else "succeeded").inc()
         return live
 
-    def _note_refusal(self, error: AuthappError, email: str, client: Client) -> None:
+    def _note_refusal(self, error: AuthappError, email: str, actor: Actor) -> None:
         if isinstance(error, InvalidCredentials):
             canonical = self._users.parse_email(email).canonical
-            self._refused_attempts.note("login.failed", client.address, email=canonical)
+            self._refused_attempts.note("login.failed", actor, email=canonical)
         elif isinstance(error, TooManyAttempts):
             # a limit by address refuses whatever the account is, so it names none
             by_account = error.window == "login-account"
             canonical = self._users.parse_email(email).canonical if by_account else ""
             self._refused_attempts.note(
-                "login.limited", client.address, email=canonical, window=error.window
+                "login.limited", actor, email=canonical, window=error.window
             )
 
     def _log_in(
         self,
         email: str,
         password: str,
-        client: Client,
+        actor: Actor,
         begin: Callable[[Credentials], ActiveSession],
         devices: Sequence[str] = (),
     ) -> ActiveSession:
@@ -190,7 +191,7 @@ class Authentication:
             begin: begins the session for credentials that were verified.
         """
         with ConstantTimeRefusal() as refusal, deadline(self._timeout):
-            counted = self._limits.count_address(client.address)
+            counted = self._limits.count_address(actor.address)
             with counted.told_by_errors():
                 live = self._log_in_counted(counted, email, password, begin, devices, refusal)
             return replace(live, rate_limit=counted.window)

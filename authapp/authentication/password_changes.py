@@ -7,6 +7,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from authapp.accounts import audit
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.store import UserStore
 from authapp.authentication.known_devices import KnownDevices
@@ -15,7 +16,7 @@ from authapp.authentication.passwords import why_refused
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.cache.changes import Changes
 from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
-from authapp.sessions.records import ActiveSession, Client, EndReason
+from authapp.sessions.records import ActiveSession, EndReason
 from authapp.sessions.store import SessionStore
 
 
@@ -53,7 +54,7 @@ class PasswordChanges:
         live: ActiveSession,
         current: str,
         new: str,
-        client: Client,
+        actor: Actor,
         devices: Sequence[str] = (),
     ) -> ActiveSession:
         """Sets a new password (OWASP ASVS 5.0, 6.2.3 and 7.4.3).
@@ -68,8 +69,9 @@ class PasswordChanges:
             NotAuthenticated: the session ended in the meantime; nothing was changed.
         """
         user = live.record.user
+        actor = actor.known_as(user.id)
         canonical = self._users.parse_email(user.email).canonical
-        verified = self._reauthentication.verified(user, canonical, current, client)
+        verified = self._reauthentication.verified(canonical, current, actor)
         with verified as (found, counted):
             if reason := why_refused(new, (user.email, user.name)):
                 raise InvalidField({"new_password": reason})
@@ -80,7 +82,7 @@ class PasswordChanges:
             except UnknownUser:
                 raise InvalidCredentials from None  # changed or removed since it was verified
             why = EndReason.PASSWORD_CHANGED
-            fresh = self._sessions.end_others_and_rotate(change, live, why, client)
+            fresh = self._sessions.end_others_and_rotate(change, live, why, actor)
             if fresh is None:  # logged out while this ran
                 raise NotAuthenticated(presented=True)
             audit.record(
@@ -88,8 +90,7 @@ class PasswordChanges:
                 "password.changed",
                 self._clock(),
                 user_id=found.user.id,
-                actor_id=found.user.id,
-                address=client.address,
+                actor=actor,
             )
         email = self._users.parse_email(fresh.record.user.email).canonical
         known = self._known_devices.issue_device_token(email, epoch, devices)
@@ -115,5 +116,7 @@ class PasswordChanges:
         with self._changes.begin() as change:
             self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
             self._sessions.end_all(change, found.user.id, EndReason.PASSWORD_CHANGED)
-            audit.record(change.db, "password.set", self._clock(), user_id=found.user.id)
+            audit.record(
+                change.db, "password.set", self._clock(), user_id=found.user.id, actor=OPERATOR
+            )
         return found.user.id

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials, CredentialStore
-from authapp.accounts.identity import Identity
 from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidCredentials, InvalidField
-from authapp.sessions.records import Client
 from authapp.storage.deadlines import deadline
 
 
@@ -36,11 +35,13 @@ class Reauthentication:
 
     @contextmanager
     def verified(
-        self, user: Identity, canonical_email: str, password: str, client: Client
+        self, canonical_email: str, password: str, actor: Actor
     ) -> Iterator[tuple[Credentials, Attempt]]:
         """A block with the credentials that the password opens, and the attempt as limits counted
         it. The block may hash in the same place.
 
+        Args:
+            actor: the person, who is logged in.
         Raises:
             InvalidField: `current_password` is wrong.
             InvalidCredentials: the user is gone or inactive.
@@ -48,16 +49,14 @@ class Reauthentication:
             Busy: the password hashing queue is full.
         """
         with deadline(self._timeout):
-            with self._refused_attempts.noting_limits(
-                "password.limited", client.address, user_id=user.id
-            ):
+            with self._refused_attempts.noting_limits("password.limited", actor):
                 counted = self._limits.count_password_change(canonical_email)
             with counted.told_by_errors(), self._hasher.queue.place(counted):
                 found = self._credentials.read(canonical_email)
                 if found is None or not found.user.active:
                     raise InvalidCredentials
                 if self._hasher.verify(password, found.password_hash) is Verdict.MISMATCH:
-                    self._refused_attempts.note("password.refused", client.address, user_id=user.id)
+                    self._refused_attempts.note("password.refused", actor)
                     raise InvalidField({"current_password": "this is not your current password"})
                 counted.take_back()
                 yield found, counted

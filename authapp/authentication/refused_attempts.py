@@ -17,6 +17,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
+from authapp.accounts.actor import NOBODY, Actor
 from authapp.accounts.audit import EmailHashes, Event
 from authapp.authentication.addresses import network_of
 from authapp.errors import StoreUnavailable, TooManyAttempts
@@ -125,10 +126,9 @@ class RefusedAttempts:
     def note(
         self,
         event: Event,
-        address: str,
+        actor: Actor,
         *,
         email: str = "",
-        user_id: UUID | None = None,
         window: str = "",
     ) -> None:
         """Counts an attempt that was refused.
@@ -136,11 +136,10 @@ class RefusedAttempts:
         Args:
             email: whose account was tried, in canonical form; it need not exist. The event names
                 the user who has it, or holds a keyed hash of it.
-            user_id: who is signed in and tried.
             window: the limit that was used up.
         """
-        kind = _Kind(event, network_of(address), email, user_id, window)
-        at = self._clock()
+        address, at = actor.address, self._clock()
+        kind = _Kind(event, network_of(address), email, actor.id, window)
         with self._noting:
             fold = self._folds.get(kind)
             if fold is None and len(self._folds) >= MAX_FOLDS:
@@ -160,14 +159,12 @@ class RefusedAttempts:
                 self._thread = thread
 
     @contextmanager
-    def noting_limits(
-        self, event: Event, address: str, *, user_id: UUID | None = None
-    ) -> Iterator[None]:
+    def noting_limits(self, event: Event, actor: Actor) -> Iterator[None]:
         """Notes an attempt that a limit refuses in this block as `event`."""
         try:
             yield
         except TooManyAttempts as error:
-            self.note(event, address, user_id=user_id, window=error.window)
+            self.note(event, actor, window=error.window)
             raise
 
     def flush(self, *, everything: bool = True) -> None:
@@ -283,15 +280,14 @@ class RefusedAttempts:
                     kind.event,
                     at,
                     user_id=actor_id or user_id,
-                    actor_id=actor_id,
-                    address=address,
+                    actor=Actor(actor_id, address),
                     **details,
                 )
             if flood.events:
                 most = [network for network, _ in flood.networks.most_common(_ADDRESSES)]
                 counts: dict[str, Any] = {"count": flood.events.total(), "addresses": most}
                 counts |= flood.events
-                audit.record(db, "login.flood", self._clock(), user_id=None, **counts)
+                audit.record(db, "login.flood", self._clock(), user_id=None, actor=NOBODY, **counts)
 
 
 def _people(db: Session, kinds: list[_Kind]) -> tuple[dict[str, UUID], set[UUID]]:

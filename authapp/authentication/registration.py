@@ -1,5 +1,6 @@
 """Registration: a person, or an operator for them, creates an account."""
 
+from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import Email
 from authapp.accounts.identity import USER, Identity
@@ -10,7 +11,6 @@ from authapp.authentication.password_hashing import PasswordHasher
 from authapp.authentication.passwords import why_refused
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidField, Window
-from authapp.sessions.records import Client
 
 
 class Registration:
@@ -55,7 +55,7 @@ class Registration:
         return user
 
     def sign_up_from(
-        self, client: Client, email: str, password: str, name: str = ""
+        self, actor: Actor, email: str, password: str, name: str = ""
     ) -> tuple[Identity, Window | None]:
         """Adds a person who signs up.
 
@@ -68,12 +68,12 @@ class Registration:
         """
         address, name = self._validate(email, password, name)
         # a sign-up costs a hash, and tells whether an email is taken
-        with self._refused_attempts.noting_limits("signup.limited", client.address):
-            counted = self._limits.count_sign_up(client.address)
+        with self._refused_attempts.noting_limits("signup.limited", actor):
+            counted = self._limits.count_sign_up(actor.address)
         with counted.told_by_errors():
             with self._hasher.queue.place(counted):
                 hashed = self._hasher.hash(password)
-                user = self._users.create(address, name, hashed, address=client.address)
+                user = self._users.create(address, name, hashed, actor=actor)
             self._credentials.prime(address.canonical)
         return user, counted.window
 

@@ -4,11 +4,12 @@ from uuid import UUID
 
 import click
 
+from authapp.accounts.actor import OPERATOR
 from authapp.accounts.visible_text import shown
 from authapp.cli.deployment import pass_services
 from authapp.cli.users import existing_user
 from authapp.services import Services
-from authapp.sessions.records import Client, EndReason
+from authapp.sessions.records import EndReason
 from authapp.sessions.user_agents import device_name
 
 
@@ -37,8 +38,8 @@ def revoke(services: Services, email: str, session_id: UUID | None) -> None:
     """End one session of EMAIL, or all of them."""
     user = existing_user(services, email)
     if session_id is None:
-        ended = services.administration.end_sessions_of(user.id, None)
+        ended = services.administration.end_sessions_of(user.id, OPERATOR)
     else:
         why = EndReason.REVOKED_BY_ADMIN
-        ended = int(services.sessions.end_one(user.id, session_id, why, Client()))
+        ended = int(services.sessions.end_one(user.id, session_id, why, OPERATOR))
     click.echo(f"Ended {ended} session{'' if ended == 1 else 's'}.")

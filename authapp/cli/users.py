@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from authapp.accounts.actor import OPERATOR
 from authapp.accounts.identity import ADMIN, USER, Identity
 from authapp.accounts.visible_text import shown
 from authapp.cli.deployment import pass_services
@@ -80,7 +81,7 @@ def revoke(services: Services, email: str, role: str) -> None:
 def activate(services: Services, email: str) -> None:
     """Let EMAIL log in again."""
     user = existing_user(services, email)
-    click.echo(_line(services.administration.set_active(user.id, active=True, actor=None)))
+    click.echo(_line(services.administration.set_active(user.id, active=True, actor=OPERATOR)))
 
 
 @user_commands.command()
@@ -89,7 +90,7 @@ def activate(services: Services, email: str) -> None:
 def deactivate(services: Services, email: str) -> None:
     """Keep EMAIL from logging in; all their sessions end."""
     user = existing_user(services, email)
-    click.echo(_line(services.administration.set_active(user.id, active=False, actor=None)))
+    click.echo(_line(services.administration.set_active(user.id, active=False, actor=OPERATOR)))
 
 
 @user_commands.command("set-password")

@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
+from authapp.accounts.actor import Actor
 from authapp.cache.changes import Change, Changes, any_pending
 from authapp.cache.keys import session_key
 from authapp.cache.versioned_cache import Lease, VersionedCache, decode_copy
@@ -239,8 +240,7 @@ class SessionLookup:
                 "session.begun",
                 copy.created_at,
                 user_id=user.id,
-                actor_id=user.id,
-                address=begun.address,
+                actor=Actor(user.id, begun.address),
                 kind=copy.kind,
                 while_postgres_was_away=True,
             )

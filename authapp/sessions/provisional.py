@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
 
+from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials
 from authapp.accounts.identity import Identity
 from authapp.accounts.store import UserCopy
@@ -13,7 +14,6 @@ from authapp.crypto.tokens import SessionToken, SessionTokens
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from authapp.sessions.records import (
     ActiveSession,
-    Client,
     Provisional,
     SessionPolicy,
     SessionRecord,
@@ -49,7 +49,7 @@ class ProvisionalSessions:
     def begin(
         self,
         credentials: Credentials,
-        client: Client,
+        actor: Actor,
         *,
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
@@ -75,8 +75,8 @@ class ProvisionalSessions:
             provisional=Provisional(
                 epoch=credentials.epoch,
                 expires_at=lifetime.expires_at,
-                address=client.address,
-                user_agent=client.user_agent,
+                address=actor.address,
+                user_agent=actor.user_agent,
                 replaces=tuple(token.digest for token in replaces),
             ),
         )

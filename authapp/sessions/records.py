@@ -78,14 +78,6 @@ class Lifetime:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Where a request came from, as far as it says. Both are kept, and shown in lists."""
-
-    address: str = ""
-    user_agent: str = ""
-
-
 class Provisional(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What the row of a session needs that began while Postgres was away.
 

@@ -10,13 +10,13 @@ from sqlalchemy import ColumnElement, Uuid, func, literal, select, union_all, up
 from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
+from authapp.accounts.actor import NOBODY, Actor
 from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change
 from authapp.crypto.access_tokens import AccessTokens, digest_of
 from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
 from authapp.sessions.records import (
     ActiveSession,
-    Client,
     EndReason,
     Grant,
     Kind,
@@ -85,7 +85,7 @@ class SessionRows:
         self,
         change: Change,
         user: User,
-        client: Client,
+        actor: Actor,
         kind: Kind,
         *,
         remember: bool,
@@ -93,7 +93,7 @@ class SessionRows:
         data: Mapping[str, Any] | None = None,
     ) -> ActiveSession:
         """A new session with a new token, with `lifetime` or what the limits say."""
-        row, token = self.new(user, client, kind, remember=remember, lifetime=lifetime, data=data)
+        row, token = self.new(user, actor, kind, remember=remember, lifetime=lifetime, data=data)
         change.db.add(row)
         change.db.flush()
         if token:
@@ -103,7 +103,7 @@ class SessionRows:
     def new(
         self,
         user: User,
-        client: Client,
+        actor: Actor,
         kind: Kind,
         *,
         remember: bool = False,
@@ -124,8 +124,8 @@ class SessionRows:
             last_seen_at=now,
             idle_seconds=int(lifetime.idle.total_seconds()),
             expires_at=lifetime.expires_at,
-            address=client.address,
-            user_agent=client.user_agent[:MAX_USER_AGENT],
+            address=actor.address,
+            user_agent=actor.user_agent[:MAX_USER_AGENT],
             data=dict(data or {}),
             ver=FIRST_VERSION,
             remembered=remember,
@@ -208,13 +208,13 @@ class SessionRows:
             _lock_digest(change.db, digest)
 
     def end_named(
-        self, change: Change, why: EndReason, digests: Collection[bytes], client: Client
+        self, change: Change, why: EndReason, digests: Collection[bytes], actor: Actor
     ) -> None:
         """Ends the sessions with these digests, those without a row among them."""
         if len(digests) > 1:
             self.hold(change, digests)
         for digest in sorted(digests):
-            if not self.end(change, why, SessionRow.digest == digest, client):
+            if not self.end(change, why, SessionRow.digest == digest, actor):
                 self.end_unknown(change, digest)
 
     def end_unknown(self, change: Change, digest: bytes) -> None:
@@ -228,7 +228,7 @@ class SessionRows:
         change: Change,
         why: EndReason,
         which: ColumnElement[bool],
-        client: Client | None = None,
+        actor: Actor = NOBODY,
     ) -> int:
         """Ends those that are live; returns how many there were."""
         now = self._clock()
@@ -246,8 +246,7 @@ class SessionRows:
                 "session.ended",
                 now,
                 user_id=user_id,
-                actor_id=user_id if why.by_its_owner else None,
-                address=client.address if client else "",
+                actor=actor.known_as(user_id) if why.by_its_owner else actor,
                 why=why,
             )
         return len(ended)

@@ -11,6 +11,7 @@ from sqlalchemy import ARRAY, Text, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from authapp.accounts import audit
+from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials
 from authapp.cache.changes import Change, Changes
 from authapp.crypto.access_tokens import Claim
@@ -20,7 +21,6 @@ from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
     ActiveSession,
-    Client,
     EndReason,
     Kind,
     Lifetime,
@@ -71,7 +71,7 @@ class SessionStore:
         self,
         user_id: UUID,
         epoch: int,
-        client: Client,
+        actor: Actor,
         *,
         kind: Kind = "browser",
         remember: bool = False,
@@ -98,14 +98,13 @@ class SessionStore:
             if user is None:
                 raise InvalidCredentials
             self._rows.enforce_cap(change, user_id, kind, digests)
-            live = self._rows.add(change, user, client, kind, remember=remember)
+            live = self._rows.add(change, user, actor, kind, remember=remember)
             audit.record(
                 change.db,
                 "session.begun",
                 live.record.created_at,
                 user_id=user_id,
-                actor_id=user_id,
-                address=client.address,
+                actor=actor.known_as(user_id),
                 kind=kind,
             )
         return live
@@ -113,7 +112,7 @@ class SessionStore:
     def begin_or_provisional(
         self,
         credentials: Credentials,
-        client: Client,
+        actor: Actor,
         *,
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
@@ -126,14 +125,12 @@ class SessionStore:
         """
         user = credentials.user
         begin = partial(
-            self.begin, user.id, credentials.epoch, client, remember=remember, replaces=replaces
+            self.begin, user.id, credentials.epoch, actor, remember=remember, replaces=replaces
         )
         try:
             return again_if_lost(begin)  # as a session without a row may be lost
         except StoreUnavailable:
-            return self._provisional.begin(
-                credentials, client, remember=remember, replaces=replaces
-            )
+            return self._provisional.begin(credentials, actor, remember=remember, replaces=replaces)
 
     # -- patch ---------------------------------------------------------------------------------
 
@@ -168,17 +165,17 @@ class SessionStore:
 
     # -- end -----------------------------------------------------------------------------------
 
-    def end(self, token: SessionToken, why: EndReason, client: Client) -> None:
+    def end(self, token: SessionToken, why: EndReason, actor: Actor) -> None:
         """Ends the session of this token; nothing happens when it has ended."""
-        self.end_each([token], why, client)
+        self.end_each([token], why, actor)
 
-    def end_each(self, tokens: Sequence[SessionToken], why: EndReason, client: Client) -> None:
+    def end_each(self, tokens: Sequence[SessionToken], why: EndReason, actor: Actor) -> None:
         """Ends the sessions of a handful of tokens, all or none."""
         digests = {token.digest for token in tokens}
         with self._changes.begin() as change:
-            self._rows.end_named(change, why, digests, client)
+            self._rows.end_named(change, why, digests, actor)
 
-    def end_one(self, user_id: UUID, session_id: UUID, why: EndReason, client: Client) -> bool:
+    def end_one(self, user_id: UUID, session_id: UUID, why: EndReason, actor: Actor) -> bool:
         """Ends one session of this user.
 
         Returns:
@@ -186,9 +183,9 @@ class SessionStore:
         """
         with self._changes.begin() as change:
             mine = (SessionRow.user_id == user_id) & (SessionRow.id == session_id)
-            return self._rows.end(change, why, mine, client) > 0
+            return self._rows.end(change, why, mine, actor) > 0
 
-    def end_others(self, live: ActiveSession, why: EndReason, client: Client) -> int:
+    def end_others(self, live: ActiveSession, why: EndReason, actor: Actor) -> int:
         """Ends all sessions of the user but this one; returns how many."""
         user_id = live.record.user.id
         with self._changes.begin() as change:
@@ -197,7 +194,7 @@ class SessionStore:
                 select(User).where(User.id == user_id).with_for_update(key_share=True)
             ).one()
             others = (SessionRow.user_id == user_id) & (SessionRow.id != live.record.id)
-            ended = self._rows.end(change, why, others, client)
+            ended = self._rows.end(change, why, others, actor)
             # those that have no row yet end by the epoch, which this one follows
             user.epoch += 1
             user.ver += 1
@@ -221,7 +218,7 @@ class SessionStore:
     # -- replace and list ----------------------------------------------------------------------
 
     def end_others_and_rotate(
-        self, change: Change, live: ActiveSession, why: EndReason, client: Client
+        self, change: Change, live: ActiveSession, why: EndReason, actor: Actor
     ) -> ActiveSession | None:
         """Ends all sessions of the user, and begins one with the data of this one and new limits
         (NIST SP 800-63B-4, 2.1.3: re-authentication resets both).
@@ -238,7 +235,7 @@ class SessionStore:
         self.end_all(change, live.record.user.id, why)
         user = change.db.get_one(User, live.record.user.id)
         remember = live.record.remembered
-        return self._rows.add(change, user, client, live.record.kind, remember=remember, data=data)
+        return self._rows.add(change, user, actor, live.record.kind, remember=remember, data=data)
 
     def _held(self, change: Change, live: ActiveSession) -> SessionRow | None:
         row = change.db.scalar(
@@ -250,7 +247,7 @@ class SessionStore:
             _must_have_had_row(live)
         return row
 
-    def regenerate(self, live: ActiveSession, client: Client) -> ActiveSession | None:
+    def regenerate(self, live: ActiveSession, actor: Actor) -> ActiveSession | None:
         """A new token for a session that goes on, with its limits and data; the old one is dead.
 
         Returns:
@@ -269,14 +266,14 @@ class SessionStore:
             return self._rows.add(
                 change,
                 user,
-                client,
+                actor,
                 live.record.kind,
                 remember=live.record.remembered,
                 lifetime=lifetime,
                 data=data,
             )
 
-    def refresh(self, token: RefreshToken, client: Client) -> ActiveSession:
+    def refresh(self, token: RefreshToken, actor: Actor) -> ActiveSession:
         """A new access token for a session that goes on, and the next refresh token.
 
         A refresh token counts once. Who sends one again has it from somebody who used it, or had it
@@ -287,12 +284,12 @@ class SessionStore:
             NotAuthenticated: the session has ended, just now perhaps.
         """
         with self._changes.begin() as change:
-            live = self._refresh(change, token, client)
+            live = self._refresh(change, token, actor)
         if live is None:  # raised here, as ending the session must be committed
             raise NotAuthenticated(presented=True)
         return live
 
-    def _refresh(self, change: Change, token: RefreshToken, client: Client) -> ActiveSession | None:
+    def _refresh(self, change: Change, token: RefreshToken, actor: Actor) -> ActiveSession | None:
         found = change.db.execute(
             select(SessionRow, User)
             .join(User, User.id == SessionRow.user_id)
@@ -308,7 +305,7 @@ class SessionStore:
             return None
         if not hmac.compare_digest(row.refresh_digest or b"", token.digest):
             # we made it for this session, and it is not the next: it was used
-            self._rows.end(change, EndReason.REFRESH_REUSED, SessionRow.id == row.id, client)
+            self._rows.end(change, EndReason.REFRESH_REUSED, SessionRow.id == row.id, actor)
             return None
         row.last_seen_at = now
         return self._rows.grant(change.db, row, user, refreshable=True)

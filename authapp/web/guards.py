@@ -7,12 +7,13 @@ from typing import Any, ParamSpec, TypeVar, cast
 from flask import current_app, request, session
 from werkzeug.local import LocalProxy
 
+from authapp.accounts.actor import Actor
 from authapp.accounts.identity import Identity
 from authapp.accounts.visible_text import shown
 from authapp.authentication.addresses import read_address
 from authapp.errors import Forbidden, NotAuthenticated
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, Client
+from authapp.sessions.records import ActiveSession
 from authapp.sessions.user_agents import MAX_USER_AGENT
 from authapp.web.app_state import state_of
 from authapp.web.session.interface import AuthSession
@@ -45,11 +46,21 @@ def is_own_view() -> bool:
     return mounted in state_of().blueprints
 
 
-def client() -> Client:
-    """Where the current request came from."""
+def unknown_actor() -> Actor:
+    """The actor of the current request, whoever they are. Looks no session up."""
     # again, as a layer that an embedding app put between may have set another one
     address = read_address(request.remote_addr or "") or ""
-    return Client(address, shown(request.user_agent.string[:MAX_USER_AGENT]))
+    user_agent = shown(request.user_agent.string[:MAX_USER_AGENT])
+    return Actor(address=address, user_agent=user_agent)
+
+
+def known_actor() -> Actor:
+    """The actor of the current request, who is logged in.
+
+    Raises:
+        NotAuthenticated: nobody is.
+    """
+    return unknown_actor().known_as(require_live().record.user.id)
 
 
 def require_live() -> ActiveSession:

@@ -10,7 +10,7 @@ from authapp.errors import InvalidField, InvalidJson
 from authapp.sessions.records import ActiveSession
 from authapp.web.cookies.header import read_devices
 from authapp.web.cookies.plain_http import drops_cookie
-from authapp.web.guards import auth_session, client, services
+from authapp.web.guards import auth_session, services, unknown_actor
 from authapp.web.pending_changes import forget_pending
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 
@@ -27,7 +27,7 @@ def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSessio
         live = services().authentication.log_in(
             email,
             password,
-            client(),
+            unknown_actor(),
             remember=remember,
             replaces=visitor.credentials.all_tokens(),
             devices=devices(),
@@ -54,11 +54,11 @@ def log_out_visitor() -> None:
     visitor = auth_session()
     if visitor.credentials.access_tokens:
         if live := visitor.live:  # only then is the token known to be ours
-            services().authentication.log_out(live.token, client())
+            services().authentication.log_out(live.token, unknown_actor())
         visitor.forget()
         return
     if tokens := visitor.credentials.all_tokens():
-        services().authentication.log_out_of(tokens, client())
+        services().authentication.log_out_of(tokens, unknown_actor())
     if visitor.credentials.has_cookie:
         visitor.forget()
 
@@ -90,4 +90,4 @@ def count_unreadable() -> None:
         TooManyAttempts
     """
     with rate_limit_of_errors():
-        tell_rate_limit(services().authentication.count_unreadable(client()))
+        tell_rate_limit(services().authentication.count_unreadable(unknown_actor()))

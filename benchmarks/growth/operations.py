@@ -9,6 +9,7 @@ from itertools import pairwise
 from statistics import median
 from uuid import UUID
 
+from authapp.accounts.actor import OPERATOR
 from authapp.sessions.maintenance import BATCH, RETENTION
 from authapp.sessions.records import ActiveSession, EndReason
 from benchmarks.growth.places import Place
@@ -112,7 +113,7 @@ def operations(effort: int) -> list[Operation]:
     def end_all(place: Place) -> Work:
         users = {find(place, one).record.user.id for one in place.make_others(effort)}
         end = place.services.administration.end_sessions_of
-        return [partial(end, user, None) for user in users]
+        return [partial(end, user, OPERATOR) for user in users]
 
     def end_expired(place: Place) -> Work:
         others = [find(place, one).record.id for one in place.make_others(BATCH)]

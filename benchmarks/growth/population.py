@@ -15,6 +15,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm.attributes import set_committed_value
 
 from authapp.accounts import audit
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.emails import parse_email
 from authapp.accounts.roles import roles_named
 from authapp.cache.keys import session_key
@@ -24,7 +25,7 @@ from authapp.errors import StoreUnavailable
 from authapp.services import Services, build_services, session_policy, utc_now
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import ProvisionalSessions
-from authapp.sessions.records import Client, SessionRecord
+from authapp.sessions.records import SessionRecord
 from authapp.sessions.rows import SessionRows
 from authapp.storage.models import Role, SessionRow, User, UserRole
 from authapp.storage.redis import REDIS_ERRORS
@@ -38,8 +39,9 @@ _HASH = "$2b$12$" + "x" * 53
 _USERS = 50  # a batch, which is one transaction
 _TRIES = 20
 _SESSIONS = (1, 2, 3, 5, 4)  # of one user after another
-CLIENT = Client(
-    "192.0.2.7", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+CLIENT = Actor(
+    address="192.0.2.7",
+    user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
 )
 
 
@@ -143,7 +145,9 @@ class Maker:
             users = [_user(number, now) for number in numbers]
             begun: list[Begun] = []
             for user, sessions in zip(users, batch.sessions, strict=True):
-                audit.record(db, "user.created", now, user_id=user.id, roles=list(ROLES))
+                audit.record(
+                    db, "user.created", now, user_id=user.id, actor=OPERATOR, roles=list(ROLES)
+                )
                 for _ in range(sessions):
                     row, token = self._rows.new(user, CLIENT, "browser")
                     assert token is not None  # as it is of a browser
@@ -153,8 +157,7 @@ class Maker:
                         "session.begun",
                         row.created_at,
                         user_id=user.id,
-                        actor_id=user.id,
-                        address=CLIENT.address,
+                        actor=CLIENT.known_as(user.id),
                         kind="browser",
                     )
             # In bulk: one by one, in the order of what depends on what, takes twice as long. Those

@@ -8,11 +8,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from authapp.accounts import audit
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.audit import EVENTS, Entry, Filter, read_filter
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.services import Services
-from authapp.sessions.records import Client, EndReason
+from authapp.sessions.records import EndReason
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
@@ -37,7 +38,7 @@ def add(services: Services, count: int, user_id: UUID | None = None) -> None:
     with services.database.transaction() as db:
         for number in range(count):
             at = services.refused_attempts._clock()
-            audit.record(db, EVENTS[number % 3], at, user_id=user_id, number=number)
+            audit.record(db, EVENTS[number % 3], at, user_id=user_id, actor=OPERATOR, number=number)
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -110,11 +111,11 @@ def test_events_of_one_user_or_of_one_kind(services: Services) -> None:
 def test_people_are_named_as_today_and_may_be_gone(services: Services, clock: Clock) -> None:
     ada, root = sign_up(services), sign_up(services, ROOT)
     services.users.grant(ROOT, "admin")
-    services.users.set_roles(ada.id, ["admin"], root.id, "192.0.2.9")
+    services.users.set_roles(ada.id, ["admin"], Actor(root.id, "192.0.2.9"))
     (entry,) = entries(services, event="roles.set")
     assert told(entry) == ("roles.set", EMAIL, ROOT, "192.0.2.9")
     assert (entry.at, entry.details) == (clock.now, {"roles": ["admin"]})
-    services.users.update_profile(ada.id, "Ada King", None)
+    services.users.update_profile(ada.id, "Ada King", None, CLIENT)
     (entry,) = entries(services, event="roles.set")
     assert entry.user
     assert entry.user.name == "Ada King"
@@ -257,13 +258,13 @@ def test_who_ended_a_session(services: Services, why: EndReason, actor: str | No
 def test_a_profile_that_stays_as_it_is_is_no_event(services: Services) -> None:
     ada = sign_up(services)
     change = services.users.update_profile
-    change(ada.id, "", "", "192.0.2.9")
-    change(ada.id, None, None, "192.0.2.9")
+    change(ada.id, "", "", CLIENT)
+    change(ada.id, None, None, CLIENT)
     assert entries(services, event="profile.changed") == []
-    change(ada.id, "Ada", "", "192.0.2.9")
-    change(ada.id, "Ada", "https://example.org/a.png", "192.0.2.9")
+    change(ada.id, "Ada", "", CLIENT)
+    change(ada.id, "Ada", "https://example.org/a.png", CLIENT)
     found = entries(services, event="profile.changed")
-    assert {told(entry) for entry in found} == {("profile.changed", EMAIL, EMAIL, "192.0.2.9")}
+    assert {told(entry) for entry in found} == {("profile.changed", EMAIL, EMAIL, CLIENT.address)}
     assert [entry.details for entry in found] == [{"fields": ["image"]}, {"fields": ["name"]}]
 
 
@@ -272,7 +273,7 @@ def test_a_change_that_is_refused_is_no_event(services: Services) -> None:
     before = entries(services)
     with pytest.raises(Exception, match="last active administrator"):
         services.administration.update_user(
-            root.id, "Other", None, active=False, actor=root, address="192.0.2.9"
+            root.id, "Other", None, active=False, actor=Actor(root.id, "192.0.2.9")
         )
     assert entries(services) == before
 
@@ -280,7 +281,7 @@ def test_a_change_that_is_refused_is_no_event(services: Services) -> None:
 # -- log-ins that fail -----------------------------------------------------------------------------
 
 
-def fail(services: Services, email: str = EMAIL, client: Client = CLIENT) -> None:
+def fail(services: Services, email: str = EMAIL, client: Actor = CLIENT) -> None:
     with pytest.raises(InvalidCredentials):
         services.authentication.log_in(email, "not the password", client)
 
@@ -296,7 +297,7 @@ def test_a_log_in_that_fails_is_recorded(services: Services) -> None:
     found = entries(services, event="login.failed")
     assert {told(entry) for entry in found} == {("login.failed", EMAIL, None, CLIENT.address)}
     assert count(found) == 2
-    services.administration.set_active(ada.id, active=False, actor=None)
+    services.administration.set_active(ada.id, active=False, actor=OPERATOR)
     with pytest.raises(InvalidCredentials):
         log_in(services)
     assert count(entries(services, event="login.failed")) == 3, "inactive, with the right password"

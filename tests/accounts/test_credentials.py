@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from authapp.accounts.actor import OPERATOR
 from authapp.accounts.credentials import Credentials, CredentialStore
 from authapp.accounts.identity import Identity
 from authapp.cache.keys import CredentialKeys
@@ -99,7 +100,7 @@ def test_who_is_unknown_is_never_copied(
 
 
 def test_who_is_inactive_is_copied_as_inactive(services: Services, ada: Identity) -> None:
-    services.administration.set_active(ada.id, active=False, actor=None)
+    services.administration.set_active(ada.id, active=False, actor=OPERATOR)
     for sql_expected in (True, False):
         found, asked = find(services)
         assert found is not None
@@ -271,11 +272,11 @@ CHANGES: dict[str, Callable[[Services, Identity], object]] = {
     ),
     "set a password": lambda s, _ada: s.password_changes.set_password(EMAIL, OTHER_PASSWORD),
     "rehash": lambda s, ada: s.users.rehash(ada.id, 1, "another hash"),
-    "deactivate": lambda s, ada: s.administration.set_active(ada.id, active=False, actor=None),
+    "deactivate": lambda s, ada: s.administration.set_active(ada.id, active=False, actor=OPERATOR),
     "grant": lambda s, _ada: s.users.grant(EMAIL, "admin"),
     "revoke": lambda s, _ada: s.users.revoke(EMAIL, "user"),
-    "set roles": lambda s, ada: s.users.set_roles(ada.id, [], None),
-    "rename": lambda s, ada: s.users.update_profile(ada.id, "Countess", ""),
+    "set roles": lambda s, ada: s.users.set_roles(ada.id, [], OPERATOR),
+    "rename": lambda s, ada: s.users.update_profile(ada.id, "Countess", "", CLIENT),
 }
 every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 
@@ -302,9 +303,9 @@ def test_every_change_voids_the_copy(
 def test_activating_again_voids_it_too(
     services: Services, ada: Identity, redis_client: redis.Redis
 ) -> None:
-    services.administration.set_active(ada.id, active=False, actor=None)
+    services.administration.set_active(ada.id, active=False, actor=OPERATOR)
     services.credentials.find(EMAIL)
-    services.administration.set_active(ada.id, active=True, actor=None)
+    services.administration.set_active(ada.id, active=True, actor=OPERATOR)
     assert list(copies(redis_client).values()) == [None]
     assert log_in(services)
 

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from authapp.accounts.actor import OPERATOR
 from authapp.accounts.credentials import Credentials
 from authapp.accounts.emails import parse_email
 from authapp.accounts.identity import Identity
@@ -80,12 +81,14 @@ def test_an_unknown_role_creates_nobody(services: Services) -> None:
 
 def test_a_profile_is_updated(services: Services, clock: Clock) -> None:
     ada = create(services)
-    changed = services.users.update_profile(ada.id, "Countess", "https://img.example/ada.png")
+    changed = services.users.update_profile(
+        ada.id, "Countess", "https://img.example/ada.png", CLIENT
+    )
     assert (changed.name, changed.image) == ("Countess", "https://img.example/ada.png")
     assert services.users.get(ada.id) == changed
     assert credentials(services).epoch == 1
     with pytest.raises(UnknownUser):
-        services.users.update_profile(uuid4(), "Nobody", "")
+        services.users.update_profile(uuid4(), "Nobody", "", CLIENT)
 
 
 # -- passwords ---------------------------------------------------------------------------------
@@ -282,8 +285,8 @@ def test_identity_tells_the_roles_in_order(services: Services, clock: Clock) -> 
     [
         lambda s, ada: s.users.grant(ada.email, "user"),
         lambda s, ada: s.users.revoke(ada.email, "admin"),
-        lambda s, ada: s.users.set_roles(ada.id, ["user"], None),
-        lambda s, ada: s.administration.set_active(ada.id, active=True, actor=None),
+        lambda s, ada: s.users.set_roles(ada.id, ["user"], OPERATOR),
+        lambda s, ada: s.administration.set_active(ada.id, active=True, actor=OPERATOR),
     ],
     ids=["grant", "revoke", "set roles", "activate"],
 )

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authapp import create_app
+from authapp.accounts.actor import Actor
 from authapp.accounts.profiles import stored_name, why_image_refused, why_name_refused
 from authapp.accounts.visible_text import is_visible, shown
 from authapp.config import Config
 from authapp.errors import InvalidField
 from authapp.services import Services
-from authapp.sessions.records import Client
 from authapp.sessions.user_agents import device_name
 from tests.support.people import EMAIL, PASSWORD, log_in, sign_up
 from tests.support.services import sql
@@ -178,7 +178,7 @@ ODD = "a\x1b[2J\x9b2J\u202e\u2028\x00b"
 def test_what_a_browser_says_of_itself_moves_no_cursor(services: Services, app: Flask) -> None:
     user = sign_up(services)
     # a log-in from such an address is refused; a session may have begun before that was so
-    services.sessions.begin(user.id, 1, Client("\x1b[2J\u202e", "x\x1b[2J\x9b\u202e"))
+    services.sessions.begin(user.id, 1, Actor(None, "\x1b[2J\u202e", "x\x1b[2J\x9b\u202e"))
     client = app.test_client()
     sent = "Firefox\xad\x9b2J\x85/1"
     client.post(

@@ -20,10 +20,10 @@ import psycopg2
 import pytest
 
 from authapp import dev
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.identity import ADMIN, USER
 from authapp.config import Config
 from authapp.services import Services, utc_now
-from authapp.sessions.records import Client
 from tests.attacks.conftest import SECRET_KEY
 from tests.attacks.site import COOKIE
 from tests.support.databases import add_migrated_database
@@ -115,7 +115,7 @@ def _person(services: Services, roles: tuple[str, ...]) -> Person:
     user = services.registration.sign_up(email, PASSWORD, "", roles)
     found = services.credentials.read(email)
     assert found is not None
-    live = services.sessions.begin(user.id, found.epoch, Client("192.0.2.1", "tests"))
+    live = services.sessions.begin(user.id, found.epoch, Actor(None, "192.0.2.1", "tests"))
     return Person(user.id, email, live.token.text)
 
 
@@ -239,7 +239,7 @@ def _reinstate(target: Target, stop: Event, fewest: list[int]) -> None:
         fewest.append(_active_administrators(target.database_url))
         for person in target.administrators[: ATTACKERS // 2]:
             target.services.users.grant(person.email, ADMIN)
-            target.services.administration.set_active(person.id, active=True, actor=None)
+            target.services.administration.set_active(person.id, active=True, actor=OPERATOR)
 
 
 @pytest.mark.timeout(300)

@@ -8,6 +8,7 @@ from typing import Any
 import bcrypt
 import pytest
 
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.store import UserStore
 from authapp.authentication import constant_time
 from authapp.authentication.password_hashing import PasswordHasher
@@ -24,7 +25,7 @@ from authapp.errors import (
     UnknownUser,
 )
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, Client, EndReason
+from authapp.sessions.records import ActiveSession, EndReason
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
@@ -221,7 +222,7 @@ def test_who_logs_in_while_their_sessions_are_ended_is_in(
 
     def verify_slowly(*args: Any) -> Any:
         verdict = verify(*args)
-        services.administration.end_sessions_of(ada.id, None)
+        services.administration.end_sessions_of(ada.id, OPERATOR)
         return verdict
 
     monkeypatch.setattr(PasswordHasher, "verify", verify_slowly)
@@ -274,7 +275,7 @@ def outcomes(services: Services, *attempts: tuple[str, str, str]) -> tuple[list[
     with hashing() as costs:
         for email, password, address in attempts:
             try:
-                services.authentication.log_in(email, password, Client(address))
+                services.authentication.log_in(email, password, Actor(address=address))
                 results.append("in")
             except InvalidCredentials:
                 results.append("401")
@@ -307,11 +308,11 @@ def test_spellings_of_an_email_share_a_window(services: Services) -> None:
 
 
 def by_page(services: Services, address: str) -> object:
-    return services.authentication.log_in(EMAIL, PASSWORD, Client(address))
+    return services.authentication.log_in(EMAIL, PASSWORD, Actor(address=address))
 
 
 def by_program(services: Services, address: str) -> object:
-    return services.authentication.issue_token(EMAIL, PASSWORD, Client(address))
+    return services.authentication.issue_token(EMAIL, PASSWORD, Actor(address=address))
 
 
 @pytest.mark.parametrize("enter", [by_page, by_program])
@@ -360,7 +361,7 @@ def test_guesses_beside_log_ins_at_the_same_moment_are_all_counted(services: Ser
         for address in addresses(6):
             with suppress(TooManyAttempts, Busy):
                 try:
-                    services.authentication.log_in(EMAIL, WRONG, Client(address))
+                    services.authentication.log_in(EMAIL, WRONG, Actor(address=address))
                 except InvalidCredentials:
                     compared += 1
         return compared
@@ -408,7 +409,7 @@ def sign_up_from(services: Services, address: str | None, count: int) -> tuple[i
             if address is None:
                 services.registration.sign_up(email, PASSWORD)
             else:
-                services.registration.sign_up_from(Client(address), email, PASSWORD)
+                services.registration.sign_up_from(Actor(address=address), email, PASSWORD)
             passed += 1
     return passed, len(costs)
 
@@ -581,7 +582,7 @@ def test_an_operator_is_told_what_is_wrong(services: Services, live: ActiveSessi
 
 def test_people_change_their_profile(services: Services, live: ActiveSession) -> None:
     image = "https://img.example/ada.png?size=1"
-    changed = services.users.update_profile(live.record.user.id, " Ada  King ", image)
+    changed = services.users.update_profile(live.record.user.id, " Ada  King ", image, CLIENT)
     assert (changed.name, changed.image) == ("Ada King", image)
     found = services.sessions.find(live.token)
     assert isinstance(found, ActiveSession)
@@ -610,7 +611,7 @@ def test_a_bad_profile_is_refused(
 ) -> None:
     user = live.record.user
     update = services.users.update_profile
-    assert set(field_errors(lambda: update(user.id, name, image))) == {field}
+    assert set(field_errors(lambda: update(user.id, name, image, CLIENT))) == {field}
     assert services.users.get(user.id) == user
 
 

@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
+from authapp.accounts.actor import Actor
 from authapp.accounts.audit import Entry, Filter
 from authapp.authentication import refused_attempts
 from authapp.authentication.refused_attempts import (
@@ -81,7 +83,7 @@ def test_the_thread_writes_the_first_by_itself_and_ends_when_nothing_is_left(
     monkeypatch.setattr(refused_attempts, "FOLD_SECONDS", 0.5)
     attempts = services.refused_attempts
     for rows in (1, 2, 3, 4):
-        attempts.note("login.failed", CLIENT.address, email=NOBODY)
+        attempts.note("login.failed", CLIENT, email=NOBODY)
         wait_until(partial(has, services, rows))
         if rows == 2:
             wait_until(lambda: attempts._thread is None)
@@ -92,7 +94,7 @@ def test_attempts_that_are_alike_are_counted_together(
     services: Services, attempts: RefusedAttempts, ticks: Ticks
 ) -> None:
     for _ in range(180):
-        attempts.note("login.failed", CLIENT.address, email=NOBODY)
+        attempts.note("login.failed", CLIENT, email=NOBODY)
         ticks.now += 1
         attempts.flush(everything=False)
     assert [entry.details.get("count", 1) for entry in written(services)] == [60, 60, 1]
@@ -101,14 +103,14 @@ def test_attempts_that_are_alike_are_counted_together(
     ticks.now += 2 * FOLD_SECONDS
     attempts.flush(everything=False)
     assert attempts._folds == {}
-    attempts.note("login.failed", CLIENT.address, email=NOBODY)
+    attempts.note("login.failed", CLIENT, email=NOBODY)
     attempts.flush(everything=False)
     assert "count" not in written(services)[0].details, "the first after a pause is told at once"
 
 
 DIFFERENT = {
     "event": {"event": "login.limited"},
-    "address": {"address": "192.0.2.99"},
+    "address": {"actor": Actor(address="192.0.2.99")},
     "email": {"email": "else@example.org"},
     "window": {"window": "login-account"},
 }
@@ -116,11 +118,11 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("other", DIFFERENT.values(), ids=DIFFERENT)
 def test_attempts_that_differ_are_told_apart(
-    services: Services, attempts: RefusedAttempts, other: dict[str, str]
+    services: Services, attempts: RefusedAttempts, other: dict[str, Any]
 ) -> None:
-    first = {"event": "login.failed", "address": CLIENT.address, "email": NOBODY}
+    first: dict[str, Any] = {"event": "login.failed", "actor": CLIENT, "email": NOBODY}
     for given in (first, first | other, first):
-        attempts.note(**given)  # type: ignore[arg-type]
+        attempts.note(**given)
     attempts.flush()
     assert sorted(entry.details.get("count", 1) for entry in written(services)) == [1, 2]
 
@@ -129,7 +131,7 @@ def test_a_network_of_one_customer_counts_as_one(
     services: Services, attempts: RefusedAttempts
 ) -> None:
     for host in range(1, 40):
-        attempts.note("login.failed", f"2001:db8::{host:x}", email=NOBODY)
+        attempts.note("login.failed", Actor(address=f"2001:db8::{host:x}"), email=NOBODY)
     attempts.flush()
     (entry,) = written(services)
     assert (entry.address, entry.details["count"]) == ("2001:db8::27", 39)
@@ -139,9 +141,9 @@ def test_a_flood_from_many_addresses_stays_few_rows_and_little_memory(
     services: Services, attempts: RefusedAttempts, ticks: Ticks
 ) -> None:
     for number in range(3_000):
-        address = f"10.0.{number // 250}.{number % 250}"
-        attempts.note("login.failed", address, email=f"nobody{number}@example.org")
-        attempts.note("login.limited", address, window="login-address")
+        actor = Actor(address=f"10.0.{number // 250}.{number % 250}")
+        attempts.note("login.failed", actor, email=f"nobody{number}@example.org")
+        attempts.note("login.limited", actor, window="login-address")
         if number % 100 == 0:
             attempts.flush(everything=False)
     assert len(attempts._folds) <= MAX_FOLDS
@@ -163,9 +165,9 @@ def test_the_addresses_that_try_most_are_named(
 ) -> None:
     monkeypatch.setattr(refused_attempts, "ROWS_A_MINUTE", 0)
     for number in range(20):
-        attempts.note("login.failed", f"192.0.2.{number}", email=NOBODY)
+        attempts.note("login.failed", Actor(address=f"192.0.2.{number}"), email=NOBODY)
     for _ in range(7):
-        attempts.note("login.failed", "198.51.100.7", email=NOBODY)
+        attempts.note("login.failed", Actor(address="198.51.100.7"), email=NOBODY)
     attempts.flush()
     (flood,) = written(services)
     assert flood.details["addresses"][0] == "198.51.100.7"
@@ -188,7 +190,7 @@ def test_attempts_wait_while_postgres_is_away(
     with monkeypatch.context() as patch:
         patch.setattr(attempts._database, "transaction", away)
         for _ in range(5):
-            attempts.note("login.failed", CLIENT.address, email=EMAIL)
+            attempts.note("login.failed", CLIENT, email=EMAIL)
             attempts.flush(everything=False)
             ticks.now += 60
         assert [told["waiting"] for told in warned] == [1, 2, 3, 4, 5]
@@ -211,7 +213,7 @@ def test_what_is_lost_is_said(
         raise StoreUnavailable("postgres")
 
     for _ in range(5):
-        attempts.note("login.failed", CLIENT.address, email=EMAIL)
+        attempts.note("login.failed", CLIENT, email=EMAIL)
     with monkeypatch.context() as patch:
         patch.setattr(attempts._database, "transaction", away)
         attempts.finish()
@@ -221,7 +223,7 @@ def test_what_is_lost_is_said(
 
 
 def test_an_orderly_end_loses_nothing(services: Services, attempts: RefusedAttempts) -> None:
-    attempts.note("login.failed", CLIENT.address, email=NOBODY)
+    attempts.note("login.failed", CLIENT, email=NOBODY)
     together.end()
     assert len(written(services)) == 1
 
@@ -237,7 +239,7 @@ def test_attempts_at_once_are_all_counted(
 
         def note() -> None:
             for _ in range(200):
-                attempts.note("login.failed", client.address, email=NOBODY)
+                attempts.note("login.failed", client, email=NOBODY)
                 time.sleep(0.002)
 
         return note

@@ -38,7 +38,7 @@ ACTS: dict[str, Act] = {
     "end others": lambda s, live: s.sessions.end_others(live, EndReason.REVOKED_BY_USER, CLIENT),
     "grant": lambda s, _live: s.users.grant(EMAIL, "admin"),
     "revoke": lambda s, _live: s.users.revoke(EMAIL, "user"),
-    "rename": lambda s, live: s.users.update_profile(live.record.user.id, "Countess", ""),
+    "rename": lambda s, live: s.users.update_profile(live.record.user.id, "Countess", "", CLIENT),
 }
 every_act = pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 

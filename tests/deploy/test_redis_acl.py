@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from authapp import dev
+from authapp.accounts.actor import OPERATOR
 from authapp.config import Config
 from authapp.errors import InvalidCredentials, SettingError, TooManyAttempts
 from authapp.sessions.records import EndReason
@@ -123,7 +124,7 @@ def do_everything(store: Redis, config: Config, clock: Clock) -> None:
         live = log_in(services)
         for _ in range(2):  # a miss, a hit
             services.sessions.find(live.token)
-        services.administration.set_active(user.id, active=False, actor=None)
+        services.administration.set_active(user.id, active=False, actor=OPERATOR)
         services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
         with services.maintenance.alone():
             pass

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from authapp.accounts.actor import OPERATOR
 from authapp.accounts.identity import Identity
 from authapp.cache.keys import session_key, user_key
 from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
@@ -100,7 +101,7 @@ def test_nobody_is_told_who_has_an_account(
 ) -> None:
     """A wrong password was refused where there was a copy; elsewhere nobody could say."""
     inactive = sign_up(services, "inactive@example.org")
-    services.administration.set_active(inactive.id, active=False, actor=None)
+    services.administration.set_active(inactive.id, active=False, actor=OPERATOR)
     services.credentials.find("inactive@example.org")
     with postgres_away(services):
         if without_copies:
@@ -193,12 +194,12 @@ ENDINGS: dict[str, tuple[Act, EndReason]] = {
     ),
     "deactivated": (
         lambda s, other, _: s.administration.set_active(
-            other.record.user.id, active=False, actor=None
+            other.record.user.id, active=False, actor=OPERATOR
         ),
         EndReason.DEACTIVATED,
     ),
     "all ended by an administrator": (
-        lambda s, other, _: s.administration.end_sessions_of(other.record.user.id, None),
+        lambda s, other, _: s.administration.end_sessions_of(other.record.user.id, OPERATOR),
         EndReason.PASSWORD_CHANGED,
     ),
     "all others ended": (

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.emails import parse_email
 from authapp.accounts.identity import Identity
 from authapp.cache.keys import session_key
@@ -17,7 +18,7 @@ from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config
 from authapp.errors import InvalidCredentials
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, Client, EndedSession, EndReason
+from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from tests.support.clock import Clock
 from tests.support.people import CLIENT, sign_up
 from tests.support.services import open_services, sql
@@ -88,7 +89,7 @@ def test_every_session_has_a_token_of_its_own(services: Services, ada: Identity)
 
 
 def test_an_endless_user_agent_is_cut(services: Services, ada: Identity) -> None:
-    live = services.sessions.begin(ada.id, 1, Client("192.0.2.7", "x" * 100_000))
+    live = services.sessions.begin(ada.id, 1, Actor(None, "192.0.2.7", "x" * 100_000))
     assert len(row_of(services, live, "user_agent")) == 400
 
 
@@ -171,8 +172,8 @@ def test_acts_that_end_the_same_sessions_at_once_do_not_deadlock(
             lambda t=tokens[::-1]: two_instances.sessions.end_each(t, EndReason.LOGOUT, CLIENT),  # type: ignore[misc]
             lambda t=tokens: begin(services, bob, replaces=t),  # type: ignore[misc]
             lambda t=tokens[::-1]: begin(two_instances, ada, replaces=t),  # type: ignore[misc]
-            lambda: services.users.update_profile(ada.id, "Ada", None),
-            lambda: two_instances.users.update_profile(bob.id, "Bob", None),
+            lambda: services.users.update_profile(ada.id, "Ada", None, CLIENT),
+            lambda: two_instances.users.update_profile(bob.id, "Bob", None, CLIENT),
         ]
         outcomes = at_once(*works)
         assert [o for o in outcomes if isinstance(o, Exception)] == []
@@ -398,7 +399,7 @@ def test_no_statement_looks_at_all_sessions(
         assert api.grant.refresh is not None
         services.sessions.refresh(api.grant.refresh, CLIENT)
         services.sessions.end_others(begin(services, ada), EndReason.REVOKED_BY_USER, CLIENT)
-        services.administration.end_sessions_of(ada.id, None)
+        services.administration.end_sessions_of(ada.id, OPERATOR)
     assert len(seen) > 20
     assert [plan for plan in seen if "Seq Scan on sessions" in plan] == []
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from authapp.accounts.actor import OPERATOR
 from authapp.accounts.audit import Filter
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
-from tests.support.people import EMAIL, PASSWORD, log_in, sign_up
+from tests.support.people import CLIENT, EMAIL, PASSWORD, log_in, sign_up
 from tests.support.services import sql
 
 Events = list[tuple[str, dict[str, Any]]]
@@ -128,8 +129,8 @@ def test_what_the_product_changes_is_told_once(services: Services) -> None:
     """The triggers leave its own changes alone."""
     ada = sign_up(services)
     log_in(services)
-    services.users.update_profile(ada.id, "Ada", None)
-    services.users.set_roles(ada.id, ["admin", "user"], None)
+    services.users.update_profile(ada.id, "Ada", None, CLIENT)
+    services.users.set_roles(ada.id, ["admin", "user"], OPERATOR)
     services.password_changes.set_password(EMAIL, PASSWORD + "!")
     told = {event for event, _ in events(services, 0)}
     assert not [event for event in told if event.endswith("in_sql")]

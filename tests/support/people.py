@@ -2,15 +2,17 @@
 
 from typing import Any
 
+from authapp.accounts.actor import Actor
 from authapp.accounts.identity import Identity
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, Client
+from authapp.sessions.records import ActiveSession
 
 PASSWORD = "correct horse battery staple"
 OTHER_PASSWORD = "quite another long passphrase"
 EMAIL = "ada@example.org"
-CLIENT = Client(
-    "192.0.2.7", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+CLIENT = Actor(
+    address="192.0.2.7",
+    user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
 )
 
 

@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from authapp.accounts.actor import OPERATOR
 from authapp.accounts.identity import Permission
 from tests.web.support import (
     EMAIL,
@@ -160,7 +161,7 @@ class Visit:
             services_of(app).administration.set_active(
                 own,  # type: ignore[arg-type]  # text will do
                 active=False,
-                actor=None,
+                actor=OPERATOR,
             )
 
     def _id(self, table: str, which: str) -> str:

@@ -14,6 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse, create_environ
 
+from authapp.accounts.actor import OPERATOR
 from authapp.errors import StoreUnavailable
 from authapp.sessions.records import EndReason
 from authapp.web.middleware.fast_path import FastPath
@@ -133,7 +134,7 @@ def end_by_log_out(app: Flask, client: FlaskClient, _person: str) -> None:
 
 def end_by_deactivation(app: Flask, _client: FlaskClient, person: str) -> None:
     users = services_of(app).administration
-    users.set_active(person, active=False, actor=None)  # type: ignore[arg-type]  # text will do
+    users.set_active(person, active=False, actor=OPERATOR)  # type: ignore[arg-type]  # text will do
 
 
 def end_by_admin(app: Flask, client: FlaskClient, person: str) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
+from authapp.accounts.actor import OPERATOR
 from authapp.errors import AuthappError, LastAdmin
 from authapp.services import Services
 from tests.support.threads import at_once
@@ -70,7 +71,7 @@ ACTS: dict[str, Act] = {
     "call deactivates": by_call("PATCH", "", {"active": False}),
     "call sets roles": by_call("PUT", "/roles", {"roles": ["user"]}),
     "command deactivates": by_command(
-        lambda s, user: s.administration.set_active(user, active=False, actor=None)
+        lambda s, user: s.administration.set_active(user, active=False, actor=OPERATOR)
     ),
     "command revokes": by_command(lambda s, user: s.users.revoke(email_of(s, user), "admin")),
 }
@@ -88,7 +89,7 @@ def pair(make_app: MakeApp) -> Pair:
 def make_both_administrators(pair: Pair) -> None:
     services = services_of(pair.apps[0])
     for email, user_id in zip(EMAILS, pair.ids, strict=True):
-        services.administration.set_active(user_id, active=True, actor=None)
+        services.administration.set_active(user_id, active=True, actor=OPERATOR)
         services.users.grant(email, "admin")
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import product
 from threading import Thread
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
@@ -14,7 +14,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from authapp.accounts.actor import NOBODY, OPERATOR, Actor
 from authapp.accounts.identity import Permission
+from authapp.errors import NotAuthenticated
+from authapp.services import Services
+from tests.support.people import CLIENT
 from tests.support.threads import at_once
 from tests.web.conftest import MakeApp
 from tests.web.support import (
@@ -141,7 +145,7 @@ def test_a_deactivated_person_is_judged_by_their_roles_too(site: Flask) -> None:
     """Or whoever may only change people could let an administrator in again."""
     sign_up(site, ACTOR, roles=["writes"])
     person = sign_up(site, TARGET, roles=["admin"])
-    services_of(site).administration.set_active(UUID(person), active=False, actor=None)
+    services_of(site).administration.set_active(UUID(person), active=False, actor=OPERATOR)
     client = signed_in_as(site, ACTOR)
     problem(client.patch(f"/api/v1/users/{person}", json={"active": True}), 403, CODE)
     assert client.post(f"/admin/users/{person}/activate").status_code == 403
@@ -223,14 +227,38 @@ def test_a_role_with_every_permission_of_today_is_less_than_admin(site: Flask) -
     problem(answer, 403, CODE)
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda s, person, actor: s.users.set_roles(person, ["all"], actor),
+        lambda s, person, actor: s.administration.set_active(person, active=False, actor=actor),
+        lambda s, person, actor: s.administration.end_sessions_of(person, actor),
+        lambda s, person, actor: s.administration.update_user(
+            person, "Countess", None, active=None, actor=actor
+        ),
+    ],
+)
+def test_nobody_is_taken_for_the_operator_because_they_are_not_known(
+    site: Flask, act: Callable[[Services, UUID, Actor], object]
+) -> None:
+    person = UUID(sign_up(site, TARGET))
+    services = services_of(site)
+    for actor in (NOBODY, CLIENT, Actor(uuid4())):
+        with pytest.raises(NotAuthenticated):
+            act(services, person, actor)
+    found = services.users.get(person)
+    assert found is not None
+    assert (found.name, found.active, found.roles) == ("Ada", True, ("user",))
+
+
 def test_the_operator_may_do_all(site: Flask) -> None:
     person = UUID(sign_up(site, TARGET))
     services = services_of(site)
-    assert services.users.set_roles(person, ["admin", "all"], None).roles == ("admin", "all")
+    assert services.users.set_roles(person, ["admin", "all"], OPERATOR).roles == ("admin", "all")
     assert services.users.revoke(TARGET, "admin").roles == ("all",)
     assert services.users.grant(TARGET, "admin").roles == ("admin", "all")
-    services.administration.end_sessions_of(person, None)
-    assert not services.administration.set_active(person, active=False, actor=None).active
+    services.administration.end_sessions_of(person, OPERATOR)
+    assert not services.administration.set_active(person, active=False, actor=OPERATOR).active
 
 
 # -- the page offers what may be done --------------------------------------------------------------
@@ -325,7 +353,7 @@ def test_a_role_is_given_before_the_giver_loses_theirs_or_not_at_all(
     take = partial(root.put, f"/api/v1/users/{actor}/roles", json={"roles": []})
     for _ in range(10):
         services_of(here).users.grant(ACTOR, "helps")
-        services_of(here).users.set_roles(UUID(person), ["user"], None)
+        services_of(here).users.set_roles(UUID(person), ["user"], OPERATOR)
         stores.sql("DELETE FROM audit_events")
         given, taken = at_once(give, take)
         assert isinstance(given, TestResponse), given

@@ -8,9 +8,9 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.errors import StoreUnavailable
 from authapp.sessions.lookup import SessionLookup
-from authapp.sessions.records import Client
 from authapp.web.cookies.scopes import MAX_EXPIRED, Scope, other_scopes, path_prefixes
 from tests.web.conftest import MakeApp
 from tests.web.support import (
@@ -231,7 +231,7 @@ def test_both_expire_the_cookie_in_all_other_scopes(
 def token_of_new_session(app: Flask) -> str:
     """One of the only person there is, begun past the limits of log-in."""
     (user,) = services_of(app).users.page(None).users
-    return services_of(app).sessions.begin(user.id, 1, Client()).token.text
+    return services_of(app).sessions.begin(user.id, 1, Actor()).token.text
 
 
 @pytest.mark.parametrize("log_in", LOG_INS)
@@ -337,7 +337,7 @@ def test_a_reason_is_told_that_the_person_did_not_give(app: Flask, two: tuple[st
     """Of two ended sessions the log-in page tells of the one that ended by itself."""
     program(app).post("/api/v1/logout", headers=sent(two[0]))
     user = services_of(app).users.page(None).users[0]
-    services_of(app).administration.end_sessions_of(user.id, None)
+    services_of(app).administration.end_sessions_of(user.id, OPERATOR)
     for tokens in (two, two[::-1]):
         page = program(app).get("/login", headers=sent(*tokens, Accept="text/html")).text
         assert "an administrator ended this session" in page

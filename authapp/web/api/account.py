@@ -21,7 +21,7 @@ from authapp.web.api.representations import (
     UserView,
     json_response,
 )
-from authapp.web.guards import auth_session, client, require_live, services
+from authapp.web.guards import auth_session, known_actor, require_live, services, unknown_actor
 from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED
@@ -112,7 +112,7 @@ def signup() -> Response:
     body = read_body(request, SignupBody)
     with rate_limit_of_errors():
         user, window = services().registration.sign_up_from(
-            client(), body.email, body.password, body.name
+            unknown_actor(), body.email, body.password, body.name
         )
     tell_rate_limit(window)
     note_user(request.environ, user.id)
@@ -163,7 +163,7 @@ def issue_token() -> Response:
         body = read_body(request, TokenBody)
     with rate_limit_of_errors():
         live = services().authentication.issue_token(
-            body.email, body.password, client(), refreshable=body.refresh
+            body.email, body.password, unknown_actor(), refreshable=body.refresh
         )
     tell_rate_limit(live.rate_limit)
     note_user(request.environ, live.record.user.id)
@@ -186,7 +186,7 @@ def refresh_token() -> Response:
     token = services().refresh_tokens.check(body.refresh_token)
     if token is None:
         raise errors.NotAuthenticated(presented=True)
-    live = services().sessions.refresh(token, client())
+    live = services().sessions.refresh(token, unknown_actor())
     note_user(request.environ, live.record.user.id)
     forget_pending()
     return json_response(TokenAnswer.of(live))
@@ -218,7 +218,7 @@ def update_me() -> Response:
     user = require_live().record.user
     body = read_body(request, ProfileBody)
     changed = services().users.update_profile(
-        user.id, or_none(body.name), or_none(body.image), client().address
+        user.id, or_none(body.name), or_none(body.image), known_actor()
     )
     return json_response(UserView.of(changed))
 
@@ -244,7 +244,7 @@ def change_password() -> tuple[str, int, dict[str, str]]:
     body = read_body(request, PasswordBody)
     with rate_limit_of_errors():
         fresh = services().password_changes.change_password(
-            live, body.current_password, body.new_password, client(), devices()
+            live, body.current_password, body.new_password, known_actor(), devices()
         )
     tell_rate_limit(fresh.rate_limit)
     auth_session().begin(fresh)
@@ -274,7 +274,7 @@ def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
     record = require_live().record
     own = session_id == record.id
     why = EndReason.LOGOUT if own else EndReason.REVOKED_BY_USER
-    if not services().sessions.end_one(record.user.id, session_id, why, client()):
+    if not services().sessions.end_one(record.user.id, session_id, why, known_actor()):
         raise NotFound("There is no such session.")
     if own:
         auth_session().forget()
@@ -284,12 +284,12 @@ def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
 @api.delete("/me/sessions")
 @documents(Operation("Ends all of one's own sessions but this one", {204: None}, changes=True))
 def end_my_other_sessions() -> tuple[str, int]:
-    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
+    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
     return "", 204
 
 
 def _view(live: ActiveSession) -> SessionView:
-    record, here = live.record, client()
+    record, here = live.record, unknown_actor()
     summary = SessionSummary(
         record.id,
         record.kind,

@@ -29,7 +29,7 @@ from authapp.web.api.representations import (
     view_for,
 )
 from authapp.web.guards import (
-    client,
+    known_actor,
     permission_required,
     require_live,
     require_permission,
@@ -110,16 +110,14 @@ def users() -> Response:
 @permission_required(Permission.USERS_WRITE)
 def update_user(user_id: UUID) -> Response:
     body = read_body(request, UserBody)
-    actor = require_live().record.user
     changed = services().administration.update_user(
         user_id,
         or_none(body.name),
         or_none(body.image),
         active=or_none(body.active),
-        actor=actor,
-        address=client().address,
+        actor=known_actor(),
     )
-    return json_response(view_for(actor, changed))
+    return json_response(view_for(require_live().record.user, changed))
 
 
 @users_api.put("/users/<uuid:user_id>/roles")
@@ -137,9 +135,8 @@ def update_user(user_id: UUID) -> Response:
 @permission_required(Permission.ROLES_GRANT)
 def set_roles(user_id: UUID) -> Response:
     body = read_body(request, RolesBody)
-    actor = require_live().record.user
-    changed = services().users.set_roles(user_id, body.roles, actor.id, client().address)
-    return json_response(view_for(actor, changed))
+    changed = services().users.set_roles(user_id, body.roles, known_actor())
+    return json_response(view_for(require_live().record.user, changed))
 
 
 @users_api.delete("/users/<uuid:user_id>/sessions")
@@ -154,7 +151,7 @@ def set_roles(user_id: UUID) -> Response:
 )
 @permission_required(Permission.SESSIONS_END)
 def end_sessions_of(user_id: UUID) -> tuple[str, int]:
-    services().administration.end_sessions_of(user_id, require_live().record.user, client().address)
+    services().administration.end_sessions_of(user_id, known_actor())
     return "", 204
 
 

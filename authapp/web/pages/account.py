@@ -10,7 +10,14 @@ from werkzeug import Response
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.sessions.records import EndedSession, EndReason
 from authapp.web.api.representations import SessionView
-from authapp.web.guards import auth_session, client, login_required, require_live, services
+from authapp.web.guards import (
+    auth_session,
+    known_actor,
+    login_required,
+    require_live,
+    services,
+    unknown_actor,
+)
 from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.forms import (
@@ -79,7 +86,7 @@ def signup_submit() -> ResponseReturnValue:
     try:
         with rate_limit_of_errors():
             user, window = services().registration.sign_up_from(
-                client(), text(form.email), text(form.password), text(form.name)
+                unknown_actor(), text(form.email), text(form.password), text(form.name)
             )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
@@ -177,7 +184,7 @@ def account_submit() -> ResponseReturnValue:
             # a field that was not sent is left as it is
             text(form.name) if "name" in request.form else None,
             text(form.image) if "image" in request.form else None,
-            client().address,
+            known_actor(),
         )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
@@ -203,7 +210,7 @@ def password_submit() -> ResponseReturnValue:
                 require_live(),
                 text(form.current_password),
                 text(form.new_password),
-                client(),
+                known_actor(),
                 devices(),
             )
     except InvalidField as invalid:
@@ -229,7 +236,7 @@ def sessions() -> ResponseReturnValue:
 def end_session(session_id: UUID) -> ResponseReturnValue:
     record = require_live().record
     why = EndReason.LOGOUT if session_id == record.id else EndReason.REVOKED_BY_USER
-    if not services().sessions.end_one(record.user.id, session_id, why, client()):
+    if not services().sessions.end_one(record.user.id, session_id, why, known_actor()):
         abort(404)
     if session_id == record.id:
         auth_session().forget()
@@ -240,5 +247,5 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
 @pages.post("/account/sessions/end-others")
 @login_required
 def end_other_sessions() -> ResponseReturnValue:
-    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, client())
+    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
     return redirect_with("sessions-ended", "pages.sessions")

@@ -12,13 +12,7 @@ from authapp.errors import ExceedsOwnPermissions, InvalidField, LastAdmin, OwnAc
 from authapp.web.api.bodies import read_form
 from authapp.web.api.users import search_text
 from authapp.web.error_handlers import problem_of
-from authapp.web.guards import (
-    client,
-    current_user,
-    permission_required,
-    require_live,
-    services,
-)
+from authapp.web.guards import current_user, known_actor, permission_required, services
 from authapp.web.pages.audit_question import events_asked_for
 from authapp.web.pages.forms import AuditForm, show_errors
 from authapp.web.pages.messages import HAPPENED
@@ -46,10 +40,10 @@ def user(user_id: UUID) -> ResponseReturnValue:
 @admin.post("/users/<uuid:user_id>/roles")
 @permission_required(Permission.ROLES_GRANT)
 def set_roles(user_id: UUID) -> ResponseReturnValue:
-    actor, roles = require_live().record.user, read_form(request).getlist("roles")
+    roles = read_form(request).getlist("roles")
 
     def change() -> None:
-        services().users.set_roles(user_id, roles, actor.id, client().address)
+        services().users.set_roles(user_id, roles, known_actor())
 
     return _answer(user_id, change, "roles")
 
@@ -69,10 +63,8 @@ def deactivate(user_id: UUID) -> ResponseReturnValue:
 @admin.post("/users/<uuid:user_id>/end-sessions")
 @permission_required(Permission.SESSIONS_END)
 def end_sessions(user_id: UUID) -> ResponseReturnValue:
-    actor = require_live().record.user
-
     def change() -> None:
-        services().administration.end_sessions_of(user_id, actor, client().address)
+        services().administration.end_sessions_of(user_id, known_actor())
 
     return _answer(user_id, change, "sessions-of-user-ended")
 
@@ -111,9 +103,7 @@ def _existing(user_id: UUID) -> Identity:
 
 
 def _set_active(user_id: UUID, *, active: bool) -> None:
-    services().administration.set_active(
-        user_id, active=active, actor=require_live().record.user, address=client().address
-    )
+    services().administration.set_active(user_id, active=active, actor=known_actor())
 
 
 def _page(person: Identity, problem: str | None = None) -> str:

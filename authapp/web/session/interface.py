@@ -7,9 +7,10 @@ from typing import Any
 from flask import Flask, Request, Response
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 
+from authapp.accounts.actor import Actor
 from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
 from authapp.errors import StoreUnavailable
-from authapp.sessions.records import ActiveSession, Client, LookupResult
+from authapp.sessions.records import ActiveSession, LookupResult
 from authapp.web.cookies.header import (
     DEVICE_SECONDS,
     device_cookie_name,
@@ -163,7 +164,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
 
     Args:
         authenticator: finds the session that credentials belong to.
-        client: tells where the current request came from.
+        actor: the actor of the current request.
         finish: sees the answer last, when all that the request changes is changed, if that is not
             known everywhere yet.
     """
@@ -174,7 +175,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         self,
         app: Flask,
         authenticator: Authenticator,
-        client: Callable[[], Client],
+        actor: Callable[[], Actor],
         finish: Callable[[Response], None],
     ) -> None:
         super().__init__(app)
@@ -182,7 +183,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         self._finish = finish
         self._authenticator = authenticator
         self._store = authenticator.store
-        self._client = client
+        self._actor = actor
         self._cookie_name = authenticator.cookie_name
         self._dropped_cookies = DroppedCookies()
 
@@ -231,7 +232,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # as 
         """
         live = session.live
         if live and live.record.kind == "browser":
-            fresh = self._store.regenerate(live, self._client())
+            fresh = self._store.regenerate(live, self._actor())
             if fresh:
                 session.begin(fresh)
             else:

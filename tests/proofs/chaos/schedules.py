@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from authapp.accounts.actor import OPERATOR
 from authapp.errors import (
     InvalidCredentials,
     NotAuthenticated,
@@ -460,7 +461,7 @@ class Schedule:
         self._end(others, within)
 
     def _end_all(self, person: Person, instance: Services) -> None:
-        end = partial(instance.administration.end_sessions_of, person.id, None)
+        end = partial(instance.administration.end_sessions_of, person.id, OPERATOR)
         try:
             _, within = self._asked(instance, end)
         except OutcomeUnknown:
@@ -509,7 +510,7 @@ class Schedule:
 
     def _rename(self, person: Person, instance: Services) -> None:
         name = f"n{next(_numbers)}"
-        rename = partial(instance.users.update_profile, person.id, name, None)
+        rename = partial(instance.users.update_profile, person.id, name, None, CLIENT)
         try:
             done, within = self._asked(instance, rename)
         except OutcomeUnknown:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from authapp.accounts.actor import OPERATOR
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason
@@ -20,11 +21,13 @@ ACTS: dict[str, Act] = {
     "end others": lambda s, _live, other: s.sessions.end_others(
         other, EndReason.REVOKED_BY_USER, CLIENT
     ),
-    "end all": lambda s, live, _: s.administration.end_sessions_of(live.record.user.id, None),
+    "end all": lambda s, live, _: s.administration.end_sessions_of(live.record.user.id, OPERATOR),
     "deactivate": lambda s, live, _: s.administration.set_active(
-        live.record.user.id, active=False, actor=None
+        live.record.user.id, active=False, actor=OPERATOR
     ),
-    "set roles": lambda s, live, _: s.users.set_roles(live.record.user.id, ["admin", "user"], None),
+    "set roles": lambda s, live, _: s.users.set_roles(
+        live.record.user.id, ["admin", "user"], OPERATOR
+    ),
     "grant": lambda s, _live, _other: s.users.grant(EMAIL, "admin"),
 }
 
@@ -102,7 +105,7 @@ def test_where_fences_can_not_be_set_copies_are_not_trusted(
 
     without_redis(services, monkeypatch)
     monkeypatch.setattr(two_instances.cache, "fence_before_trust", fail)
-    renamed = services.users.update_profile(sessions[0].record.user.id, "Countess", "")
+    renamed = services.users.update_profile(sessions[0].record.user.id, "Countess", "", CLIENT)
     two_instances.changes.catch_up()
     assert two_instances.users.look_up(renamed.id)[0] == renamed
 
@@ -122,9 +125,11 @@ def test_changes_do_not_keep_redis_away(
     deadline, pause = time.monotonic() + 40, 0.1
     while breaker.is_open:
         assert time.monotonic() < deadline, "it stays open"
-        services.users.update_profile(user_id, f"n{pause}", "")
+        services.users.update_profile(user_id, f"n{pause}", "", CLIENT)
         time.sleep(pause)
         pause = min(pause * 1.1, breaker._reset_seconds * 0.6)
     while services.changes.pending():
         assert time.monotonic() < deadline, "fences are still to be set"
-        services.users.update_profile(user_id, f"n{time.monotonic()}", "")  # replays what came last
+        services.users.update_profile(
+            user_id, f"n{time.monotonic()}", "", CLIENT
+        )  # replays what came last

@@ -135,7 +135,7 @@ def test_users_and_credentials_have_copies(services: Services, other: Services) 
     assert credentials is not None
     assert credentials.user == user
     assert seen.sql == []
-    changed = services.users.update_profile(user.id, "Countess", "")
+    changed = services.users.update_profile(user.id, "Countess", "", CLIENT)
     assert other.users.look_up(user.id) == (changed, False)
     with traffic() as seen:
         other.credentials.find(EMAIL)
@@ -211,7 +211,7 @@ def test_twenty_sessions_changed_at_once_cost_two_round_trips(
     for live in lives:
         find(services, live)
     with writes_by_server() as counts:
-        services.users.update_profile(lives[0].record.user.id, "Countess", "")
+        services.users.update_profile(lives[0].record.user.id, "Countess", "", CLIENT)
     assert len(counts) == len(store.primaries)
     assert set(counts.values()) == {2}
     for live in lives:

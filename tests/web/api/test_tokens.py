@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from authapp import current_user, login_required
+from authapp.accounts.actor import OPERATOR
 from tests.support.access_tokens import forged, parts_of, signed, signing_key, unheard_of
 from tests.support.redis_contents import everything_in
 from tests.web.conftest import MakeApp, Settings
@@ -456,7 +457,7 @@ def test_it_ends_the_others(app: Flask, signed_in: FlaskClient) -> None:
 def test_it_ends_with_the_account(app: Flask, person: str) -> None:
     token = get_token(app)["access_token"]
     assert is_live(app, token)
-    services_of(app).administration.set_active(UUID(person), active=False, actor=None)
+    services_of(app).administration.set_active(UUID(person), active=False, actor=OPERATOR)
     assert not is_live(app, token)
 
 
@@ -574,7 +575,7 @@ def test_a_session_that_ended_is_not_refreshed(app: Flask, person: str) -> None:
 
 def test_who_was_deactivated_refreshes_nothing(app: Flask, person: str) -> None:
     body = get_token(app, refresh=True)
-    services_of(app).administration.set_active(UUID(person), active=False, actor=None)
+    services_of(app).administration.set_active(UUID(person), active=False, actor=OPERATOR)
     problem(refresh(app, body["refresh_token"]), 401, "session_invalid")
 
 

@@ -101,7 +101,7 @@ def test_when_nobody_can_say_it_is_asked_once_and_503(
 @by_both
 def test_a_change_shows_at_once(app: Flask, token: str, person: str) -> None:
     change = services_of(app).users.update_profile
-    change(UUID(person), "Countess", None, CLIENT.address)
+    change(UUID(person), "Countess", None, CLIENT)
     assert ask(app, token).get_json()["name"] == "Countess"
 
 
