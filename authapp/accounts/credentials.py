@@ -3,15 +3,40 @@
 from collections.abc import Callable
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+)
 from sqlalchemy.orm import Session, joinedload
 
 from authapp.accounts.identity import Identity, identity_of
 from authapp.cache.keys import CredentialKeys
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import StoreUnavailable
-from authapp.storage.models import User
+from authapp.storage.models import IMPORTED, User
 from authapp.storage.postgres import Database
+
+
+def is_imported() -> ColumnElement[bool]:
+    """Whether another system made the password hash of a user."""
+    return User.password_hash.like(literal_column(f"'{IMPORTED}%'"))
+
+
+def imported_part(number: int) -> ColumnElement[str]:
+    """A part of an imported hash: 2 is its kind, 3 its milliseconds."""
+    return func.split_part(User.password_hash, literal_column("':'"), literal_column(str(number)))
+
+
+def _slowest_imported() -> Select[int]:
+    """As the index `ix_users_imported` answers it: one look, however many users there are."""
+    return select(func.max(cast(imported_part(3), Integer))).where(is_imported())
 
 
 class Credentials(msgspec.Struct, frozen=True, array_like=True):
@@ -33,6 +58,9 @@ class CredentialStore:
         filler: the same copies through a connection of its own, for the filling.
         fill: runs the filling of a copy, now or in the background; log-in never depends on it.
         ttl: seconds a copy is kept.
+    Attributes:
+        slowest_imported: estimate, in seconds, of the slowest comparison with an imported hash as
+            of the last look; 0 where there is none.
     """
 
     def __init__(
@@ -50,6 +78,7 @@ class CredentialStore:
         self._keys = keys
         self._ttl = ttl
         self._fill = fill
+        self.slowest_imported = 0.0
 
     def find(self, canonical_email: str) -> Credentials | None:
         """
@@ -61,7 +90,7 @@ class CredentialStore:
     def _find(
         self, canonical_email: str, fill: Callable[[Callable[[], None]], None]
     ) -> Credentials | None:
-        found, _ = self._cache.read_through(
+        found, hit = self._cache.read_through(
             self._keys.current(canonical_email),
             Credentials,
             lambda: self.read(canonical_email),
@@ -69,7 +98,14 @@ class CredentialStore:
             fill,
             self._filler,
         )
+        if hit and found and found.password_hash.startswith(IMPORTED):
+            # Postgres may be away, and this process may not have asked it yet.
+            self._note_imported(found.password_hash)
         return found
+
+    def _note_imported(self, password_hash: str) -> None:
+        seconds = int(password_hash.split(":")[2]) / 1000
+        self.slowest_imported = max(self.slowest_imported, seconds)
 
     def read(self, canonical_email: str) -> Credentials | None:
         """From Postgres.
@@ -78,22 +114,24 @@ class CredentialStore:
             StoreUnavailable
         """
 
-        def query(db: Session) -> Credentials | None:
-            # one statement, whether there is such a user or not: neither takes longer
-            user = (
-                db.scalars(
-                    select(User)
-                    .where(User.email_canonical == canonical_email)
-                    .options(joinedload(User.roles))
-                )
-                .unique()
-                .one_or_none()
-            )
-            if user is None:
-                return None
-            return Credentials(identity_of(user), user.password_hash, user.epoch, user.ver)
+        asked = select(literal(canonical_email, Text).label("email")).subquery("asked")
+        query = (
+            select(_slowest_imported().scalar_subquery(), User)
+            .select_from(asked)
+            .outerjoin(User, User.email_canonical == asked.c.email)
+            .options(joinedload(User.roles))
+        )
 
-        return self._database.read(query)
+        def run(db: Session) -> tuple[int | None, User | None]:
+            # one statement, whether there is such a user or not: neither takes longer
+            slowest, user = db.execute(query).unique().one()
+            return slowest, user
+
+        slowest, user = self._database.read(run)
+        self.slowest_imported = (slowest or 0) / 1000
+        if user is None:
+            return None
+        return Credentials(identity_of(user), user.password_hash, user.epoch, user.ver)
 
     def prime(self, canonical_email: str) -> None:
         """Fills the copy of somebody who has just signed up, for the log-in that follows."""

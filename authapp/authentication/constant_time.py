@@ -1,7 +1,7 @@
 """Constant-time refusal: a refused log-in takes equally long, whatever the reason."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
@@ -13,7 +13,16 @@ REFUSAL_SECONDS = 0.05
 
 
 class ConstantTimeRefusal:
-    """A block that delays a refusal until it has taken REFUSAL_SECONDS besides its hashing."""
+    """A block that delays a refusal until it has taken REFUSAL_SECONDS besides its hashing.
+
+    Args:
+        hashing_seconds: what the hashing itself is drawn out to, where hashes of several kinds take
+            unlike long. It is asked at the end. Waiting for a turn to hash does not count.
+    """
+
+    def __init__(self, hashing_seconds: Callable[[], float] = lambda: 0.0) -> None:
+        self._hashing_seconds = hashing_seconds
+        self._hashed = 0.0
 
     def __enter__(self) -> Self:
         self._answer_at = time.perf_counter() + REFUSAL_SECONDS
@@ -26,6 +35,11 @@ class ConstantTimeRefusal:
         yield
         self._answer_at += time.perf_counter() - started
 
+    def count(self, seconds: float) -> None:
+        """Notes hashing that took so long, without the wait for its turn."""
+        self._hashed += seconds
+
     def __exit__(self, refused: type[BaseException] | None, *_: object) -> None:
         if refused is not None and issubclass(refused, (InvalidCredentials, StoreUnavailable)):
+            self._answer_at += max(0.0, self._hashing_seconds() - self._hashed)
             time.sleep(max(0.0, self._answer_at - time.perf_counter()))

@@ -190,7 +190,11 @@ class Authentication:
         Args:
             begin: begins the session for credentials that were verified.
         """
-        with ConstantTimeRefusal() as refusal, deadline(self._timeout):
+
+        def hashing_seconds() -> float:
+            return self._hasher.refusal_seconds(self._credentials.slowest_imported, password)
+
+        with ConstantTimeRefusal(hashing_seconds) as refusal, deadline(self._timeout):
             counted = self._limits.count_address(actor.address)
             with counted.told_by_errors():
                 live = self._log_in_counted(counted, email, password, begin, devices, refusal)
@@ -258,7 +262,7 @@ class Authentication:
             return self._credentials.find(canonical_email)
         except StoreUnavailable:
             with refusal.hashing(), suppress(Busy):  # there may be no time left for the hash
-                self._hasher.verify_dummy(password)
+                refusal.count(self._hasher.verify_dummy(password).seconds)
             raise
 
     def _verify(
@@ -280,8 +284,7 @@ class Authentication:
                 asked. A refusal would tell that there is an entry and so an account, because for
                 all other emails Postgres decides.
         """
-        with refusal.hashing():
-            verdict = self._compare(password, cached)
+        verdict = self._compare(password, cached, refusal)
         if cached is None:
             raise InvalidCredentials
         if verdict is not Verdict.MISMATCH:
@@ -291,18 +294,22 @@ class Authentication:
         # its result can differ.
         if facts is None or not _may_match_instead(facts, cached):
             raise InvalidCredentials
-        with refusal.hashing():
-            verdict = self._compare(password, facts)
+        verdict = self._compare(password, facts, refusal)
         if verdict is Verdict.MISMATCH:
             raise InvalidCredentials
         return facts, verdict
 
-    def _compare(self, password: str, found: Credentials | None) -> Verdict:
+    def _compare(
+        self, password: str, found: Credentials | None, refusal: ConstantTimeRefusal
+    ) -> Verdict:
         """Compares in equal time, whether there are credentials of an active user or not."""
-        if found is None or not found.user.active:
-            self._hasher.verify_dummy(password)
-            return Verdict.MISMATCH
-        return self._hasher.verify(password, found.password_hash)
+        with refusal.hashing():
+            if found is None or not found.user.active:
+                compared = self._hasher.verify_dummy(password)
+            else:
+                compared = self._hasher.verify(password, found.password_hash, found.user.id)
+            refusal.count(compared.seconds)
+        return compared.verdict
 
     def _rehash(self, verified: Credentials, password: str) -> None:
         new_hash = self._hasher.hash(password)

@@ -55,7 +55,8 @@ class Reauthentication:
                 found = self._credentials.read(canonical_email)
                 if found is None or not found.user.active:
                     raise InvalidCredentials
-                if self._hasher.verify(password, found.password_hash) is Verdict.MISMATCH:
+                compared = self._hasher.verify(password, found.password_hash, found.user.id)
+                if compared.verdict is Verdict.MISMATCH:
                     self._refused_attempts.note("password.refused", actor)
                     raise InvalidField({"current_password": "this is not your current password"})
                 counted.take_back()

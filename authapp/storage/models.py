@@ -54,6 +54,9 @@ class Base(DeclarativeBase):
     }
 
 
+IMPORTED = "imported:"  # how `users.password_hash` begins where another system made the hash
+
+
 class UserRole(Base):
     __tablename__ = "user_roles"
 
@@ -76,7 +79,7 @@ class Role(Base):
 
 class User(Base):
     """A person. `epoch` counts the changes that end trust in what was verified before (password,
-    activation); `ver` counts all changes."""
+    activation); `ver` counts all changes. `password_hash` is empty while no password is set."""
 
     __tablename__ = "users"
 
@@ -91,12 +94,20 @@ class User(Base):
     ver: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    email_verified_at: Mapped[datetime | None]
 
     roles: Mapped[list[Role]] = relationship(
         secondary="user_roles", order_by=Role.name, lazy="selectin"
     )
 
-    __table_args__ = (Index("ix_users_created_at_id", "created_at", "id"),)
+    __table_args__ = (
+        Index("ix_users_created_at_id", "created_at", "id"),
+        Index(  # the slowest of the imported hashes, see `accounts.credentials`
+            "ix_users_imported",
+            text("(split_part(password_hash, ':', 3)::integer)"),
+            postgresql_where=text(f"password_hash LIKE '{IMPORTED}%'"),
+        ),
+    )
 
 
 class SessionRow(Base):

@@ -1,6 +1,7 @@
 """Passwords: hashed whole, compared exactly, refused with a reason."""
 
 import unicodedata
+from uuid import uuid4
 
 import bcrypt
 import pytest
@@ -24,11 +25,16 @@ ROUNDS = 4
 QUEUE = HashingQueue(4)
 HASHER = PasswordHasher([PEPPER], ROUNDS, QUEUE)
 RETIRED = PasswordHasher([OLD_PEPPER], ROUNDS, QUEUE)
+ACCOUNT = uuid4()
+
+
+def compare(hasher: PasswordHasher, password: str, stored: str) -> Verdict:
+    return hasher.verify(password, stored, ACCOUNT).verdict
 
 
 def verify(password: str, stored: str) -> tuple[Verdict, list[int]]:
     with hashing() as costs:
-        return HASHER.verify(password, stored), costs
+        return compare(HASHER, password, stored), costs
 
 
 def test_a_password_that_is_long_before_it_is_normalised_is_refused_by_its_length() -> None:
@@ -54,9 +60,9 @@ def test_a_password_that_is_long_before_it_is_normalised_is_refused_by_its_lengt
 )
 def test_the_whole_password_counts(password: str) -> None:
     stored = HASHER.hash(password)
-    assert HASHER.verify(password, stored) is Verdict.MATCH
+    assert compare(HASHER, password, stored) is Verdict.MATCH
     for other in (password + "\0", password + "x", password[:-1] + "?", password.swapcase() + "!"):
-        assert HASHER.verify(other, stored) is Verdict.MISMATCH
+        assert compare(HASHER, other, stored) is Verdict.MISMATCH
 
 
 @settings(max_examples=40)
@@ -67,7 +73,7 @@ def test_the_whole_password_counts(password: str) -> None:
 @example("\ud800", "?")
 def test_only_the_same_characters_match(one: str, other: str) -> None:
     same = unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
-    verdict = HASHER.verify(other, HASHER.hash(one))
+    verdict = compare(HASHER, other, HASHER.hash(one))
     assert verdict is (Verdict.MATCH if same else Verdict.MISMATCH)
 
 
@@ -75,7 +81,7 @@ def test_only_the_same_characters_match(one: str, other: str) -> None:
 @given(st.text())
 def test_composed_and_decomposed_spellings_are_one(password: str) -> None:
     stored = HASHER.hash(unicodedata.normalize("NFC", password))
-    assert HASHER.verify(unicodedata.normalize("NFD", password), stored) is Verdict.MATCH
+    assert compare(HASHER, unicodedata.normalize("NFD", password), stored) is Verdict.MATCH
 
 
 def test_a_stored_hash_is_no_bare_bcrypt() -> None:
@@ -123,7 +129,7 @@ def test_the_dummy_costs_as_much_as_the_real_one(rounds: int) -> None:
     stored = hasher.hash(PASSWORD)
     with hashing() as costs:
         hasher.verify_dummy(PASSWORD)
-        hasher.verify("wrong", stored)
+        hasher.verify("wrong", stored, ACCOUNT)
     assert costs == [rounds, rounds]
 
 
@@ -153,8 +159,8 @@ def test_a_hash_made_under_other_settings(
 ) -> None:
     stored = HASHER.hash(PASSWORD)
     later = PasswordHasher(peppers, rounds, QUEUE)
-    assert later.verify(PASSWORD, stored) is verdict
-    assert later.verify("wrong", stored) is Verdict.MISMATCH
+    assert compare(later, PASSWORD, stored) is verdict
+    assert compare(later, "wrong", stored) is Verdict.MISMATCH
 
 
 # -- policy ------------------------------------------------------------------------------------
@@ -236,4 +242,4 @@ def test_every_password_gets_an_answer(password: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=15, max_size=128))
 def test_what_is_taken_can_be_used(password: str) -> None:
     if why_refused(password) is None:
-        assert HASHER.verify(password, HASHER.hash(password)) is Verdict.MATCH
+        assert compare(HASHER, password, HASHER.hash(password)) is Verdict.MATCH
