@@ -79,8 +79,9 @@ class Config:
             raise SettingError(
                 f"SESSION_COOKIE_NAME: use letters, digits, - and _ only{_shown(name)}"
             )
-        if name.removeprefix("__Host-").removeprefix("__Secure-") == "DEVICE-TOKEN":
-            raise SettingError("SESSION_COOKIE_NAME: use another, DEVICE-TOKEN is a cookie of ours")
+        base = name.removeprefix("__Host-").removeprefix("__Secure-")
+        if base in {"DEVICE-TOKEN", "VISITOR-DATA"}:
+            raise SettingError(f"SESSION_COOKIE_NAME: use another, {base} is a cookie of ours")
         if name.startswith(("__Host-", "__Secure-")) and not self.SESSION_COOKIE_SECURE:
             raise SettingError(f"SESSION_COOKIE_SECURE: set it to 1, {name} is refused without it")
         if name.startswith("__Host-") and self.SESSION_COOKIE_DOMAIN:

@@ -113,6 +113,7 @@ def test_a_missing_setting_is_named_with_its_remedy(name: str, value: str | None
         ("SESSION_COOKIE_NAME", "a;b", "letters, digits"),
         ("SESSION_COOKIE_NAME", "größe", "letters, digits"),
         ("SESSION_COOKIE_NAME", "__Host-DEVICE-TOKEN", "a cookie of ours"),
+        ("SESSION_COOKIE_NAME", "VISITOR-DATA", "a cookie of ours"),
         ("SESSION_COOKIE_NAME", "a=b", "letters, digits"),
         ("SESSION_COOKIE_SECURE", "perhaps", "1 or 0"),
         ("SESSION_IDLE_SECONDS", "half an hour", "a whole number from 60 to"),

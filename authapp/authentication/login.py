@@ -1,7 +1,8 @@
 """Log-in and log-out: a person proves who they are, and a session begins or ends."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -84,11 +85,13 @@ class Authentication:
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
         devices: Sequence[str] = (),
+        data: Mapping[str, Any] | None = None,
     ) -> ActiveSession:
         """Starts a session for a browser whose user knows the password.
 
         Args:
             replaces: tokens of the sessions that the browser had so far, a handful; these end.
+            data: that the session begins with, as JSON.
             devices: the device tokens that the browser sent.
         Raises:
             InvalidField: `email` is not an email address.
@@ -98,7 +101,7 @@ class Authentication:
 
         def begin(verified: Credentials) -> ActiveSession:
             live = self._sessions.begin_or_provisional(
-                verified, actor, remember=remember, replaces=replaces
+                verified, actor, remember=remember, replaces=replaces, data=data
             )
             canonical = self._users.parse_email(live.record.user.email).canonical
             known = self._known_devices.issue_device_token(canonical, verified.epoch, devices)

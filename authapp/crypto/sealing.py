@@ -44,10 +44,11 @@ class Sealer:
 
     Args:
         secrets: first seals, all open; the order of SECRET_KEY.
+        purpose: what is sealed has a key of its own for each purpose.
     """
 
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._keys = [KeyedHash(secret, "seal") for secret in secrets]
+    def __init__(self, secrets: Sequence[str], purpose: str = "seal") -> None:
+        self._keys = [KeyedHash(secret, purpose) for secret in secrets]
         self._opened: dict[str, tuple[bytes, bytes]] = {}
 
     def seal(self, stored_key: str, value: bytes) -> bytes:

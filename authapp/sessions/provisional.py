@@ -1,7 +1,8 @@
 """Sessions that begin while Postgres is away: they live in Redis alone until they get a row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from authapp.accounts.actor import Actor
@@ -53,6 +54,7 @@ class ProvisionalSessions:
         *,
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
+        data: Mapping[str, Any] | None = None,
     ) -> ActiveSession:
         """Starts a session for who was verified with these credentials."""
         now, user = self._clock(), credentials.user
@@ -68,7 +70,7 @@ class ProvisionalSessions:
             last_seen_at=now,
             idle_seconds=int(lifetime.idle.total_seconds()),
             expires_at=min(lifetime.expires_at, now + LONGEST),
-            data={},
+            data=dict(data or {}),
             ver=FIRST_VERSION - 1,
             remembered=remember,
             checked_at=now,

@@ -76,6 +76,7 @@ class SessionStore:
         kind: Kind = "browser",
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
+        data: Mapping[str, Any] | None = None,
     ) -> ActiveSession:
         """Starts a session with a new token (OWASP ASVS 5.0, 7.2.4), ending those it replaces.
 
@@ -83,6 +84,7 @@ class SessionStore:
             epoch: of the credentials that were verified.
             remember: it lasts long; one of kind `api` can be refreshed.
             replaces: a handful of different tokens.
+            data: that it begins with, as JSON.
         Raises:
             InvalidCredentials: the user was changed or deactivated since they were verified.
         """
@@ -98,7 +100,7 @@ class SessionStore:
             if user is None:
                 raise InvalidCredentials
             self._rows.enforce_cap(change, user_id, kind, digests)
-            live = self._rows.add(change, user, actor, kind, remember=remember)
+            live = self._rows.add(change, user, actor, kind, remember=remember, data=data)
             audit.record(
                 change.db,
                 "session.begun",
@@ -116,6 +118,7 @@ class SessionStore:
         *,
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
+        data: Mapping[str, Any] | None = None,
     ) -> ActiveSession:
         """As `begin`, for a browser; while Postgres is away the session begins in Redis.
 
@@ -123,14 +126,21 @@ class SessionStore:
             InvalidCredentials: as `begin`.
             StoreUnavailable: neither store took it.
         """
-        user = credentials.user
         begin = partial(
-            self.begin, user.id, credentials.epoch, actor, remember=remember, replaces=replaces
+            self.begin,
+            credentials.user.id,
+            credentials.epoch,
+            actor,
+            remember=remember,
+            replaces=replaces,
+            data=data,
         )
         try:
             return again_if_lost(begin)  # as a session without a row may be lost
         except StoreUnavailable:
-            return self._provisional.begin(credentials, actor, remember=remember, replaces=replaces)
+            return self._provisional.begin(
+                credentials, actor, remember=remember, replaces=replaces, data=data
+            )
 
     # -- patch ---------------------------------------------------------------------------------
 

@@ -209,7 +209,7 @@ def _forget_what_is_ambiguous(error: errors.AuthappError) -> None:
     visitor = auth_session()
     is_too_many = isinstance(error, errors.TooManyTokens)
     if is_too_many or (isinstance(error, errors.NotAuthenticated) and visitor.is_unknown):
-        visitor.forget(in_all_scopes=True)
+        visitor.forget_in_all_scopes()
 
 
 def register_error_answers(app: Flask, without_visitor: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from authapp.services import Services
 from authapp.sessions.records import ActiveSession
 from authapp.sessions.user_agents import MAX_USER_AGENT
 from authapp.web.app_state import state_of
-from authapp.web.session.interface import AuthSession
+from authapp.web.session.auth_session import AuthSession
 
 P = ParamSpec("P")
 R = TypeVar("R")

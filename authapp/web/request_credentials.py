@@ -95,14 +95,15 @@ class RequestCredentials:
     Attributes:
         environ: the WSGI environment.
         access_tokens: the access tokens sent, valid or not.
+        cookie_header: the Cookie header as received.
     """
 
     def __init__(self, authenticator: Authenticator, environ: dict[str, Any]) -> None:
         self._authenticator = authenticator
         self.environ = environ
         self.access_tokens = read_access_tokens(environ)
-        self._header: str = environ.get("HTTP_COOKIE", "")
-        self._texts = read_cookies(self._header, authenticator.cookie_name)
+        self.cookie_header: str = environ.get("HTTP_COOKIE", "")
+        self._texts = read_cookies(self.cookie_header, authenticator.cookie_name)
         self._tokens: tuple[SessionToken, ...] | None = None
 
     @property
@@ -132,7 +133,7 @@ class RequestCredentials:
     @property
     def has_cookie(self) -> bool:
         """Whether a cookie of ours came along, which can be cleared."""
-        return base_name(self._authenticator.cookie_name) in self._header
+        return base_name(self._authenticator.cookie_name) in self.cookie_header
 
     def all_tokens(self) -> tuple[SessionToken, ...]:
         """Every token of ours among the cookies, each once, however its cookie is spelled.
@@ -144,8 +145,8 @@ class RequestCredentials:
             TooManyTokens
         """
         name = self._authenticator.cookie_name
-        found = self._authenticator.minted(all_values(self._header, [name]))
-        others = set(all_values(self._header, names_under(name)[1:]))
+        found = self._authenticator.minted(all_values(self.cookie_header, [name]))
+        others = set(all_values(self.cookie_header, names_under(name)[1:]))
         others -= {token.text for token in found}
         checked = (self._authenticator.tokens.check(value) for value in sorted(others)[:MAX_VALUES])
         return (*found, *(token for token in checked if token))[:MAX_TOKENS]
@@ -157,7 +158,7 @@ class RequestCredentials:
         It may be the cookie of another app, set for a domain that both share.
         """
         try:
-            values = all_values(self._header, names_under(self._authenticator.cookie_name))
+            values = all_values(self.cookie_header, names_under(self._authenticator.cookie_name))
         except TooManyTokens:
             return True
         check = self._authenticator.tokens.check

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from flask import current_app, request
 from werkzeug.exceptions import HTTPException
@@ -13,6 +14,7 @@ from authapp.web.cookies.plain_http import drops_cookie
 from authapp.web.guards import auth_session, services, unknown_actor
 from authapp.web.pending_changes import forget_pending
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
+from authapp.web.session.auth_session import AuthSession, CarryOver
 
 
 def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSession:
@@ -21,6 +23,8 @@ def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSessio
     Raises:
         InvalidField, InvalidCredentials, TooManyAttempts, Busy, StoreUnavailable: as `log_in`.
         TooManyTokens: nobody was logged in.
+        UnsavableSession: nobody was logged in; a view put a value into `flask.session` before that
+            can't be kept.
     """
     visitor = auth_session()
     with rate_limit_of_errors():
@@ -31,11 +35,24 @@ def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSessio
             remember=remember,
             replaces=visitor.credentials.all_tokens(),
             devices=devices(),
+            data=_carried_over(visitor),
         )
     tell_rate_limit(live.rate_limit)
     visitor.begin(live)
     forget_pending()
     return live
+
+
+def _carried_over(visitor: AuthSession) -> dict[str, Any]:
+    """What the new session takes over of the visitor's data: all of it, or what the app chooses.
+
+    The CSRF token of Flask-WTF never comes along. An attacker who planted the visitor's cookie
+    knows that token.
+    """
+    config = current_app.config
+    choose: CarryOver = config.get("LOGIN_CARRY_OVER") or dict
+    csrf_tokens = ("csrf_token", config.get("WTF_CSRF_FIELD_NAME", ""))
+    return visitor.carried_over(choose, without=csrf_tokens)
 
 
 def will_lose_cookie() -> bool:
@@ -59,8 +76,7 @@ def log_out_visitor() -> None:
         return
     if tokens := visitor.credentials.all_tokens():
         services().authentication.log_out_of(tokens, unknown_actor())
-    if visitor.credentials.has_cookie:
-        visitor.forget()
+    visitor.forget()
 
 
 def devices() -> list[str]:

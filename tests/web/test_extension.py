@@ -144,17 +144,6 @@ def test_it_is_a_flask_session_backend(notes: Flask) -> None:
         assert isinstance(auth_session(), ServerSideSession)
 
 
-def test_what_a_visitor_puts_in_is_gone_with_the_request(
-    visitor: FlaskClient, stores: Stores
-) -> None:
-    before = stores.rows()
-    answer = visitor.post("/session", json={"set": {"x": 1}})
-    assert answer.get_json() == {"x": 1}
-    assert not cookies_of(answer)
-    assert visitor.get("/session").get_json() == {}
-    assert (stores.rows(), stores.all_keys()) == (before, set())
-
-
 def test_what_a_signed_in_person_puts_in_stays(ada: FlaskClient, stores: Stores) -> None:
     put(ada, x=1, y={"deep": [1, "ü", None]})
     assert ada.get("/session").get_json() == {"x": 1, "y": {"deep": [1, "ü", None]}}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from flask import Flask
+from flask import Flask, request, session
 from flask.testing import FlaskClient
 
 from authapp import create_app, dev
@@ -64,6 +64,12 @@ def engines(engine_dir: Path) -> Iterator[Engines]:
 def app(engines: Engines) -> Iterator[Flask]:
     schema.upgrade(engines.postgres.url)
     app = create_app(make_config(engines.postgres.url, engines.valkey.url))
+
+    @app.post("/basket")
+    def basket() -> list[str]:
+        session["basket"] = (*session.get("basket", ()), request.form["thing"])
+        return list(session["basket"])
+
     sign_up(app)
     yield app
     services_of(app).close()
@@ -160,6 +166,22 @@ def test_without_both_nobody_can_say(ada: FlaskClient, app: Flask, engines: Engi
     for path in ("/", "/login", "/signup"):
         assert browser(app).get(path).status_code == 200
     assert ada.get("/nothing").status_code == 404
+
+
+def test_without_both_visitors_keep_what_they_have(
+    ada: FlaskClient, app: Flask, engines: Engines
+) -> None:
+    visitor = browser(app)
+    assert visitor.post("/basket", data={"thing": "pen"}).get_json() == ["pen"]
+    engines.valkey.stop()
+    engines.postgres.stop()
+    assert visitor.post("/basket", data={"thing": "ink"}).get_json() == ["pen", "ink"]
+    basket = visitor.get_cookie("VISITOR-DATA")
+    assert basket is not None
+    # a person of whom nobody can say whether they are signed in is no visitor
+    ada.set_cookie("VISITOR-DATA", basket.value)
+    assert_unknown(ada, "/basket", {"thing": "paper"})
+    ada.delete_cookie("VISITOR-DATA")
 
 
 def test_readiness_tells_of_a_redis_that_drops_what_it_likes(

@@ -247,7 +247,7 @@ def change_password() -> tuple[str, int, dict[str, str]]:
             live, body.current_password, body.new_password, known_actor(), devices()
         )
     tell_rate_limit(fresh.rate_limit)
-    auth_session().begin(fresh)
+    auth_session().rotate(fresh)
     headers = {}
     if fresh.grant:
         headers["X-Access-Token"] = fresh.token.text

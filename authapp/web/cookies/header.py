@@ -15,6 +15,7 @@ DEVICE_SECONDS = 365 * 86_400  # how long a browser keeps its device tokens
 MAX_DEVICE_COOKIES = 4
 MAX_DEVICE_TOKENS = 4  # in one cookie
 _DEVICE = "DEVICE-TOKEN"
+_VISITOR = "VISITOR-DATA"
 _PREFIXES = ("__Host-", "__Secure-")  # RFC 6265bis, 4.1.3
 
 MAX_HEADER = 64 * 1024  # characters; gunicorn joins up to 100 Cookie headers of 16 KB
@@ -77,7 +78,22 @@ def names_in(header: str) -> set[str]:
 
 def device_cookie_name(session_cookie: str) -> str:
     """The name of the device cookie, with the prefix of the session's cookie."""
-    return next((p for p in _PREFIXES if session_cookie.startswith(p)), "") + _DEVICE
+    return _prefix_of(session_cookie) + _DEVICE
+
+
+def visitor_cookie_name(session_cookie: str) -> str:
+    """The name of the cookie with a visitor's data, with the prefix of the session's cookie."""
+    return _prefix_of(session_cookie) + _VISITOR
+
+
+def _prefix_of(name: str) -> str:
+    return next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+
+
+def has_several(header: str, name: str) -> bool:
+    """Whether a cookie came along more than once, or with another prefix."""
+    sent = names_in(header)
+    return header.count(f"{name}=") > 1 or any(other in sent for other in names_under(name)[1:])
 
 
 def read_devices(header: str, session_cookie: str) -> list[str]:

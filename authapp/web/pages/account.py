@@ -217,7 +217,7 @@ def password_submit() -> ResponseReturnValue:
         show_errors(form, invalid.errors)
         return render_template("authapp/password.html", form=form), 400
     tell_rate_limit(fresh.rate_limit)
-    auth_session().begin(fresh)
+    auth_session().rotate(fresh)
     return redirect_with("password", "pages.account")
 
 

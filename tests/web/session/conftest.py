@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from authapp import Auth
+from authapp.sessions.records import ActiveSession
 from tests.web.conftest import Settings
 from tests.web.support import EMAIL, PASSWORD, Stores, browser, services_of, sign_up
 
@@ -46,14 +47,19 @@ class Shop:
         """Let the view put these into `flask.session`."""
         self.do(client, lambda: session.update(values))
 
-    def read(self, client: FlaskClient) -> dict[str, Any]:
+    def read(self, client: FlaskClient, **options: Any) -> dict[str, Any]:
         """All that the view finds in `flask.session`."""
-        found: dict[str, Any] = self.do(client, lambda: dict(session))
+        found: dict[str, Any] = self.do(client, lambda: dict(session), **options)
         return found
 
-    def log_in(self, client: FlaskClient, email: str = EMAIL) -> None:
-        self.do(client, lambda: self.auth.log_in(email, PASSWORD))
+    def log_in(self, client: FlaskClient) -> None:
+        """Log Ada in."""
+        self.do(client, self.log_in_here)
         assert self.answer.status_code == 200
+
+    def log_in_here(self, email: str = EMAIL) -> ActiveSession:
+        """Log somebody in from within a view."""
+        return self.auth.log_in(email, PASSWORD)
 
     def visitor(self) -> FlaskClient:
         return browser(self.app)
