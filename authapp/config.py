@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from difflib import SequenceMatcher
 from typing import Any
 
 from authapp import setting_types as kinds
@@ -12,6 +13,7 @@ from authapp.processors import usable_processors
 
 _DAY = 86_400
 _LONGEST = 100  # characters of a value that a message shows
+_OTHERS_NAMES = {"DATADIR"}  # names of other programs that look like typing errors of ours
 
 
 def _setting(parse: Callable[[str], Any], default: Any = MISSING, *, secret: bool = False) -> Any:
@@ -58,6 +60,8 @@ class Config:
     BCRYPT_ROUNDS: int = _setting(kinds.whole(4, 15), 12)
 
     # where it is reached
+    PUBLIC_URL: str = _setting(kinds.public_url, "")
+    TRUSTED_ORIGINS: tuple[str, ...] = _setting(kinds.origins, ())
     TRUSTED_PROXY_HOPS: int = _setting(kinds.whole(0, 10), 0)
     EMAIL_LOCAL_DOMAINS: tuple[str, ...] = _setting(kinds.email_domains, ())
     ALLOWED_REDIRECT_HOSTS: tuple[str, ...] = _setting(kinds.hosts, ())
@@ -98,11 +102,15 @@ class Config:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "Config":
-        """Settings from text or ready values, by name; names it does not know are left alone.
+        """Settings from text or ready values, by name.
+
+        Other names are left alone, unless one looks like a typing error of ours.
 
         Raises:
             SettingError: as `from_env`.
         """
+        if misspelt := _misspelt(values, {setting.name for setting in fields(cls)}):
+            raise SettingError(misspelt)
         found: dict[str, Any] = {}
         for setting in fields(cls):
             value = values.get(setting.name)
@@ -116,6 +124,23 @@ class Config:
                 given = _described(value) if setting.metadata["secret"] else _shown(value)
                 raise SettingError(f"{setting.name}: {error}{given}") from None
         return cls(**found)
+
+
+def _misspelt(values: Mapping[str, Any], ours: Collection[str]) -> str:
+    """The line about a name that is one or two letters off one of ours; empty: there is no such.
+
+    Short names are left alone, because many other programs have names like them. So is a name
+    beside the setting it resembles: then it belongs to another program.
+    """
+    for name in sorted(set(values) - set(ours) - _OTHERS_NAMES):
+        for setting in ours:
+            off = 2 if len(setting) >= 10 else 1
+            if len(setting) < 8 or values.get(setting) or abs(len(setting) - len(name)) > off:
+                continue
+            blocks = SequenceMatcher(None, name, setting, autojunk=False).get_matching_blocks()
+            if max(len(name), len(setting)) - sum(block.size for block in blocks) <= off:
+                return f"{name} is no setting: write {setting}, or remove it"
+    return ""
 
 
 def _as_text(value: Any) -> str:

@@ -20,7 +20,7 @@ from authapp.web.api.account import api
 from authapp.web.api.bodies import expect_whole_body
 from authapp.web.api.users import users_api
 from authapp.web.app_state import EXTENSION, AppState, state_of
-from authapp.web.csrf import check_origin
+from authapp.web.csrf import OriginPolicy, View, from_any_origin
 from authapp.web.error_handlers import register_domain_errors
 from authapp.web.guards import current_user, unknown_actor
 from authapp.web.middleware.client_address import ClientAddress
@@ -77,7 +77,7 @@ class Auth:
             app.wsgi_app = TrustedProxies(  # type: ignore[method-assign]
                 app, config.TRUSTED_PROXY_HOPS
             )
-        app.before_request(partial(_check_request, config.SESSION_COOKIE_NAME))
+        app.before_request(partial(_check_request, _origin_policy(config)))
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
         register_commands(
@@ -91,6 +91,16 @@ class Auth:
             RuntimeError: there is no current app, or `init_app` was not called for it.
         """
         return state_of(app)
+
+    @staticmethod
+    def exempt(view: View) -> View:
+        """Accepts unsafe requests to this view from any origin, such as a SAML response or the
+        return of a payment: `@auth.exempt`, below `@app.route`.
+
+        The view must prove by other means, such as a signature, that the request is genuine: a
+        browser may send it in the name of a person who knows nothing of it.
+        """
+        return from_any_origin(view)
 
     def log_in(self, email: str, password: str, *, remember: bool = False) -> ActiveSession:
         """Logs the visitor in; the cookie goes out with the answer.
@@ -141,11 +151,19 @@ def _limiter(app: Flask, config: Config) -> Callable[[], RateLimiter] | None:
     return (lambda: limiter.limiter) if limiter.enabled else None
 
 
-def _check_request(cookie_name: str) -> None:
+def _origin_policy(config: Config) -> OriginPolicy:
+    return OriginPolicy(
+        config.SESSION_COOKIE_NAME,
+        own="/".join(config.PUBLIC_URL.split("/")[:3]),
+        trusted=frozenset(config.TRUSTED_ORIGINS),
+    )
+
+
+def _check_request(origins: OriginPolicy) -> None:
     """Refuses a request whose body is cut short, or that another origin made a browser send."""
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
     expect_whole_body(current)
-    check_origin(current, cookie_name)
+    origins.check(current)
 
 
 def _without_flask_defaults(app: Flask) -> dict[str, Any]:

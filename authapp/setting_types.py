@@ -18,6 +18,9 @@ from authapp.storage.database_urls import read_database_url
 
 _LABEL = r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+# segments of plain characters: nothing that a browser or a proxy would read as another host or path
+MOUNT_POINT = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _HOST = re.compile(rf"(?:{_DOMAIN}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 
 
@@ -78,6 +81,35 @@ def hosts(value: str) -> tuple[str, ...]:
     if not all(_HOST.fullmatch(host) for host in hosts):
         raise ValueError("set it to host names separated by commas, like `app.example.org`")
     return hosts
+
+
+def origins(value: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454, 6.1): in lower case, without a default port."""
+    found = tuple(_origin(part.strip()) for part in value.split(",") if part.strip())
+    if not all(found):
+        raise ValueError("set it to origins separated by commas, like `https://app.example.org`")
+    return found
+
+
+def public_url(value: str) -> str:
+    """An address like `https://auth.example.org/auth`: origin and path, without a last slash."""
+    place = re.match(r"[^/]*//[^/]*", value)
+    origin = _origin(place[0]) if place else ""
+    path = value[place.end() :].rstrip("/") if place else ""
+    if not origin or (path and not MOUNT_POINT.fullmatch(path)):
+        raise ValueError(
+            "set it to the address that people use, like `https://auth.example.org` "
+            "or `https://example.org/auth`"
+        )
+    return origin + path
+
+
+def _origin(value: str) -> str:
+    """The origin that a value spells; empty if it spells something else."""
+    scheme, _, host = value.lower().partition("://")
+    if scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or not _has_sound_port(value):
+        return ""
+    return f"{scheme}://{host.removesuffix(_DEFAULT_PORTS[scheme])}"
 
 
 def email_domains(value: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from authapp.config import Config
 from authapp.errors import SettingError
@@ -50,6 +51,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "LOGIN_FAILURES_PER_ACCOUNT": "10 per 15 minutes",
         "BCRYPT_ROUNDS": 12,
         "TRUSTED_PROXY_HOPS": 0,
+        "PUBLIC_URL": "",
+        "TRUSTED_ORIGINS": (),
         "EMAIL_LOCAL_DOMAINS": (),
         "ALLOWED_REDIRECT_HOSTS": (),
         "HOST": "127.0.0.1",
@@ -158,6 +161,17 @@ def test_a_missing_setting_is_named_with_its_remedy(name: str, value: str | None
         ("HOST", "::1]", "like `127.0.0.1` or `::1`"),
         ("HOST", ":::1", "like `127.0.0.1` or `::1`"),
         ("HOST", "127.0.0.1\r", r"(it is '127.0.0.1\r')"),
+        ("PUBLIC_URL", "auth.example.org", "like `https://auth.example.org`"),
+        ("PUBLIC_URL", "ftp://auth.example.org", "like `https://auth.example.org`"),
+        ("PUBLIC_URL", "https://me:hush@auth.example.org", "like `https://auth.example.org`"),
+        ("PUBLIC_URL", "https://auth.example.org/a?b", "like `https://auth.example.org`"),
+        ("PUBLIC_URL", "https://auth.example.org/a/../b", "like `https://auth.example.org`"),
+        ("PUBLIC_URL", "https://auth.example.org//b", "like `https://auth.example.org`"),
+        ("PUBLIC_URL", "https://auth.example.org:0", "like `https://auth.example.org`"),
+        ("TRUSTED_ORIGINS", "*", "like `https://app.example.org`"),
+        ("TRUSTED_ORIGINS", "null", "like `https://app.example.org`"),
+        ("TRUSTED_ORIGINS", "https://a.example/", "like `https://app.example.org`"),
+        ("TRUSTED_ORIGINS", "https://a.example,b.example", "like `https://app.example.org`"),
         ("PORT", "http", "from 0 to 65535"),
         ("PORT", "65536", "from 0 to 65535"),
     ],
@@ -201,6 +215,14 @@ def test_an_unusable_setting_is_named_with_its_remedy(
         ("HOST", "localhost", "localhost"),
         ("HOST", "0.0.0.0", "0.0.0.0"),
         ("KEY_PREFIX", "Auth-1_b.c:", "Auth-1_b.c:"),
+        ("PUBLIC_URL", "https://Auth.example.org:443/", "https://auth.example.org"),
+        ("PUBLIC_URL", "http://[::1]:8000/a/b/", "http://[::1]:8000/a/b"),
+        (
+            "TRUSTED_ORIGINS",
+            "https://A.example:443, http://b:8080,",
+            ("https://a.example", "http://b:8080"),
+        ),
+        ("TRUSTED_ORIGINS", ["http://a.example:80"], ("http://a.example",)),
         ("EMAIL_LOCAL_DOMAINS", "Corp.LOCAL, localhost,", ("corp.local", "localhost")),
         ("EMAIL_LOCAL_DOMAINS", ["büro.intern", "intranet"], ("xn--bro-hoa.intern", "intranet")),
     ],
@@ -233,5 +255,75 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Config.from_env() == Config.from_mapping(GIVEN | {"PORT": 8_123})
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SESSION_IDLE_SECOND", "SESSION_IDLE_SECONDS"),
+        ("SESION_IDLE_SECONDS", "SESSION_IDLE_SECONDS"),
+        ("SESSION_IDEL_SECONDS", "SESSION_IDLE_SECONDS"),
+        ("SESSION-IDLE-SECONDS", "SESSION_IDLE_SECONDS"),
+        ("TRUSTED_PROXIE_HOPS", "TRUSTED_PROXY_HOPS"),
+        ("BCRYPT_ROUND", "BCRYPT_ROUNDS"),
+        ("KEY_PREFX", "KEY_PREFIX"),
+        ("PUBLIC_URI", "PUBLIC_URL"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_right_one(name: str, meant: str) -> None:
+    assert refusal(**{name: "x"}) == f"{name} is no setting: write {meant}, or remove it"
+
+
+def test_a_required_setting_that_is_misspelt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = GIVEN | {"DATABASE_URI": GIVEN["DATABASE_URL"], "DATABASE_URL": ""}
+    with pytest.raises(SettingError, match=r"^DATABASE_URI is no setting: write DATABASE_URL"):
+        Config.from_mapping(given)
+
+
+# of Flask, its extensions, the desktop and the platform
+OTHERS = [
+    "SESSION_TYPE",
+    "SESSION_PERMANENT",
+    "SESSION_USE_SIGNER",
+    "SESSION_KEY_PREFIX",
+    "SESSION_REDIS",
+    "SESSION_ID_LENGTH",
+    "SESSION_SERIALIZATION_FORMAT",
+    "SESSION_PROTECTION",
+    "SESSION_MANAGER",
+    "SESSION_COOKIE_HTTPONLY",
+    "LOGIN_DISABLED",
+    "LOGIN_MESSAGE",
+    "REMEMBER_COOKIE_NAME",
+    "MAIL_SERVER",
+    "MAIL_PORT",
+    "MAIL_USERNAME",
+    "MAIL_USE_TLS",
+    "MAIL_DEFAULT_SENDER",
+    "SQLALCHEMY_DATABASE_URI",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "REDIS_SERVICE_PORT",
+    "DATADIR",
+    "DATABASE_URI",
+    "REDIS_URI",
+    "XDG_DATA_DIRS",
+    "WTF_CSRF_ENABLED",
+    "SECURITY_PASSWORD_SALT",
+    "BCRYPT_LOG_ROUNDS",
+    "BCRYPT_HASH_PREFIX",
+    "HOSTNAME",
+    "HOME",
+    "HOST_NAME",
+    "PORTS",
+    "PGHOST",
+    "LOGNAME",
+    "KUBERNETES_PORT",
+    "POSTS",
+    "PATH",
+]
+
+
 def test_other_names_are_left_alone() -> None:
+    names = {*OTHERS, *Flask.default_config} - set(Config.__dataclass_fields__)
+    given = GIVEN | dict.fromkeys(names, "x")
+    assert Config.from_mapping(given) == Config.from_mapping(GIVEN)
     assert Config.from_mapping(GIVEN | {"TEMPLATES_AUTO_RELOAD": "x"}) == Config.from_mapping(GIVEN)

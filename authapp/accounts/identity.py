@@ -46,6 +46,18 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     def is_authenticated(self) -> Literal[True]:
         return True
 
+    @property
+    def is_anonymous(self) -> Literal[False]:
+        return False
+
+    @property
+    def is_active(self) -> bool:
+        return self.active
+
+    def get_id(self) -> str:
+        """The id as text, as apps written for Flask-Login ask for it."""
+        return str(self.id)
+
     def has_role(self, *names: str) -> bool:
         """Whether the person has any of these roles."""
         return any(name in self.roles for name in names)
@@ -92,6 +104,17 @@ class Anonymous(msgspec.Struct, frozen=True):
     @property
     def is_authenticated(self) -> Literal[False]:
         return False
+
+    @property
+    def is_anonymous(self) -> Literal[True]:
+        return True
+
+    @property
+    def is_active(self) -> Literal[False]:
+        return False
+
+    def get_id(self) -> None:
+        return None
 
     def has_role(self, *names: str) -> bool:  # noqa: ARG002 — the same question as Identity's
         return False

@@ -1,6 +1,8 @@
 """Refuses unsafe requests that another origin made a browser send: no token, no stored state."""
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -11,55 +13,78 @@ from authapp.web.request_credentials import read_access_tokens
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 _ADVICE = "This request came from another site; start from our own page and try again."
+_ADVICE_TO_PROGRAMS = (
+    "This request does not say where it comes from; "
+    "a program that sends the cookie names our own origin in the header Origin."
+)
 
 View = TypeVar("View", bound=Callable[..., Any])
 _open_views: WeakSet[Callable[..., Any]] = WeakSet()
 
 
 def from_any_origin(view: View) -> View:
-    """Mark a view that needs no origin check, because it changes nothing whatever the method is.
+    """Marks a view whose unsafe requests may come from any origin.
 
-    The view itself is marked, not its name: an app that embeds us may use the same names.
+    The view itself is marked, not its name: an app that embeds us may use the same names. The mark
+    holds under decorators that use `functools.wraps`, too.
     """
     _open_views.add(view)
     return view
 
 
-def check_origin(request: Request, cookie_name: str) -> None:
-    """Return if the request may go on (OWASP ASVS 5.0, 3.5.1).
+@dataclass(frozen=True, slots=True)
+class OriginPolicy:
+    """The rules by which an unsafe request may come from another page (OWASP ASVS 5.0, 3.5.1).
 
-    Browsers name the origin of a request in `Sec-Fetch-Site`, or else in `Origin`. A request with
-    neither header comes from a program or an old browser. If it brings our cookie, it needs
-    `X-Requested-With`, which a form can't set and fetch can't send across origins. The same rules
-    cover log-in, although it relies on no cookie.
-
-    Browsers never attach an access token on their own, so a request with a token and no session
-    cookie needs no origin check. Forward-auth asks about a request to another app, and changes
-    nothing whatever its method.
-
-    Raises:
-        CrossOrigin: another site made a browser send the request.
+    Attributes:
+        cookie_name: of the session's cookie.
+        own: the origin of this site; empty: the host that the request asks.
+        trusted: other origins whose unsafe requests are accepted.
     """
-    if request.method in _SAFE_METHODS:
-        return
+
+    cookie_name: str
+    own: str = ""
+    trusted: frozenset[str] = frozenset()
+
+    def check(self, request: Request) -> None:
+        """Returns if the request may go on.
+
+        Browsers name the origin of an unsafe request in `Origin`, and its relation to us in
+        `Sec-Fetch-Site`. A request with neither header comes from a program, or from an old
+        browser, which `SameSite` keeps from sending the cookie along. The same rules cover log-in,
+        although it relies on no cookie.
+
+        Browsers never attach an access token on their own, so a request with a token and no session
+        cookie needs no origin check.
+
+        Raises:
+            CrossOrigin: another site made a browser send the request.
+        """
+        if request.method in _SAFE_METHODS or _is_open(request):
+            return
+        brings_cookie = self.cookie_name in request.headers.get("Cookie", "")
+        if read_access_tokens(request.environ) and not brings_cookie:
+            return
+        origin = request.headers.get("Origin")
+        if origin is not None and self._is_ours(origin.lower(), request):
+            return
+        site = request.headers.get("Sec-Fetch-Site")
+        if site is not None:
+            if site not in {"same-origin", "none"}:
+                raise CrossOrigin(_ADVICE)
+            return
+        if origin is not None:
+            raise CrossOrigin(_ADVICE)
+        if brings_cookie and current_app.config["SESSION_COOKIE_SAMESITE"] == "None":
+            raise CrossOrigin(_ADVICE_TO_PROGRAMS)
+
+    def _is_ours(self, origin: str, request: Request) -> bool:
+        own = self.own or request.host_url.rstrip("/").lower()
+        return origin == own or origin in self.trusted
+
+
+def _is_open(request: Request) -> bool:
     view = current_app.view_functions.get(request.endpoint or "")
-    if view is not None and view in _open_views:
-        return
-    brings_cookie = cookie_name in request.headers.get("Cookie", "")
-    if read_access_tokens(request.environ) and not brings_cookie:
-        return
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        if site not in {"same-origin", "none"}:
-            raise CrossOrigin(_ADVICE)
-        return
-    origin = request.headers.get("Origin")
-    if origin is not None:
-        if origin.lower() != request.host_url.rstrip("/").lower():
-            raise CrossOrigin(_ADVICE)
-        return
-    if brings_cookie and not request.headers.get("X-Requested-With"):
-        raise CrossOrigin(
-            "This request does not say where it comes from; "
-            "a program that sends the cookie adds the header X-Requested-With."
-        )
+    if view is None or not _open_views:
+        return False
+    return view in _open_views or inspect.unwrap(view, stop=_open_views.__contains__) in _open_views

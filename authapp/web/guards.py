@@ -103,12 +103,15 @@ def require_permission(permission: str) -> Identity:
 
 
 def login_required(view: Callable[P, R]) -> Callable[P, R]:
-    """Lets only signed-in people reach a view; others go to log-in, programs get 401."""
+    """Lets only signed-in people reach a view; others go to log-in, programs get 401.
+
+    The view may be `async def`, as Flask's own (extra `flask[async]`). So for the other guards.
+    """
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         require_live()
-        return view(*args, **kwargs)
+        return cast(R, current_app.ensure_sync(view)(*args, **kwargs))
 
     return guarded
 
@@ -122,7 +125,7 @@ def roles_required(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             require_roles(*names)
-            return view(*args, **kwargs)
+            return cast(R, current_app.ensure_sync(view)(*args, **kwargs))
 
         return guarded
 
@@ -136,7 +139,7 @@ def permission_required(permission: str) -> Callable[[Callable[P, R]], Callable[
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             require_permission(permission)
-            return view(*args, **kwargs)
+            return cast(R, current_app.ensure_sync(view)(*args, **kwargs))
 
         return guarded
 

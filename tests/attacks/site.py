@@ -150,7 +150,6 @@ def ask(
 ) -> Answer:
     """Ask as a program does."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    sent["X-Requested-With"] = "tests"
     if token:
         sent["Cookie"] = f"{COOKIE}={token}"
     if body is not None:

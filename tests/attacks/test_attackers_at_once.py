@@ -126,7 +126,7 @@ def _ask(
     body: object = None,
     **headers: str,
 ) -> int:
-    sent = {"Accept": "application/json", "X-Requested-With": "tests"} | headers
+    sent = {"Accept": "application/json"} | headers
     if body is not None:
         sent["Content-Type"] = "application/json"
     payload = None if body is None else json.dumps(body)

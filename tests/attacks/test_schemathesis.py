@@ -66,7 +66,7 @@ class Visitor:
 
     def credential(self) -> dict[str, Any]:
         """The arguments with which `Case.call` sends the credential."""
-        headers = {"X-Requested-With": "tests"}
+        headers: dict[str, str] = {}
         if self._who == "nobody":
             return {"headers": headers}
         token = self._session().token.text

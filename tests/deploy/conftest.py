@@ -62,7 +62,7 @@ def ask(
     **headers: str,
 ) -> Answer:
     """One request, as a program sends it."""
-    sent = {"X-Requested-With": "tests", "Accept": "application/json"}
+    sent = {"Accept": "application/json"}
     if token:
         sent["Cookie"] = f"{COOKIE}={token}"
     if body is not None:

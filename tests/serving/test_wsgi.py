@@ -47,7 +47,7 @@ class Instance:
     ) -> http.client.HTTPResponse:
         """One request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        headers = {"X-Requested-With": "tests", "Accept": "application/json"}
+        headers = {"Accept": "application/json"}
         if token:
             headers["Cookie"] = f"{COOKIE}={token}"
         if body is not None:

@@ -97,7 +97,7 @@ def token_of(client: FlaskClient, name: str = COOKIE) -> str:
 
 def bearing(token: str, **more: str) -> dict[str, str]:
     """Headers of a program that sends this token as the cookie."""
-    return {"Cookie": f"{COOKIE}={token}", "X-Requested-With": "tests", **more}
+    return {"Cookie": f"{COOKIE}={token}", **more}
 
 
 def signed_in_as(app: Flask, email: str = EMAIL, password: str = PASSWORD) -> FlaskClient:

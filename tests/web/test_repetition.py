@@ -40,8 +40,7 @@ class Visitor:
     forged: list[str] = field(default_factory=list)
 
     def ask(self, method: str, path: str, **how: Any) -> TestResponse:
-        headers = {"X-Requested-With": "tests", **how.pop("headers", {})}
-        return program(self.app).open(path, method=method, headers=headers, **how)
+        return program(self.app).open(path, method=method, **how)
 
 
 @pytest.fixture

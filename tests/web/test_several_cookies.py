@@ -35,7 +35,7 @@ CHECKS = ("/api/v1/me", "/forward-auth/nginx", "/account")
 
 def sent(*tokens: str, name: str = COOKIE, **headers: str) -> dict[str, str]:
     cookie = "; ".join(f"{name}={token}" for token in tokens)
-    return {"Cookie": cookie, "X-Requested-With": "tests", **headers}
+    return {"Cookie": cookie, **headers}
 
 
 def status(app: Flask, path: str, *tokens: str) -> int:
@@ -180,7 +180,7 @@ def test_a_log_in_ends_every_session_whose_token_came_along(
     app: Flask, two: tuple[str, str], theirs: str, log_in: LogIn
 ) -> None:
     headers = {"Cookie": f"{COOKIE}={two[0]}; {COOKIE}={theirs},\t__Host-{COOKIE} = {two[1]}"}
-    answer = log_in(app, headers | {"X-Requested-With": "tests"})
+    answer = log_in(app, headers)
     assert answer.status_code in {200, 303}
     assert {status(app, "/api/v1/me", token) for token in (*two, theirs)} == {401}
     (fresh,) = [cookie for cookie in cookies_of(answer) if cookie.value and cookie.name == COOKIE]
@@ -238,7 +238,7 @@ def token_of_new_session(app: Flask) -> str:
 def test_a_first_log_in_expires_nothing(make_app: MakeApp, log_in: LogIn) -> None:
     app = make_app(SESSION_COOKIE_DOMAIN="example.org")
     sign_up(app)
-    assert expired(log_in(app, {"Host": HOST, "X-Requested-With": "tests"})) == set()
+    assert expired(log_in(app, {"Host": HOST})) == set()
 
 
 @pytest.mark.parametrize("how", [*LOG_INS, *LOG_OUTS])
@@ -256,7 +256,7 @@ def test_cookies_under_another_prefix_are_expired_as_browsers_demand(
 ) -> None:
     names = (f"__Host-{COOKIE}", f"__Secure-{COOKIE}")
     cookie = "; ".join(f"{name}={token}" for name, token in zip(names, two, strict=True))
-    answer = how(app, {"Cookie": cookie, "Host": HOST, "X-Requested-With": "tests"})
+    answer = how(app, {"Cookie": cookie, "Host": HOST})
     assert expired(answer) - {(COOKIE, None, "/")} == {
         (names[0], None, "/"),
         *((names[1], domain, "/") for domain in (None, *DOMAINS)),
@@ -279,7 +279,7 @@ def test_the_old_cookie_of_the_device_is_expired_where_two_came_along(
     device = "DEVICE-TOKEN"
     for sent_devices, count in ((1, 0), (2, 3)):
         cookie = "; ".join(f"{device}=x{number}" for number in range(sent_devices))
-        answer = by_page(app, {"Cookie": cookie, "Host": HOST, "X-Requested-With": "tests"})
+        answer = by_page(app, {"Cookie": cookie, "Host": HOST})
         found = [scope for scope in expired(answer) if scope[0] == device]
         assert len(found) == count
         assert (device, "example.org", "/") not in found
@@ -327,7 +327,7 @@ def test_cookies_of_another_prefix_cannot_fill_the_handful(app: Flask, person: s
     own = token_of(signed_in_as(app))
     planted = [services_of(app).tokens.mint().text for _ in range(20)]
     cookie = "; ".join([*(f"__Secure-{COOKIE}={token}" for token in planted), f"{COOKIE}={own}"])
-    headers = {"Cookie": cookie, "X-Requested-With": "tests"}
+    headers = {"Cookie": cookie}
     assert program(app).get("/api/v1/me", headers=headers).status_code == 200
     assert out_by_api(app, headers).status_code == 204
     assert status(app, "/api/v1/me", own) == 401

@@ -161,8 +161,7 @@ def document(app: Flask, cookie: str, version: str, mount_point: str = "") -> di
             "version": version,
             "description": (
                 "Sessions, accounts and roles. Bodies are JSON objects, times are RFC 3339 in UTC, "
-                "errors are application/problem+json with a `code` to switch on. Who sends the "
-                "cookie with an unsafe method, and is no browser, adds `X-Requested-With`."
+                "errors are application/problem+json with a `code` to switch on."
             ),
         },
         "servers": [{"url": mount_point or "/"}],

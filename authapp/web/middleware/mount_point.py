@@ -3,7 +3,6 @@
 WSGI calls it SCRIPT_NAME. A proxy that is trusted says it in `X-Forwarded-Prefix`.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -11,14 +10,13 @@ from urllib.parse import quote
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from authapp.setting_types import MOUNT_POINT
 from authapp.web.middleware.client_address import last_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
 _LONGEST = 200  # characters
-# Segments of plain characters: nothing that a browser or a proxy would read as another host or path
-_WELL_FORMED = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 
 
 class TrustedProxies(ProxyFix):
@@ -97,4 +95,4 @@ def _well_formed_prefix(header: str, hops: int) -> str | None:
     if prefix is None or len(prefix) > _LONGEST:
         return None
     prefix = prefix.removesuffix("/")
-    return prefix if _WELL_FORMED.fullmatch(prefix) else None
+    return prefix if MOUNT_POINT.fullmatch(prefix) else None

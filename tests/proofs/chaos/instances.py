@@ -91,7 +91,7 @@ class Client:
             time.sleep(random.uniform(0.005, 0.05))
 
     def _ask_once(self, method: str, path: str, token: str, body: object) -> Answer:
-        headers = {"X-Requested-With": "tests", "Accept": "application/json"}
+        headers = {"Accept": "application/json"}
         if token:
             headers |= _carrying(token)
         if body is not None:

@@ -54,7 +54,6 @@ def reach(app: Flask, generated: Import) -> Callable[..., Any]:
         known: dict[str, Any] = {
             "base_url": "https://localhost",
             "raise_on_unexpected_status": True,
-            "headers": {"X-Requested-With": "tests"},
             "httpx_args": {"transport": httpx.WSGITransport(app=app)},
         }
         return kinds.AuthenticatedClient(token=token, **known) if token else kinds.Client(**known)

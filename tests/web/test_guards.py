@@ -1,0 +1,75 @@
+"""Guards in an app as people write them: `async def`, many decorators, Flask-Login's questions."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask, render_template_string
+from flask.testing import FlaskClient
+
+from authapp import Auth, current_user, login_required, permission_required, roles_required
+from tests.web.conftest import Settings
+from tests.web.support import EMAIL, PASSWORD, Stores, services_of, sign_up
+
+ASKED = (
+    "{{ current_user.is_authenticated }} {{ current_user.is_anonymous }} "
+    "{{ current_user.is_active }} {{ current_user.get_id() }}"
+)
+
+
+@pytest.fixture
+def app(settings: Settings, stores: Stores) -> Iterator[Flask]:
+    app = Flask("notes")
+    app.config.update(settings)
+    auth = Auth(app)
+
+    @app.post("/log-in")
+    def log_in() -> str:
+        return str(auth.log_in(EMAIL, PASSWORD).record.user.id)
+
+    @app.get("/open")
+    async def open_() -> str:
+        return render_template_string(ASKED)
+
+    guards: dict[str, Callable[..., Any]] = {
+        "login": login_required,
+        "role": roles_required("admin"),
+        "permission": permission_required("users:read"),
+    }
+    for name, guard in guards.items():
+
+        async def view(name: str = name) -> str:
+            return f"{name} {current_user.email}"
+
+        app.add_url_rule(f"/{name}", name, guard(view))
+    app.add_url_rule("/all", "all", guards["login"](guards["role"](guards["permission"](view))))
+    yield app
+    services_of(app).close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+GUARDED = ("/login", "/role", "/permission", "/all")
+
+
+@pytest.mark.parametrize("path", GUARDED)
+def test_an_async_view_is_guarded(app: Flask, client: FlaskClient, path: str) -> None:
+    person = UUID(sign_up(app))
+    assert client.get(path).status_code == 401
+    client.post("/log-in")
+    assert client.get(path).status_code == (200 if path == "/login" else 403)
+    services_of(app).users.set_roles(person, ["admin"], None)
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert EMAIL in answer.text
+
+
+def test_templates_and_views_ask_as_with_flask_login(app: Flask, client: FlaskClient) -> None:
+    sign_up(app)
+    assert client.get("/open").text == "False True False None"
+    user_id = client.post("/log-in").text
+    assert client.get("/open").text == f"True False True {user_id}"
