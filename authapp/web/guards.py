@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-from flask import current_app, request, session
+from flask import Flask, current_app, request, session
 from werkzeug.local import LocalProxy
 
 from authapp.accounts.actor import Actor
@@ -15,8 +15,11 @@ from authapp.errors import Forbidden, NotAuthenticated
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession
 from authapp.sessions.user_agents import MAX_USER_AGENT
+from authapp.telemetry.logging import get_logger
 from authapp.web.app_state import state_of
 from authapp.web.session.auth_session import AuthSession
+
+_log = get_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +33,20 @@ def auth_session() -> AuthSession:
 # The person asking, or an anonymous one (`is_authenticated` is False).
 # Reading it raises StoreUnavailable when nobody could say.
 current_user: Any = LocalProxy(lambda: auth_session().identity)
+
+
+def warn_of_flask_login(app: Flask) -> None:
+    """Logs that Flask-Login beside us takes people who are signed in here for anonymous.
+
+    It does unless the app gave it a `request_loader` that knows them.
+    """
+    manager = getattr(app, "login_manager", None)
+    if manager is not None and getattr(manager, "request_callback", None) is None:
+        _log.warning(
+            "Flask-Login does not know who is signed in by authapp, so its current_user, also in "
+            "templates, is anonymous for them: give it a request_loader that reads "
+            "authapp.current_user"
+        )
 
 
 def services() -> Services:

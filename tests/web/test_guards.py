@@ -7,8 +7,11 @@ from uuid import UUID
 import pytest
 from flask import Flask, render_template_string
 from flask.testing import FlaskClient
+from flask_login import LoginManager, UserMixin
 
 from authapp import Auth, current_user, login_required, permission_required, roles_required
+from authapp.accounts.actor import Actor
+from tests.support.events import logged_events
 from tests.web.conftest import Settings
 from tests.web.support import EMAIL, PASSWORD, Stores, services_of, sign_up
 
@@ -62,10 +65,42 @@ def test_an_async_view_is_guarded(app: Flask, client: FlaskClient, path: str) ->
     assert client.get(path).status_code == 401
     client.post("/log-in")
     assert client.get(path).status_code == (200 if path == "/login" else 403)
-    services_of(app).users.set_roles(person, ["admin"], None)
+    services_of(app).users.set_roles(person, ["admin"], Actor())
     answer = client.get(path)
     assert answer.status_code == 200
     assert EMAIL in answer.text
+
+
+class Person(UserMixin):  # type: ignore[misc]
+    """A user as an app loads it for Flask-Login."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+
+def test_flask_login_beside_us_is_told_in_the_log(app: Flask, client: FlaskClient) -> None:
+    sign_up(app)
+    manager = LoginManager(app)
+    manager.user_loader(Person)
+    with logged_events() as events:
+        client.post("/log-in")
+        client.post("/log-in")
+    assert [e["level"] for e in events if "Flask-Login" in e["event"]] == ["WARNING"]
+
+
+def test_with_a_request_loader_both_name_the_same_person(app: Flask, client: FlaskClient) -> None:
+    """The step of a move that `docs/embed.md` shows."""
+    sign_up(app)
+    manager = LoginManager(app)
+    manager.user_loader(Person)
+    manager.request_loader(
+        lambda _: Person(current_user.get_id()) if current_user.is_authenticated else None
+    )
+    with logged_events() as events:
+        assert client.get("/open").text == "False True False None"
+        user_id = client.post("/log-in").text
+        assert client.get("/open").text == f"True False True {user_id}"
+    assert not [event for event in events if "Flask-Login" in event["event"]]
 
 
 def test_templates_and_views_ask_as_with_flask_login(app: Flask, client: FlaskClient) -> None:
