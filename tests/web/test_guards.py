@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from flask_login import LoginManager, UserMixin
 
 from authapp import Auth, current_user, login_required, permission_required, roles_required
-from authapp.accounts.actor import Actor
+from authapp.accounts.actor import OPERATOR
 from tests.support.events import logged_events
 from tests.web.conftest import Settings
 from tests.web.support import EMAIL, PASSWORD, Stores, services_of, sign_up
@@ -65,7 +65,7 @@ def test_an_async_view_is_guarded(app: Flask, client: FlaskClient, path: str) ->
     assert client.get(path).status_code == 401
     client.post("/log-in")
     assert client.get(path).status_code == (200 if path == "/login" else 403)
-    services_of(app).users.set_roles(person, ["admin"], Actor())
+    services_of(app).users.set_roles(person, ["admin"], OPERATOR)
     answer = client.get(path)
     assert answer.status_code == 200
     assert EMAIL in answer.text
