@@ -71,6 +71,18 @@ class UnknownRole(AuthappError):
     """The named role does not exist. The message lists those that do."""
 
 
+class NoSuchRole(UnknownRole):
+    """The role that is asked for itself does not exist. The message lists those that do."""
+
+
+class BuiltInRole(AuthappError):
+    """The role belongs to the product and can't be deleted."""
+
+
+class RoleInUse(AuthappError):
+    """So many people hold the role that this way can't delete it. The message says which can."""
+
+
 class UnknownUser(AuthappError):
     """No user has this email or id."""
 

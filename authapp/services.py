@@ -11,6 +11,7 @@ from limits.strategies import RateLimiter
 from authapp.accounts.audit import AuditLog, EmailHashes
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import parse_email
+from authapp.accounts.roles import Roles
 from authapp.accounts.store import UserStore
 from authapp.authentication.administration import Administration
 from authapp.authentication.hashing_queue import HashingQueue
@@ -64,6 +65,7 @@ class Services:
     cache: VersionedCache
     redis: "redis.Redis"
     users: UserStore
+    roles: Roles
     credentials: CredentialStore
     sessions: SessionStore
     housekeeping: SessionHousekeeping
@@ -209,6 +211,7 @@ def build_services(
         cache=cache,
         redis=client,
         users=users,
+        roles=Roles(database, changes, clock),
         credentials=credentials,
         sessions=sessions,
         housekeeping=housekeeping,

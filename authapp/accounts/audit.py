@@ -26,6 +26,7 @@ Event = Literal[
     "password.set",
     "roles.set",
     "role.created",
+    "role.deleted",
     "role.granted",
     "role.revoked",
     "session.begun",

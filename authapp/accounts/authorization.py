@@ -34,12 +34,32 @@ def lock_user(
         Forbidden: the actor lost the permission in the meantime.
         ExceedsOwnPermissions: the user has a permission that the actor lacks.
     """
-    ids = [user_id] if actor.id is None else [user_id, actor.id]
+    found, person = lock_users(db, [user_id], actor, permission)
+    if not found:
+        raise UnknownUser("there is no such user")
+    require_covers_person(person, found[0])
+    return found[0], person
+
+
+def lock_users(
+    db: Session, user_ids: Iterable[UUID], actor: Actor, permission: Permission
+) -> tuple[list[User], Identity | None]:
+    """Lock users and the actor, and check that the actor still has the permission.
+
+    Args:
+        actor, permission: as for `lock_user`.
+    Returns:
+        The users that exist, and the person who acts as of now (None for the operator).
+    Raises:
+        NotAuthenticated, Forbidden: as `lock_user`.
+    """
+    wanted = {str(user_id) for user_id in user_ids}  # by text, because callers may have no more
+    ids = wanted if actor.id is None else wanted | {str(actor.id)}
     # Locked in one order, or two people who change each other would wait for each other.
     rows = db.scalars(
         select(User).where(User.id.in_(ids)).order_by(User.id).with_for_update(key_share=True)
     )
-    locked = {str(user.id): user for user in rows}  # by text, because callers may have no more
+    locked = {str(user.id): user for user in rows}
     person = None
     if not actor.is_operator:
         row = locked.get(str(actor.id))
@@ -48,18 +68,23 @@ def lock_user(
         person = identity_of(row)
         if not person.can(permission):
             raise Forbidden(f"this needs the permission {permission}")
-    user = locked.get(str(user_id))
-    if user is None:
-        raise UnknownUser("there is no such user")
+    return [user for key, user in locked.items() if key in wanted], person
+
+
+def require_covers_person(person: Identity | None, user: User) -> None:
+    """Check that a person may change this user, whose row is locked; the operator (None) may.
+
+    Raises:
+        ExceedsOwnPermissions: the user has a permission that the person lacks.
+    """
     if not _covers(person, user.roles):
         raise ExceedsOwnPermissions(
             "This person may do more than you may: ask an administrator to change their account."
         )
-    return user, person
 
 
 def require_covered(person: Identity | None, roles: Iterable[Role]) -> None:
-    """Check that a person may give and take these roles; the operator (None) may.
+    """Check that a person may give, take, add and delete these roles; the operator (None) may.
 
     Raises:
         ExceedsOwnPermissions: one of them has a permission that the person lacks.
@@ -67,8 +92,7 @@ def require_covered(person: Identity | None, roles: Iterable[Role]) -> None:
     for role in roles:
         if not _covers(person, [role]):
             raise ExceedsOwnPermissions(
-                f"The role {role.name} allows more than you may do yourself: ask an administrator "
-                "to give it or to take it away."
+                f"The role {role.name} allows more than you may do yourself: ask an administrator."
             )
 
 

@@ -1,6 +1,6 @@
 """Users: queries and commands, one transaction each. "Not found" is None, not an exception."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -16,13 +16,13 @@ from authapp.accounts.authorization import lock_user, require_covered
 from authapp.accounts.emails import Email, parse_email
 from authapp.accounts.identity import ADMIN, USER, Identity, Permission, identity_of
 from authapp.accounts.profiles import validate_profile
-from authapp.accounts.roles import add_role, all_roles, roles_named
+from authapp.accounts.roles import roles_named
 from authapp.accounts.user_pages import UserPage, read_page
 from authapp.cache.changes import Change, Changes
 from authapp.cache.keys import user_key
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import EmailTaken, OwnAccount, UnknownUser
-from authapp.storage.models import Role, User
+from authapp.storage.models import User
 from authapp.storage.postgres import Database
 
 Clock = Callable[[], datetime]
@@ -136,30 +136,6 @@ class UserStore:
         with self._database.transaction() as db:
             user = db.scalar(select(User).where(User.email_canonical == canonical_email))
             return None if user is None else identity_of(user)
-
-    def roles(self) -> Sequence[Role]:
-        """The roles there are."""
-        with self._database.transaction() as db:
-            return all_roles(db)
-
-    def create_role(self, name: str, permissions: Iterable[str]) -> Role:
-        """Adds a role (operators only).
-
-        Raises:
-            InvalidField: `name` or `permission`, with the reason.
-        """
-        with self._changes.begin() as change:
-            role = add_role(change.db, name, permissions)
-            audit.record(
-                change.db,
-                "role.created",
-                self._clock(),
-                user_id=None,
-                actor=OPERATOR,
-                role=role.name,
-                permissions=role.permissions,
-            )
-            return role
 
     def any_admin(self) -> bool:
         """Whether there is an active administrator."""

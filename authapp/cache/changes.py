@@ -1,6 +1,6 @@
 """Changes of facts that leave no stale cache entry: fence, commit, fence again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, text, update
@@ -42,11 +42,18 @@ class Change:
 
         Session entries carry a snapshot of the user, so each active session gets a new version.
         """
+        self.touch_users([user])
+
+    def touch_users(self, users: Collection[User]) -> None:
+        """As `touch_user`, in one statement for however many users."""
         self.db.flush()
-        self._touch_user_alone(user)
+        for user in users:
+            self._touch_user_alone(user)
         touched = self.db.execute(
             update(SessionRow)
-            .where(SessionRow.user_id == user.id, SessionRow.ended_at.is_(None))
+            .where(
+                SessionRow.user_id.in_([user.id for user in users]), SessionRow.ended_at.is_(None)
+            )
             .values(ver=SessionRow.ver + 1)
             .returning(SessionRow.digest, SessionRow.ver)
             .execution_options(synchronize_session=False)

@@ -19,15 +19,24 @@ def role_commands() -> None:
 @pass_services
 def create(services: Services, name: str, permissions: tuple[str, ...]) -> None:
     """Add the role NAME, which allows nothing but the permissions that are named."""
-    click.echo(_line(services.users.create_role(name, permissions)))
+    click.echo(_line(services.roles.create(name, permissions)))
 
 
 @role_commands.command("list")
 @pass_services
 def list_(services: Services) -> None:
     """Show all roles: name and permissions."""
-    for role in services.users.roles():
+    for role in services.roles.list():
         click.echo(_line(role))
+
+
+@role_commands.command()
+@click.argument("name")
+@pass_services
+def delete(services: Services, name: str) -> None:
+    """Delete the role NAME, and take it from all who hold it."""
+    people = services.roles.delete(name)
+    click.echo(f"Deleted {name}. {people or 'No'} {'person' if people == 1 else 'people'} held it.")
 
 
 def _line(role: Role) -> str:

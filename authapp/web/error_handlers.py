@@ -64,11 +64,14 @@ _ANSWERS: dict[type, _Answer] = {
     errors.CrossOrigin: _Answer(403, "cross_origin", for_people=True),
     errors.OwnAccount: _Answer(403, "own_account", for_people=True),
     errors.ExceedsOwnPermissions: _Answer(403, "exceeds_own_permissions", for_people=True),
+    errors.NoSuchRole: _Answer(404, "not_found", "There is no such role."),
     errors.UnknownUser: _Answer(404, "not_found", "There is no such user."),
     errors.EmailTaken: _Answer(
         409, "email_taken", "Somebody has signed up with this email. Log in instead."
     ),
     errors.LastAdmin: _Answer(409, "last_admin", for_people=True),
+    errors.BuiltInRole: _Answer(409, "built_in_role", for_people=True),
+    errors.RoleInUse: _Answer(409, "role_in_use", for_people=True),
     errors.TooManyAttempts: _Answer(429, "too_many_attempts"),
     errors.StoreUnavailable: _Answer(
         503, "unavailable", "We can't answer right now. Nothing was changed; try again in a moment."

@@ -259,12 +259,25 @@ def test_roles_are_created_and_listed(app: Flask) -> None:
         (["no name"], "name: 'no name' can't be one: use 1 to 63 of"),
         ([""], "name: '' can't be one: use 1 to 63 of"),
         (["a\nb"], "name: 'a\\nb' can't be one: use 1 to 63 of"),
-        (["helper", "--permission", "users:reed"], "permission: there is no 'users:reed'; the"),
+        (["helper", "--permission", "users:reed"], "permissions: there is no 'users:reed'; the"),
     ],
 )
 def test_a_role_that_can_not_be_added(app: Flask, arguments: list[str], words: str) -> None:
     assert words in refused(app, "roles", "create", *arguments)
     assert len(done(app, "roles", "list").splitlines()) == 2
+
+
+def test_a_role_is_deleted_and_taken_from_all_who_hold_it(app: Flask) -> None:
+    done(app, "roles", "create", "helper")
+    done(app, "users", "create", EMAIL, "--role", "helper", "--role", "user")
+    assert done(app, "roles", "delete", "helper") == "Deleted helper. 1 person held it.\n"
+    assert roles(app) == "user"
+    done(app, "roles", "create", "spare")
+    assert done(app, "roles", "delete", "spare") == "Deleted spare. No people held it.\n"
+    assert "there is no role 'helper'; the roles are: admin, user" in refused(
+        app, "roles", "delete", "helper"
+    )
+    assert "The role admin is built in" in refused(app, "roles", "delete", "admin")
 
 
 # -- sessions --------------------------------------------------------------------------------------

@@ -68,6 +68,10 @@ POST   /admin/users/<missing>/deactivate  302  403  403  404  403  403  403  404
 POST   /admin/users/<own>/end-sessions    302  403  403  403  403  303  403  303  302
 POST   /admin/users/<other>/end-sessions  302  403  403  403  403  303  403  303  302
 POST   /admin/users/<missing>/end-sessions 302 403  403  403  403  404  403  404  302
+GET    /admin/roles                       302  403  403  403  200  403  403  200  302
+POST   /admin/roles                       302  403  403  403  303  403  403  303  302
+GET    /admin/roles/<role>/delete         302  403  403  403  200  403  403  200  302
+POST   /admin/roles/<role>/delete         302  403  403  403  303  403  403  303  302
 GET    /admin/audit                       302  403  403  403  403  403  200  200  302
 POST   /api/v1/signup                     201  201  201  201  201  201  201  201  201
 POST   /api/v1/login                      200  200  200  200  200  200  200  200  200
@@ -98,6 +102,8 @@ DELETE /api/v1/users/<own>/sessions       401  403  403  403  403  204  403  204
 DELETE /api/v1/users/<other>/sessions     401  403  403  403  403  204  403  204  401
 DELETE /api/v1/users/<missing>/sessions   401  403  403  403  403  404  403  404  401
 GET    /api/v1/roles                      401  403  200  403  403  403  403  200  401
+POST   /api/v1/roles                      401  403  403  403  201  403  403  201  401
+DELETE /api/v1/roles/<role>               401  403  403  403  204  403  403  204  401
 """
 ROWS = [
     (method, path, dict(zip(VISITORS, map(int, row), strict=True)))
@@ -107,6 +113,7 @@ CHANGE = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
 NEW = {"email": "new@example.org", "password": PASSWORD}
 ROOT = {"email": "root@example.org", "password": PASSWORD}
 ROLES: dict[str, list[str]] = {"roles": []}
+NEW_ROLE: dict[str, Any] = {"name": "added", "permissions": []}
 
 # what is sent, by the end of the path; nothing elsewhere
 BODIES: dict[str, dict[str, Any]] = {
@@ -122,6 +129,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/users/<other>": {"active": False, "name": "N"},
     "/users/<missing>": {"active": False, "name": "N"},
     "/roles": ROLES,
+    "/admin/roles": NEW_ROLE,
+    "/api/v1/roles": NEW_ROLE,
 }
 REFUSALS = {401, 403, 404}
 
@@ -144,6 +153,8 @@ class Visit:
 
     def __init__(self, app: Flask, stores: Stores, who: str) -> None:
         self.stores = stores
+        stores.sql("DELETE FROM roles WHERE name IN ('spare', 'added')")
+        stores.sql("INSERT INTO roles (id, name) VALUES (97, 'spare')")
         # or the last administrator could not be changed
         sign_up(app, "root@example.org", name="Rhoda Root", roles=["admin"])
         sign_up(app, "other@example.org", name="Otto Other")
@@ -180,14 +191,14 @@ class Visit:
         else:
             found = self._id("users", which)
         url = path.replace("<missing>", str(uuid4()))
-        url = url.replace("<own>", found).replace("<other>", found)
+        url = url.replace("<own>", found).replace("<other>", found).replace("<role>", "spare")
         body = None if empty else body_of(path)
         sent = {"json" if path.startswith("/api/") else "data": body}
         return self.client.open(url, method=method, **sent)  # type: ignore[arg-type]
 
     def facts(self) -> list[tuple[Any, ...]]:
         """All that a call could change; when somebody was last seen aside."""
-        tables = ("users", "user_roles", "audit_events")
+        tables = ("users", "roles", "user_roles", "audit_events")
         found = [
             r for t in tables for r in self.stores.sql(f"SELECT t::text FROM {t} t ORDER BY 1")
         ]
@@ -201,7 +212,7 @@ def role_with_one_permission(stores: Stores) -> Iterator[None]:
     )
     yield
     stores.clear()
-    stores.sql("DELETE FROM roles WHERE id = 98")
+    stores.sql("DELETE FROM roles WHERE name IN ('one', 'spare', 'added')")
 
 
 @pytest.mark.parametrize("who", VISITORS)

@@ -51,7 +51,7 @@ ROLES: dict[str, list[str]] = {
 def site(app: Flask, stores: Stores) -> Iterator[Flask]:
     """The application with these roles, and an administrator who always remains."""
     for name, permissions in ROLES.items():
-        services_of(app).users.create_role(name, permissions)
+        services_of(app).roles.create(name, permissions)
     sign_up(app, ROOT, roles=["admin"])
     yield app
     stores.clear()

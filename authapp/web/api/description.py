@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 description of the JSON API, made from the records its views read and answer."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -109,14 +110,18 @@ class Endpoint:
 
     Attributes:
         path: as OpenAPI writes it, `/api/v1/users/{user_id}`.
-        parameters: names in the path.
+        parameters: those in the path, with their JSON Schema.
     """
 
     name: str
     method: str
     path: str
-    parameters: tuple[str, ...]
+    parameters: Mapping[str, Mapping[str, str]]
     operation: Operation
+
+
+_IN_PATH = re.compile(r"<(?:(\w+):)?(\w+)>")  # a parameter in the path as Werkzeug writes it
+_IN_PATH_SCHEMAS = {"": {"type": "string"}, "uuid": {"type": "string", "format": "uuid"}}
 
 
 def endpoints(app: Flask) -> Iterator[Endpoint]:
@@ -125,13 +130,14 @@ def endpoints(app: Flask) -> Iterator[Endpoint]:
         view = app.view_functions[rule.endpoint]
         if view not in _OPERATIONS:  # another app's view, whatever its address and name are
             continue
-        path = rule.rule.replace("<uuid:", "{").replace(">", "}")
+        found = _IN_PATH.findall(rule.rule)
+        path = _IN_PATH.sub(r"{\2}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             yield Endpoint(
                 rule.endpoint.rpartition(".")[2],
                 method,
                 path,
-                tuple(sorted(rule.arguments)),
+                {name: _IN_PATH_SCHEMAS[converter] for converter, name in sorted(found)},
                 _OPERATIONS[view],
             )
 
@@ -186,13 +192,8 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "responses": _responses(operation),
     }
     parameters = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string", "format": "uuid"},
-        }
-        for name in endpoint.parameters
+        {"name": name, "in": "path", "required": True, "schema": schema}
+        for name, schema in endpoint.parameters.items()
     ] + [
         {"name": name, "in": "query", **_parameter(value)}
         for name, value in operation.query.items()

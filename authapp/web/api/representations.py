@@ -10,6 +10,7 @@ from flask import Response
 from authapp.accounts.identity import Identity, Permission
 from authapp.sessions.records import ActiveSession, SessionSummary
 from authapp.sessions.user_agents import device_name
+from authapp.storage.models import Role
 
 
 class UserView(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +134,10 @@ class RoleView(msgspec.Struct, frozen=True):
     name: str
     description: str
     permissions: list[str]
+
+    @classmethod
+    def of(cls, role: Role) -> Self:
+        return cls(role.name, role.description, role.permissions)
 
 
 class RoleList(msgspec.Struct, frozen=True):

@@ -8,11 +8,14 @@ from flask import Blueprint, Request, Response, request
 from authapp.accounts.identity import Permission
 from authapp.accounts.visible_text import is_printed
 from authapp.errors import (
+    BuiltInRole,
     ExceedsOwnPermissions,
     Forbidden,
     InvalidField,
     LastAdmin,
+    NoSuchRole,
     OwnAccount,
+    RoleInUse,
     UnknownRole,
     UnknownUser,
 )
@@ -45,6 +48,11 @@ class UserBody(ProfileBody, forbid_unknown_fields=True):
 
 class RolesBody(msgspec.Struct, forbid_unknown_fields=True):
     roles: list[str]
+
+
+class RoleBody(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    permissions: list[str]
 
 
 users_api = Blueprint("users_api", __name__, url_prefix="/api/v1")
@@ -159,8 +167,42 @@ def end_sessions_of(user_id: UUID) -> tuple[str, int]:
 @documents(Operation("The roles there are, and what they allow", {200: RoleList}, "permission"))
 @permission_required(Permission.USERS_READ)
 def roles() -> Response:
-    found = services().users.roles()
-    return json_response(RoleList([RoleView(r.name, r.description, r.permissions) for r in found]))
+    found = services().roles.list()
+    return json_response(RoleList([RoleView.of(role) for role in found]))
+
+
+@users_api.post("/roles")
+@documents(
+    Operation(
+        "Adds a role, which allows nothing that one may not do oneself",
+        {201: RoleView},
+        "permission",
+        RoleBody,
+        fails=[ExceedsOwnPermissions],
+    )
+)
+@permission_required(Permission.ROLES_GRANT)
+def create_role() -> Response:
+    body = read_body(request, RoleBody)
+    role = services().roles.create(body.name, body.permissions, known_actor())
+    return json_response(RoleView.of(role), 201)
+
+
+@users_api.delete("/roles/<role_name>")
+@documents(
+    Operation(
+        "Deletes a role, and takes it from all who hold it. The role, and all these people, may do "
+        "nothing that one may not do oneself; admin and user stay",
+        {204: None},
+        "permission",
+        fails=[NoSuchRole, BuiltInRole, RoleInUse, OwnAccount, ExceedsOwnPermissions],
+        changes=True,
+    )
+)
+@permission_required(Permission.ROLES_GRANT)
+def delete_role(role_name: str) -> tuple[str, int]:
+    services().roles.delete(role_name, known_actor())
+    return "", 204
 
 
 def search_text(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""The pages administrators use: users, their roles, activation and sessions; the audit log."""
+"""The pages administrators use: users, their activation and sessions; roles; the audit log."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,13 +8,22 @@ from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
 from authapp.accounts.identity import Identity, Permission
-from authapp.errors import ExceedsOwnPermissions, InvalidField, LastAdmin, OwnAccount, UnknownUser
+from authapp.accounts.roles import BUILT_IN, MAX_HOLDERS
+from authapp.errors import (
+    BuiltInRole,
+    ExceedsOwnPermissions,
+    InvalidField,
+    LastAdmin,
+    OwnAccount,
+    RoleInUse,
+    UnknownUser,
+)
 from authapp.web.api.bodies import read_form
 from authapp.web.api.users import search_text
 from authapp.web.error_handlers import problem_of
 from authapp.web.guards import current_user, known_actor, permission_required, services
 from authapp.web.pages.audit_question import events_asked_for
-from authapp.web.pages.forms import AuditForm, show_errors
+from authapp.web.pages.forms import AuditForm, RoleForm, show_errors, text
 from authapp.web.pages.messages import HAPPENED
 from authapp.web.pages.notices import redirect_with
 
@@ -69,6 +78,42 @@ def end_sessions(user_id: UUID) -> ResponseReturnValue:
     return _answer(user_id, change, "sessions-of-user-ended")
 
 
+@admin.get("/roles")
+@permission_required(Permission.ROLES_GRANT)
+def roles() -> ResponseReturnValue:
+    return _roles_page(RoleForm())
+
+
+@admin.post("/roles")
+@permission_required(Permission.ROLES_GRANT)
+def roles_submit() -> ResponseReturnValue:
+    form = RoleForm()
+    if not form.validate():
+        return _roles_page(form), 400
+    try:
+        services().roles.create(text(form.name), form.permissions.data or [], known_actor())
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return _roles_page(form), 400
+    return redirect_with("role-created", "admin.roles")
+
+
+@admin.get("/roles/<name>/delete")
+@permission_required(Permission.ROLES_GRANT)
+def delete_role(name: str) -> ResponseReturnValue:
+    return _delete_role_page(name)
+
+
+@admin.post("/roles/<name>/delete")
+@permission_required(Permission.ROLES_GRANT)
+def delete_role_submit(name: str) -> ResponseReturnValue:
+    try:
+        services().roles.delete(name, known_actor())
+    except (BuiltInRole, RoleInUse, OwnAccount, ExceedsOwnPermissions) as error:
+        return _delete_role_page(name, str(error)), problem_of(error).code or 500
+    return redirect_with("role-deleted", "admin.roles")
+
+
 @admin.get("/audit")
 @permission_required(Permission.AUDIT_READ)
 def audit() -> ResponseReturnValue:
@@ -95,6 +140,26 @@ def audit() -> ResponseReturnValue:
     )
 
 
+def _roles_page(form: RoleForm) -> str:
+    return render_template(
+        "authapp/admin/roles.html",
+        form=form,
+        roles=services().roles.list(),
+        built_in=BUILT_IN,
+        permissions=[p for p in Permission if current_user.covers("", [p])],
+    )
+
+
+def _delete_role_page(name: str, problem: str | None = None) -> str:
+    return render_template(
+        "authapp/admin/role_delete.html",
+        name=name,
+        holders=services().roles.holders(name),
+        most=MAX_HOLDERS,
+        problem=problem,
+    )
+
+
 def _existing(user_id: UUID) -> Identity:
     found = services().users.get(user_id)
     if found is None:
@@ -108,9 +173,7 @@ def _set_active(user_id: UUID, *, active: bool) -> None:
 
 def _page(person: Identity, problem: str | None = None) -> str:
     covered = [
-        role
-        for role in services().users.roles()
-        if current_user.covers(role.name, role.permissions)
+        role for role in services().roles.list() if current_user.covers(role.name, role.permissions)
     ]
     return render_template(
         "authapp/admin/user.html",

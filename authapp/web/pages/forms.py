@@ -10,6 +10,7 @@ from wtforms import (
     Form,
     HiddenField,
     PasswordField,
+    SelectMultipleField,
     StringField,
     URLField,
 )
@@ -95,6 +96,18 @@ class PasswordForm(PageForm):
         description=CHOOSING_HINT,
         validators=[InputRequired("Choose a new password.")],
     )
+
+
+class RoleForm(PageForm):
+    """A new role. The page shows the permissions to tick that its reader may give."""
+
+    name = StringField(
+        "Name",
+        description="Letters, digits and . _ : - without blanks, like auditor.",
+        filters=[_strip],
+        validators=[DataRequired("Enter a name, like auditor.")],
+    )
+    permissions = SelectMultipleField("What it allows", validate_choice=False)
 
 
 class AuditForm(PageForm):
