@@ -87,7 +87,7 @@ def test_a_role_is_known_to_the_other_at_once(
 def test_a_new_password_is_known_to_the_other_at_once(
     services: Services, other: Services, live: ActiveSession
 ) -> None:
-    fresh = other.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+    fresh = other.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT).session
     assert ending(services, live) is EndReason.PASSWORD_CHANGED
     assert is_live(services, fresh)
     with pytest.raises(InvalidCredentials):
@@ -231,7 +231,9 @@ def test_neither_store_holds_what_could_be_replayed(
     fresh = services.sessions.regenerate(again, CLIENT)
     assert fresh is not None
     assert is_live(services, fresh)
-    left = services.password_changes.change_password(fresh, PASSWORD, OTHER_PASSWORD, CLIENT)
+    left = services.password_changes.change_password(
+        fresh, PASSWORD, OTHER_PASSWORD, CLIENT
+    ).session
     assert is_live(services, left)
     tokens = [one.token.text for one in (live, again, fresh, left)]
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
-
-from msgspec.structs import replace
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials, CredentialStore
@@ -25,7 +24,7 @@ from authapp.errors import (
     UnknownAddress,
     Window,
 )
-from authapp.sessions.records import ActiveSession, EndReason
+from authapp.sessions.records import EndReason, IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline
 from authapp.telemetry import metrics
@@ -41,6 +40,8 @@ _OUTCOMES: dict[type[AuthappError], str] = {
     TooManyAttempts: "limited",
     Busy: "busy",
 }
+
+Issued = TypeVar("Issued", IssuedLogin, IssuedTokens)
 
 REHASH_PATIENCE = 0.8  # seconds for Postgres to take a new hash; the log-in needs the rest
 
@@ -86,7 +87,7 @@ class Authentication:
         replaces: Sequence[SessionToken] = (),
         devices: Sequence[str] = (),
         data: Mapping[str, Any] | None = None,
-    ) -> ActiveSession:
+    ) -> IssuedLogin:
         """Starts a session for a browser whose user knows the password.
 
         Args:
@@ -99,13 +100,13 @@ class Authentication:
             InvalidCredentials: unknown email, wrong password or inactive user, in equal time.
         """
 
-        def begin(verified: Credentials) -> ActiveSession:
+        def begin(verified: Credentials) -> IssuedLogin:
             live = self._sessions.begin_or_provisional(
                 verified, actor, remember=remember, replaces=replaces, data=data
             )
             canonical = self._users.parse_email(live.record.user.email).canonical
             known = self._known_devices.issue_device_token(canonical, verified.epoch, devices)
-            return replace(live, devices=known)
+            return IssuedLogin(live, known)
 
         return self._count(
             email, actor, lambda: self._log_in(email, password, actor, begin, devices)
@@ -113,7 +114,7 @@ class Authentication:
 
     def issue_token(
         self, email: str, password: str, actor: Actor, *, refreshable: bool = False
-    ) -> ActiveSession:
+    ) -> IssuedTokens:
         """Starts a session for a program whose user knows the password; it gets an access token.
 
         Args:
@@ -123,9 +124,9 @@ class Authentication:
             StoreUnavailable: also while Postgres alone is unreachable.
         """
 
-        def begin(verified: Credentials) -> ActiveSession:
-            return self._sessions.begin(
-                verified.user.id, verified.epoch, actor, kind="api", remember=refreshable
+        def begin(verified: Credentials) -> IssuedTokens:
+            return self._sessions.begin_program(
+                verified.user.id, verified.epoch, actor, refreshable=refreshable
             )
 
         return self._count(email, actor, lambda: self._log_in(email, password, actor, begin))
@@ -155,18 +156,17 @@ class Authentication:
         """Ends the sessions of a handful of tokens on every instance, all or none of them."""
         self._sessions.end_each(tokens, EndReason.LOGOUT, actor)
 
-    def _count(
-        self, email: str, actor: Actor, log_in: Callable[[], ActiveSession]
-    ) -> ActiveSession:
+    def _count(self, email: str, actor: Actor, log_in: Callable[[], Issued]) -> Issued:
         """Counts the outcome of a log-in, and records its refusal for the audit log."""
         try:
-            live = log_in()
+            issued = log_in()
         except AuthappError as error:
             metrics.LOGINS.labels(_OUTCOMES.get(type(error), "unavailable")).inc()
             self._note_refusal(error, email, actor)
             raise
-        metrics.LOGINS.labels("provisional" if live.record.provisional else "succeeded").inc()
-        return live
+        provisional = issued.session.record.provisional is not None
+        metrics.LOGINS.labels("provisional" if provisional else "succeeded").inc()
+        return issued
 
     def _note_refusal(self, error: AuthappError, email: str, actor: Actor) -> None:
         if isinstance(error, InvalidCredentials):
@@ -185,9 +185,9 @@ class Authentication:
         email: str,
         password: str,
         actor: Actor,
-        begin: Callable[[Credentials], ActiveSession],
+        begin: Callable[[Credentials], Issued],
         devices: Sequence[str] = (),
-    ) -> ActiveSession:
+    ) -> Issued:
         """Counts the attempt by its address, then logs in.
 
         Args:
@@ -200,18 +200,18 @@ class Authentication:
         with ConstantTimeRefusal(hashing_seconds) as refusal, deadline(self._timeout):
             counted = self._limits.count_address(actor.address)
             with counted.told_by_errors():
-                live = self._log_in_counted(counted, email, password, begin, devices, refusal)
-            return replace(live, rate_limit=counted.window)
+                issued = self._log_in_counted(counted, email, password, begin, devices, refusal)
+            return replace(issued, rate_limit=counted.window)
 
     def _log_in_counted(
         self,
         by_address: Attempt,
         email: str,
         password: str,
-        begin: Callable[[Credentials], ActiveSession],
+        begin: Callable[[Credentials], Issued],
         devices: Sequence[str],
         refusal: ConstantTimeRefusal,
-    ) -> ActiveSession:
+    ) -> Issued:
         """Counts the attempt by its account, verifies the password, and begins a session, in this
         order.
 

@@ -1,10 +1,9 @@
 """Password changes: by the person, who knows the current one, and by an operator."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
-
-from msgspec.structs import replace
 
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
@@ -16,7 +15,7 @@ from authapp.authentication.passwords import why_refused
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.cache.changes import Changes
 from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
-from authapp.sessions.records import ActiveSession, EndReason
+from authapp.sessions.records import ActiveSession, EndReason, IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
 
 
@@ -56,7 +55,7 @@ class PasswordChanges:
         new: str,
         actor: Actor,
         devices: Sequence[str] = (),
-    ) -> ActiveSession:
+    ) -> IssuedLogin | IssuedTokens:
         """Sets a new password (OWASP ASVS 5.0, 6.2.3 and 7.4.3).
 
         Every other session of the person ends, and this one gets a new token.
@@ -92,9 +91,10 @@ class PasswordChanges:
                 user_id=found.user.id,
                 actor=actor,
             )
-        email = self._users.parse_email(fresh.record.user.email).canonical
-        known = self._known_devices.issue_device_token(email, epoch, devices)
-        return replace(fresh, devices=known, rate_limit=counted.window)
+        if isinstance(fresh, IssuedTokens):
+            return replace(fresh, rate_limit=counted.window)
+        known = self._known_devices.issue_device_token(canonical, epoch, devices)
+        return IssuedLogin(fresh, known, counted.window)
 
     def set_password(self, email: str, password: str) -> UUID:
         """Sets a password for a person (operators only); all their sessions end.

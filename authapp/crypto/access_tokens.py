@@ -10,7 +10,6 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID, uuid4
@@ -19,6 +18,7 @@ import jwt
 import msgspec
 
 from authapp.crypto.sealing import KeyedHash, derive_key
+from authapp.crypto.tokens import SessionToken
 
 ISSUER: Final = "authapp"
 AUDIENCE: Final = "authapp"
@@ -45,19 +45,6 @@ class _Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(_Claims)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What an access token says that we signed.
-
-    Attributes:
-        digest: names the session in the stores, as that of a session token does.
-    """
-
-    text: str = field(repr=False)
-    digest: bytes
-    user_id: UUID
-
-
 class AccessTokens:
     """
     Args:
@@ -75,8 +62,8 @@ class AccessTokens:
         claims = _Claims(ISSUER, AUDIENCE, user_id, session_id, uuid4(), now, now + seconds)
         return jwt.api_jws.encode(msgspec.json.encode(claims), self._signing_key, _ALGORITHM)
 
-    def check(self, text: str) -> Claim | None:
-        """What the token says; None when we did not sign it or it has expired."""
+    def check(self, text: str) -> SessionToken | None:
+        """The token; None when we did not sign it or it has expired."""
         if len(text) > _LONGEST or not text.isascii():
             return None
         header, *rest = text.split(".")
@@ -92,7 +79,7 @@ class AccessTokens:
             return None
         if not self._clock().timestamp() < claims.exp < _FOREVER:
             return None
-        return Claim(text, digest_of(claims.sid), claims.sub)
+        return SessionToken(text, digest_of(claims.sid), claims.sub)
 
     def _is_signed(self, signed: bytes, signature: bytes) -> bool:
         return any(hmac.compare_digest(sign(signed), signature) for sign in self._signatures)

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -22,16 +23,23 @@ _is_spelt = re.compile(r"[A-Za-z0-9_-]{64}").fullmatch
 
 
 class SessionToken(msgspec.Struct, frozen=True):
-    """A token that was checked.
+    """A verified credential: the token of a session, from a cookie or an access token.
 
     Attributes:
         text: what the visitor sends; goes to them and nowhere else, so it is not shown.
         digest: 32 bytes that name the session in the stores. They can't be turned back into the
             token.
+        user_id: the person that an access token names; None for the token of a cookie.
     """
 
     text: str
     digest: bytes
+    user_id: UUID | None = None
+
+    @property
+    def kind(self) -> Literal["browser", "api"]:
+        """The kind of session that the token may name."""
+        return "browser" if self.user_id is None else "api"
 
     def __repr__(self) -> str:
         return f"SessionToken(digest={self.digest!r})"

@@ -12,7 +12,6 @@ from authapp.accounts.actor import Actor
 from authapp.cache.changes import Change, Changes, any_pending
 from authapp.cache.keys import session_key
 from authapp.cache.versioned_cache import Lease, VersionedCache, decode_copy
-from authapp.crypto.access_tokens import Claim
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
 from authapp.sessions.provisional import ProvisionalSessions
@@ -54,7 +53,7 @@ class SessionLookup:
         self._policy = policy
         self._clock = clock
 
-    def find(self, token: SessionToken | Claim) -> LookupResult:
+    def find(self, token: SessionToken) -> LookupResult:
         """The session of a token: one Redis round trip, no SQL, no write while its copy is fresh.
 
         When Redis can't be asked Postgres answers; when Postgres can't, an old copy does, up to
@@ -81,10 +80,10 @@ class SessionLookup:
             self._fill(key, lease, record)
         return self._judge(token, record)
 
-    def _find_without_copies(self, token: SessionToken | Claim) -> SessionRecord | None:
+    def _find_without_copies(self, token: SessionToken) -> SessionRecord | None:
         # Redis would keep who catches up waiting once more
         record = self._read(token.digest, catch_up=False)
-        if record is None and isinstance(token, SessionToken):
+        if record is None and token.kind == "browser":
             # Only Redis knows of a session that began while Postgres was away.
             raise StoreUnavailable("redis")
         return record
@@ -106,9 +105,7 @@ class SessionLookup:
         """Whether it must be noted, in the row or the copy, that the person is here."""
         return self._clock() - copy.last_seen_at >= self._policy.revalidate / 2
 
-    def _revalidate(
-        self, token: SessionToken | Claim, copy: SessionRecord | None
-    ) -> SessionRecord | None:
+    def _revalidate(self, token: SessionToken, copy: SessionRecord | None) -> SessionRecord | None:
         if copy is None:
             return self._read(token.digest)
         # who has a copy to serve is not kept waiting for a Postgres that does not answer
@@ -118,7 +115,7 @@ class SessionLookup:
             return self._read(token.digest, seen=copy.last_seen_at)
 
     def _serve_stale(
-        self, token: SessionToken | Claim, key: str, lease: Lease | None, copy: SessionRecord
+        self, token: SessionToken, key: str, lease: Lease | None, copy: SessionRecord
     ) -> LookupResult:
         """Answers from an old copy while Postgres can't be asked.
 
@@ -134,14 +131,12 @@ class SessionLookup:
             self._fill(key, lease, seen)
         return found
 
-    def _judge(self, token: SessionToken | Claim, record: SessionRecord | None) -> LookupResult:
+    def _judge(self, token: SessionToken, record: SessionRecord | None) -> LookupResult:
         if record is None or not _names(token, record):
             return None
         why = record.ended_why or self._rows.expired(record)
         if why:
             return EndedSession(why)
-        if isinstance(token, Claim):
-            token = SessionToken(token.text, token.digest)
         return ActiveSession(token, record)
 
     def _read(
@@ -261,8 +256,6 @@ class SessionLookup:
         self._cache.fill_quietly(key, lease, record.ver, record, ttl)
 
 
-def _names(token: SessionToken | Claim, record: SessionRecord) -> bool:
+def _names(token: SessionToken, record: SessionRecord) -> bool:
     """Whether such a token may name this session."""
-    if isinstance(token, SessionToken):
-        return record.kind == "browser"
-    return record.kind == "api" and record.user.id == token.user_id
+    return record.kind == token.kind and (token.user_id is None or token.user_id == record.user.id)

@@ -1,7 +1,7 @@
 """What is known of a session: records and values, no store."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
@@ -117,38 +117,43 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     provisional: Provisional | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a program is given together with an access token.
-
-    Attributes:
-        expires_in: whole seconds that the access token lasts.
-        refresh: what the next one can be had for, once.
-    """
-
-    expires_in: int
-    refresh: RefreshToken | None
-
-
 class ActiveSession(msgspec.Struct, frozen=True):
-    """A session that may act for its user.
-
-    Attributes:
-        grant: present where a program has just been given this token.
-        devices: tokens by which this browser is known from now on, where a password was just
-            verified; that of this account first.
-        rate_limit: the window that counted the attempt to get this session, if it may be told.
-    """
+    """A session that may act for its user, and the token that names it."""
 
     token: SessionToken
     record: SessionRecord
-    grant: Grant | None = None
-    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedLogin:
+    """What a browser is given: a session that began, and the tokens by which it is known.
+
+    Attributes:
+        devices: the device tokens that the browser sends from now on, that of this account first;
+            empty where no password was verified.
+        rate_limit: the window that counted the attempt, if it may be told.
+    """
+
+    session: ActiveSession
+    devices: tuple[str, ...] = field(default=(), repr=False)
     rate_limit: Window | None = None
 
-    def __repr__(self) -> str:
-        # neither the grant nor the device tokens: they are secrets
-        return f"ActiveSession({self.token!r}, {self.record!r})"
+
+@dataclass(frozen=True, slots=True)
+class IssuedTokens:
+    """What a program is given: a session, whose token is the access token.
+
+    Attributes:
+        expires_in: whole seconds that the access token lasts.
+        refresh: the token that the next access token can be had for, once; None where the session
+            can't be refreshed.
+        rate_limit: the window that counted the attempt, if it may be told.
+    """
+
+    session: ActiveSession
+    expires_in: int
+    refresh: RefreshToken | None
+    rate_limit: Window | None = None
 
 
 class EndedSession(msgspec.Struct, frozen=True):

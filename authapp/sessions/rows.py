@@ -18,7 +18,7 @@ from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
 from authapp.sessions.records import (
     ActiveSession,
     EndReason,
-    Grant,
+    IssuedTokens,
     Kind,
     Lifetime,
     SessionPolicy,
@@ -86,37 +86,83 @@ class SessionRows:
         change: Change,
         user: User,
         actor: Actor,
-        kind: Kind,
         *,
         remember: bool,
         lifetime: Lifetime | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> ActiveSession:
-        """A new session with a new token, with `lifetime` or what the limits say."""
-        row, token = self.new(user, actor, kind, remember=remember, lifetime=lifetime, data=data)
+        """Begins a session of a browser, with `lifetime` or what the limits say."""
+        row, token = self.new(user, actor, remember=remember, lifetime=lifetime, data=data)
         change.db.add(row)
         change.db.flush()
-        if token:
-            return ActiveSession(token, self.record(row, user))
-        return self.grant(change.db, row, user, refreshable=remember)
+        return ActiveSession(token, self.record(row, user))
+
+    def add_program(
+        self,
+        change: Change,
+        user: User,
+        actor: Actor,
+        *,
+        refreshable: bool,
+        data: Mapping[str, Any] | None = None,
+    ) -> IssuedTokens:
+        """Begins a session of a program."""
+        session_id = uuid4()
+        lifetime = self._policy.lifetime(self._clock(), remember=refreshable, kind="api")
+        row = self._new(
+            session_id,
+            digest_of(session_id),
+            user,
+            actor,
+            lifetime,
+            kind="api",
+            remember=refreshable,
+            data=data,
+        )
+        change.db.add(row)
+        change.db.flush()
+        return self.issue_tokens(change.db, row, user, refreshable=refreshable)
 
     def new(
         self,
         user: User,
         actor: Actor,
-        kind: Kind,
         *,
         remember: bool = False,
         lifetime: Lifetime | None = None,
         data: Mapping[str, Any] | None = None,
-    ) -> tuple[SessionRow, SessionToken | None]:
-        """A row that nobody has stored yet, and its token, if it is of a browser."""
-        now, session_id = self._clock(), uuid4()
-        lifetime = lifetime or self._policy.lifetime(now, remember=remember, kind=kind)
-        token = self._tokens.mint() if kind == "browser" else None
-        row = SessionRow(
+    ) -> tuple[SessionRow, SessionToken]:
+        """Makes the row and the token of a browser's session, and stores neither."""
+        token = self._tokens.mint()
+        lifetime = lifetime or self._policy.lifetime(self._clock(), remember=remember)
+        row = self._new(
+            uuid4(),
+            token.digest,
+            user,
+            actor,
+            lifetime,
+            kind="browser",
+            remember=remember,
+            data=data,
+        )
+        return row, token
+
+    def _new(
+        self,
+        session_id: UUID,
+        digest: bytes,
+        user: User,
+        actor: Actor,
+        lifetime: Lifetime,
+        *,
+        kind: Kind,
+        remember: bool,
+        data: Mapping[str, Any] | None,
+    ) -> SessionRow:
+        now = self._clock()
+        return SessionRow(
             id=session_id,
-            digest=token.digest if token else digest_of(session_id),
+            digest=digest,
             user_id=user.id,
             kind=kind,
             epoch=user.epoch,
@@ -130,12 +176,11 @@ class SessionRows:
             ver=FIRST_VERSION,
             remembered=remember,
         )
-        return row, token
 
-    def grant(
+    def issue_tokens(
         self, db: Session, row: SessionRow, user: User, *, refreshable: bool
-    ) -> ActiveSession:
-        """An access token for this session, and what the next can be had for."""
+    ) -> IssuedTokens:
+        """Issues an access token for this session, and a refresh token if it can be refreshed."""
         now = self._clock()
         left = min(self._policy.access_token, row.expires_at - now)
         seconds = ceil(left.total_seconds())
@@ -143,9 +188,8 @@ class SessionRows:
         refresh = self._refresh_tokens.mint(row.id) if refreshable else None
         row.refresh_digest = refresh.digest if refresh else None
         db.flush()
-        return ActiveSession(
-            SessionToken(text, row.digest), self.record(row, user), Grant(seconds, refresh)
-        )
+        token = SessionToken(text, row.digest, user.id)
+        return IssuedTokens(ActiveSession(token, self.record(row, user)), seconds, refresh)
 
     def enforce_cap(
         self, change: Change, user_id: UUID, kind: Kind, replaces: Collection[bytes] = ()

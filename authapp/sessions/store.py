@@ -14,7 +14,6 @@ from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials
 from authapp.cache.changes import Change, Changes
-from authapp.crypto.access_tokens import Claim
 from authapp.crypto.tokens import RefreshToken, SessionToken
 from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailable
 from authapp.sessions.lookup import SessionLookup
@@ -22,10 +21,11 @@ from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
     ActiveSession,
     EndReason,
-    Kind,
+    IssuedTokens,
     Lifetime,
     LookupResult,
     SessionPolicy,
+    SessionRecord,
     SessionSummary,
     is_storable,
 )
@@ -61,7 +61,7 @@ class SessionStore:
         self._policy = policy
         self._clock = clock
 
-    def find(self, token: SessionToken | Claim) -> LookupResult:
+    def find(self, token: SessionToken) -> LookupResult:
         """The session of a token, see `SessionLookup.find`."""
         return self._lookup.find(token)
 
@@ -73,16 +73,16 @@ class SessionStore:
         epoch: int,
         actor: Actor,
         *,
-        kind: Kind = "browser",
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
         data: Mapping[str, Any] | None = None,
     ) -> ActiveSession:
-        """Starts a session with a new token (OWASP ASVS 5.0, 7.2.4), ending those it replaces.
+        """Starts a browser's session with a new token (OWASP ASVS 5.0, 7.2.4), ending those it
+        replaces.
 
         Args:
             epoch: of the credentials that were verified.
-            remember: it lasts long; one of kind `api` can be refreshed.
+            remember: it lasts long.
             replaces: a handful of different tokens.
             data: that it begins with, as JSON.
         Raises:
@@ -92,24 +92,28 @@ class SessionStore:
         with self._changes.begin() as change:
             if len(digests) > 1:
                 self._rows.hold(change, digests, user_id)
-            user = change.db.scalar(
-                select(User)
-                .where(User.id == user_id, User.epoch == epoch, User.active)
-                .with_for_update(key_share=True)  # changes of this user wait, or have been seen
-            )
-            if user is None:
-                raise InvalidCredentials
-            self._rows.enforce_cap(change, user_id, kind, digests)
-            live = self._rows.add(change, user, actor, kind, remember=remember, data=data)
-            audit.record(
-                change.db,
-                "session.begun",
-                live.record.created_at,
-                user_id=user_id,
-                actor=actor.known_as(user_id),
-                kind=kind,
-            )
+            user = _hold_verified(change, user_id, epoch)
+            self._rows.enforce_cap(change, user_id, "browser", digests)
+            live = self._rows.add(change, user, actor, remember=remember, data=data)
+            _record_begun(change, live.record, actor)
         return live
+
+    def begin_program(
+        self, user_id: UUID, epoch: int, actor: Actor, *, refreshable: bool = False
+    ) -> IssuedTokens:
+        """Starts a program's session, as `begin` does a browser's.
+
+        Args:
+            refreshable: it outlives its first access token.
+        Raises:
+            InvalidCredentials: as `begin`.
+        """
+        with self._changes.begin() as change:
+            user = _hold_verified(change, user_id, epoch)
+            self._rows.enforce_cap(change, user_id, "api")
+            issued = self._rows.add_program(change, user, actor, refreshable=refreshable)
+            _record_begun(change, issued.session.record, actor)
+        return issued
 
     def begin_or_provisional(
         self,
@@ -229,7 +233,7 @@ class SessionStore:
 
     def end_others_and_rotate(
         self, change: Change, live: ActiveSession, why: EndReason, actor: Actor
-    ) -> ActiveSession | None:
+    ) -> ActiveSession | IssuedTokens | None:
         """Ends all sessions of the user, and begins one with the data of this one and new limits
         (NIST SP 800-63B-4, 2.1.3: re-authentication resets both).
 
@@ -245,7 +249,9 @@ class SessionStore:
         self.end_all(change, live.record.user.id, why)
         user = change.db.get_one(User, live.record.user.id)
         remember = live.record.remembered
-        return self._rows.add(change, user, actor, live.record.kind, remember=remember, data=data)
+        if live.record.kind == "api":
+            return self._rows.add_program(change, user, actor, refreshable=remember, data=data)
+        return self._rows.add(change, user, actor, remember=remember, data=data)
 
     def _held(self, change: Change, live: ActiveSession) -> SessionRow | None:
         row = change.db.scalar(
@@ -258,10 +264,10 @@ class SessionStore:
         return row
 
     def regenerate(self, live: ActiveSession, actor: Actor) -> ActiveSession | None:
-        """A new token for a session that goes on, with its limits and data; the old one is dead.
+        """A new token for a browser's session, with its limits and data; the old one is dead.
 
         Returns:
-            None when the session is no longer live.
+            None when the session is no longer live, or is a program's.
         """
         with self._changes.begin() as change:
             user = change.db.scalars(
@@ -270,6 +276,8 @@ class SessionStore:
             row = self._held(change, live)
             if row is None or not user.active or row.epoch != user.epoch:
                 return None
+            if row.kind != "browser":
+                return None
             lifetime = Lifetime(timedelta(seconds=row.idle_seconds), row.expires_at)
             data = dict(row.data)
             self._rows.end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
@@ -277,13 +285,12 @@ class SessionStore:
                 change,
                 user,
                 actor,
-                live.record.kind,
                 remember=live.record.remembered,
                 lifetime=lifetime,
                 data=data,
             )
 
-    def refresh(self, token: RefreshToken, actor: Actor) -> ActiveSession:
+    def refresh(self, token: RefreshToken, actor: Actor) -> IssuedTokens:
         """A new access token for a session that goes on, and the next refresh token.
 
         A refresh token counts once. Who sends one again has it from somebody who used it, or had it
@@ -294,12 +301,12 @@ class SessionStore:
             NotAuthenticated: the session has ended, just now perhaps.
         """
         with self._changes.begin() as change:
-            live = self._refresh(change, token, actor)
-        if live is None:  # raised here, as ending the session must be committed
+            issued = self._refresh(change, token, actor)
+        if issued is None:  # raised here, as ending the session must be committed
             raise NotAuthenticated(presented=True)
-        return live
+        return issued
 
-    def _refresh(self, change: Change, token: RefreshToken, actor: Actor) -> ActiveSession | None:
+    def _refresh(self, change: Change, token: RefreshToken, actor: Actor) -> IssuedTokens | None:
         found = change.db.execute(
             select(SessionRow, User)
             .join(User, User.id == SessionRow.user_id)
@@ -318,7 +325,7 @@ class SessionStore:
             self._rows.end(change, EndReason.REFRESH_REUSED, SessionRow.id == row.id, actor)
             return None
         row.last_seen_at = now
-        return self._rows.grant(change.db, row, user, refreshable=True)
+        return self._rows.issue_tokens(change.db, row, user, refreshable=True)
 
     def of_user(self, user_id: UUID) -> Sequence[SessionSummary]:
         """The user's live sessions, the most recently seen first."""
@@ -347,6 +354,34 @@ class SessionStore:
             for row in rows
             if row.last_seen_at + timedelta(seconds=row.idle_seconds) + grace > now
         ]
+
+
+def _hold_verified(change: Change, user_id: UUID, epoch: int) -> User:
+    """Locks the user of these credentials, so that changes of the user wait or have been seen.
+
+    Raises:
+        InvalidCredentials: the user was changed or deactivated since they were verified.
+    """
+    user = change.db.scalar(
+        select(User)
+        .where(User.id == user_id, User.epoch == epoch, User.active)
+        .with_for_update(key_share=True)
+    )
+    if user is None:
+        raise InvalidCredentials
+    return user
+
+
+def _record_begun(change: Change, record: SessionRecord, actor: Actor) -> None:
+    user_id = record.user.id
+    audit.record(
+        change.db,
+        "session.begun",
+        record.created_at,
+        user_id=user_id,
+        actor=actor.known_as(user_id),
+        kind=record.kind,
+    )
 
 
 def _must_have_had_row(live: ActiveSession) -> None:

@@ -127,21 +127,17 @@ class ForwardAuth:
         """
         values = read_cookies(environ.get("HTTP_COOKIE", ""), self._authenticator.cookie_name)
         try:
-            tokens = self._authenticator.minted(values)
+            cookies = self._authenticator.minted(values)
         except TooManyTokens:
             raise Forbidden("this brings too many session cookies") from None
-        claims = [
-            claim
+        access_tokens = [
+            token
             for sent in read_access_tokens(environ)
-            if (claim := self._authenticator.access_tokens.check(sent)) is not None
+            if (token := self._authenticator.access_tokens.check(sent)) is not None
         ]
-        if len(claims) + bool(tokens) > 1:
+        if len(access_tokens) + bool(cookies) > 1:
             raise Forbidden("this says in two ways who is asking")
-        return (
-            self._authenticator.store.find(claims[0])
-            if claims
-            else self._authenticator.find(tokens)
-        )
+        return self._authenticator.find(access_tokens or cookies)
 
     def _not_signed_in(self, route: str, environ: Environ, demand: _Demand) -> Answer:
         if route == NGINX:

@@ -196,8 +196,8 @@ class RequestCredentials:
             return self._authenticator.find(self.tokens)
         if len(self.access_tokens) + bool(self.tokens) > 1:
             raise TwoIdentities("Send the cookie or one access token, not two of them.")
-        claim = self._authenticator.access_tokens.check(*self.access_tokens)
-        return self._authenticator.store.find(claim) if claim else None
+        token = self._authenticator.access_tokens.check(*self.access_tokens)
+        return self._authenticator.store.find(token) if token else None
 
 
 def read_access_tokens(environ: Mapping[str, Any]) -> frozenset[str]:

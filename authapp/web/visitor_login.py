@@ -28,7 +28,7 @@ def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSessio
     """
     visitor = auth_session()
     with rate_limit_of_errors():
-        live = services().authentication.log_in(
+        issued = services().authentication.log_in(
             email,
             password,
             unknown_actor(),
@@ -37,10 +37,10 @@ def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSessio
             devices=devices(),
             data=_carried_over(visitor),
         )
-    tell_rate_limit(live.rate_limit)
-    visitor.begin(live)
+    tell_rate_limit(issued.rate_limit)
+    visitor.begin(issued)
     forget_pending()
-    return live
+    return issued.session
 
 
 def _carried_over(visitor: AuthSession) -> dict[str, Any]:

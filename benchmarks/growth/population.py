@@ -149,8 +149,7 @@ class Maker:
                     db, "user.created", now, user_id=user.id, actor=OPERATOR, roles=list(ROLES)
                 )
                 for _ in range(sessions):
-                    row, token = self._rows.new(user, CLIENT, "browser")
-                    assert token is not None  # as it is of a browser
+                    row, token = self._rows.new(user, CLIENT)
                     begun.append((user, row, token))
                     audit.record(
                         db,

@@ -135,7 +135,7 @@ class Somebody:
             services = services_of(self._app)
             email = f"fuzzing{next(_numbers)}@example.org"
             services.registration.sign_up(email, PASSWORD, "Ada", (self._role,))
-            self._live = services.authentication.log_in(email, PASSWORD, CLIENT)
+            self._live = services.authentication.log_in(email, PASSWORD, CLIENT).session
         return self._live
 
     def ask(self, path: str, **sent: Any) -> TestResponse:

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import hypothesis
@@ -22,7 +22,7 @@ from schemathesis.pytest._test_builder import build_operation_test
 
 from authapp.accounts.identity import Identity
 from authapp.errors import InvalidCredentials
-from authapp.sessions.records import ActiveSession
+from authapp.sessions.records import ActiveSession, IssuedTokens
 from tests.support.people import CLIENT, PASSWORD
 from tests.web.support import COOKIE, Stores, services_of
 
@@ -36,6 +36,7 @@ MEANT = {"email", "password", "current_password", "new_password", "name", "image
 MEANT_CODES = {"unknown_role", "two_identities"}
 
 _numbers = count(1)
+T = TypeVar("T")
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -98,10 +99,9 @@ class Visitor:
         if "roles" in body and len(body["roles"]) % 4:
             body["roles"] = ["admin"]
         if "refresh_token" in body and len(body["refresh_token"]) % 4:
-            grant = self._log_in_other(program=True).grant
-            assert grant
-            assert grant.refresh
-            body["refresh_token"] = grant.refresh.text
+            issued = self._as_other(self._issue_tokens)
+            assert issued.refresh
+            body["refresh_token"] = issued.refresh.text
 
     def _there_is(self, name: str, drawn: str) -> str:
         """An id, one's own or another's; sometimes what was drawn."""
@@ -117,27 +117,27 @@ class Visitor:
             case _, _, "user_id":
                 return str(self._other.id)
             case _:
-                return str(self._log_in_other().record.id)
+                return str(self._as_other(self._log_in).record.id)
 
     def _session(self) -> ActiveSession:
         if self._live is None:
             person = self._somebody("admin" if "administrator" in self._who else "user")
-            self._live = self._log_in(person, program="Bearer" in self._who)
+            bearer = "Bearer" in self._who
+            self._live = self._issue_tokens(person).session if bearer else self._log_in(person)
         return self._live
 
-    def _log_in_other(self, *, program: bool = False) -> ActiveSession:
+    def _as_other(self, enter: Callable[[Identity], T]) -> T:
         try:
-            return self._log_in(self._other, program=program)
+            return enter(self._other)
         except InvalidCredentials:  # they were deactivated
             self._other = self._somebody("user")
-            return self._log_in(self._other, program=program)
+            return enter(self._other)
 
-    def _log_in(self, person: Identity, *, program: bool) -> ActiveSession:
-        if program:
-            return self._authentication.issue_token(
-                person.email, PASSWORD, CLIENT, refreshable=True
-            )
-        return self._authentication.log_in(person.email, PASSWORD, CLIENT)
+    def _issue_tokens(self, person: Identity) -> IssuedTokens:
+        return self._authentication.issue_token(person.email, PASSWORD, CLIENT, refreshable=True)
+
+    def _log_in(self, person: Identity) -> ActiveSession:
+        return self._authentication.log_in(person.email, PASSWORD, CLIENT).session
 
     def _somebody(self, role: str) -> Identity:
         email = f"schemathesis{next(_numbers)}@example.org"

@@ -135,6 +135,14 @@ def refused_log_in(services: Services, email: str, password: str) -> tuple[objec
     return type(error), str(error), error.args, told, (window.policy, window.quota), costs
 
 
+def test_an_issued_log_in_shows_no_token(services: Services) -> None:
+    sign_up(services)
+    issued = services.authentication.log_in(EMAIL, PASSWORD, CLIENT)
+    assert issued.devices
+    for secret in (issued.session.token.text, *issued.devices):
+        assert secret not in repr(issued)
+
+
 def test_a_password_does_not_grow_old(services: Services, clock: Clock) -> None:
     sign_up(services)
     clock.forward(20 * 365 * 86_400)
@@ -443,7 +451,7 @@ def live(services: Services) -> ActiveSession:
 def change(
     services: Services, live: ActiveSession, current: str = PASSWORD, new: str = OTHER_PASSWORD
 ) -> ActiveSession:
-    return services.password_changes.change_password(live, current, new, CLIENT)
+    return services.password_changes.change_password(live, current, new, CLIENT).session
 
 
 def test_a_new_password_ends_all_sessions_and_begins_a_new_one(

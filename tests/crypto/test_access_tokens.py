@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import HMACAlgorithm
 
-from authapp.crypto.access_tokens import AccessTokens, Claim, digest_of
-from authapp.crypto.tokens import RefreshTokens, SessionTokens
+from authapp.crypto.access_tokens import AccessTokens, digest_of
+from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
 from tests.support.access_tokens import encode, parts_of, signed, signing_key
 from tests.support.clock import Clock
 
@@ -30,7 +30,7 @@ def is_ours(text: str, tokens: AccessTokens = TOKENS) -> bool:
 
 
 def test_an_issued_token_names_its_session() -> None:
-    assert TOKENS.check(TOKEN) == Claim(TOKEN, digest_of(SESSION), USER)
+    assert TOKENS.check(TOKEN) == SessionToken(TOKEN, digest_of(SESSION), USER)
 
 
 def test_it_says_what_is_promised_and_nothing_else() -> None:

@@ -9,7 +9,13 @@ from authapp.config import Config
 from authapp.crypto.tokens import RefreshToken
 from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailable
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
+from authapp.sessions.records import (
+    ActiveSession,
+    EndedSession,
+    EndReason,
+    IssuedTokens,
+    LookupResult,
+)
 from tests.support.access_tokens import forged, unheard_of
 from tests.support.clock import Clock
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, sign_up
@@ -43,32 +49,31 @@ def without_redis(config: Config, clock: Clock) -> Iterator[Services]:
         yield services
 
 
-def issue(services: Services, *, refreshable: bool = False) -> ActiveSession:
+def issue(services: Services, *, refreshable: bool = False) -> IssuedTokens:
     return services.authentication.issue_token(EMAIL, PASSWORD, CLIENT, refreshable=refreshable)
 
 
-def refresh_token(live: ActiveSession) -> RefreshToken:
-    assert live.grant is not None
-    assert live.grant.refresh is not None
-    return live.grant.refresh
+def refresh_token(issued: IssuedTokens) -> RefreshToken:
+    assert issued.refresh is not None
+    return issued.refresh
 
 
-def refresh(services: Services, live: ActiveSession) -> ActiveSession:
-    return services.sessions.refresh(refresh_token(live), CLIENT)
+def refresh(services: Services, issued: IssuedTokens) -> IssuedTokens:
+    return services.sessions.refresh(refresh_token(issued), CLIENT)
 
 
 def find(services: Services, text: str) -> LookupResult:
     """The lookup result of a token that a request brings."""
-    claim = services.access_tokens.check(text)
-    return services.sessions.find(claim) if claim else None
+    token = services.access_tokens.check(text)
+    return services.sessions.find(token) if token else None
 
 
-def is_live(services: Services, live: ActiveSession) -> bool:
-    return isinstance(find(services, live.token.text), ActiveSession)
+def is_live(services: Services, issued: IssuedTokens) -> bool:
+    return isinstance(find(services, issued.session.token.text), ActiveSession)
 
 
-def ending(services: Services, live: ActiveSession) -> EndReason:
-    found = find(services, live.token.text)
+def ending(services: Services, issued: IssuedTokens) -> EndReason:
+    found = find(services, issued.session.token.text)
     assert isinstance(found, EndedSession)
     return found.why
 
@@ -81,13 +86,12 @@ def test_a_session_without_refresh_lasts_as_long_as_its_token(
 ) -> None:
     """Also unused: the program was told how long. Its idle limit is no shorter."""
     live = issue(services)
-    assert live.grant is not None
-    assert (live.grant.expires_in, live.grant.refresh) == (ACCESS, None)
+    assert (live.expires_in, live.refresh) == (ACCESS, None)
     clock.forward(ACCESS - 1)
     assert is_live(services, live)
     clock.forward(1)
-    assert services.access_tokens.check(live.token.text) is None
-    assert services.sessions.of_user(live.record.user.id) == []
+    assert services.access_tokens.check(live.session.token.text) is None
+    assert services.sessions.of_user(live.session.record.user.id) == []
 
 
 def test_a_session_with_refresh_stays_one_when_the_setting_changes(
@@ -96,10 +100,12 @@ def test_a_session_with_refresh_stays_one_when_the_setting_changes(
     live = issue(services, refreshable=True)
     changed = make_config(config.DATABASE_URL, config.REDIS_URL, REMEMBER_ME_SECONDS=MONTH // 4)
     with open_services(changed, clock) as after:
-        fresh = after.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
-    assert fresh.record.remembered
-    assert fresh.grant is not None
-    assert fresh.grant.refresh is not None
+        fresh = after.password_changes.change_password(
+            live.session, PASSWORD, OTHER_PASSWORD, CLIENT
+        )
+    assert isinstance(fresh, IssuedTokens)
+    assert fresh.session.record.remembered
+    assert fresh.refresh is not None
 
 
 def test_a_session_with_refresh_lasts_as_one_that_is_remembered(
@@ -109,8 +115,7 @@ def test_a_session_with_refresh_lasts_as_one_that_is_remembered(
     for _ in range(2):
         clock.forward(MONTH / 2 - 60)
         live = refresh(services, live)
-    assert live.grant is not None
-    assert live.grant.expires_in == 120  # no token outlives its session
+    assert live.expires_in == 120  # no token outlives its session
     clock.forward(120)
     with pytest.raises(NotAuthenticated):
         refresh(services, live)
@@ -127,7 +132,7 @@ def test_refreshing_counts_as_a_visit(services: Services, clock: Clock) -> None:
     live = issue(services, refreshable=True)
     clock.forward(500)
     refresh(services, live)
-    (listed,) = services.sessions.of_user(live.record.user.id)
+    (listed,) = services.sessions.of_user(live.session.record.user.id)
     assert listed.last_seen_at == clock()
     assert listed.kind == "api"
 
@@ -160,19 +165,19 @@ def test_forged_tokens_cost_no_io(services: Services, clock: Clock) -> None:
     for seconds in (0, 61):  # a copy that is fresh, and one that is not
         clock.forward(seconds)
         with traffic() as seen:
-            assert find(services, forged(live.token.text)) is None
+            assert find(services, forged(live.session.token.text)) is None
         assert (seen.redis, seen.sql) == ([], [])
     assert is_live(services, live)
 
 
 def test_a_dead_token_costs_no_sql_either(services: Services) -> None:
     live = issue(services)
-    services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
+    services.sessions.end(live.session.token, EndReason.LOGOUT, CLIENT)
     assert ending(services, live) is EndReason.LOGOUT
     with traffic() as seen:
         assert ending(services, live) is EndReason.LOGOUT
     assert (len(seen.redis), seen.sql) == (1, [])
-    assert find(services, forged(live.token.text)) is None  # nor does it tell others why
+    assert find(services, forged(live.session.token.text)) is None  # nor does it tell others why
 
 
 # -- a store away ----------------------------------------------------------------------------------
@@ -180,11 +185,11 @@ def test_a_dead_token_costs_no_sql_either(services: Services) -> None:
 
 def test_without_redis_postgres_answers(services: Services, without_redis: Services) -> None:
     live, ended = issue(services), issue(services)
-    services.sessions.end(ended.token, EndReason.LOGOUT, CLIENT)
+    services.sessions.end(ended.session.token, EndReason.LOGOUT, CLIENT)
     assert is_live(without_redis, live)
     assert ending(without_redis, ended) is EndReason.LOGOUT
     with traffic() as seen:
-        assert find(without_redis, forged(live.token.text)) is None
+        assert find(without_redis, forged(live.session.token.text)) is None
     assert seen.sql == []
     fresh = issue(without_redis, refreshable=True)
     assert is_live(without_redis, refresh(without_redis, fresh))
@@ -199,7 +204,7 @@ def test_without_postgres_copies_answer(
     clock.forward(61)
     assert is_live(without_postgres, live)
     assert is_live(without_postgres, second)
-    assert find(without_postgres, forged(live.token.text)) is None
+    assert find(without_postgres, forged(live.session.token.text)) is None
     with pytest.raises(StoreUnavailable):
         is_live(without_postgres, uncopied)
     with pytest.raises(StoreUnavailable):
@@ -210,7 +215,9 @@ def test_without_postgres_copies_answer(
 def test_without_postgres_none_begins(services: Services, without_postgres: Services) -> None:
     """Not even for a person known to Redis, although that is enough for a browser."""
     services.authentication.log_in(EMAIL, PASSWORD, CLIENT)
-    assert without_postgres.authentication.log_in(EMAIL, PASSWORD, CLIENT).record.provisional
+    assert without_postgres.authentication.log_in(
+        EMAIL, PASSWORD, CLIENT
+    ).session.record.provisional
     with pytest.raises(StoreUnavailable):
         issue(without_postgres)
 
@@ -221,7 +228,7 @@ def test_with_neither_nobody_says_that_it_ended(services: Services, clock: Clock
     with open_services(neither, clock) as lost:
         with pytest.raises(StoreUnavailable):
             is_live(lost, live)
-        assert find(lost, forged(live.token.text)) is None  # that needs no store
+        assert find(lost, forged(live.session.token.text)) is None  # that needs no store
 
 
 # -- refresh ---------------------------------------------------------------------------------------
@@ -233,13 +240,13 @@ def test_of_two_who_refresh_at_once_one_does_and_the_session_ends(
     """Nobody can tell which of them is the thief."""
     for _ in range(5):
         live = issue(services, refreshable=True)
-        works: list[Callable[[], ActiveSession]] = [
+        works: list[Callable[[], IssuedTokens]] = [
             lambda live=live: refresh(services, live),  # type: ignore[misc]
             lambda live=live: refresh(two_instances, live),  # type: ignore[misc]
         ]
         outcomes = at_once(*works)
-        (won,) = [one for one in outcomes if isinstance(one, ActiveSession)]
-        (lost,) = [one for one in outcomes if not isinstance(one, ActiveSession)]
+        (won,) = [one for one in outcomes if isinstance(one, IssuedTokens)]
+        (lost,) = [one for one in outcomes if not isinstance(one, IssuedTokens)]
         assert isinstance(lost, NotAuthenticated)
         for token in (live, won):
             for instance in (services, two_instances):
@@ -256,11 +263,11 @@ def test_a_log_out_and_a_refresh_at_once_leave_no_session(
         refreshed, _ = at_once(
             lambda live=live: refresh(services, live),  # type: ignore[misc]
             lambda live=live: two_instances.sessions.end(  # type: ignore[misc]
-                live.token, EndReason.LOGOUT, CLIENT
+                live.session.token, EndReason.LOGOUT, CLIENT
             ),
         )
         assert not is_live(services, live)
-        if isinstance(refreshed, ActiveSession):
+        if isinstance(refreshed, IssuedTokens):
             assert not is_live(services, refreshed)
 
 
@@ -285,8 +292,8 @@ def test_the_token_of_a_session_that_is_gone_is_refused(services: Services) -> N
     live = issue(services, refreshable=True)
     sql(services, "DELETE FROM sessions")
     services.changes.replay()
-    assert find(services, live.token.text) is None
-    assert find(services, unheard_of(live.token.text, b"k" * 32)) is None
+    assert find(services, live.session.token.text) is None
+    assert find(services, unheard_of(live.session.token.text, b"k" * 32)) is None
     with pytest.raises(NotAuthenticated):
         refresh(services, live)
 
@@ -295,5 +302,6 @@ def test_a_refresh_token_is_not_shown_nor_stored(services: Services) -> None:
     live = issue(services, refreshable=True)
     token = refresh_token(live)
     assert token.text not in repr(live)
+    assert live.session.token.text not in repr(live)
     ((stored,),) = sql(services, "SELECT refresh_digest FROM sessions")
     assert bytes(stored) == token.digest

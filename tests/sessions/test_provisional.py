@@ -419,7 +419,7 @@ def test_tokens_of_programs_do_not_count_to_its_cap(
     browser = services.sessions.begin(ada.id, 1, CLIENT)
     for _ in range(20):
         clock.forward(1)
-        services.sessions.begin(ada.id, 1, CLIENT, kind="api")
+        services.sessions.begin_program(ada.id, 1, CLIENT)
     with postgres_away(services):
         live = log_in(services)
     assert is_live(services, live)

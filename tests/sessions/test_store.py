@@ -49,6 +49,13 @@ def begin(services: Services, user: Identity, **how: Any) -> ActiveSession:
     return services.sessions.begin(user.id, 1, CLIENT, **how)
 
 
+def begin_program(services: Services, user: Identity) -> ActiveSession:
+    return services.sessions.begin_program(user.id, 1, CLIENT).session
+
+
+BEGIN = {"browser": begin, "api": begin_program}
+
+
 def data_of(services: Services, live: ActiveSession) -> dict[str, Any]:
     found = find(services, live)
     assert isinstance(found, ActiveSession)
@@ -394,10 +401,9 @@ def test_no_statement_looks_at_all_sessions(
         assert renewed is not None
         services.sessions.end_one(ada.id, renewed.record.id, EndReason.REVOKED_BY_USER, CLIENT)
         services.sessions.end(begin(services, ada).token, EndReason.LOGOUT, CLIENT)
-        api = begin(services, ada, kind="api", remember=True)
-        assert api.grant is not None
-        assert api.grant.refresh is not None
-        services.sessions.refresh(api.grant.refresh, CLIENT)
+        issued = services.sessions.begin_program(ada.id, 1, CLIENT, refreshable=True)
+        assert issued.refresh is not None
+        services.sessions.refresh(issued.refresh, CLIENT)
         services.sessions.end_others(begin(services, ada), EndReason.REVOKED_BY_USER, CLIENT)
         services.administration.end_sessions_of(ada.id, OPERATOR)
     assert len(seen) > 20
@@ -730,6 +736,15 @@ def test_a_session_that_lost_its_trust_is_not_regenerated(
     assert find(services, live) == EndedSession(EndReason.PASSWORD_CHANGED)
 
 
+def test_the_session_of_a_program_never_becomes_a_browser_s(
+    services: Services, ada: Identity
+) -> None:
+    program = begin_program(services, ada)
+    assert services.sessions.regenerate(program, CLIENT) is None
+    assert is_live(services, program)
+    assert sql(services, "SELECT kind FROM sessions") == [("api",)]
+
+
 def test_of_two_that_regenerate_at_once_one_wins(services: Services, live: ActiveSession) -> None:
     outcomes = at_once(*[lambda: services.sessions.regenerate(live, CLIENT)] * 2)
     assert sorted(type(o).__name__ for o in outcomes) == ["ActiveSession", "NoneType"]
@@ -765,13 +780,13 @@ def test_each_kind_of_session_has_a_cap_of_its_own(
     two = make_config(config.DATABASE_URL, config.REDIS_URL, SESSION_MAX_PER_USER=2)
     with open_services(two, clock) as services:
         ada = sign_up(services)
-        mine = [begin(services, ada, kind=kind).record.id for _ in range(2)]
+        mine = [BEGIN[kind](services, ada).record.id for _ in range(2)]
         others = []
         for _ in range(4):
             clock.forward(1)
-            others.append(begin(services, ada, kind=other).record.id)
+            others.append(BEGIN[other](services, ada).record.id)
         with traffic() as seen:
-            begin(services, ada, kind=other)
+            BEGIN[other](services, ada)
         selects = [one for one in seen.sql if one.startswith("SELECT sessions")]
         assert len(selects) == 1, "one statement looks for what must make room"
         living = {summary.id for summary in services.sessions.of_user(ada.id)}
@@ -815,7 +830,7 @@ def test_people_see_their_live_sessions(
     begin(services, bob)
     services.sessions.end(ended.token, EndReason.LOGOUT, CLIENT)
     clock.forward(IDLE)
-    recent = begin(services, ada, kind="api")
+    recent = begin_program(services, ada)
     older = sorted([remembered.record.id, idle.record.id])
     assert listed(services, ada) == [recent.record.id, *older]
     clock.forward(REVALIDATE)

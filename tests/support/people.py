@@ -23,4 +23,4 @@ def sign_up(services: Services, email: str = EMAIL, password: str = PASSWORD) ->
 def log_in(
     services: Services, email: str = EMAIL, password: str = PASSWORD, **how: Any
 ) -> ActiveSession:
-    return services.authentication.log_in(email, password, CLIENT, **how)
+    return services.authentication.log_in(email, password, CLIENT, **how).session

@@ -10,7 +10,7 @@ from werkzeug.exceptions import NotFound
 from authapp import errors
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
 from authapp.authentication.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS
-from authapp.sessions.records import ActiveSession, EndReason, SessionSummary
+from authapp.sessions.records import ActiveSession, EndReason, IssuedTokens, SessionSummary
 from authapp.web.api.bodies import read_body
 from authapp.web.api.description import Operation, Parameter, documents
 from authapp.web.api.representations import (
@@ -162,13 +162,13 @@ def issue_token() -> Response:
     with counted_if_unreadable():
         body = read_body(request, TokenBody)
     with rate_limit_of_errors():
-        live = services().authentication.issue_token(
+        issued = services().authentication.issue_token(
             body.email, body.password, unknown_actor(), refreshable=body.refresh
         )
-    tell_rate_limit(live.rate_limit)
-    note_user(request.environ, live.record.user.id)
+    tell_rate_limit(issued.rate_limit)
+    note_user(request.environ, issued.session.record.user.id)
     forget_pending()
-    return json_response(TokenAnswer.of(live))
+    return json_response(TokenAnswer.of(issued))
 
 
 @api.post("/tokens/refresh")
@@ -186,10 +186,10 @@ def refresh_token() -> Response:
     token = services().refresh_tokens.check(body.refresh_token)
     if token is None:
         raise errors.NotAuthenticated(presented=True)
-    live = services().sessions.refresh(token, unknown_actor())
-    note_user(request.environ, live.record.user.id)
+    issued = services().sessions.refresh(token, unknown_actor())
+    note_user(request.environ, issued.session.record.user.id)
     forget_pending()
-    return json_response(TokenAnswer.of(live))
+    return json_response(TokenAnswer.of(issued))
 
 
 @api.post("/logout")
@@ -243,16 +243,16 @@ def change_password() -> tuple[str, int, dict[str, str]]:
     live = require_live()
     body = read_body(request, PasswordBody)
     with rate_limit_of_errors():
-        fresh = services().password_changes.change_password(
+        issued = services().password_changes.change_password(
             live, body.current_password, body.new_password, known_actor(), devices()
         )
-    tell_rate_limit(fresh.rate_limit)
-    auth_session().rotate(fresh)
+    tell_rate_limit(issued.rate_limit)
+    auth_session().rotate(issued)
     headers = {}
-    if fresh.grant:
-        headers["X-Access-Token"] = fresh.token.text
-        if fresh.grant.refresh:
-            headers["X-Refresh-Token"] = fresh.grant.refresh.text
+    if isinstance(issued, IssuedTokens):
+        headers["X-Access-Token"] = issued.session.token.text
+        if issued.refresh:
+            headers["X-Refresh-Token"] = issued.refresh.text
     return "", 204, headers
 
 

@@ -8,7 +8,7 @@ import msgspec
 from flask import Response
 
 from authapp.accounts.identity import Identity, Permission
-from authapp.sessions.records import ActiveSession, SessionSummary
+from authapp.sessions.records import IssuedTokens, SessionSummary
 from authapp.sessions.user_agents import device_name
 from authapp.storage.models import Role
 
@@ -99,19 +99,12 @@ class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
     user: UserView
 
     @classmethod
-    def of(cls, live: ActiveSession) -> Self:
-        """
-        Args:
-            live: with its grant.
-        """
-        if live.grant is None:
-            raise ValueError("this token was given before")
-        refresh = live.grant.refresh
+    def of(cls, issued: IssuedTokens) -> Self:
         return cls(
-            access_token=live.token.text,
-            expires_in=live.grant.expires_in,
-            refresh_token=refresh.text if refresh else msgspec.UNSET,
-            user=UserView.of(live.record.user),
+            access_token=issued.session.token.text,
+            expires_in=issued.expires_in,
+            refresh_token=issued.refresh.text if issued.refresh else msgspec.UNSET,
+            user=UserView.of(issued.session.record.user),
         )
 
 

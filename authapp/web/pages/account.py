@@ -206,7 +206,7 @@ def password_submit() -> ResponseReturnValue:
         return render_template("authapp/password.html", form=form), 400
     try:
         with rate_limit_of_errors():
-            fresh = services().password_changes.change_password(
+            issued = services().password_changes.change_password(
                 require_live(),
                 text(form.current_password),
                 text(form.new_password),
@@ -216,8 +216,8 @@ def password_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("authapp/password.html", form=form), 400
-    tell_rate_limit(fresh.rate_limit)
-    auth_session().rotate(fresh)
+    tell_rate_limit(issued.rate_limit)
+    auth_session().rotate(issued)
     return redirect_with("password", "pages.account")
 
 

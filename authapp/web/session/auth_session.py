@@ -8,7 +8,7 @@ from typing import Any, Literal
 from flask_session.base import ServerSideSession
 
 from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
-from authapp.sessions.records import ActiveSession, LookupResult
+from authapp.sessions.records import ActiveSession, IssuedLogin, IssuedTokens, LookupResult
 from authapp.web.middleware.request_log import note_user
 from authapp.web.request_credentials import RequestCredentials
 from authapp.web.session.data import is_same
@@ -40,12 +40,14 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
 
     Attributes:
         cookie: what the answer does with the cookie of the session.
+        issued: the log-in whose tokens go out with the answer, where `cookie` is ISSUED.
     """
 
     def __init__(self, credentials: RequestCredentials, visitor_data: VisitorData) -> None:
         super().__init__()
         self.credentials = credentials
         self.cookie = CookieOutcome.UNCHANGED
+        self.issued: IssuedLogin | None = None
         self._visitor_data = visitor_data
         self._serializer = visitor_data.serializer
         self._found: LookupResult | Literal[_Lookup.PENDING] = _Lookup.PENDING
@@ -98,25 +100,25 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
 
     # -- begin and end -------------------------------------------------------------------------
 
-    def begin(self, live: ActiveSession) -> None:
+    def begin(self, issued: IssuedLogin | IssuedTokens) -> None:
         """The visitor has this session from now on; its cookie goes out with the answer.
 
         The session of a program has no cookie: its token never becomes one.
         """
-        note_user(self.credentials.environ, live.record.user.id)
-        self._found = live
-        is_browser = live.record.kind == "browser"
-        self.cookie = CookieOutcome.ISSUED if is_browser else CookieOutcome.UNCHANGED
+        note_user(self.credentials.environ, issued.session.record.user.id)
+        self._found = issued.session
+        self.issued = issued if isinstance(issued, IssuedLogin) else None
+        self.cookie = CookieOutcome.ISSUED if self.issued else CookieOutcome.UNCHANGED
         self.reload()
 
-    def rotate(self, live: ActiveSession) -> None:
+    def rotate(self, issued: IssuedLogin | IssuedTokens) -> None:
         """The session goes on under a new token. Changes of its data that are unsaved come along.
 
         Raises:
             UnsavableSession: as `patch`.
         """
         changed, removed = self.patch() if self.modified else ({}, [])
-        self.begin(live)
+        self.begin(issued)
         if changed or removed:
             self.update(self._serializer.decode(changed))
             for key in removed:

@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask, Response
 from flask.sessions import SessionInterface
 
-from authapp.sessions.records import ActiveSession
+from authapp.sessions.records import IssuedLogin
 from authapp.web.cookies.header import (
     DEVICE_SECONDS,
     base_name,
@@ -36,23 +36,23 @@ class CookieWriter:
     # -- the session's cookie ------------------------------------------------------------------
 
     def issue(
-        self, app: Flask, visitor: RequestCredentials, live: ActiveSession, response: Response
+        self, app: Flask, visitor: RequestCredentials, issued: IssuedLogin, response: Response
     ) -> None:
         """Sets the session's token, and the device tokens where a password was just verified.
 
         Old cookies are expired before: a browser that takes two scopes for one is left with the
         cookie that counts. A cookie that may be another app's is left alone.
         """
-        attributes = self._attributes(app)
+        live, attributes = issued.session, self._attributes(app)
         names = [] if visitor.has_foreign_cookie else [self._session_cookie]
-        if live.devices and has_several(visitor.cookie_header, self._device_cookie):
+        if issued.devices and has_several(visitor.cookie_header, self._device_cookie):
             names.append(self._device_cookie)
         self._expire_elsewhere(app, visitor, response, names)
         # Not what ends the session (NIST SP 800-63B-4, 5.1.1): the store does that.
         max_age = live.record.idle_seconds if live.record.remembered else None
         response.set_cookie(self._session_cookie, live.token.text, max_age=max_age, **attributes)
-        if live.devices:
-            devices = write_devices(live.devices)
+        if issued.devices:
+            devices = write_devices(issued.devices)
             response.set_cookie(self._device_cookie, devices, max_age=DEVICE_SECONDS, **attributes)
         self._dropped_cookies.note(visitor.environ, secure=attributes["secure"])
 

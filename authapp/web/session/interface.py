@@ -9,7 +9,7 @@ from flask_session.base import ServerSideSessionInterface
 
 from authapp.accounts.actor import Actor
 from authapp.errors import StoreUnavailable, UnsavableSession
-from authapp.sessions.records import ActiveSession
+from authapp.sessions.records import ActiveSession, IssuedLogin
 from authapp.web.pending_changes import are_pending
 from authapp.web.request_credentials import TOKEN_HEADERS, VARY, Authenticator, RequestCredentials
 from authapp.web.session.auth_session import FLASHES, AuthSession, CookieOutcome
@@ -84,8 +84,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
     def _write_token(self, app: Flask, session: AuthSession, response: Response) -> None:
         visitor = session.credentials
         match session.cookie:
-            case CookieOutcome.ISSUED if session.live:
-                self._cookies.issue(app, visitor, session.live, response)
+            case CookieOutcome.ISSUED if session.issued:
+                self._cookies.issue(app, visitor, session.issued, response)
                 self._cookies.delete_visitor_data(app, visitor, response)
             case CookieOutcome.CLEARED:
                 self._cookies.clear(app, visitor, response, in_all_scopes=False)
@@ -128,7 +128,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
         if live and live.record.kind == "browser":
             fresh = self._store.regenerate(live, self._actor())
             if fresh:
-                session.rotate(fresh)
+                session.rotate(IssuedLogin(fresh))
             else:
                 session.forget()
 

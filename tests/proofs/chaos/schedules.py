@@ -363,7 +363,7 @@ class Schedule:
             replaced = self._some(person)
             log_in = partial(log_in, replaces=[replaced.live.token])
         try:
-            live, within = self._asked(instance, log_in)
+            issued, within = self._asked(instance, log_in)
         except OutcomeUnknown:
             if replaced:
                 replaced.lives.may_be(False)
@@ -372,11 +372,12 @@ class Schedule:
             if len(person.password.allowed(self._now())) == 1:
                 raise Violation(f"log-in refused: {person.password}") from error
             return
-        if live is None:
+        if issued is None:
             if replaced:  # what Postgres could not say, Redis perhaps did, and then neither
                 replaced.lives.values.append(False)
                 replaced.lives.binds = float("inf")
             return
+        live = issued.session
         provisional = live.record.provisional is not None
         self._tally.provisional += provisional
         may_be_lost = provisional and losses != self._losses
@@ -427,7 +428,7 @@ class Schedule:
         old = person.password.values[-1]
         change = partial(instance.password_changes.change_password, live, old, new, CLIENT)
         try:
-            fresh, within = self._asked(instance, change)
+            issued, within = self._asked(instance, change)
         except OutcomeUnknown:
             person.password.may_be(new)
             for one in person.sessions:
@@ -436,13 +437,13 @@ class Schedule:
         except NotAuthenticated:
             self._refused("password", session.lives, session)
             return
-        if fresh is not None and within is not None:
+        if issued is not None and within is not None:
             person.password.sets(new, self._now(), within)
             self._end(person.sessions, within)
             data = Known([*session.data.values], session.data.binds)
             person.sessions = [s for s in person.sessions if s is not session]
             person.sessions.append(session)
-            person.sessions.append(Session(fresh, data=data))
+            person.sessions.append(Session(issued.session, data=data))
 
     def _end_others(self, person: Person, instance: Services) -> None:
         session = self._some(person)

@@ -79,7 +79,9 @@ def test_a_new_password_ends_the_other_sessions(services: Services, other: Servi
     mine, *others = begin_many(services, 9)
     for live in (mine, *others):
         find(other, live)
-    renewed = services.password_changes.change_password(mine, PASSWORD, OTHER_PASSWORD, CLIENT)
+    renewed = services.password_changes.change_password(
+        mine, PASSWORD, OTHER_PASSWORD, CLIENT
+    ).session
     assert is_live(other, renewed)
     assert {find(other, live) for live in others} == {EndedSession(EndReason.PASSWORD_CHANGED)}
     with pytest.raises(InvalidCredentials):
