@@ -13,6 +13,7 @@ from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import parse_email
 from authapp.accounts.roles import Roles
 from authapp.accounts.store import UserStore
+from authapp.accounts.user_import import UserImport
 from authapp.authentication.administration import Administration
 from authapp.authentication.hashing_queue import HashingQueue
 from authapp.authentication.known_devices import KnownDevices
@@ -70,6 +71,7 @@ class Services:
     sessions: SessionStore
     housekeeping: SessionHousekeeping
     registration: Registration
+    user_import: UserImport
     authentication: Authentication
     password_changes: PasswordChanges
     administration: Administration
@@ -216,6 +218,7 @@ def build_services(
         sessions=sessions,
         housekeeping=housekeeping,
         registration=Registration(users, credentials, hasher, login_limits, refused_attempts),
+        user_import=UserImport(database, changes, read_email, hasher.seal_imported, clock),
         authentication=Authentication(
             users,
             credentials,

@@ -15,10 +15,12 @@ import bcrypt
 import structlog
 
 from authapp.authentication.foreign_hashes import (
+    INSTALL_ARGON2,
     ForeignHash,
     LibraryMissing,
     UnreadableHash,
     bcrypt_seconds,
+    has_argon2,
     read_hash,
     typed_forms,
 )
@@ -100,6 +102,8 @@ class PasswordHasher:
             UnreadableHash
         """
         foreign = read_hash(text)
+        if foreign.kind == "argon2" and not has_argon2():
+            raise UnreadableHash(f"argon2 needs a library; run {INSTALL_ARGON2}")
         milliseconds = max(1, round(foreign.seconds * 1000))
         sealed = self._imported.seal(_sealed_name(account), text.encode())
         return (

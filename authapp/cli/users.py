@@ -9,6 +9,7 @@ from authapp.accounts.actor import OPERATOR
 from authapp.accounts.identity import ADMIN, USER, Identity
 from authapp.accounts.visible_text import shown
 from authapp.cli.deployment import pass_services
+from authapp.cli.user_import import import_command
 from authapp.errors import UnknownUser
 from authapp.services import Services
 
@@ -18,6 +19,9 @@ FIRST_ADMIN = "admin@authapp.internal"
 @click.group("users")
 def user_commands() -> None:
     """People who can log in."""
+
+
+user_commands.add_command(import_command)
 
 
 @user_commands.command()
