@@ -4,6 +4,7 @@ logged out gets back in.
 The house, from the top; imports only point down:
 
     __main__, wsgi     the console script `authapp`; the WSGI application
+    testing            pytest fixtures for apps that embed authapp
     app, extension     `create_app`: the whole product; `Auth`: the Flask extension
     serving, dev       how gunicorn and granian serve it; embedded engines and `make run`
     web, cli           the edges: pages, API, forward-auth, `flask.session`; the command line

@@ -1,0 +1,220 @@
+"""Pytest fixtures for apps that embed authapp: real engines, people, and logged-in clients.
+
+In `conftest.py`, with the extra `authapp[dev]`:
+
+    pytest_plugins = ["authapp.testing"]
+
+    @pytest.fixture
+    def app(authapp_settings):
+        return create_app(authapp_settings)  # your own; it puts them into app.config
+
+    def test_notes(auth):
+        ann = auth.create_user("ann@example.org", roles=["editor"])
+        assert auth.login_as(ann).get("/notes").status_code == 200
+
+`signed_in_client` tests views without any engine.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import delete, text
+
+from authapp.accounts.actor import NOBODY, OPERATOR
+from authapp.accounts.identity import ADMIN, USER, Identity
+from authapp.sessions.records import ActiveSession, SessionRecord
+from authapp.storage.models import AuditEvent, PendingFence, Role, User
+from authapp.web.app_state import AppState, state_of
+from authapp.web.request_credentials import KNOWN_RESULT, KnownResult
+
+PASSWORD = "correct horse battery staple"  # noqa: S105 — of people that tests create
+_SECRET = "only-for-tests-and-long-enough-to-be-accepted"  # noqa: S105
+
+
+class AuthClient(FlaskClient):
+    """Flask's test client, which can log people in without a password and a form."""
+
+    def login_as(self, user: Identity | UUID | str) -> "AuthClient":
+        """Begins a session of this person, and keeps its cookie.
+
+        Args:
+            user: the person, their id, or their email.
+        Returns:
+            this client.
+        Raises:
+            LookupError: nobody has this id or email, or their account is not active.
+        """
+        app = self.application
+        services = state_of(app).services
+        person = _person(state_of(app), user)
+        credentials = services.credentials.find(person.email)
+        if credentials is None or not person.active:
+            raise LookupError(f"{person.email} can't log in: the account is not active")
+        session = services.sessions.begin(person.id, credentials.epoch, NOBODY)
+        self.set_cookie(app.config["SESSION_COOKIE_NAME"], session.token.text)
+        return self
+
+
+class AuthTester:
+    """The accounts of an app in a test.
+
+    Attributes:
+        app: the fixture `app`.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+
+    def create_user(
+        self,
+        email: str = "person@example.org",
+        *,
+        password: str = PASSWORD,
+        name: str = "",
+        roles: Sequence[str] = (USER,),
+    ) -> Identity:
+        """Creates an account that can log in with `password`. Roles that do not exist are made."""
+        services = state_of(self.app).services
+        known = {role.name for role in services.roles.list()}
+        for role in set(roles) - known:
+            services.roles.create(role, [], OPERATOR)
+        return services.registration.sign_up(email, password, name, tuple(roles))
+
+    def client(self) -> AuthClient:
+        """A client that nobody is logged in with."""
+        return AuthClient(self.app, self.app.response_class)
+
+    def login_as(self, user: Identity | UUID | str) -> AuthClient:
+        """A client of its own that this person is logged in with; see `AuthClient.login_as`."""
+        return self.client().login_as(user)
+
+
+@pytest.fixture(scope="session")
+def authapp_settings() -> Iterator[dict[str, Any]]:
+    """Settings for `app.config`: engines of this test run, secrets, and hashing that is quick."""
+    from authapp import dev  # noqa: PLC0415 — only tests with engines need the extra
+    from authapp.storage import schema  # noqa: PLC0415
+
+    with (
+        tempfile.TemporaryDirectory(prefix="authapp-", ignore_cleanup_errors=True) as folder,
+        dev.private_socket_dir() as sockets,
+    ):
+        home = Path(folder)
+        home.chmod(0o711)  # as root the servers run as another account
+        with (
+            dev.PostgreSQL.start(home / "postgres", sockets, "tests", durable=False) as postgres,
+            dev.Valkey.start(home / "valkey", sockets, "tests", durable=False) as valkey,
+        ):
+            schema.upgrade(postgres.url)
+            yield {
+                **settings_without_engines(),
+                "DATABASE_URL": postgres.url,
+                "REDIS_URL": valkey.url,
+            }
+
+
+@pytest.fixture
+def auth(app: Flask, authapp_settings: dict[str, Any]) -> Iterator[AuthTester]:
+    """The accounts of the fixture `app`, which is yours. There are none when a test begins.
+
+    `app.test_client()` gives an `AuthClient` from then on.
+    """
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        if app.config.get(name) != authapp_settings[name]:
+            pytest.fail(
+                f"app.config[{name!r}] is not that of the fixture authapp_settings: tests empty "
+                "both stores, so the fixture app must use those settings"
+            )
+    app.test_client_class = AuthClient
+    _empty(state_of(app))
+    yield AuthTester(app)
+    state_of(app).services.close()
+
+
+def settings_without_engines() -> dict[str, Any]:
+    """Settings for `app.config` where tests use `signed_in_client`: no engine is asked."""
+    return {
+        "TESTING": True,
+        "DATABASE_URL": "postgresql://nobody@localhost/none",
+        "REDIS_URL": "redis://localhost:1/0",
+        "SECRET_KEY": _SECRET,
+        "PASSWORD_PEPPER": _SECRET[::-1],
+        "SESSION_COOKIE_SECURE": False,
+        "BCRYPT_ROUNDS": 4,
+        "LOGIN_LIMIT_PER_ADDRESS": "100000 per minute",
+    }
+
+
+def signed_in_client(
+    app: Flask,
+    email: str = "person@example.org",
+    *,
+    name: str = "",
+    roles: Sequence[str] = (USER,),
+    permissions: Sequence[str] = (),
+    data: Mapping[str, Any] | None = None,
+) -> FlaskClient:
+    """A client whose requests all come from this person. No engine is asked, so none need run.
+
+    Views ask `current_user`, guards hold, and `flask.session` is read from `data`. To save in
+    `flask.session`, to log in and to log out need engines: use the fixture `auth` for them.
+    """
+    now = datetime.now(UTC)
+    person = Identity(
+        id=uuid4(),
+        email=email,
+        name=name,
+        image="",
+        roles=tuple(sorted(roles)),
+        active=True,
+        created_at=now,
+        permissions=tuple(sorted(permissions)),
+    )
+    record = SessionRecord(
+        id=uuid4(),
+        kind="browser",
+        user=person,
+        created_at=now,
+        last_seen_at=now,
+        idle_seconds=3_600,
+        expires_at=now + timedelta(days=1),
+        data=dict(data or {}),
+        ver=1,
+        checked_at=now,
+    )
+    authenticator = state_of(app).authenticator
+    session = ActiveSession(authenticator.tokens.mint(), record)
+    client = app.test_client()
+    client.set_cookie(authenticator.cookie_name, session.token.text)
+    environ: dict[str, Any] = client.environ_base
+    environ[KNOWN_RESULT] = KnownResult(session)
+    return client
+
+
+def _person(state: AppState, user: Identity | UUID | str) -> Identity:
+    users = state.services.users
+    if isinstance(user, Identity):
+        user = user.id
+    found = (
+        users.get(user) if isinstance(user, UUID) else users.find(users.parse_email(user).canonical)
+    )
+    if found is None:
+        raise LookupError(f"nobody has the id or email {user}")
+    return found
+
+
+def _empty(state: AppState) -> None:
+    """Removes everybody, and every role that an app made."""
+    with state.services.database.transaction() as db:
+        db.execute(text("SET LOCAL authapp.fenced = 'on'"))  # their copies go below
+        for table in (AuditEvent, User, PendingFence):
+            db.execute(delete(table))
+        db.execute(delete(Role).where(Role.name.not_in([ADMIN, USER])))
+    state.services.redis.flushdb()
