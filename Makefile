@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint format bench bench-quick bench-logins bench-growth clean
+.PHONY: help install run test check lint format bench bench-quick bench-logins bench-growth calls clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -47,6 +47,9 @@ bench-quick: $(INSTALLED) ## the same in less than two minutes; writes var/bench
 
 bench-logins: $(INSTALLED) ## what a storm of log-ins costs session checks, and how many succeed; ARGS=--quick
 	@$(PYTHON) -m benchmarks.storm $(ARGS)
+
+calls: $(INSTALLED) ## how many calls, through how many files, a session check and a log-in pass; ARGS=--all
+	@$(PYTHON) -m benchmarks.calls $(ARGS)
 
 bench-growth: $(INSTALLED) ## what sessions cost as they grow to SESSIONS=100000 (needs wrk); writes var/bench/growth.json
 	@$(PYTHON) -m benchmarks.growth --sessions $(or $(SESSIONS),100000) $(ARGS)

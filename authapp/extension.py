@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flask import Flask, Request, current_app, request, url_for
+from flask import Flask, request, url_for
 from flask_limiter import Limiter
 from limits.strategies import RateLimiter
 
@@ -17,12 +17,11 @@ from authapp.services import POOL_SIZE, build_services
 from authapp.sessions.records import ActiveSession
 from authapp.storage.redis import LimiterStorage
 from authapp.web.api.account import api
-from authapp.web.api.bodies import expect_whole_body
 from authapp.web.api.users import users_api
 from authapp.web.app_state import EXTENSION, AppState, state_of
 from authapp.web.csrf import OriginPolicy, View, from_any_origin
 from authapp.web.error_handlers import register_domain_errors
-from authapp.web.guards import current_user, unknown_actor, warn_of_flask_login
+from authapp.web.guards import RequestCheck, current_user, unknown_actor
 from authapp.web.middleware.client_address import ClientAddress
 from authapp.web.middleware.mount_point import TrustedProxies
 from authapp.web.pages.account import pages
@@ -77,7 +76,7 @@ class Auth:
             app.wsgi_app = TrustedProxies(  # type: ignore[method-assign]
                 app, config.TRUSTED_PROXY_HOPS
             )
-        app.before_request(_RequestCheck(_origin_policy(config)))
+        app.before_request(RequestCheck(_origin_policy(config)))
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
         register_commands(
@@ -157,22 +156,6 @@ def _origin_policy(config: Config) -> OriginPolicy:
         own="/".join(config.PUBLIC_URL.split("/")[:3]),
         trusted=frozenset(config.TRUSTED_ORIGINS),
     )
-
-
-class _RequestCheck:
-    """Refuses a request whose body is cut short, or that another origin made a browser send."""
-
-    def __init__(self, origins: OriginPolicy) -> None:
-        self._origins = origins
-        self._is_first = True
-
-    def __call__(self) -> None:
-        if self._is_first:  # by now every extension of the app is set up
-            self._is_first = False
-            warn_of_flask_login(current_app)
-        current: Request = request._get_current_object()  # type: ignore[attr-defined]
-        expect_whole_body(current)
-        self._origins.check(current)
 
 
 def _without_flask_defaults(app: Flask) -> dict[str, Any]:

@@ -133,8 +133,7 @@ def _at_once(task: Callable[[], None]) -> None:
     task()
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
 
 
 def session_policy(config: Config) -> SessionPolicy:

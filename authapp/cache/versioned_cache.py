@@ -18,6 +18,7 @@ from authapp.errors import StoreUnavailable
 from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.redis import REDIS_ERRORS
 from authapp.telemetry import metrics
+from authapp.telemetry.deferred import count
 from authapp.telemetry.logging import get_logger
 
 # Named by their content, so that versions of us that differ can share a server.
@@ -104,7 +105,7 @@ class VersionedCache:
         value = unseal(self._prefix + key, sealed) if sealed is not None else None
         if not renew:  # who renews has looked before
             outcome = "hit" if value is not None else "miss" if sealed is None else "unreadable"
-            metrics.count(_copies(_kind(key), outcome))
+            count(_copies(_kind(key), outcome))
         if len(reply) > 1:
             return Acquired(value, Lease(reply[2], reply[1]))
         if value is None:  # planted, moved, or sealed by a key that was retired: get the lease too

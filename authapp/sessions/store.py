@@ -23,7 +23,6 @@ from authapp.sessions.records import (
     EndReason,
     IssuedTokens,
     Lifetime,
-    LookupResult,
     SessionPolicy,
     SessionRecord,
     SessionSummary,
@@ -57,13 +56,9 @@ class SessionStore:
         self._database = database
         self._changes = changes
         self._rows = rows
-        self._lookup = lookup
+        self.find = lookup.find  # the session of a token
         self._policy = policy
         self._clock = clock
-
-    def find(self, token: SessionToken) -> LookupResult:
-        """The session of a token, see `SessionLookup.find`."""
-        return self._lookup.find(token)
 
     # -- begin ---------------------------------------------------------------------------------
 

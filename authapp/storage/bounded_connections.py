@@ -11,10 +11,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
-from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from typing import Any
@@ -56,7 +55,7 @@ class NoAnswer(psycopg2.OperationalError):
 @dataclass(eq=False, slots=True)
 class _Wait:
     descriptor: int
-    socket: tuple[int, int]  # what the descriptor stood for at the beginning
+    socket: os.stat_result  # what the descriptor stood for at the beginning
     ends: float
     cut: bool = False
 
@@ -71,7 +70,7 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     def begin(self, descriptor: int, seconds: float) -> _Wait:
-        wait = _Wait(descriptor, _identity(descriptor), time.monotonic() + seconds)
+        wait = _Wait(descriptor, os.fstat(descriptor), time.monotonic() + seconds)
         with self._lock:
             self._waits.add(wait)
             if self._thread is None:
@@ -105,11 +104,6 @@ class _Watch:
                     self._needed.clear()
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
-    found = os.fstat(descriptor)
-    return found.st_dev, found.st_ino
-
-
 def _shut(wait: _Wait) -> None:
     try:  # without a descriptor more: there may be none left when a server hangs
         connection = socket.socket(fileno=wait.descriptor)
@@ -117,7 +111,7 @@ def _shut(wait: _Wait) -> None:
         return  # the other side was faster
     try:
         # libpq closes a connection that it lost, and the descriptor may be something else's by now
-        if _identity(wait.descriptor) == wait.socket:
+        if os.path.samestat(os.fstat(wait.descriptor), wait.socket):
             connection.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # as above
@@ -136,15 +130,19 @@ def _start_anew() -> None:
 os.register_at_fork(after_in_child=_start_anew)
 
 
-@contextmanager
-def _bounded(connection: extensions.connection) -> Iterator[None]:
+def _bounded(connection: extensions.connection, act: Callable[..., object], *given: Any) -> None:
+    """Call `act`, and cut the connection if that takes too long.
+
+    Raises:
+        NoAnswer: the connection was cut.
+    """
     if connection.closed or connection.fileno() < 0:  # psycopg2 says so itself
-        yield
+        act(*given)
         return
     watch = _watch
     wait = watch.begin(connection.fileno(), remaining(PATIENCE))
     try:
-        yield
+        act(*given)
     except psycopg2.Error as error:
         if wait.cut:
             raise NoAnswer("the server did not answer in time; the connection was cut") from error
@@ -155,12 +153,10 @@ def _bounded(connection: extensions.connection) -> Iterator[None]:
 
 class BoundedCursor(extensions.cursor):
     def execute(self, query: Any, vars: Any = None) -> None:
-        with _bounded(self.connection):
-            super().execute(query, vars)
+        _bounded(self.connection, super().execute, query, vars)
 
     def executemany(self, query: Any, vars_list: Any) -> None:
-        with _bounded(self.connection):
-            super().executemany(query, vars_list)
+        _bounded(self.connection, super().executemany, query, vars_list)
 
 
 class BoundedConnection(extensions.connection):
@@ -175,12 +171,10 @@ class BoundedConnection(extensions.connection):
         self.cursor_factory = BoundedCursor  # psycopg2 does not see an attribute of the class
 
     def commit(self) -> None:
-        with _bounded(self):
-            super().commit()
+        _bounded(self, super().commit)
 
     def rollback(self) -> None:
-        with _bounded(self):
-            super().rollback()
+        _bounded(self, super().rollback)
 
 
 class Connecting:

@@ -8,10 +8,19 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 _MOMENT = 0.1  # seconds
+
+
+class Meter(Protocol):
+    """A counter or gauge that amounts can be added to."""
+
+    def inc(self, amount: float) -> None: ...
+
 
 _works: list[Callable[[], None]] = []
 _ends: list["weakref.WeakMethod[Callable[[], None]]"] = []
@@ -19,6 +28,10 @@ _is_due = False  # read without a lock by each request: whoever sets it wakes th
 _due = threading.Event()
 _starting = threading.Lock()
 _worker: threading.Thread | None = None
+
+# far more than are counted in a moment: the bound is for a process that can start no thread
+_counts: deque[tuple[Meter, float]] = deque(maxlen=100_000)
+_adding = threading.Lock()
 
 
 def register(work: Callable[[], None]) -> Callable[[], None]:
@@ -35,6 +48,25 @@ def request_flush() -> None:
         _due.set()
     if _worker is None:
         _start()
+
+
+def count(meter: Meter, amount: float = 1) -> None:
+    """Counts what comes with each request: a moment later it is in the metrics."""
+    _counts.append((meter, amount))
+    if not (_is_due and _worker):
+        request_flush()
+
+
+@register
+def add_counts() -> None:
+    """Adds what all threads counted so far to the metrics."""
+    with _adding:
+        amounts: dict[Meter, float] = {}
+        for _ in range(len(_counts)):
+            meter, amount = _counts.popleft()
+            amounts[meter] = amounts.get(meter, 0) + amount
+        for meter, amount in amounts.items():
+            meter.inc(amount)
 
 
 def before_end(work: Callable[[], None]) -> None:
@@ -81,9 +113,11 @@ def _keep_working() -> None:
 
 
 def _start_anew() -> None:
-    """Starts without a thread in a forked process: the thread is its parent's."""
-    global _is_due, _due, _starting, _worker
+    """Starts without a thread in a forked process: the thread and the counts are its parent's."""
+    global _is_due, _due, _starting, _worker, _adding  # noqa: PLW0603
     _is_due, _due, _starting, _worker = False, threading.Event(), threading.Lock(), None
+    _counts.clear()
+    _adding = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_start_anew)

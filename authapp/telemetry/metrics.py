@@ -5,10 +5,7 @@ this is imported (`serving/metrics_dir.py` does).
 """
 
 import os
-import threading
-import weakref
 from bisect import bisect_left
-from typing import Protocol
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -22,7 +19,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from authapp.telemetry.deferred import register, request_flush
+from authapp.telemetry.deferred import add_counts, count
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -93,39 +90,8 @@ HASHING = Gauge(
 )
 
 
-class _Sum(Protocol):
-    """A counter or gauge that amounts can be added to."""
-
-    def inc(self, amount: float) -> None: ...
-
-
-class _Counted(threading.local):
-    """Sums of the current thread, and the part of them that is in the metrics already."""
-
-    def __init__(self) -> None:
-        self.sums: dict[_Sum, float] = {}
-        self.life = _Life()
-        _all_counted.append((weakref.ref(self.life), self.sums, {}))
-
-
-class _Life:
-    """Ends with its thread, also with one that Python did not start, of which it knows no end."""
-
-
-_all_counted: list[tuple["weakref.ref[_Life]", dict[_Sum, float], dict[_Sum, float]]] = []
-_settling = threading.Lock()
-_counted = _Counted()
-
-
-def count(counter: Counter) -> None:
-    """Counts one, for what comes with each request: a moment later it is in the metrics."""
-    sums = _counted.sums
-    sums[counter] = sums.get(counter, 0) + 1
-    request_flush()
-
-
 class Stopwatch:
-    """Observes times as `Histogram.observe` does, in the way of `count`."""
+    """Observes times as `Histogram.observe` does, in the way of `deferred.count`."""
 
     def __init__(self, histogram: Histogram) -> None:
         # the library has no way to add several at once
@@ -133,35 +99,8 @@ class Stopwatch:
         self._bounds = histogram._upper_bounds
 
     def observe(self, seconds: float) -> None:
-        sums = _counted.sums
-        bucket = self._buckets[bisect_left(self._bounds, seconds)]
-        sums[bucket] = sums.get(bucket, 0) + 1
-        sums[self._sum] = sums.get(self._sum, 0) + seconds
-
-
-@register
-def settle() -> None:
-    """Adds what all threads counted so far to the metrics."""
-    with _settling:
-        for entry in list(_all_counted):
-            life, sums, added = entry
-            is_over = life() is None  # before the last look
-            for meter, total in sums.copy().items():
-                if new := total - added.get(meter, 0):
-                    meter.inc(new)
-                    added[meter] = total
-            if is_over:
-                _all_counted.remove(entry)
-
-
-def _count_anew() -> None:
-    """In a process that was forked: what its parent counted, its parent adds."""
-    global _settling, _counted
-    _all_counted.clear()
-    _settling, _counted = threading.Lock(), _Counted()
-
-
-os.register_at_fork(after_in_child=_count_anew)
+        count(self._buckets[bisect_left(self._bounds, seconds)])
+        count(self._sum, seconds)
 
 
 def exposition() -> bytes:
@@ -169,7 +108,7 @@ def exposition() -> bytes:
 
     Those of this process are counted up to now, those of other processes up to a moment ago.
     """
-    settle()
+    add_counts()
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

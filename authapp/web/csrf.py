@@ -11,7 +11,7 @@ from flask import Request, current_app
 from authapp.errors import CrossOrigin
 from authapp.web.request_credentials import read_access_tokens
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 _ADVICE = "This request came from another site; start from our own page and try again."
 _ADVICE_TO_PROGRAMS = (
     "This request does not say where it comes from; "
@@ -47,7 +47,7 @@ class OriginPolicy:
     trusted: frozenset[str] = frozenset()
 
     def check(self, request: Request) -> None:
-        """Returns if the request may go on.
+        """Returns if an unsafe request may go on.
 
         Browsers name the origin of an unsafe request in `Origin`, and its relation to us in
         `Sec-Fetch-Site`. A request with neither header comes from a program, or from an old
@@ -60,7 +60,7 @@ class OriginPolicy:
         Raises:
             CrossOrigin: another site made a browser send the request.
         """
-        if request.method in _SAFE_METHODS or _is_open(request):
+        if _is_open(request):
             return
         brings_cookie = self.cookie_name in request.headers.get("Cookie", "")
         if read_access_tokens(request.environ) and not brings_cookie:

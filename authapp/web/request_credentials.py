@@ -10,7 +10,7 @@ from authapp.errors import StoreUnavailable, TooManyTokens, TwoIdentities
 from authapp.sessions.records import ActiveSession, EndedSession, LookupResult
 from authapp.sessions.store import SessionStore
 from authapp.web.cookies.header import all_values, base_name, names_under, read_cookies
-from authapp.web.middleware.request_log import note_user
+from authapp.web.middleware.request_log import FIELDS, note_user
 
 TOKEN_HEADERS = ("Authorization", "X-Access-Token")
 VARY = ", ".join(("Cookie", *TOKEN_HEADERS))  # the headers that identify a visitor
@@ -187,7 +187,7 @@ class RequestCredentials:
         if isinstance(known, KnownResult):
             return known.unwrap()
         found = self._find()
-        if isinstance(found, ActiveSession):
+        if isinstance(found, ActiveSession) and FIELDS in self.environ:
             note_user(self.environ, found.record.user.id)
         return found
 

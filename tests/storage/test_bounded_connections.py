@@ -349,8 +349,8 @@ def test_who_waited_goes_on_only_when_the_cut_is_done(
     connection = connect()
 
     def work() -> None:
-        with deadline(0.1), bounded._bounded(connection):
-            assert cutting.wait(30)
+        with deadline(0.1):
+            bounded._bounded(connection, lambda: cutting.wait(30))
         over.set()
 
     worker = Thread(target=work, daemon=True)
@@ -367,7 +367,8 @@ def test_a_cut_does_not_hit_what_took_the_place_of_a_lost_connection(connect: Co
     connection, other = connect(), connect()
     descriptor = connection.fileno()
     ask(other, f"SELECT pg_terminate_backend({backend(connection)}, 5000)")
-    with deadline(0.4), bounded._bounded(connection):
+
+    def lose_it() -> None:
         with suppress(psycopg2.Error):
             extensions.cursor(connection).execute("SELECT 1")
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -375,6 +376,9 @@ def test_a_cut_does_not_hit_what_took_the_place_of_a_lost_connection(connect: Co
         with pair_with(descriptor) as pair:
             time.sleep(0.8)
             assert works(pair)
+
+    with deadline(0.4):
+        bounded._bounded(connection, lose_it)
 
 
 # -- other processes, other connections ------------------------------------------------------------

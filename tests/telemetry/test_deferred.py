@@ -127,7 +127,10 @@ def test_a_log_that_nobody_reads_keeps_nobody_waiting() -> None:
 
 
 def test_the_end_of_a_process_loses_no_count(tmp_path: Path) -> None:
-    script = "from authapp.telemetry import metrics\nmetrics.count(metrics.LOGINS.labels('end'))\n"
+    script = (
+        "from authapp.telemetry import deferred, metrics\n"
+        "deferred.count(metrics.LOGINS.labels('end'))\n"
+    )
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60, env=environment)
     registry = CollectorRegistry()
@@ -149,50 +152,56 @@ def test_what_threads_count_is_all_counted_also_when_they_are_gone() -> None:
 
     def work() -> None:
         for _ in range(1_000):
-            metrics.count(counter)
+            deferred.count(counter)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
-        metrics.settle()
+        deferred.add_counts()
     for thread in threads:
         thread.join()
-    metrics.settle()
-    metrics.settle()
+    deferred.add_counts()
+    deferred.add_counts()
     assert counter._value.get() - before == 8_000
-    assert None not in [life() for life, *_ in metrics._all_counted], "nothing is kept of them"
 
 
-def test_nothing_is_kept_of_threads_that_python_did_not_start() -> None:
-    """As a server in another language has; `threading` does not know when these end."""
+def test_threads_that_python_did_not_start_count() -> None:
+    """As a server in another language has."""
     counter = metrics.COPIES.labels("test", "unreadable")
     before, left = counter._value.get(), threading.Semaphore(0)
 
     def work() -> None:
-        metrics.count(counter)
+        deferred.count(counter)
         left.release()
 
     for _ in range(20):
         _thread.start_new_thread(work, ())
     assert all(left.acquire(timeout=30) for _ in range(20))
-    deadline = time.monotonic() + 10
-    while any(life() is None for life, *_ in metrics._all_counted) or (
-        counter._value.get() - before < 20
-    ):
-        assert time.monotonic() < deadline
-        metrics.settle()
-    names = threading.enumerate()
-    assert len(metrics._all_counted) <= len([one for one in names if "Dummy" not in one.name]) + 1
+    deferred.add_counts()
+    assert counter._value.get() - before == 20
+
+
+def test_counts_without_a_thread_that_adds_them_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where no thread can be started: memory does not grow with each request."""
+    monkeypatch.setattr(deferred, "_start", lambda: None)
+    monkeypatch.setattr(deferred, "_worker", None)
+    counter = metrics.COPIES.labels("test", "unstarted")
+    for _ in range(120_000):
+        deferred.count(counter)
+    assert len(deferred._counts) <= 100_000
+    deferred.add_counts()
 
 
 def test_a_fork_counts_nothing_of_its_parent() -> None:
     counter = metrics.COPIES.labels("test", "miss")
-    metrics.settle()
-    metrics.count(counter)
+    deferred.add_counts()
+    deferred.count(counter)
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         before = counter._value.get()
-        metrics.settle()
+        deferred.add_counts()
         os.write(write, b"%d" % (counter._value.get() - before))
         os._exit(0)
     os.waitpid(child, 0)
@@ -205,7 +214,7 @@ def test_times_are_observed_as_the_library_does() -> None:
     for seconds in (0.0, 0.001, 0.0011, 0.3, 5, 60):
         stopwatch.observe(seconds)
         theirs.observe(seconds)
-    metrics.settle()
+    deferred.add_counts()
     for a, b in zip(ours._buckets, theirs._buckets, strict=True):
         assert a.get() == b.get()
     assert ours._sum.get() == theirs._sum.get()

@@ -15,6 +15,14 @@ from tests.support.events import logged_events
 ADDRESS = "198.51.100.7"
 
 
+@pytest.fixture(autouse=True)
+def no_request() -> Iterator[None]:
+    """Forget the fields of the last request that another test made in this thread."""
+    token = REQUEST_FIELDS.set(None)
+    yield
+    REQUEST_FIELDS.reset(token)
+
+
 @pytest.fixture
 def request_fields() -> Iterator[None]:
     token = REQUEST_FIELDS.set({"request_id": "r1", "address": ADDRESS})

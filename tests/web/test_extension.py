@@ -344,7 +344,7 @@ def test_its_own_error_pages_are_used(
         "find": lambda: visitor.get("/reports"),
     }
     for method, act in acts.items():
-        monkeypatch.setattr(SessionStore, method, away)
+        monkeypatch.setattr(services_of(notes).sessions, method, away)
         answer = act()
         assert (answer.status_code, answer.get_data(as_text=True)) == (503, "ours 503")
 
@@ -367,7 +367,7 @@ def away(*_args: object) -> None:
 def test_a_store_that_can_not_be_asked_is_503(
     ada: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SessionStore, "find", away)
+    monkeypatch.setattr(services_of(ada.application).sessions, "find", away)
     for path in ("/notes", "/reports", "/session", "/who", "/sid"):
         answer = ada.get(path)
         assert answer.status_code == 503, path

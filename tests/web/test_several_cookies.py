@@ -10,7 +10,6 @@ from werkzeug.test import TestResponse
 
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.errors import StoreUnavailable
-from authapp.sessions.lookup import SessionLookup
 from authapp.web.cookies.scopes import MAX_EXPIRED, Scope, other_scopes, path_prefixes
 from tests.web.conftest import MakeApp
 from tests.web.support import (
@@ -116,14 +115,15 @@ def test_one_cookie_costs_one_look_and_several_as_many(
 def test_when_a_store_cannot_say_of_one_nobody_is_logged_out(
     app: Flask, two: tuple[str, str], path: str, through: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = SessionLookup.find
+    sessions = services_of(app).sessions
+    find = sessions.find
 
-    def fails(self: SessionLookup, token: Any) -> Any:
+    def fails(token: Any) -> Any:
         if token.text == two[0]:
             raise StoreUnavailable("redis")
-        return find(self, token)
+        return find(token)
 
-    monkeypatch.setattr(SessionLookup, "find", fails)
+    monkeypatch.setattr(sessions, "find", fails)
     for tokens in (two, two[::-1]):
         answer = program(app).get(path, headers=sent(*tokens))
         assert answer.status_code == 503

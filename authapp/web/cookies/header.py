@@ -58,15 +58,17 @@ def all_values(header: str, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(_leniently(tuple(names)).findall(header)))
 
 
+@cache
 def base_name(name: str) -> str:
     """The name of a cookie without its prefix."""
     return next((name.removeprefix(p) for p in _PREFIXES if name.startswith(p)), name)
 
 
-def names_under(name: str) -> list[str]:
+@cache
+def names_under(name: str) -> tuple[str, ...]:
     """The name of a cookie with each prefix, and with none; the given spelling first."""
     base = base_name(name)
-    return list(dict.fromkeys([name, base, *(prefix + base for prefix in _PREFIXES)]))
+    return tuple(dict.fromkeys([name, base, *(prefix + base for prefix in _PREFIXES)]))
 
 
 def names_in(header: str) -> set[str]:
@@ -76,6 +78,7 @@ def names_in(header: str) -> set[str]:
     return {part.partition("=")[0].strip(_BLANKS) for part in re.split("[;,]", header)}
 
 
+@cache
 def device_cookie_name(session_cookie: str) -> str:
     """The name of the device cookie, with the prefix of the session's cookie."""
     return _prefix_of(session_cookie) + _DEVICE

@@ -14,6 +14,7 @@ from uuid import UUID
 from prometheus_client import Counter
 
 from authapp.telemetry import metrics
+from authapp.telemetry.deferred import count
 from authapp.telemetry.logging import REQUEST_FIELDS, log_request
 
 # what every proxy and tracer makes, and nothing that could be more than a name in a log
@@ -84,7 +85,7 @@ def note_request(
     log_request(_log, line)
     label = method if route and method in _METHODS else "other"
     counter, stopwatch = _meters(label, route or "none", status)
-    metrics.count(counter)
+    count(counter)
     stopwatch.observe(seconds)
 
 

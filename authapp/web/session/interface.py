@@ -65,9 +65,11 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
         Raises:
             UnsavableSession: the data can't be kept. None of its changes were.
         """
-        self._write_token(app, session, response)
+        if session.cookie is not CookieOutcome.UNCHANGED:
+            self._write_token(app, session, response)
         try:
-            self._save_data(app, session, response)
+            if session.is_loaded or session.modified:  # else nobody need be asked who it is
+                self._save_data(app, session, response)
         except StoreUnavailable as error:
             _become(response, app.make_response(app.handle_user_exception(error)))
         except UnsavableSession:
@@ -93,8 +95,6 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
                 self._cookies.clear(app, visitor, response, in_all_scopes=True)
 
     def _save_data(self, app: Flask, session: AuthSession, response: Response) -> None:
-        if not session.is_loaded and not session.modified:
-            return  # and nobody need be asked who the visitor is
         session.load()
         if live := session.live:
             self._save_in_store(session, live)

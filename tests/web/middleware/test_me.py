@@ -91,7 +91,7 @@ def test_when_nobody_can_say_it_is_asked_once_and_503(
         asked.append(1)
         raise StoreUnavailable("redis")
 
-    monkeypatch.setattr(type(services_of(app).sessions), "find", unavailable)
+    monkeypatch.setattr(services_of(app).sessions, "find", unavailable)
     answer = ask(app, token)
     problem(answer, 503, "unavailable")
     assert answer.headers["Retry-After"]

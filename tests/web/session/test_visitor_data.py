@@ -26,6 +26,7 @@ from tests.web.support import (
     Stores,
     cookies_of,
     program,
+    services_of,
     sign_up,
     token_of,
 )
@@ -285,7 +286,7 @@ def test_it_is_not_read_while_nobody_can_say_who_is_asking(
     assert shop.read(ada) == {}, "she is signed in"
     shop.app.testing = False
     with monkeypatch.context() as away:
-        away.setattr("authapp.sessions.lookup.SessionLookup.find", fails)
+        away.setattr(services_of(shop.app).sessions, "find", fails)
         for act in (lambda: dict(session), lambda: session.update(x=1), twice):
             assert shop.do(ada, act) is None
             assert (shop.answer.status_code, cookies_of(shop.answer)) == (503, [])

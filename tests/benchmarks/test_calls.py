@@ -1,0 +1,20 @@
+"""A request passes few calls and few files, so that it can be followed."""
+
+from authapp.config import Config
+from authapp.storage.deadlines import remaining
+from benchmarks.calls import trace, warm_json_log_in, warm_session_check
+
+
+def test_the_calls_of_a_request_are_few(config: Config) -> None:
+    log_in, cookie = warm_json_log_in(config)
+    check = warm_session_check(config, cookie)
+    assert len(check.calls) <= 45, check.calls
+    assert len(check.files) <= 17, check.files
+    assert len(log_in.calls) <= 292, log_in.calls  # the aim is 200 through 25 files
+    assert len(log_in.files) <= 56, log_in.files
+
+
+def test_a_call_of_the_package_counts_and_one_of_a_library_does_not() -> None:
+    """The control."""
+    assert trace(lambda: sorted([2, 1], key=lambda one: -one)).calls == []
+    assert trace(lambda: remaining(1.0)).calls == [("storage/deadlines.py", "remaining")]
