@@ -25,7 +25,7 @@ from authapp.web.guards import RequestCheck, current_user, unknown_actor
 from authapp.web.middleware.client_address import ClientAddress
 from authapp.web.middleware.mount_point import TrustedProxies
 from authapp.web.pages.account import pages
-from authapp.web.pending_changes import note_pending, tell_pending
+from authapp.web.pending_changes import mark_pending
 from authapp.web.request_credentials import Authenticator
 from authapp.web.session.interface import SessionInterface
 from authapp.web.visitor_login import log_in_visitor, log_out_visitor
@@ -56,7 +56,7 @@ class Auth:
             )
         config = config or Config.from_mapping(_without_flask_defaults(app))
         _tell_flask(app, config)
-        services = build_services(config, _limiter(app, config), on_pending=note_pending)
+        services = build_services(config, _limiter(app, config))
         authenticator = Authenticator(
             services.sessions,
             services.tokens,
@@ -69,7 +69,7 @@ class Auth:
             app,
             authenticator,
             unknown_actor,
-            partial(tell_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
+            partial(mark_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
         )
         app.wsgi_app = addresses  # type: ignore[method-assign]
         if config.TRUSTED_PROXY_HOPS:

@@ -151,14 +151,11 @@ def build_services(
     config: Config,
     limiter: Callable[[], RateLimiter] | None,
     clock: Callable[[], datetime] = utc_now,
-    on_pending: Callable[[], None] = lambda: None,
 ) -> Services:
     """Wires the stores and use cases. Opens no connection.
 
     Args:
         limiter: gives the strategy that counts in Redis; None: nothing is limited.
-        on_pending: see `Changes`.
-
     Raises:
         SettingError: there are no threads, which bound all waits for Postgres.
     """
@@ -173,7 +170,7 @@ def build_services(
     access_tokens = AccessTokens(config.SECRET_KEY, clock)
     refresh_tokens = RefreshTokens(config.SECRET_KEY)
     credential_keys = CredentialKeys(config.SECRET_KEY)
-    changes = Changes(database, cache, credential_keys, on_pending)
+    changes = Changes(database, cache, credential_keys)
     read_email = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
     users = UserStore(database, changes, cache, config.USER_CACHE_SECONDS, clock, read_email)
     background = Background()

@@ -42,3 +42,25 @@ def test_the_tour_names_every_module() -> None:
     named = set(re.findall(r"\w+", tour))
     there = {path.stem for path in (ROOT / "authapp").glob("*.py")} - {"__init__"}
     assert there <= named, f"name them in authapp/__init__.py: {sorted(there - named)}"
+
+
+def test_no_view_drops_whether_a_change_is_everywhere() -> None:
+    """A view that calls a change and drops its result would answer 200 or 204 in place of 202."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+    changes = {
+        node.name
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.returns
+        if "Changed[" in ast.unparse(node.returns)
+    }
+    assert {"update_profile", "end_one", "log_out_of", "change_password"} <= changes
+    dropped = [
+        f"{path.name}:{node.lineno}"
+        for path, tree in trees.items()
+        if path.is_relative_to(ROOT / "authapp/web")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+        if isinstance(called := node.value.func, ast.Attribute) and called.attr in changes
+    ]
+    assert not dropped, f"give the result to `settle`: {dropped}"

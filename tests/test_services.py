@@ -87,7 +87,8 @@ def test_a_role_is_known_to_the_other_at_once(
 def test_a_new_password_is_known_to_the_other_at_once(
     services: Services, other: Services, live: ActiveSession
 ) -> None:
-    fresh = other.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT).session
+    changed = other.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+    fresh = changed.value.session
     assert ending(services, live) is EndReason.PASSWORD_CHANGED
     assert is_live(services, fresh)
     with pytest.raises(InvalidCredentials):
@@ -162,7 +163,7 @@ def test_changes_of_one_person_at_once_all_go_through(services: Services, other:
     def regenerate(live: ActiveSession | None) -> None:
         for _ in range(rounds):
             if live:
-                live = services.sessions.regenerate(live, CLIENT)
+                live = services.sessions.regenerate(live, CLIENT).value
 
     outcomes = at_once(
         change_user,
@@ -187,7 +188,7 @@ def test_who_ends_several_sessions_waits_for_who_changes_the_person(
         time.sleep(0.3)
         assert not end.done()
         db.commit()
-        assert end.result(timeout=30) == 1
+        assert end.result(timeout=30).value == 1
     assert ending(services, ended) is EndReason.REVOKED_BY_USER
 
 
@@ -228,12 +229,12 @@ def test_neither_store_holds_what_could_be_replayed(
         find(services, session)
     services.sessions.patch(again, {"mail me at": email}, [])
     assert is_live(services, again)
-    fresh = services.sessions.regenerate(again, CLIENT)
+    fresh = services.sessions.regenerate(again, CLIENT).value
     assert fresh is not None
     assert is_live(services, fresh)
     left = services.password_changes.change_password(
         fresh, PASSWORD, OTHER_PASSWORD, CLIENT
-    ).session
+    ).value.session
     assert is_live(services, left)
     tokens = [one.token.text for one in (live, again, fresh, left)]
 

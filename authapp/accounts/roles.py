@@ -12,7 +12,7 @@ from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.authorization import lock_users, require_covered, require_covers_person
 from authapp.accounts.identity import ADMIN, USER, Permission
-from authapp.cache.changes import Change, Changes
+from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import BuiltInRole, InvalidField, NoSuchRole, OwnAccount, RoleInUse, UnknownRole
 from authapp.storage.models import Role, User, UserRole
 from authapp.storage.postgres import Database
@@ -57,7 +57,7 @@ class Roles:
             NotAuthenticated, Forbidden: see `authorization`.
             ExceedsOwnPermissions: the role would allow what the actor may not do.
         """
-        with self._changes.begin() as change:
+        with self._changes.begin(acknowledged=False) as change:  # nobody has the role yet
             _, person = lock_users(change.db, [], actor, Permission.ROLES_GRANT)
             role = add_role(change.db, name, permissions)
             require_covered(person, [role])
@@ -84,7 +84,7 @@ class Roles:
                 raise _no_such_role(db, name)
             return len(_holders(db, name))
 
-    def delete(self, name: str, actor: Actor = OPERATOR) -> int:
+    def delete(self, name: str, actor: Actor = OPERATOR) -> Changed[int]:
         """Deletes a role, and takes it from all who hold it. Their sessions follow at once.
 
         The command line takes a role from any number of people, in several changes.
@@ -99,13 +99,14 @@ class Roles:
             NotAuthenticated, Forbidden: see `authorization`.
             ExceedsOwnPermissions: the role, or a person who holds it, may do more than the actor.
         """
-        taken = 0
+        taken, everywhere = 0, True
         for _ in range(1_000_000 if actor.is_operator else 10):
             with self._changes.begin() as change:
                 people, done = self._delete(change, name, actor)
             taken += people
+            everywhere &= change.everywhere
             if done:
-                return taken
+                return Changed(taken, everywhere)
         raise RoleInUse(f"The role {name} is being given to people right now: try again.")
 
     def _delete(self, change: Change, name: str, actor: Actor) -> tuple[int, bool]:

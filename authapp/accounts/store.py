@@ -18,7 +18,7 @@ from authapp.accounts.identity import ADMIN, USER, Identity, Permission, identit
 from authapp.accounts.profiles import validate_profile
 from authapp.accounts.roles import roles_named
 from authapp.accounts.user_pages import UserPage, read_page
-from authapp.cache.changes import Change, Changes
+from authapp.cache.changes import Change, Changed, Changes
 from authapp.cache.keys import user_key
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import EmailTaken, OwnAccount, UnknownUser
@@ -83,7 +83,8 @@ class UserStore:
             UnknownRole: nothing was added.
         """
         now = self._clock()
-        with self._changes.begin() as change:
+        # no instance can have an entry of a user who was not there
+        with self._changes.begin(acknowledged=False) as change:
             db = change.db
             granted = roles_named(db, roles)
             user_id = db.scalar(
@@ -155,7 +156,7 @@ class UserStore:
 
     def update_profile(
         self, user_id: UUID, name: str | None, image: str | None, actor: Actor
-    ) -> Identity:
+    ) -> Changed[Identity]:
         """Sets what people may change of themselves; a field that is None stays as it is.
 
         Args:
@@ -166,7 +167,8 @@ class UserStore:
         """
         name = validate_profile(name, image)
         with self._changes.begin() as change:
-            return self.set_profile(change, user_id, name, image, actor.known_as(user_id))
+            user = self.set_profile(change, user_id, name, image, actor.known_as(user_id))
+        return change.returning(user)
 
     def set_profile(
         self,
@@ -196,7 +198,7 @@ class UserStore:
 
     def rehash(self, user_id: UUID, epoch: int, password_hash: str) -> None:
         """Replaces the hash of an unchanged password, unless the password changed meanwhile."""
-        with self._changes.begin() as change:
+        with self._changes.begin(acknowledged=False) as change:
             user = change.db.scalar(
                 select(User)
                 .where(User.id == user_id, User.epoch == epoch)
@@ -224,7 +226,7 @@ class UserStore:
             change.touch_unchanged_user(user)
         return identity_of(user)
 
-    def set_roles(self, user_id: UUID, names: Iterable[str], actor: Actor) -> Identity:
+    def set_roles(self, user_id: UUID, names: Iterable[str], actor: Actor) -> Changed[Identity]:
         """Gives a user exactly these roles.
 
         Raises:
@@ -254,9 +256,9 @@ class UserStore:
                 )
             else:
                 change.touch_unchanged_user(user)
-            return identity_of(user)
+        return change.returning(identity_of(user))
 
-    def grant(self, canonical_email: str, role: str) -> Identity:
+    def grant(self, canonical_email: str, role: str) -> Changed[Identity]:
         """Gives a role; nothing happens when the user has it.
 
         Raises:
@@ -271,9 +273,9 @@ class UserStore:
                 self._record(change, "role.granted", user, role=role)
             else:
                 change.touch_unchanged_user(user)
-            return identity_of(user)
+        return change.returning(identity_of(user))
 
-    def revoke(self, canonical_email: str, role: str) -> Identity:
+    def revoke(self, canonical_email: str, role: str) -> Changed[Identity]:
         """Takes a role away; nothing happens when the user does not have it.
 
         Raises:
@@ -291,7 +293,7 @@ class UserStore:
                 self._record(change, "role.revoked", user, role=role)
             else:
                 change.touch_unchanged_user(user)
-            return identity_of(user)
+        return change.returning(identity_of(user))
 
     def set_password_hash(self, change: Change, user_id: UUID, epoch: int, new_hash: str) -> int:
         """Sets the hash within a change the caller completes.

@@ -121,7 +121,7 @@ class UserImport:
             .returning(User.id)
         )
         # nobody has copies of these users yet, so that there is nothing to fence
-        with self._changes.begin() as change:
+        with self._changes.begin(acknowledged=False) as change:
             db = change.db
             roles = roles_named(db, {role for _, user in users for role in user.roles})
             ids = {role.name: role.id for role in roles}

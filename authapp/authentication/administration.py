@@ -10,7 +10,7 @@ from authapp.accounts.authorization import lock_user
 from authapp.accounts.identity import Identity, Permission
 from authapp.accounts.profiles import validate_profile
 from authapp.accounts.store import UserStore
-from authapp.cache.changes import Change, Changes
+from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import OwnAccount
 from authapp.sessions.records import EndReason
 from authapp.sessions.store import SessionStore
@@ -43,7 +43,7 @@ class Administration:
         *,
         active: bool | None,
         actor: Actor,
-    ) -> Identity:
+    ) -> Changed[Identity]:
         """Sets what administrators may change of a person: everything that is given, or nothing.
 
         Raises:
@@ -56,9 +56,9 @@ class Administration:
             user = self._users.set_profile(change, user_id, name, image, actor)
             if active is not None:
                 user = self._set_active(change, user_id, active, actor)
-        return user
+        return change.returning(user)
 
-    def set_active(self, user_id: UUID, *, active: bool, actor: Actor) -> Identity:
+    def set_active(self, user_id: UUID, *, active: bool, actor: Actor) -> Changed[Identity]:
         """Activates or deactivates a person (OWASP ASVS 5.0, 7.4.2).
 
         All sessions of a deactivated person end at once.
@@ -71,7 +71,8 @@ class Administration:
         """
         with self._changes.begin() as change:
             lock_user(change.db, user_id, actor, Permission.USERS_WRITE)
-            return self._set_active(change, user_id, active, actor)
+            user = self._set_active(change, user_id, active, actor)
+        return change.returning(user)
 
     def _set_active(self, change: Change, user_id: UUID, active: bool, actor: Actor) -> Identity:
         user = self._users.set_active(change, user_id, active=active)
@@ -88,7 +89,7 @@ class Administration:
         )
         return user
 
-    def end_sessions_of(self, user_id: UUID, actor: Actor) -> int:
+    def end_sessions_of(self, user_id: UUID, actor: Actor) -> Changed[int]:
         """Ends all sessions of a person (OWASP ASVS 5.0, 7.4.5); returns how many.
 
         Raises:
@@ -107,4 +108,4 @@ class Administration:
                 actor=actor,
                 sessions=ended,
             )
-        return ended
+        return change.returning(ended)

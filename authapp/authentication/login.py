@@ -13,6 +13,7 @@ from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.authentication.refused_attempts import RefusedAttempts
+from authapp.cache.changes import Changed
 from authapp.crypto.tokens import DeviceToken, SessionToken
 from authapp.errors import (
     AuthappError,
@@ -148,13 +149,13 @@ class Authentication:
         metrics.LOGINS.labels(_OUTCOMES[InvalidField]).inc()
         return counted.window
 
-    def log_out(self, token: SessionToken, actor: Actor) -> None:
-        """Ends the session of this token on every instance, before it returns."""
-        self.log_out_of([token], actor)
+    def log_out(self, token: SessionToken, actor: Actor) -> Changed[None]:
+        """Ends the session of this token."""
+        return self.log_out_of([token], actor)
 
-    def log_out_of(self, tokens: Sequence[SessionToken], actor: Actor) -> None:
-        """Ends the sessions of a handful of tokens on every instance, all or none of them."""
-        self._sessions.end_each(tokens, EndReason.LOGOUT, actor)
+    def log_out_of(self, tokens: Sequence[SessionToken], actor: Actor) -> Changed[None]:
+        """Ends the sessions of a handful of tokens, all or none of them."""
+        return self._sessions.end_each(tokens, EndReason.LOGOUT, actor)
 
     def _count(self, email: str, actor: Actor, log_in: Callable[[], Issued]) -> Issued:
         """Counts the outcome of a log-in, and records its refusal for the audit log."""

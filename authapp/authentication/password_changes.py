@@ -13,7 +13,7 @@ from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.password_hashing import PasswordHasher
 from authapp.authentication.passwords import why_refused
 from authapp.authentication.reauthentication import Reauthentication
-from authapp.cache.changes import Changes
+from authapp.cache.changes import Changed, Changes
 from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
 from authapp.sessions.records import ActiveSession, EndReason, IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
@@ -55,7 +55,7 @@ class PasswordChanges:
         new: str,
         actor: Actor,
         devices: Sequence[str] = (),
-    ) -> IssuedLogin | IssuedTokens:
+    ) -> Changed[IssuedLogin | IssuedTokens]:
         """Sets a new password (OWASP ASVS 5.0, 6.2.3 and 7.4.3).
 
         Every other session of the person ends, and this one gets a new token.
@@ -92,11 +92,11 @@ class PasswordChanges:
                 actor=actor,
             )
         if isinstance(fresh, IssuedTokens):
-            return replace(fresh, rate_limit=counted.window)
+            return change.returning(replace(fresh, rate_limit=counted.window))
         known = self._known_devices.issue_device_token(canonical, epoch, devices)
-        return IssuedLogin(fresh, known, counted.window)
+        return change.returning(IssuedLogin(fresh, known, counted.window))
 
-    def set_password(self, email: str, password: str) -> UUID:
+    def set_password(self, email: str, password: str) -> Changed[UUID]:
         """Sets a password for a person (operators only); all their sessions end.
 
         Returns:
@@ -119,4 +119,4 @@ class PasswordChanges:
             audit.record(
                 change.db, "password.set", self._clock(), user_id=found.user.id, actor=OPERATOR
             )
-        return found.user.id
+        return change.returning(found.user.id)

@@ -1,7 +1,9 @@
 """Changes of facts that leave no stale cache entry: fence, commit, fence again."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
@@ -21,12 +23,32 @@ _PROBE = "sess:probe"  # no session has this key
 _FENCED = text("SELECT set_config('authapp.fenced', 'on', true)")
 
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Generic[T_co]):
+    """The result of a change, and whether every instance sees the change already.
+
+    Attributes:
+        everywhere: False means that some instances may see the change late, within
+            `REVALIDATE_SECONDS`.
+    """
+
+    value: T_co
+    everywhere: bool
+
+
 class Change:
     """One transaction, and the cache entries that it makes stale.
 
     Attributes:
         db: run statements here.
+        everywhere: whether every instance sees the change; not before the change has ended.
     """
+
+    everywhere = False
 
     def __init__(self, db: Session, credential_keys: CredentialKeys) -> None:
         self.db = db
@@ -74,6 +96,10 @@ class Change:
         for digest, version in self.db.execute(live):
             self.touch_session(digest, version)
 
+    def returning(self, value: T) -> Changed[T]:
+        """The result of this change, for its caller; to be made once the change has ended."""
+        return Changed(value, self.everywhere)
+
     def _touch_user_alone(self, user: User) -> None:
         self.fences[user_key(user.id)] = user.ver
         for key in self._credential_keys.all(user.email_canonical):
@@ -88,23 +114,14 @@ class Changes:
     replaced). Fences that Redis does not take are written down in Postgres, in the transaction of
     the change if that is still open. The next instance that reaches Redis sets them before it
     trusts an entry.
-
-    Args:
-        on_pending: called, in the thread of the change, when it takes effect on other instances
-            only when they revalidate their entries (`REVALIDATE_SECONDS`).
     """
 
     def __init__(
-        self,
-        database: Database,
-        cache: VersionedCache,
-        credential_keys: CredentialKeys,
-        on_pending: Callable[[], None] = lambda: None,
+        self, database: Database, cache: VersionedCache, credential_keys: CredentialKeys
     ) -> None:
         self._database = database
         self._cache = cache
         self._credential_keys = credential_keys
-        self._on_pending = on_pending
         self._unreplayed: dict[str, int] = {}
         cache.breaker.recover = self._recover
 
@@ -113,7 +130,8 @@ class Changes:
         """Opens a change: fence, commit, fence again, and catch up where a fence is missing.
 
         Args:
-            acknowledged: a caller is told that the change is done. Housekeeping promises nothing.
+            acknowledged: the caller learns whether every instance sees the change. A change that
+                promises nothing about other instances saves the effort: a log-in, housekeeping.
         Raises:
             StoreUnavailable: Postgres could not be asked; nothing was changed.
             OutcomeUnknown: the connection was lost during the commit.
@@ -136,14 +154,13 @@ class Changes:
             raise
         fenced = fenced and self._fence_again(change.fences)
         if fenced and not unreplayed:
-            return  # every instance sees the change
-        if acknowledged and self.catch_up():
-            return  # the missing fences were written down, and have been set just now
-        # pending: a recovery that is running may have looked before this change was committed
-        self._cache.breaker.open()
-        _log.warning("fences_pending", copies=len(change.fences))
-        if acknowledged:
-            self._on_pending()
+            change.everywhere = True
+        elif acknowledged and self.catch_up():
+            change.everywhere = True  # the missing fences were written down, and are set now
+        else:
+            # pending: a recovery that is running may have looked before this change was committed
+            self._cache.breaker.open()
+            _log.warning("fences_pending", copies=len(change.fences))
 
     def replay(self) -> int:
         """Sets the fences that were written down; returns how many.

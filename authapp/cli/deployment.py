@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import click
-from flask import Flask, current_app
+from flask import Flask, current_app, has_app_context
 from flask.cli import ScriptInfo
 
 from authapp.doctor.findings import Finding
@@ -46,7 +46,7 @@ def pass_deployment(command: Callable[Concatenate[Deployment, P], R]) -> Callabl
     def with_deployment(*args: P.args, **kwargs: P.kwargs) -> R:
         context = click.get_current_context()
         app = context.ensure_object(ScriptInfo).load_app()
-        if not current_app or current_app._get_current_object() is not app:  # type: ignore[attr-defined]
+        if not has_app_context() or current_app._get_current_object() is not app:  # type: ignore[attr-defined]
             context.with_resource(app.app_context())
         deployment: Deployment = app.extensions[_KEY]
         return command(deployment, *args, **kwargs)

@@ -35,7 +35,7 @@ def list_(services: Services) -> None:
 @pass_services
 def delete(services: Services, name: str) -> None:
     """Delete the role NAME, and take it from all who hold it."""
-    people = services.roles.delete(name)
+    people = services.roles.delete(name).value
     click.echo(f"Deleted {name}. {people or 'No'} {'person' if people == 1 else 'people'} held it.")
 
 

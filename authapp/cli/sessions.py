@@ -38,8 +38,8 @@ def revoke(services: Services, email: str, session_id: UUID | None) -> None:
     """End one session of EMAIL, or all of them."""
     user = existing_user(services, email)
     if session_id is None:
-        ended = services.administration.end_sessions_of(user.id, OPERATOR)
+        ended = services.administration.end_sessions_of(user.id, OPERATOR).value
     else:
         why = EndReason.REVOKED_BY_ADMIN
-        ended = int(services.sessions.end_one(user.id, session_id, why, OPERATOR))
+        ended = int(services.sessions.end_one(user.id, session_id, why, OPERATOR).value)
     click.echo(f"Ended {ended} session{'' if ended == 1 else 's'}.")

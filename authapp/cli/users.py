@@ -67,7 +67,8 @@ def show(services: Services, email: str) -> None:
 @pass_services
 def grant(services: Services, email: str, role: str) -> None:
     """Give EMAIL a ROLE."""
-    click.echo(_line(services.users.grant(services.users.parse_email(email).canonical, role)))
+    canonical = services.users.parse_email(email).canonical
+    click.echo(_line(services.users.grant(canonical, role).value))
 
 
 @user_commands.command()
@@ -76,7 +77,8 @@ def grant(services: Services, email: str, role: str) -> None:
 @pass_services
 def revoke(services: Services, email: str, role: str) -> None:
     """Take a ROLE from EMAIL."""
-    click.echo(_line(services.users.revoke(services.users.parse_email(email).canonical, role)))
+    canonical = services.users.parse_email(email).canonical
+    click.echo(_line(services.users.revoke(canonical, role).value))
 
 
 @user_commands.command()
@@ -85,7 +87,9 @@ def revoke(services: Services, email: str, role: str) -> None:
 def activate(services: Services, email: str) -> None:
     """Let EMAIL log in again."""
     user = existing_user(services, email)
-    click.echo(_line(services.administration.set_active(user.id, active=True, actor=OPERATOR)))
+    click.echo(
+        _line(services.administration.set_active(user.id, active=True, actor=OPERATOR).value)
+    )
 
 
 @user_commands.command()
@@ -94,7 +98,9 @@ def activate(services: Services, email: str) -> None:
 def deactivate(services: Services, email: str) -> None:
     """Keep EMAIL from logging in; all their sessions end."""
     user = existing_user(services, email)
-    click.echo(_line(services.administration.set_active(user.id, active=False, actor=OPERATOR)))
+    click.echo(
+        _line(services.administration.set_active(user.id, active=False, actor=OPERATOR).value)
+    )
 
 
 @user_commands.command("set-password")

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials
-from authapp.cache.changes import Change, Changes
+from authapp.cache.changes import Change, Changed, Changes
 from authapp.crypto.tokens import RefreshToken, SessionToken
 from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailable
 from authapp.sessions.lookup import SessionLookup
@@ -84,7 +84,7 @@ class SessionStore:
             InvalidCredentials: the user was changed or deactivated since they were verified.
         """
         digests = tuple(token.digest for token in replaces)
-        with self._changes.begin() as change:
+        with self._changes.begin(acknowledged=False) as change:
             if len(digests) > 1:
                 self._rows.hold(change, digests, user_id)
             user = _hold_verified(change, user_id, epoch)
@@ -103,7 +103,7 @@ class SessionStore:
         Raises:
             InvalidCredentials: as `begin`.
         """
-        with self._changes.begin() as change:
+        with self._changes.begin(acknowledged=False) as change:
             user = _hold_verified(change, user_id, epoch)
             self._rows.enforce_cap(change, user_id, "api")
             issued = self._rows.add_program(change, user, actor, refreshable=refreshable)
@@ -145,7 +145,7 @@ class SessionStore:
 
     def patch(
         self, live: ActiveSession, changed: Mapping[str, Any], removed: Sequence[str]
-    ) -> bool:
+    ) -> Changed[bool]:
         """Saves keys of the session's data, leaving the others as they are.
 
         Returns:
@@ -170,21 +170,26 @@ class SessionStore:
                 _must_have_had_row(live)
             else:
                 change.touch_session(*row)
-        return row is not None
+        return change.returning(row is not None)
 
     # -- end -----------------------------------------------------------------------------------
 
-    def end(self, token: SessionToken, why: EndReason, actor: Actor) -> None:
+    def end(self, token: SessionToken, why: EndReason, actor: Actor) -> Changed[None]:
         """Ends the session of this token; nothing happens when it has ended."""
-        self.end_each([token], why, actor)
+        return self.end_each([token], why, actor)
 
-    def end_each(self, tokens: Sequence[SessionToken], why: EndReason, actor: Actor) -> None:
+    def end_each(
+        self, tokens: Sequence[SessionToken], why: EndReason, actor: Actor
+    ) -> Changed[None]:
         """Ends the sessions of a handful of tokens, all or none."""
         digests = {token.digest for token in tokens}
         with self._changes.begin() as change:
             self._rows.end_named(change, why, digests, actor)
+        return change.returning(None)
 
-    def end_one(self, user_id: UUID, session_id: UUID, why: EndReason, actor: Actor) -> bool:
+    def end_one(
+        self, user_id: UUID, session_id: UUID, why: EndReason, actor: Actor
+    ) -> Changed[bool]:
         """Ends one session of this user.
 
         Returns:
@@ -192,9 +197,10 @@ class SessionStore:
         """
         with self._changes.begin() as change:
             mine = (SessionRow.user_id == user_id) & (SessionRow.id == session_id)
-            return self._rows.end(change, why, mine, actor) > 0
+            ended = self._rows.end(change, why, mine, actor)
+        return change.returning(ended > 0)
 
-    def end_others(self, live: ActiveSession, why: EndReason, actor: Actor) -> int:
+    def end_others(self, live: ActiveSession, why: EndReason, actor: Actor) -> Changed[int]:
         """Ends all sessions of the user but this one; returns how many."""
         user_id = live.record.user.id
         with self._changes.begin() as change:
@@ -217,7 +223,7 @@ class SessionStore:
             if not mine:
                 _must_have_had_row(live)
             change.touch_user(user)
-            return ended
+        return change.returning(ended)
 
     def end_all(self, change: Change, user_id: UUID, why: EndReason) -> int:
         """Ends all sessions of a user within a change that the caller completes, and that raises
@@ -258,32 +264,38 @@ class SessionStore:
             _must_have_had_row(live)
         return row
 
-    def regenerate(self, live: ActiveSession, actor: Actor) -> ActiveSession | None:
+    def regenerate(self, live: ActiveSession, actor: Actor) -> Changed[ActiveSession | None]:
         """A new token for a browser's session, with its limits and data; the old one is dead.
 
         Returns:
             None when the session is no longer live, or is a program's.
         """
         with self._changes.begin() as change:
-            user = change.db.scalars(
-                select(User).where(User.id == live.record.user.id).with_for_update(key_share=True)
-            ).one()
-            row = self._held(change, live)
-            if row is None or not user.active or row.epoch != user.epoch:
-                return None
-            if row.kind != "browser":
-                return None
-            lifetime = Lifetime(timedelta(seconds=row.idle_seconds), row.expires_at)
-            data = dict(row.data)
-            self._rows.end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
-            return self._rows.add(
-                change,
-                user,
-                actor,
-                remember=live.record.remembered,
-                lifetime=lifetime,
-                data=data,
-            )
+            fresh = self._regenerate(change, live, actor)
+        return change.returning(fresh)
+
+    def _regenerate(
+        self, change: Change, live: ActiveSession, actor: Actor
+    ) -> ActiveSession | None:
+        user = change.db.scalars(
+            select(User).where(User.id == live.record.user.id).with_for_update(key_share=True)
+        ).one()
+        row = self._held(change, live)
+        if row is None or not user.active or row.epoch != user.epoch:
+            return None
+        if row.kind != "browser":
+            return None
+        lifetime = Lifetime(timedelta(seconds=row.idle_seconds), row.expires_at)
+        data = dict(row.data)
+        self._rows.end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
+        return self._rows.add(
+            change,
+            user,
+            actor,
+            remember=live.record.remembered,
+            lifetime=lifetime,
+            data=data,
+        )
 
     def refresh(self, token: RefreshToken, actor: Actor) -> IssuedTokens:
         """A new access token for a session that goes on, and the next refresh token.
@@ -295,7 +307,7 @@ class SessionStore:
         Raises:
             NotAuthenticated: the session has ended, just now perhaps.
         """
-        with self._changes.begin() as change:
+        with self._changes.begin(acknowledged=False) as change:
             issued = self._refresh(change, token, actor)
         if issued is None:  # raised here, as ending the session must be committed
             raise NotAuthenticated(presented=True)

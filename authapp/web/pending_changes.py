@@ -1,42 +1,19 @@
-"""Tells the caller of a change that it reaches other instances only within a bound: 202."""
+"""Pending changes: changes that other instances may see late, and the answer that says so."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import msgspec
-from flask import Blueprint, Response, current_app, has_request_context, request
-
-_PENDING = "authapp.effects_pending"
-_YES = object()  # ours: a server may lay variables of any name under a request
+from flask import Blueprint, Response, current_app, request
 
 
-def note_pending() -> None:
-    """The current request made a change whose fences Redis has yet to take."""
-    if has_request_context():
-        request.environ[_PENDING] = _YES
+def mark_pending(response: Response, within: int, calls: Collection[Blueprint]) -> None:
+    """Mark the answer to a pending change.
 
-
-def forget_pending() -> None:
-    """The current request logged somebody in: a new session is there at once."""
-    request.environ.pop(_PENDING, None)
-
-
-def are_pending(environ: Mapping[str, Any]) -> bool:
-    """
-    Args:
-        environ: of the request, of WSGI.
-    """
-    return environ.get(_PENDING) is _YES
-
-
-def tell_pending(response: Response, within: int, calls: Collection[Blueprint]) -> None:
-    """Says so in the answer to such a change.
-
-    All get the header `Effective-Within`, in seconds; calls of our API become 202 with
-    `effective_within` in the body as well.
+    All get the header `Effective-Within`, in seconds. Calls of our API become 202, with
+    `effective_within` in the body as well. An error is left as it is.
 
     Args:
-        within: seconds until every instance has noticed.
+        within: seconds until every instance sees the change.
         calls: the calls of our API.
     """
     if response.status_code >= 400:

@@ -12,7 +12,6 @@ from authapp.sessions.records import ActiveSession
 from authapp.web.cookies.header import read_devices
 from authapp.web.cookies.plain_http import drops_cookie
 from authapp.web.guards import auth_session, services, unknown_actor
-from authapp.web.pending_changes import forget_pending
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.session.auth_session import AuthSession, CarryOver
 
@@ -39,7 +38,6 @@ def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSessio
         )
     tell_rate_limit(issued.rate_limit)
     visitor.begin(issued)
-    forget_pending()
     return issued.session
 
 
@@ -71,11 +69,11 @@ def log_out_visitor() -> None:
     visitor = auth_session()
     if visitor.credentials.access_tokens:
         if live := visitor.live:  # only then is the token known to be ours
-            services().authentication.log_out(live.token, unknown_actor())
+            visitor.settle(services().authentication.log_out(live.token, unknown_actor()))
         visitor.forget()
         return
     if tokens := visitor.credentials.all_tokens():
-        services().authentication.log_out_of(tokens, unknown_actor())
+        visitor.settle(services().authentication.log_out_of(tokens, unknown_actor()))
     visitor.forget()
 
 

@@ -451,7 +451,8 @@ def live(services: Services) -> ActiveSession:
 def change(
     services: Services, live: ActiveSession, current: str = PASSWORD, new: str = OTHER_PASSWORD
 ) -> ActiveSession:
-    return services.password_changes.change_password(live, current, new, CLIENT).session
+    changed = services.password_changes.change_password(live, current, new, CLIENT)
+    return changed.value.session
 
 
 def test_a_new_password_ends_all_sessions_and_begins_a_new_one(
@@ -590,7 +591,8 @@ def test_an_operator_is_told_what_is_wrong(services: Services, live: ActiveSessi
 
 def test_people_change_their_profile(services: Services, live: ActiveSession) -> None:
     image = "https://img.example/ada.png?size=1"
-    changed = services.users.update_profile(live.record.user.id, " Ada  King ", image, CLIENT)
+    user_id = live.record.user.id
+    changed = services.users.update_profile(user_id, " Ada  King ", image, CLIENT).value
     assert (changed.name, changed.image) == ("Ada King", image)
     found = services.sessions.find(live.token)
     assert isinstance(found, ActiveSession)
@@ -646,7 +648,7 @@ def test_a_copy_that_is_behind_refuses_no_new_password(
     """The password was changed where Redis could not be reached, so its old copy is still there."""
     sign_up(services)
     live = log_in(services)
-    assert two_instances.authentication.log_in(EMAIL, PASSWORD, CLIENT)
+    two_instances.authentication.log_in(EMAIL, PASSWORD, CLIENT)
 
     def lost(_versions: object) -> None:
         services.cache.breaker.open()
@@ -655,7 +657,7 @@ def test_a_copy_that_is_behind_refuses_no_new_password(
     monkeypatch.setattr(services.cache, "fence", lost)
     services.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
     assert services.changes.pending(), "the copy is not behind, so this shows nothing"
-    assert two_instances.authentication.log_in(EMAIL, OTHER_PASSWORD, CLIENT)
+    two_instances.authentication.log_in(EMAIL, OTHER_PASSWORD, CLIENT)
     with pytest.raises(InvalidCredentials):
         two_instances.authentication.log_in(EMAIL, PASSWORD, CLIENT)
 

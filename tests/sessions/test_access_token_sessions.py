@@ -102,7 +102,7 @@ def test_a_session_with_refresh_stays_one_when_the_setting_changes(
     with open_services(changed, clock) as after:
         fresh = after.password_changes.change_password(
             live.session, PASSWORD, OTHER_PASSWORD, CLIENT
-        )
+        ).value
     assert isinstance(fresh, IssuedTokens)
     assert fresh.session.record.remembered
     assert fresh.refresh is not None

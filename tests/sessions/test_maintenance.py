@@ -133,7 +133,7 @@ def test_removing_a_row_revives_nobody(services: Services, ada: Identity, clock:
     run(services)
     for _ in range(2):
         assert not is_live(services, live)
-    assert services.sessions.patch(live, {"a": 1}, []) is False
+    assert services.sessions.patch(live, {"a": 1}, []).value is False
     assert sql(services, "SELECT 1 FROM sessions") == []
 
 

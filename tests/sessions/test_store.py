@@ -395,9 +395,9 @@ def test_no_statement_looks_at_all_sessions(
         assert is_live(services, other)
         clock.forward(REVALIDATE)
         assert is_live(services, other)
-        assert services.sessions.patch(other, {"a": 1}, [])
+        assert services.sessions.patch(other, {"a": 1}, []).value
         assert len(services.sessions.of_user(ada.id)) == 1
-        renewed = services.sessions.regenerate(other, CLIENT)
+        renewed = services.sessions.regenerate(other, CLIENT).value
         assert renewed is not None
         services.sessions.end_one(ada.id, renewed.record.id, EndReason.REVOKED_BY_USER, CLIENT)
         services.sessions.end(begin(services, ada).token, EndReason.LOGOUT, CLIENT)
@@ -478,10 +478,10 @@ def test_a_late_visit_to_an_expired_session_is_not_noted(
 
 
 def test_keys_are_saved_and_removed_one_by_one(services: Services, live: ActiveSession) -> None:
-    assert services.sessions.patch(live, {"a": 1, "b": [2], "c": {"d": None}}, [])
-    assert services.sessions.patch(live, {"b": "two"}, ["a", "never there"])
+    assert services.sessions.patch(live, {"a": 1, "b": [2], "c": {"d": None}}, []).value
+    assert services.sessions.patch(live, {"b": "two"}, ["a", "never there"]).value
     assert data_of(services, live) == {"b": "two", "c": {"d": None}}
-    assert services.sessions.patch(live, {}, ["b", "c"])
+    assert services.sessions.patch(live, {}, ["b", "c"]).value
     assert data_of(services, live) == {}
 
 
@@ -520,9 +520,10 @@ def test_parallel_requests_lose_none_of_their_keys(services: Services, live: Act
 
     def save(number: int) -> Callable[[], bool]:
         def run() -> bool:
-            saved = services.sessions.patch(live, {f"k{number}": number}, [])
+            saved = services.sessions.patch(live, {f"k{number}": number}, []).value
             find(services, live)
-            return saved and services.sessions.patch(live, {"last": number}, [f"r{number}"])
+            last = services.sessions.patch(live, {"last": number}, [f"r{number}"])
+            return saved and last.value
 
         return run
 
@@ -539,7 +540,7 @@ def test_a_patch_revives_nothing(services: Services, live: ActiveSession, copied
     if copied:
         find(services, live)
     version = row_of(services, live, "ver")
-    assert services.sessions.patch(live, {"a": 1}, ["b"]) is False
+    assert services.sessions.patch(live, {"a": 1}, ["b"]).value is False
     assert find(services, live) == EndedSession(EndReason.LOGOUT)
     assert row_of(services, live, "data") == {}
     assert row_of(services, live, "ver") == version
@@ -602,12 +603,12 @@ def test_people_end_only_sessions_of_their_own(
 ) -> None:
     mine, theirs = begin(services, ada), begin(services, bob)
     end_one = services.sessions.end_one
-    assert not end_one(ada.id, theirs.record.id, EndReason.REVOKED_BY_USER, CLIENT)
-    assert not end_one(ada.id, uuid4(), EndReason.REVOKED_BY_USER, CLIENT)
+    assert not end_one(ada.id, theirs.record.id, EndReason.REVOKED_BY_USER, CLIENT).value
+    assert not end_one(ada.id, uuid4(), EndReason.REVOKED_BY_USER, CLIENT).value
     assert is_live(services, theirs)
-    assert end_one(ada.id, mine.record.id, EndReason.REVOKED_BY_USER, CLIENT)
+    assert end_one(ada.id, mine.record.id, EndReason.REVOKED_BY_USER, CLIENT).value
     assert find(services, mine) == EndedSession(EndReason.REVOKED_BY_USER)
-    assert not end_one(ada.id, mine.record.id, EndReason.REVOKED_BY_USER, CLIENT)
+    assert not end_one(ada.id, mine.record.id, EndReason.REVOKED_BY_USER, CLIENT).value
 
 
 def test_all_others_end(services: Services, ada: Identity, bob: Identity) -> None:
@@ -616,7 +617,7 @@ def test_all_others_end(services: Services, ada: Identity, bob: Identity) -> Non
     services.sessions.end(others[0].token, EndReason.LOGOUT, CLIENT)
     for live in (this, somebody, *others):
         find(services, live)
-    assert services.sessions.end_others(this, EndReason.REVOKED_BY_USER, CLIENT) == 2
+    assert services.sessions.end_others(this, EndReason.REVOKED_BY_USER, CLIENT).value == 2
     assert is_live(services, this)
     assert is_live(services, somebody)
     assert find(services, others[0]) == EndedSession(EndReason.LOGOUT)
@@ -709,7 +710,7 @@ def test_a_regenerated_session_goes_on_under_a_new_token(
     services.sessions.patch(live, {"cart": 1}, [])  # not known to `live`
     find(services, live)
     clock.forward(100)
-    fresh = services.sessions.regenerate(live, CLIENT)
+    fresh = services.sessions.regenerate(live, CLIENT).value
     assert fresh is not None
     assert fresh.token != live.token
     assert fresh.record.data == {"cart": 1}
@@ -721,7 +722,7 @@ def test_a_regenerated_session_goes_on_under_a_new_token(
 
 def test_an_ended_session_is_not_regenerated(services: Services, live: ActiveSession) -> None:
     services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
-    assert services.sessions.regenerate(live, CLIENT) is None
+    assert services.sessions.regenerate(live, CLIENT).value is None
     assert sql(services, "SELECT count(*) FROM sessions") == [(1,)]
 
 
@@ -731,7 +732,7 @@ def test_a_session_that_lost_its_trust_is_not_regenerated(
     """As one that began while Postgres was away: the row is not ended, yet it is not live."""
     sql(services, "SET LOCAL authapp.fenced = 'on'; UPDATE users SET epoch = epoch + 1")
     clock.forward(REVALIDATE)
-    assert services.sessions.regenerate(live, CLIENT) is None
+    assert services.sessions.regenerate(live, CLIENT).value is None
     assert sql(services, "SELECT count(*) FROM sessions") == [(1,)]
     assert find(services, live) == EndedSession(EndReason.PASSWORD_CHANGED)
 
@@ -746,7 +747,7 @@ def test_the_session_of_a_program_never_becomes_a_browser_s(
 
 
 def test_of_two_that_regenerate_at_once_one_wins(services: Services, live: ActiveSession) -> None:
-    outcomes = at_once(*[lambda: services.sessions.regenerate(live, CLIENT)] * 2)
+    outcomes = at_once(*[lambda: services.sessions.regenerate(live, CLIENT).value] * 2)
     assert sorted(type(o).__name__ for o in outcomes) == ["ActiveSession", "NoneType"]
 
 

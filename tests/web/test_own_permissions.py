@@ -254,11 +254,13 @@ def test_nobody_is_taken_for_the_operator_because_they_are_not_known(
 def test_the_operator_may_do_all(site: Flask) -> None:
     person = UUID(sign_up(site, TARGET))
     services = services_of(site)
-    assert services.users.set_roles(person, ["admin", "all"], OPERATOR).roles == ("admin", "all")
-    assert services.users.revoke(TARGET, "admin").roles == ("all",)
-    assert services.users.grant(TARGET, "admin").roles == ("admin", "all")
+    given = services.users.set_roles(person, ["admin", "all"], OPERATOR).value
+    assert given.roles == ("admin", "all")
+    assert services.users.revoke(TARGET, "admin").value.roles == ("all",)
+    assert services.users.grant(TARGET, "admin").value.roles == ("admin", "all")
     services.administration.end_sessions_of(person, OPERATOR)
-    assert not services.administration.set_active(person, active=False, actor=OPERATOR).active
+    left = services.administration.set_active(person, active=False, actor=OPERATOR).value
+    assert not left.active
 
 
 # -- the page offers what may be done --------------------------------------------------------------

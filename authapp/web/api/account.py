@@ -25,7 +25,6 @@ from authapp.web.guards import auth_session, known_actor, require_live, services
 from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED
-from authapp.web.pending_changes import forget_pending
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.visitor_login import (
     counted_if_unreadable,
@@ -167,7 +166,6 @@ def issue_token() -> Response:
         )
     tell_rate_limit(issued.rate_limit)
     note_user(request.environ, issued.session.record.user.id)
-    forget_pending()
     return json_response(TokenAnswer.of(issued))
 
 
@@ -188,7 +186,6 @@ def refresh_token() -> Response:
         raise errors.NotAuthenticated(presented=True)
     issued = services().sessions.refresh(token, unknown_actor())
     note_user(request.environ, issued.session.record.user.id)
-    forget_pending()
     return json_response(TokenAnswer.of(issued))
 
 
@@ -220,7 +217,7 @@ def update_me() -> Response:
     changed = services().users.update_profile(
         user.id, or_none(body.name), or_none(body.image), known_actor()
     )
-    return json_response(UserView.of(changed))
+    return json_response(UserView.of(auth_session().settle(changed)))
 
 
 @api.post("/me/password")
@@ -243,9 +240,10 @@ def change_password() -> tuple[str, int, dict[str, str]]:
     live = require_live()
     body = read_body(request, PasswordBody)
     with rate_limit_of_errors():
-        issued = services().password_changes.change_password(
+        changed = services().password_changes.change_password(
             live, body.current_password, body.new_password, known_actor(), devices()
         )
+    issued = auth_session().settle(changed)
     tell_rate_limit(issued.rate_limit)
     auth_session().rotate(issued)
     headers = {}
@@ -274,7 +272,8 @@ def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
     record = require_live().record
     own = session_id == record.id
     why = EndReason.LOGOUT if own else EndReason.REVOKED_BY_USER
-    if not services().sessions.end_one(record.user.id, session_id, why, known_actor()):
+    ended = services().sessions.end_one(record.user.id, session_id, why, known_actor())
+    if not auth_session().settle(ended):
         raise NotFound("There is no such session.")
     if own:
         auth_session().forget()
@@ -284,7 +283,8 @@ def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
 @api.delete("/me/sessions")
 @documents(Operation("Ends all of one's own sessions but this one", {204: None}, changes=True))
 def end_my_other_sessions() -> tuple[str, int]:
-    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
+    ended = services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
+    auth_session().settle(ended)
     return "", 204
 
 

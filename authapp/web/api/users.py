@@ -32,6 +32,7 @@ from authapp.web.api.representations import (
     view_for,
 )
 from authapp.web.guards import (
+    auth_session,
     known_actor,
     permission_required,
     require_live,
@@ -125,7 +126,7 @@ def update_user(user_id: UUID) -> Response:
         active=or_none(body.active),
         actor=known_actor(),
     )
-    return json_response(view_for(require_live().record.user, changed))
+    return json_response(view_for(require_live().record.user, auth_session().settle(changed)))
 
 
 @users_api.put("/users/<uuid:user_id>/roles")
@@ -144,7 +145,7 @@ def update_user(user_id: UUID) -> Response:
 def set_roles(user_id: UUID) -> Response:
     body = read_body(request, RolesBody)
     changed = services().users.set_roles(user_id, body.roles, known_actor())
-    return json_response(view_for(require_live().record.user, changed))
+    return json_response(view_for(require_live().record.user, auth_session().settle(changed)))
 
 
 @users_api.delete("/users/<uuid:user_id>/sessions")
@@ -159,7 +160,8 @@ def set_roles(user_id: UUID) -> Response:
 )
 @permission_required(Permission.SESSIONS_END)
 def end_sessions_of(user_id: UUID) -> tuple[str, int]:
-    services().administration.end_sessions_of(user_id, known_actor())
+    ended = services().administration.end_sessions_of(user_id, known_actor())
+    auth_session().settle(ended)
     return "", 204
 
 
@@ -201,7 +203,7 @@ def create_role() -> Response:
 )
 @permission_required(Permission.ROLES_GRANT)
 def delete_role(role_name: str) -> tuple[str, int]:
-    services().roles.delete(role_name, known_actor())
+    auth_session().settle(services().roles.delete(role_name, known_actor()))
     return "", 204
 
 

@@ -179,7 +179,7 @@ def account_submit() -> ResponseReturnValue:
     if not form.validate():
         return render_template("authapp/account.html", form=form, user=user), 400
     try:
-        services().users.update_profile(
+        changed = services().users.update_profile(
             user.id,
             # a field that was not sent is left as it is
             text(form.name) if "name" in request.form else None,
@@ -189,6 +189,7 @@ def account_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("authapp/account.html", form=form, user=user), 400
+    auth_session().settle(changed)
     return redirect_with("profile", "pages.account")
 
 
@@ -206,7 +207,7 @@ def password_submit() -> ResponseReturnValue:
         return render_template("authapp/password.html", form=form), 400
     try:
         with rate_limit_of_errors():
-            issued = services().password_changes.change_password(
+            changed = services().password_changes.change_password(
                 require_live(),
                 text(form.current_password),
                 text(form.new_password),
@@ -216,6 +217,7 @@ def password_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_template("authapp/password.html", form=form), 400
+    issued = auth_session().settle(changed)
     tell_rate_limit(issued.rate_limit)
     auth_session().rotate(issued)
     return redirect_with("password", "pages.account")
@@ -236,7 +238,8 @@ def sessions() -> ResponseReturnValue:
 def end_session(session_id: UUID) -> ResponseReturnValue:
     record = require_live().record
     why = EndReason.LOGOUT if session_id == record.id else EndReason.REVOKED_BY_USER
-    if not services().sessions.end_one(record.user.id, session_id, why, known_actor()):
+    ended = services().sessions.end_one(record.user.id, session_id, why, known_actor())
+    if not auth_session().settle(ended):
         abort(404)
     if session_id == record.id:
         auth_session().forget()
@@ -247,5 +250,6 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
 @pages.post("/account/sessions/end-others")
 @login_required
 def end_other_sessions() -> ResponseReturnValue:
-    services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
+    ended = services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
+    auth_session().settle(ended)
     return redirect_with("sessions-ended", "pages.sessions")

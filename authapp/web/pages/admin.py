@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from authapp.accounts.identity import Identity, Permission
 from authapp.accounts.roles import BUILT_IN, MAX_HOLDERS
+from authapp.cache.changes import Changed
 from authapp.errors import (
     BuiltInRole,
     ExceedsOwnPermissions,
@@ -21,7 +22,13 @@ from authapp.errors import (
 from authapp.web.api.bodies import read_form
 from authapp.web.api.users import search_text
 from authapp.web.error_handlers import problem_of
-from authapp.web.guards import current_user, known_actor, permission_required, services
+from authapp.web.guards import (
+    auth_session,
+    current_user,
+    known_actor,
+    permission_required,
+    services,
+)
 from authapp.web.pages.audit_question import events_asked_for
 from authapp.web.pages.forms import AuditForm, RoleForm, show_errors, text
 from authapp.web.pages.messages import HAPPENED
@@ -51,8 +58,8 @@ def user(user_id: UUID) -> ResponseReturnValue:
 def set_roles(user_id: UUID) -> ResponseReturnValue:
     roles = read_form(request).getlist("roles")
 
-    def change() -> None:
-        services().users.set_roles(user_id, roles, known_actor())
+    def change() -> Changed[Identity]:
+        return services().users.set_roles(user_id, roles, known_actor())
 
     return _answer(user_id, change, "roles")
 
@@ -72,8 +79,8 @@ def deactivate(user_id: UUID) -> ResponseReturnValue:
 @admin.post("/users/<uuid:user_id>/end-sessions")
 @permission_required(Permission.SESSIONS_END)
 def end_sessions(user_id: UUID) -> ResponseReturnValue:
-    def change() -> None:
-        services().administration.end_sessions_of(user_id, known_actor())
+    def change() -> Changed[int]:
+        return services().administration.end_sessions_of(user_id, known_actor())
 
     return _answer(user_id, change, "sessions-of-user-ended")
 
@@ -108,7 +115,7 @@ def delete_role(name: str) -> ResponseReturnValue:
 @permission_required(Permission.ROLES_GRANT)
 def delete_role_submit(name: str) -> ResponseReturnValue:
     try:
-        services().roles.delete(name, known_actor())
+        auth_session().settle(services().roles.delete(name, known_actor()))
     except (BuiltInRole, RoleInUse, OwnAccount, ExceedsOwnPermissions) as error:
         return _delete_role_page(name, str(error)), problem_of(error).code or 500
     return redirect_with("role-deleted", "admin.roles")
@@ -167,8 +174,8 @@ def _existing(user_id: UUID) -> Identity:
     return found
 
 
-def _set_active(user_id: UUID, *, active: bool) -> None:
-    services().administration.set_active(user_id, active=active, actor=known_actor())
+def _set_active(user_id: UUID, *, active: bool) -> Changed[Identity]:
+    return services().administration.set_active(user_id, active=active, actor=known_actor())
 
 
 def _page(person: Identity, problem: str | None = None) -> str:
@@ -185,10 +192,10 @@ def _page(person: Identity, problem: str | None = None) -> str:
     )
 
 
-def _answer(user_id: UUID, change: Callable[[], None], what: str) -> ResponseReturnValue:
+def _answer(user_id: UUID, change: Callable[[], Changed[object]], what: str) -> ResponseReturnValue:
     """Make a change of a user and lead back to their page, which says that it was done."""
     try:
-        change()
+        auth_session().settle(change())
     except (LastAdmin, OwnAccount, ExceedsOwnPermissions) as error:
         if not current_user.can(Permission.USERS_READ):
             raise

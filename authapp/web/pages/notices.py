@@ -13,7 +13,6 @@ from werkzeug.wrappers import Response
 
 from authapp.web.guards import auth_session, services
 from authapp.web.pages.messages import DONE, DONE_SIGNED_OUT, within
-from authapp.web.pending_changes import are_pending
 
 SECONDS = 60  # how long the address of a page says what was done
 _LATE = "+late"  # others may notice late
@@ -29,9 +28,10 @@ class Notice:
 
 def redirect_with(name: str, endpoint: str, **values: object) -> Response:
     """Redirect to a page that says what was done, and how long other devices may take to notice."""
-    done = name + _LATE if are_pending(request.environ) else name
+    visitor = auth_session()
+    done = name + _LATE if visitor.is_change_pending else name
     if name not in DONE_SIGNED_OUT:
-        done = _signer(auth_session().sid or "").sign(done).decode()
+        done = _signer(visitor.sid or "").sign(done).decode()
     return redirect(url_for(endpoint, done=done, **values), 303)  # type: ignore[arg-type]
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum, auto
 from functools import wraps
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flask_session.base import ServerSideSession
 
 from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
+from authapp.cache.changes import Changed
 from authapp.sessions.records import ActiveSession, IssuedLogin, IssuedTokens, LookupResult
 from authapp.web.middleware.request_log import note_user
 from authapp.web.request_credentials import RequestCredentials
@@ -16,6 +17,7 @@ from authapp.web.session.visitor_data import VisitorData
 
 FLASHES = "_flashes"  # where Flask keeps the messages of `flash()`
 
+T = TypeVar("T")
 CarryOver = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
@@ -41,6 +43,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     Attributes:
         cookie: what the answer does with the cookie of the session.
         issued: the log-in whose tokens go out with the answer, where `cookie` is ISSUED.
+        is_change_pending: whether other instances may see a change of this request late.
     """
 
     def __init__(self, credentials: RequestCredentials, visitor_data: VisitorData) -> None:
@@ -48,6 +51,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         self.credentials = credentials
         self.cookie = CookieOutcome.UNCHANGED
         self.issued: IssuedLogin | None = None
+        self.is_change_pending = False
         self._visitor_data = visitor_data
         self._serializer = visitor_data.serializer
         self._found: LookupResult | Literal[_Lookup.PENDING] = _Lookup.PENDING
@@ -97,6 +101,13 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     @sid.setter
     def sid(self, value: str | None) -> None:
         """Ignored: Flask-Session assigns ids of its own making, ours come from the store."""
+
+    # -- changes -------------------------------------------------------------------------------
+
+    def settle(self, changed: Changed[T]) -> T:
+        """The result of a change; the answer says so if other instances may see the change late."""
+        self.is_change_pending |= not changed.everywhere
+        return changed.value
 
     # -- begin and end -------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from flask_session.base import ServerSideSessionInterface
 from authapp.accounts.actor import Actor
 from authapp.errors import StoreUnavailable, UnsavableSession
 from authapp.sessions.records import ActiveSession, IssuedLogin
-from authapp.web.pending_changes import are_pending
 from authapp.web.request_credentials import TOKEN_HEADERS, VARY, Authenticator, RequestCredentials
 from authapp.web.session.auth_session import FLASHES, AuthSession, CookieOutcome
 from authapp.web.session.cookie_writer import CookieWriter
@@ -26,8 +25,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
         app: has SECRET_KEY and the attributes of cookies in its settings.
         authenticator: finds the session that credentials belong to.
         actor: the actor of the current request.
-        finish: sees the answer last, when all that the request changes is changed, if that is not
-            known everywhere yet.
+        mark_pending: marks the answer to a change that other instances may see late. It is called
+            last, when all that the request changes is changed.
     """
 
     session_class = AuthSession
@@ -37,10 +36,10 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
         app: Flask,
         authenticator: Authenticator,
         actor: Callable[[], Actor],
-        finish: Callable[[Response], None],
+        mark_pending: Callable[[Response], None],
     ) -> None:
         super().__init__(app)
-        self._finish = finish
+        self._mark_pending = mark_pending
         self._authenticator = authenticator
         self._store = authenticator.store
         self._actor = actor
@@ -80,8 +79,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
                 response.vary.update(("Cookie", *TOKEN_HEADERS))
             else:  # to parse and update a set costs more than all else here
                 response.headers.add("Vary", VARY)
-        if are_pending(session.credentials.environ):
-            self._finish(response)
+        if session.is_change_pending:
+            self._mark_pending(response)
 
     def _write_token(self, app: Flask, session: AuthSession, response: Response) -> None:
         visitor = session.credentials
@@ -98,7 +97,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
         session.load()
         if live := session.live:
             self._save_in_store(session, live)
-        elif session:
+        elif len(session) > 0:
             if self.should_set_cookie(app, session):
                 max_age = self._visitor_data.max_seconds if session.permanent else None
                 value = self._visitor_data.write(session)
@@ -112,7 +111,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
         if not changed and not removed:
             return
         try:
-            self._store.patch(live, changed, removed)
+            session.settle(self._store.patch(live, changed, removed))
         except StoreUnavailable as error:
             if {*changed, *removed} != {FLASHES}:
                 raise
@@ -126,7 +125,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
         """
         live = session.live
         if live and live.record.kind == "browser":
-            fresh = self._store.regenerate(live, self._actor())
+            fresh = session.settle(self._store.regenerate(live, self._actor()))
             if fresh:
                 session.rotate(IssuedLogin(fresh))
             else:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from authapp.accounts.actor import OPERATOR
+from authapp.cache.changes import Changed
 from authapp.errors import (
     InvalidCredentials,
     NotAuthenticated,
@@ -94,7 +95,6 @@ class Tally:
 class Schedule:
     """
     Args:
-        pending: gets an entry when an instance says that a change takes effect later.
         kinds: of faults; any, if empty.
     """
 
@@ -104,7 +104,6 @@ class Schedule:
         engines: tuple[Postgres, Redis],
         instances: Sequence[Services],
         clock: Clock,
-        pending: list[None],
         tally: Tally,
         kinds: Sequence[str] = (),
     ) -> None:
@@ -112,7 +111,7 @@ class Schedule:
         self._draw = random.Random(f"schedule {seed}")
         self._postgres, self._redis = engines
         self._instances, self._clock = instances, clock
-        self._pending, self._tally = pending, tally
+        self._tally = tally
         self._losses = 0
         self._away: dict[str, tuple[int, Callable[[], object]]] = {}
         self._shaken = False
@@ -273,13 +272,29 @@ class Schedule:
     def _some(self, person: Person) -> Session:
         return self._draw.choice(person.sessions)
 
-    def _asked(self, instance: Services, work: Callable[[], T]) -> tuple[T | None, float | None]:
+    def _changed(
+        self, instance: Services, change: Callable[[], Changed[T]]
+    ) -> tuple[T | None, float | None]:
         """The result, and the seconds within which it holds; (None, None): nothing changed.
 
         Raises:
             OutcomeUnknown
         """
-        self._pending.clear()
+        changed = self._asked(instance, change)
+        if changed is None:
+            return None, None
+        if changed.everywhere:
+            return changed.value, 0.0
+        self._tally.pending += 1
+        self._say("  pending")
+        return changed.value, WITHIN
+
+    def _asked(self, instance: Services, work: Callable[[], T]) -> T | None:
+        """The result; None: nothing changed.
+
+        Raises:
+            OutcomeUnknown
+        """
         try:
             done = work()
         except OutcomeUnknown:
@@ -288,10 +303,9 @@ class Schedule:
             raise
         except StoreUnavailable as error:
             self._unavailable(instance, error)
-            return None, None
-        self._tally.pending += bool(self._pending)
-        self._say(f"  done{', pending' if self._pending else ''}")
-        return done, WITHIN if self._pending else 0.0
+            return None
+        self._say("  done")
+        return done
 
     def _unavailable(self, instance: Services, error: StoreUnavailable) -> None:
         self._tally.unavailable += 1
@@ -363,7 +377,7 @@ class Schedule:
             replaced = self._some(person)
             log_in = partial(log_in, replaces=[replaced.live.token])
         try:
-            issued, within = self._asked(instance, log_in)
+            issued = self._asked(instance, log_in)
         except OutcomeUnknown:
             if replaced:
                 replaced.lives.may_be(False)
@@ -387,7 +401,9 @@ class Schedule:
         if provisional:  # it ends once this one has a row
             replaced.lives.may_be(False)
         else:
-            replaced.lives.sets(False, self._now(), within or 0.0)
+            # a log-in does not say when other instances see the end of the session it replaces
+            late = instance.cache.breaker.is_open
+            replaced.lives.sets(False, self._now(), WITHIN if late else 0.0)
             person.sessions.remove(replaced)
 
     def _log_in_wrongly(self, person: Person, instance: Services) -> None:
@@ -396,14 +412,14 @@ class Schedule:
             wrong = _password(0)  # it was right once
         with suppress(InvalidCredentials):
             log_in = partial(instance.authentication.log_in, person.email, wrong, CLIENT)
-            done, _ = self._asked(instance, log_in)
+            done = self._asked(instance, log_in)
             if done and wrong not in person.password.allowed(self._now()):
                 raise Violation(f"{wrong!r} was taken, not {person.password}")
 
     def _log_out(self, session: Session, instance: Services) -> None:
         log_out = partial(instance.authentication.log_out, session.live.token, CLIENT)
         try:
-            _, within = self._asked(instance, log_out)
+            _, within = self._changed(instance, log_out)
         except OutcomeUnknown:
             session.lives.may_be(False)
             return
@@ -428,7 +444,7 @@ class Schedule:
         old = person.password.values[-1]
         change = partial(instance.password_changes.change_password, live, old, new, CLIENT)
         try:
-            issued, within = self._asked(instance, change)
+            issued, within = self._changed(instance, change)
         except OutcomeUnknown:
             person.password.may_be(new)
             for one in person.sessions:
@@ -454,7 +470,7 @@ class Schedule:
         why = EndReason.REVOKED_BY_USER
         end = partial(instance.sessions.end_others, live, why, CLIENT)
         try:
-            _, within = self._asked(instance, end)
+            _, within = self._changed(instance, end)
         except OutcomeUnknown:
             for other in others:
                 other.lives.may_be(False)
@@ -464,7 +480,7 @@ class Schedule:
     def _end_all(self, person: Person, instance: Services) -> None:
         end = partial(instance.administration.end_sessions_of, person.id, OPERATOR)
         try:
-            _, within = self._asked(instance, end)
+            _, within = self._changed(instance, end)
         except OutcomeUnknown:
             for session in person.sessions:
                 session.lives.may_be(False)
@@ -477,7 +493,7 @@ class Schedule:
             return
         value = next(_numbers)
         try:
-            saved, within = self._asked(
+            saved, within = self._changed(
                 instance, partial(instance.sessions.patch, live, {"n": value}, [])
             )
         except OutcomeUnknown:
@@ -495,7 +511,7 @@ class Schedule:
             return
         regenerate = partial(instance.sessions.regenerate, live, CLIENT)
         try:
-            fresh, within = self._asked(instance, regenerate)
+            fresh, within = self._changed(instance, regenerate)
         except OutcomeUnknown:
             session.lives.may_be(False)
             return
@@ -513,7 +529,7 @@ class Schedule:
         name = f"n{next(_numbers)}"
         rename = partial(instance.users.update_profile, person.id, name, None, CLIENT)
         try:
-            done, within = self._asked(instance, rename)
+            done, within = self._changed(instance, rename)
         except OutcomeUnknown:
             person.name.may_be(name)
             return

@@ -36,11 +36,10 @@ class Arena:
     redis: Redis
     instances: list[Services]
     clock: Clock
-    pending: list[None]
 
     def schedule(self, seed: int, tally: Tally, *kinds: str) -> Schedule:
         engines = self.postgres, self.redis
-        return Schedule(seed, engines, self.instances, self.clock, self.pending, tally, kinds)
+        return Schedule(seed, engines, self.instances, self.clock, tally, kinds)
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +75,14 @@ def an_arena(postgres: Postgres, redis: Redis, patch: pytest.MonkeyPatch) -> Ite
         LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,
         LOGIN_FAILURES_PER_ACCOUNT=UNLIMITED,
     )
-    clock, pending = Clock(), list[None]()
+    clock = Clock()
     with ExitStack() as stack:
         instances = [stack.enter_context(open_services(config, clock)) for _ in range(2)]
         for instance in instances:
-            patch.setattr(instance.changes, "_on_pending", lambda: pending.append(None))
             for breaker, failures in ((instance.cache.breaker, 2), (instance.database.breaker, 1)):
                 patch.setattr(breaker, "_reset_seconds", 0.03)
                 patch.setattr(breaker, "_failures_to_open", failures)
-        yield Arena(postgres, redis, instances, clock, pending)
+        yield Arena(postgres, redis, instances, clock)
 
 
 @pytest.mark.timeout(600 + 30 * SCHEDULES)

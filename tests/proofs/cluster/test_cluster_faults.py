@@ -123,7 +123,7 @@ def test_slots_move_to_a_primary_that_had_none(
             servers.begin_move(key, new)
             servers.move_keys(key, new)
         end(services, ended)
-        assert services.sessions.patch(patched, {"cart": 1}, [])
+        assert services.sessions.patch(patched, {"cart": 1}, []).value
         assert find(other, ended) == LOGOUT
         seen = find(other, patched)
         assert isinstance(seen, ActiveSession)

@@ -67,7 +67,7 @@ def test_a_role_acts_at_once(services: Services, other: Services) -> None:
     for change in (services.users.grant, services.users.revoke):
         for live in lives:
             find(other, live)
-        changed = change(EMAIL, ADMIN)
+        changed = change(EMAIL, ADMIN).value
         for live in lives:
             seen = find(other, live)
             assert isinstance(seen, ActiveSession)
@@ -81,7 +81,7 @@ def test_a_new_password_ends_the_other_sessions(services: Services, other: Servi
         find(other, live)
     renewed = services.password_changes.change_password(
         mine, PASSWORD, OTHER_PASSWORD, CLIENT
-    ).session
+    ).value.session
     assert is_live(other, renewed)
     assert {find(other, live) for live in others} == {EndedSession(EndReason.PASSWORD_CHANGED)}
     with pytest.raises(InvalidCredentials):
@@ -92,9 +92,9 @@ def test_a_new_password_ends_the_other_sessions(services: Services, other: Servi
 def test_session_data_is_read_as_it_was_written(services: Services, other: Services) -> None:
     for number, live in enumerate(begin_many(services, 5)):
         find(other, live)
-        assert services.sessions.patch(live, {"cart": number}, [])
+        assert services.sessions.patch(live, {"cart": number}, []).value
         find(services, live)
-        assert other.sessions.patch(live, {"seen": True}, [])
+        assert other.sessions.patch(live, {"seen": True}, []).value
         seen = find(services, live)
         assert isinstance(seen, ActiveSession)
         assert seen.record.data == {"cart": number, "seen": True}
@@ -137,7 +137,7 @@ def test_users_and_credentials_have_copies(services: Services, other: Services) 
     assert credentials is not None
     assert credentials.user == user
     assert seen.sql == []
-    changed = services.users.update_profile(user.id, "Countess", "", CLIENT)
+    changed = services.users.update_profile(user.id, "Countess", "", CLIENT).value
     assert other.users.look_up(user.id) == (changed, False)
     with traffic() as seen:
         other.credentials.find(EMAIL)

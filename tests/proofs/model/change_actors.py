@@ -282,7 +282,7 @@ def change_user(world: ChangeWorld, instance: Instance) -> Actor:
         except StoreUnavailable:
             assert value not in profile.committed, "it was made, and refused"
             return
-        profile.answer(instance, value, deferred=work.deferred)
+        profile.answer(instance, value, deferred=not change.everywhere)
 
     yield from world.work(instance, do).steps()
 
@@ -293,10 +293,10 @@ def log_out(world: ChangeWorld, instance: Instance) -> Actor:
     def do(work: Work) -> None:
         work.at_commit = lambda: session.commit("ended")
         try:
-            instance.services.sessions.end(world.token, EndReason.LOGOUT, CLIENT)
+            done = instance.services.sessions.end(world.token, EndReason.LOGOUT, CLIENT)
         except StoreUnavailable:
             return
-        session.answer(instance, "ended", deferred=work.deferred)
+        session.answer(instance, "ended", deferred=not done.everywhere)
 
     yield from world.work(instance, do).steps()
 

@@ -56,12 +56,10 @@ class Work:
 
     Attributes:
         at_commit: called once, as the next transaction commits.
-        deferred: whoever asked for it was told that it takes effect later.
     """
 
     def __init__(self, waiting: Waiting, do: Callable[["Work"], None]) -> None:
         self.at_commit: Callable[[], None] | None = None
-        self.deferred = False
         self._waiting = waiting
         self._do = do
         self._label: str | None = None
@@ -176,7 +174,7 @@ class Instance:
         self.name = name
         storage = LimiterStorage(redis_url=config.REDIS_URL, key_prefix=config.KEY_PREFIX)
         strategy = MovingWindowRateLimiter(storage)
-        self.services: Services = build_services(config, lambda: strategy, clock, _defer)
+        self.services: Services = build_services(config, lambda: strategy, clock)
         self.line = _InstanceLine(servers)
         self.refuses: set[str] = set()
         self.dead = False
@@ -252,7 +250,3 @@ def _stop(label: str) -> None:
     work: Work | None = getattr(_present, "work", None)
     if work is not None:
         work.stop(label)
-
-
-def _defer() -> None:
-    _present.work.deferred = True

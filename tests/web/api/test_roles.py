@@ -142,11 +142,11 @@ OBSTACLES: dict[str, tuple[Callable[[Flask], str], int, str]] = {
         *(403, "exceeds_own_permissions"),
     ),
     "an administrator holds it": (
-        lambda app: services_of(app).users.grant(ROOT, "plain").roles[-1],
+        lambda app: services_of(app).users.grant(ROOT, "plain").value.roles[-1],
         *(403, "exceeds_own_permissions"),
     ),
     "the actor holds it": (
-        lambda app: services_of(app).users.grant(ACTOR, "plain").roles[-1],
+        lambda app: services_of(app).users.grant(ACTOR, "plain").value.roles[-1],
         *(403, "own_account"),
     ),
 }
