@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -136,7 +137,7 @@ def test_all_is_well(config: Config) -> None:
         *("SECRET_KEY", "PASSWORD_PEPPER", "passwords", "cookie flags", "cookie name"),
         *("cookie domain", "session limits", "proxy trust", "slow clients", "redirects"),
         *("postgres", "postgres transport", "postgres schema", "postgres writes"),
-        *("pending fences", "key prefix", "postgres connections"),
+        *("pending fences", "key prefix", "imported passwords", "postgres connections"),
         *("redis", "redis transport", "redis role", "redis replicas", "redis eviction"),
         *("redis memory", "redis persistence", "redis functions", "redis copies", "clocks"),
     }
@@ -284,6 +285,26 @@ def test_fences_that_wait(odd: Callable[..., Config]) -> None:
     assert finding.state is WARN
     assert finding.text.startswith("2 wait")
     assert "maintenance" in finding.remedy
+
+
+def test_passwords_that_were_imported(
+    odd: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = odd(
+        "INSERT INTO users (id, email, email_canonical, password_hash, created_at, updated_at)"
+        " SELECT gen_random_uuid(), n, n, hash, now(), now() FROM (VALUES"
+        " ('a', 'imported:bcrypt:230:x'), ('b', 'imported:bcrypt:1:x'),"
+        " ('c', 'imported:argon2:200:x'), ('d', '01234567:$2b$'), ('e', '')) AS them (n, hash)"
+    )
+    finding = the("imported passwords", found(config))
+    assert finding.state is OK
+    assert finding.text == (
+        "3 people have not logged in since they were imported: 1 argon2, 2 bcrypt"
+    )
+    monkeypatch.setitem(sys.modules, "argon2", None)
+    finding = the("imported passwords", found(config))
+    assert finding.state is FAIL
+    assert "pip install 'authapp[import]'" in finding.remedy
 
 
 def test_too_few_connections(config: Config) -> None:

@@ -42,8 +42,7 @@ class NewUser:
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, each with its number. What is beyond MAX_LINE is left out, but
-    for one byte that shows the line to be too long."""
+    """The lines that are not blank, each with its number, cut one byte beyond MAX_LINE."""
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1

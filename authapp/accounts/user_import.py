@@ -23,7 +23,7 @@ BATCH = 500  # lines; each batch is one transaction, which takes a fraction of a
 
 @dataclass(slots=True)
 class Batch:
-    """What became of some lines of the file.
+    """The result of some lines of the file.
 
     Attributes:
         last_line: the number of the last line that was read.

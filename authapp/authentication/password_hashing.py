@@ -94,7 +94,7 @@ class PasswordHasher:
         return f"{self._current}:{made.decode()}"
 
     def seal_imported(self, account: UUID, text: str) -> str:
-        """What is stored for a hash that another system made: sealed, bound to the account.
+        """The text to store for a hash that another system made: sealed, bound to the account.
 
         `imported:kind:milliseconds:sealed`. The milliseconds are the estimate of one comparison.
 
@@ -180,7 +180,7 @@ class PasswordHasher:
             return None
 
     def _run(self, work: Callable[[], T], expected: float) -> tuple[T, float]:
-        """What `work` returns, and how long it took, without the wait for its turn."""
+        """The result of `work`, and the seconds that it took, without the wait for its turn."""
 
         def timed() -> tuple[T, float]:
             started = time.perf_counter()

@@ -9,6 +9,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from authapp.accounts.credentials import imported_part, is_imported
+from authapp.authentication.foreign_hashes import INSTALL_ARGON2, has_argon2
 from authapp.config import Config
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State, reason
@@ -47,6 +49,7 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
                 yield _writes(connection)
                 yield _fences(connection)
                 yield _key_prefix(connection, config.KEY_PREFIX)
+                yield _imported(connection)
             yield _room(connection, config.WEB_CONCURRENCY * pool_size)
     except SettingError as error:
         told, _, remedy = str(error).removeprefix("DATABASE_URL: ").partition("; ")
@@ -164,6 +167,22 @@ def _key_prefix(connection: Connection, key_prefix: str) -> Finding:
         return Finding("key prefix", State.OK, f"the keys in Redis begin with {key_prefix}")
     advice = "set KEY_PREFIX where deployments share a Redis"
     return Finding("key prefix", State.OK, "none", advice)
+
+
+def _imported(connection: Connection) -> Finding:
+    check = "imported passwords"
+    kind = imported_part(2)
+    counted = select(kind, func.count()).where(is_imported()).group_by(kind).order_by(kind)
+    found = {str(name): int(people) for name, people in connection.execute(counted)}
+    if not found:
+        return Finding(check, State.OK, "every hash is ours")
+    kinds = ", ".join(f"{people} {name}" for name, people in found.items())
+    told = f"{sum(found.values())} people have not logged in since they were imported: {kinds}"
+    if "argon2" in found and not has_argon2():
+        text = f"{told}; those with argon2 can't log in, because its library is missing"
+        return Finding(check, State.FAIL, text, f"run {INSTALL_ARGON2} for all instances")
+    advice = "refusals take as long as the slowest of these hashes until all are replaced"
+    return Finding(check, State.OK, told, advice)
 
 
 def _room(connection: Connection, wanted: int) -> Finding:
