@@ -21,11 +21,12 @@ from authapp.web.api.users import users_api
 from authapp.web.app_state import EXTENSION, AppState, state_of
 from authapp.web.csrf import OriginPolicy, View, from_any_origin
 from authapp.web.error_handlers import register_domain_errors
-from authapp.web.guards import RequestCheck, current_user, unknown_actor
+from authapp.web.guards import current_user, unknown_actor
 from authapp.web.middleware.client_address import ClientAddress
 from authapp.web.middleware.mount_point import TrustedProxies
 from authapp.web.pages.account import pages
 from authapp.web.pending_changes import mark_pending
+from authapp.web.request_check import RequestCheck
 from authapp.web.request_credentials import Authenticator
 from authapp.web.session.interface import SessionInterface
 from authapp.web.visitor_login import log_in_visitor, log_out_visitor

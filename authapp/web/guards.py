@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-from flask import Flask, Request, current_app, request, session
+from flask import current_app, request, session
 from werkzeug.local import LocalProxy
 
 from authapp.accounts.actor import Actor
@@ -15,15 +15,8 @@ from authapp.errors import Forbidden, NotAuthenticated
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession
 from authapp.sessions.user_agents import MAX_USER_AGENT
-from authapp.telemetry.logging import get_logger
-from authapp.web.api.bodies import expect_whole_body
 from authapp.web.app_state import state_of
-from authapp.web.csrf import SAFE_METHODS, OriginPolicy
 from authapp.web.session.auth_session import AuthSession
-
-_log = get_logger(__name__)
-
-_ANNOUNCE_BODY = frozenset({"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"})
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,20 +30,6 @@ def auth_session() -> AuthSession:
 # The person asking, or an anonymous one (`is_authenticated` is False).
 # Reading it raises StoreUnavailable when nobody could say.
 current_user: Any = LocalProxy(auth_session, "identity")
-
-
-def warn_of_flask_login(app: Flask) -> None:
-    """Logs that Flask-Login beside us takes people who are signed in here for anonymous.
-
-    It does unless the app gave it a `request_loader` that knows them.
-    """
-    manager = getattr(app, "login_manager", None)
-    if manager is not None and getattr(manager, "request_callback", None) is None:
-        _log.warning(
-            "Flask-Login does not know who is signed in by authapp, so its current_user, also in "
-            "templates, is anonymous for them: give it a request_loader that reads "
-            "authapp.current_user"
-        )
 
 
 def services() -> Services:
@@ -82,27 +61,6 @@ def known_actor() -> Actor:
         NotAuthenticated: nobody is.
     """
     return unknown_actor().known_as(require_live().record.user.id)
-
-
-class RequestCheck:
-    """Refuses a request whose body is cut short, or that another origin made a browser send.
-
-    A safe request without a body passes at once.
-    """
-
-    def __init__(self, origins: OriginPolicy) -> None:
-        self._origins = origins
-        self._is_first = True
-
-    def __call__(self) -> None:
-        if self._is_first:  # by now every extension of the app is set up
-            self._is_first = False
-            warn_of_flask_login(current_app)
-        current: Request = request._get_current_object()  # type: ignore[attr-defined]
-        if _ANNOUNCE_BODY & current.environ.keys():
-            expect_whole_body(current)
-        if current.method not in SAFE_METHODS:
-            self._origins.check(current)
 
 
 def require_live() -> ActiveSession:
