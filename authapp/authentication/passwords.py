@@ -45,6 +45,13 @@ def why_refused(password: str, context: Sequence[str] = ()) -> str | None:
     return None
 
 
+def is_short(password: str) -> bool:
+    """Whether a password is shorter than new ones have to be, as imported ones may be."""
+    if len(password) >= MAX_TYPED:  # NFC leaves a quarter at least
+        return False
+    return len(unicodedata.normalize("NFC", password)) < MIN_CODE_POINTS
+
+
 def _unit(text: str) -> str:
     """The shortest text that repeats to give `text`."""
     return text[: (text + text).index(text, 1)]

@@ -9,7 +9,7 @@ from werkzeug.exceptions import NotFound
 
 from authapp import errors
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
-from authapp.authentication.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS
+from authapp.authentication.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS, is_short
 from authapp.sessions.records import ActiveSession, EndReason, IssuedTokens, SessionSummary
 from authapp.web.api.bodies import read_body
 from authapp.web.api.description import Operation, Parameter, documents
@@ -24,7 +24,7 @@ from authapp.web.api.representations import (
 from authapp.web.guards import auth_session, known_actor, require_live, services, unknown_actor
 from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
-from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED
+from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED, TOO_SHORT_NOW
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.visitor_login import (
     counted_if_unreadable,
@@ -139,7 +139,8 @@ def login() -> Response:
         body = read_body(request, LoginBody)
     live = log_in_visitor(body.email, body.password, remember=body.remember)
     warning = COOKIE_WILL_BE_DROPPED if will_lose_cookie() else msgspec.UNSET
-    return json_response(LoginAnswer(UserView.of(live.record.user), _view(live), warning))
+    advice = TOO_SHORT_NOW if is_short(body.password) else msgspec.UNSET
+    return json_response(LoginAnswer(UserView.of(live.record.user), _view(live), warning, advice))
 
 
 @api.post("/tokens")

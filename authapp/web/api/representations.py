@@ -82,11 +82,16 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoginAnswer(msgspec.Struct, frozen=True):
-    """The user who logged in, and the session that began."""
+    """The user who logged in, and the session that began.
+
+    Attributes:
+        password_advice: why the person should choose another password; for them.
+    """
 
     user: UserView
     session: SessionView
     warning: str | msgspec.UnsetType = msgspec.UNSET
+    password_advice: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from flask import Blueprint, abort, make_response, redirect, render_template, re
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
+from authapp.authentication.passwords import is_short
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.sessions.records import EndedSession, EndReason
 from authapp.web.api.representations import SessionView
@@ -135,6 +136,8 @@ def login_submit() -> ResponseReturnValue:
     if will_lose_cookie():
         # The log-in page leads on if the cookie comes back, and else says that it did not.
         onward = url_for("pages.login", next=onward, cookie="sent")
+    elif is_short(text(form.password)):
+        return redirect_with("password-short", "pages.password", next=onward)
     return redirect(onward, 303)
 
 
@@ -196,7 +199,13 @@ def account_submit() -> ResponseReturnValue:
 @pages.get("/account/password")
 @login_required
 def password() -> ResponseReturnValue:
-    return render_template("authapp/password.html", form=PasswordForm())
+    return _password_page(PasswordForm())
+
+
+def _password_page(form: PasswordForm) -> str:
+    """The page that asks for a new password; log-in may have led here on the way to `next`."""
+    onward = next_url(request.args["next"]) if "next" in request.args else None
+    return render_template("authapp/password.html", form=form, onward=onward)
 
 
 @pages.post("/account/password")
@@ -204,7 +213,7 @@ def password() -> ResponseReturnValue:
 def password_submit() -> ResponseReturnValue:
     form = PasswordForm()
     if not form.validate():
-        return render_template("authapp/password.html", form=form), 400
+        return _password_page(form), 400
     try:
         with rate_limit_of_errors():
             changed = services().password_changes.change_password(
@@ -216,7 +225,7 @@ def password_submit() -> ResponseReturnValue:
             )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template("authapp/password.html", form=form), 400
+        return _password_page(form), 400
     issued = auth_session().settle(changed)
     tell_rate_limit(issued.rate_limit)
     auth_session().rotate(issued)
