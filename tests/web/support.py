@@ -172,6 +172,11 @@ def cookies_of(response: TestResponse) -> list[SetCookie]:
     return found
 
 
+def session_cookies_of(response: TestResponse) -> list[SetCookie]:
+    """As `cookies_of`, without the cookie that a notice for a visitor is in."""
+    return [cookie for cookie in cookies_of(response) if not cookie.name.endswith("VISITOR-DATA")]
+
+
 # -- what it cost, and what it left ----------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from tests.web.support import (
     cookies_of,
     log_in,
     program,
+    session_cookies_of,
     sign_up,
     token_of,
 )
@@ -42,7 +43,7 @@ def test_each_name_has_the_same_attributes_when_set_and_when_cleared(
     assert (at_login.name, at_login.attributes) == (name, ATTRIBUTES)
     assert client.get("/account").status_code == 200
 
-    [at_logout] = cookies_of(client.post("/logout"))
+    [at_logout] = session_cookies_of(client.post("/logout"))
     assert (at_logout.name, at_logout.value) == (name, "")
     expiry = {"expires": "Thu, 01 Jan 1970 00:00:00 GMT", "max-age": "0"}
     assert at_logout.attributes == ATTRIBUTES | expiry
@@ -53,7 +54,9 @@ def test_a_domain_and_plain_http_are_followed_at_both_ends(make_app: MakeApp) ->
     app = make_app(SESSION_COOKIE_DOMAIN="example.org", SESSION_COOKIE_SECURE=False)
     sign_up(app)
     [at_login, _device] = cookies_of(log_in(browser(app)))
-    *_other, at_logout = cookies_of(program(app).post("/logout", headers=bearing(at_login.value)))
+    *_other, at_logout = session_cookies_of(
+        program(app).post("/logout", headers=bearing(at_login.value))
+    )
     for cookie in (at_login, at_logout):
         assert cookie.attributes["domain"] == "example.org"
         assert "secure" not in cookie.attributes
@@ -128,7 +131,7 @@ def test_after_logout_the_token_is_dead_and_the_cookie_cleared_however_often(
 ) -> None:
     token = token_of(signed_in)
     for _ in range(2):
-        [cleared] = cookies_of(program(app).post(path, headers=bearing(token)))
+        [cleared] = session_cookies_of(program(app).post(path, headers=bearing(token)))
         assert cleared.value == ""
         assert status_of(app, token) == 401
 
@@ -143,7 +146,7 @@ def test_logging_out_ends_all_that_was_sent(signed_in: FlaskClient, app: Flask, 
         (f"{COOKIE}=planted,{COOKIE}={token_of(other)}; {COOKIE} = {token}", [token_of(other)]),
     ):
         headers = {"Cookie": cookie}
-        [cleared] = cookies_of(program(app).post(path, headers=headers))
+        [cleared] = session_cookies_of(program(app).post(path, headers=headers))
         assert cleared.value == ""
         assert {status_of(app, each) for each in ended} == {401}
 
@@ -158,7 +161,7 @@ def test_logging_out_with_two_sessions_ends_both(
     log_in(third := browser(app))
     cookie = "; ".join(f"{COOKIE}={token}" for token in tokens)
     headers = {"Cookie": cookie}
-    [cleared] = cookies_of(program(app).post(path, headers=headers))
+    [cleared] = session_cookies_of(program(app).post(path, headers=headers))
     assert cleared.value == ""
     assert [status_of(app, token) for token in tokens] == [401, 401]
     assert status_of(app, token_of(third)) == 200, "what was not sent goes on"

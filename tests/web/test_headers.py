@@ -179,6 +179,10 @@ def rendered(app: Flask) -> dict[str, TestResponse]:
         client = admin if path.startswith("/account") else nobody
         found[f"wrong {path}"] = client.post(path, data=wrong)
         found[f"empty {path}"] = client.post(path)
+    leaving = browser(app)
+    leaving.post("/logout")
+    done = leaving.get("/")
+    assert "logged-out.css" in done.text
     found |= {
         "wrong password": log_in(nobody, password="not the password"),
         "taken": nobody.post(
@@ -191,7 +195,7 @@ def rendered(app: Flask) -> dict[str, TestResponse]:
         "bad cursor": admin.get("/admin/users?cursor=%C3%A9"),
         "next": nobody.get("/login", query_string={"next": "/?\"><script>'"}),
         "sign-up next": nobody.get("/signup", query_string={"next": "/?\"><script>'"}),
-        "done": nobody.get("/?done=logged-out"),
+        "done": done,
         "nothing": nobody.get("/nothing/<script>"),
     }
     return found

@@ -35,7 +35,7 @@ from authapp.web.pages.messages import (
     WRONG_CREDENTIALS,
     too_many_attempts,
 )
-from authapp.web.pages.notices import Notice, notice, redirect_with
+from authapp.web.pages.notices import notices, redirect_with, tells_of_log_out
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.redirects import safe_next
 from authapp.web.visitor_login import (
@@ -51,8 +51,8 @@ pages = Blueprint("pages", __name__)
 
 
 @pages.app_context_processor
-def messages() -> dict[str, Callable[[], Notice | None]]:
-    return {"notice": notice}
+def messages() -> dict[str, Callable[..., object]]:
+    return {"notices": notices, "tells_of_log_out": tells_of_log_out}
 
 
 def _limited(template: str, form: LoginForm | SignupForm, error: TooManyAttempts) -> Response:

@@ -19,13 +19,12 @@ SIGNED_OUT = {
     ),
 }
 
-# what the page before did, by the names that `notices.redirect_with` takes
-DONE_SIGNED_OUT = {
+TOO_SHORT_NOW = "Your password is shorter than a new one has to be. Please choose a longer one."
+
+# notices of what a form did, by the names that `notices.redirect_with` takes
+DONE = {
     "signed-up": "Your account is ready. Log in to start.",
     "logged-out": "You are logged out.",
-}
-TOO_SHORT_NOW = "Your password is shorter than a new one has to be. Please choose a longer one."
-DONE = {
     "password-short": f"You are logged in. {TOO_SHORT_NOW}",
     "profile": "Your profile was saved.",
     "password": "Your password was changed, and your other devices were signed out.",

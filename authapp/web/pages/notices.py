@@ -1,78 +1,47 @@
-"""Notices on the page after a form, which say what was done. No link can make a page show one.
+"""Notices on the page after a form, which say once what was done. Flask's `flash()` carries them.
 
-The address of that page names the message. For people who are signed in, the name has a MAC that
-covers their session. People who are signed out see a notice only if one of our own pages led there.
+Messages of `flash()` are in `flask.session`, where nobody but the app can write. So no link makes a
+page show a notice.
 """
 
-from dataclasses import dataclass
-from hashlib import sha256
-
-from flask import current_app, redirect, request, url_for
-from itsdangerous import BadSignature, TimestampSigner
+from flask import flash, get_flashed_messages, redirect, session, url_for
 from werkzeug.wrappers import Response
 
 from authapp.web.guards import auth_session, services
-from authapp.web.pages.messages import DONE, DONE_SIGNED_OUT, within
-
-SECONDS = 60  # how long the address of a page says what was done
-_LATE = "+late"  # others may notice late
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A message, and its name in `messages.py`."""
-
-    name: str
-    text: str
+from authapp.web.pages.messages import DONE, within
+from authapp.web.session.auth_session import FLASHES
 
 
 def redirect_with(name: str, endpoint: str, **values: object) -> Response:
-    """Redirect to a page that says what was done, and how long other devices may take to notice."""
-    visitor = auth_session()
-    done = name + _LATE if visitor.is_change_pending else name
-    if name not in DONE_SIGNED_OUT:
-        done = _signer(visitor.sid or "").sign(done).decode()
-    return redirect(url_for(endpoint, done=done, **values), 303)  # type: ignore[arg-type]
+    """Redirect to a page that says what was done, and how long other devices may take to notice.
+
+    Args:
+        name: of the message, in `messages.py`.
+    """
+    text = DONE[name]
+    if auth_session().is_change_pending:
+        text = f"{text} {within(services().revalidate_seconds)}"
+    _flash(text)
+    return redirect(url_for(endpoint, **values), 303)  # type: ignore[arg-type]
 
 
-def notice() -> Notice | None:
-    """The message for this page, if the form before left one.
+def notices() -> list[str]:
+    """The messages for this page. Each is shown once.
 
     Raises:
-        StoreUnavailable: there may be one, and nobody could say whose session this is.
+        StoreUnavailable: there may be some, and nobody could say whose session this is.
     """
-    done = request.args.get("done", "")
-    name = done.removesuffix(_LATE)
-    if name in DONE_SIGNED_OUT:
-        if not _is_from_our_own_page() or auth_session().live:
-            return None
-        return _notice(name, DONE_SIGNED_OUT[name], is_late=name != done)
-    if "." not in done:
-        return None
-    try:
-        done = _signer(auth_session().sid or "").unsign(done, max_age=SECONDS).decode()
-    except BadSignature:
-        return None
-    name = done.removesuffix(_LATE)
-    return _notice(name, DONE[name], is_late=name != done)
+    return get_flashed_messages()  # type: ignore[return-value]  # no categories were asked for
 
 
-def _notice(name: str, text: str, *, is_late: bool) -> Notice:
-    return Notice(name, f"{text} {within(services().revalidate_seconds)}" if is_late else text)
+def tells_of_log_out(messages: list[str]) -> bool:
+    """Whether one of the messages says that the visitor logged out."""
+    return any(message.startswith(DONE["logged-out"]) for message in messages)
 
 
-def _is_from_our_own_page() -> bool:
-    """Whether a page of this origin led here: browsers say so, and no other site can.
-
-    They send Sec-Fetch-Site to https and localhost only, but Referer everywhere.
-    """
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site == "same-origin"
-    return request.headers.get("Referer", "").startswith(request.host_url)
-
-
-def _signer(session_id: str) -> TimestampSigner:
-    config = current_app.config
-    keys = [*reversed(config["SECRET_KEY_FALLBACKS"]), config["SECRET_KEY"]]  # the newest last
-    return TimestampSigner(keys, f"authapp/notice/{session_id}", digest_method=sha256)
+def _flash(text: str) -> None:
+    flash(text, "success")
+    if not auth_session().fits():  # the act itself is not refused for want of room for a notice
+        session[FLASHES].pop()
+        if not session[FLASHES]:
+            del session[FLASHES]

@@ -1,4 +1,4 @@
-"""`AuthSession`: what `flask.session` is, who has it, and what becomes of its cookie."""
+"""`AuthSession`: `flask.session`, with the person whose session it is and the fate of its cookie."""
 
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum, auto
@@ -9,6 +9,7 @@ from flask_session.base import ServerSideSession
 
 from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
 from authapp.cache.changes import Changed
+from authapp.errors import UnsavableSession
 from authapp.sessions.records import ActiveSession, IssuedLogin, IssuedTokens, LookupResult
 from authapp.web.middleware.request_log import note_user
 from authapp.web.request_credentials import RequestCredentials
@@ -22,7 +23,7 @@ CarryOver = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 class CookieOutcome(Enum):
-    """What the answer to a request does with the session's cookie."""
+    """The fate of the session's cookie in the answer to a request."""
 
     UNCHANGED = auto()
     ISSUED = auto()  # the session has a new token
@@ -37,11 +38,11 @@ class _Lookup(Enum):
 class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session ships no types
     """`flask.session`. The person and the data are read together, at the first use.
 
-    The data of people who are signed in is in the stores. That of visitors is in the cookie
+    The data of people who are signed in is in the stores. The data of visitors is in the cookie
     VISITOR-DATA, so that they leave nothing in a store.
 
     Attributes:
-        cookie: what the answer does with the cookie of the session.
+        cookie: the fate of the session's cookie in the answer.
         issued: the log-in whose tokens go out with the answer, where `cookie` is ISSUED.
         is_change_pending: whether other instances may see a change of this request late.
     """
@@ -193,6 +194,15 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         after = self._serializer.encode(self)
         changed = {k: v for k, v in after.items() if k not in before or not is_same(before[k], v)}
         return changed, [key for key in before if key not in after]
+
+    def fits(self) -> bool:
+        """Whether the data can be kept: that of a visitor has little room."""
+        try:
+            if self.live is None:
+                self._visitor_data.write(self)
+        except UnsavableSession:
+            return False
+        return True
 
     def carried_over(self, choose: CarryOver, without: Collection[str]) -> dict[str, Any]:
         """The visitor's data that the session of a log-in begins with, as JSON.

@@ -83,7 +83,7 @@ class VisitorData:
         return value
 
     def _open(self, value: str) -> dict[str, Any] | None:
-        """What was sealed, or None if it was not by us, for this cookie, and lately."""
+        """The data, or None unless we sealed it for this cookie, and lately."""
         if not value or len(value) > MAX_BYTES:
             return None
         try:

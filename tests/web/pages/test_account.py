@@ -19,6 +19,7 @@ from tests.web.support import (
     log_in,
     program,
     services_of,
+    session_cookies_of,
     sign_up,
     token_of,
 )
@@ -145,7 +146,7 @@ def test_sign_up_then_log_in(client: FlaskClient, stores: Stores) -> None:
     data = {"email": " New@Example.org ", "password": PASSWORD, "name": "  New   Person "}
     done = client.post("/signup", data=data)
     assert done.status_code == 303
-    assert not cookies_of(done)
+    assert not session_cookies_of(done)
     assert "Your account is ready" in client.get(done.headers["Location"]).get_data(as_text=True)
     assert log_in(client, "NEW@example.org").status_code == 303
     assert stores.sql("SELECT email, name FROM users") == [("New@example.org", "New Person")]
@@ -339,8 +340,8 @@ def test_logging_out(signed_in: FlaskClient, app: Flask) -> None:
     assert signed_in.get("/logout").status_code == 405
     assert signed_in.get("/account").status_code == 200, "a link logs nobody out"
     done = signed_in.post("/logout")
-    assert (done.status_code, done.headers["Location"]) == (303, "/?done=logged-out")
-    assert "You are logged out" in signed_in.get("/?done=logged-out").get_data(as_text=True)
+    assert (done.status_code, done.headers["Location"]) == (303, "/")
+    assert "You are logged out" in signed_in.get("/").get_data(as_text=True)
     again = program(app).get("/account", headers={"Cookie": f"SESSION-TOKEN={token}"})
     assert again.status_code == 302
 
@@ -494,8 +495,8 @@ def test_one_session_is_ended_and_told_why(signed_in: FlaskClient, app: Flask) -
 def test_ending_this_one_logs_out(signed_in: FlaskClient, stores: Stores) -> None:
     [(own,)] = stores.sql("SELECT id FROM sessions")
     done = signed_in.post(f"/account/sessions/{own}/end")
-    [cleared] = cookies_of(done)
-    assert (done.headers["Location"], cleared.value) == ("/?done=logged-out", "")
+    [cleared] = session_cookies_of(done)
+    assert (done.headers["Location"], cleared.value) == ("/", "")
     assert stores.sql("SELECT ended_why FROM sessions") == [("logout",)]
 
 

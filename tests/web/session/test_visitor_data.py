@@ -43,7 +43,7 @@ def data_of(client: FlaskClient, name: str = VISITOR) -> str:
 
 
 def read_with(shop: Shop, cookie: str) -> dict[str, Any]:
-    """What a request with this Cookie header finds in `flask.session`."""
+    """The data that a request with this Cookie header finds in `flask.session`."""
     sent = {"Cookie": cookie, "Sec-Fetch-Site": "same-origin"}
     return shop.read(program(shop.app), headers=sent)
 
