@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import SequenceMatcher
 from typing import Any
+from urllib.parse import urlsplit
 
 from authapp import setting_types as kinds
 from authapp.errors import SettingError
@@ -35,10 +36,13 @@ class Config:
     SECRET_KEY: tuple[str, ...] = _setting(kinds.secrets, secret=True)
     PASSWORD_PEPPER: tuple[str, ...] = _setting(kinds.secrets, secret=True)
 
-    # the cookie
+    # the cookies
     SESSION_COOKIE_NAME: str = _setting(kinds.text, "SESSION-TOKEN")
     SESSION_COOKIE_DOMAIN: str = _setting(kinds.domain, "")
     SESSION_COOKIE_SECURE: bool = _setting(kinds.switch, default=True)
+    SESSION_COOKIE_SAMESITE: str = _setting(kinds.same_site, "Lax")
+    SESSION_COOKIE_PATH: str = _setting(kinds.cookie_path, "/")
+    SESSION_COOKIE_PARTITIONED: bool = _setting(kinds.switch, default=False)
 
     # how long a session lasts, and how many one person may have
     SESSION_IDLE_SECONDS: int = _setting(kinds.whole(60, 30 * _DAY), 1_800)
@@ -74,7 +78,8 @@ class Config:
         """Checks what two settings say together.
 
         Raises:
-            SettingError: the browser would refuse the cookie (RFC 6265bis, 4.1.3: name prefixes).
+            SettingError: the browser would refuse the cookie (RFC 6265bis, 4.1.3: name prefixes),
+                or never send it.
         """
         name = self.SESSION_COOKIE_NAME
         if not name or not all(
@@ -86,10 +91,27 @@ class Config:
         base = name.removeprefix("__Host-").removeprefix("__Secure-")
         if base in {"DEVICE-TOKEN", "VISITOR-DATA"}:
             raise SettingError(f"SESSION_COOKIE_NAME: use another, {base} is a cookie of ours")
-        if name.startswith(("__Host-", "__Secure-")) and not self.SESSION_COOKIE_SECURE:
-            raise SettingError(f"SESSION_COOKIE_SECURE: set it to 1, {name} is refused without it")
+        for needs_secure, what in (
+            (name.startswith(("__Host-", "__Secure-")), name),
+            (self.SESSION_COOKIE_SAMESITE == "None", "SameSite=None"),
+            (self.SESSION_COOKIE_PARTITIONED, "a partitioned cookie"),
+        ):
+            if needs_secure and not self.SESSION_COOKIE_SECURE:
+                raise SettingError(
+                    f"SESSION_COOKIE_SECURE: set it to 1, {what} is refused without it"
+                )
         if name.startswith("__Host-") and self.SESSION_COOKIE_DOMAIN:
             raise SettingError(f"SESSION_COOKIE_DOMAIN: leave it empty, {name} is refused with it")
+        if name.startswith("__Host-") and self.SESSION_COOKIE_PATH != "/":
+            raise SettingError(f"SESSION_COOKIE_PATH: set it to /, {name} is refused otherwise")
+        mount_point = urlsplit(self.PUBLIC_URL).path
+        if self.PUBLIC_URL and not f"{mount_point}/".startswith(
+            self.SESSION_COOKIE_PATH.rstrip("/") + "/"
+        ):
+            raise SettingError(
+                f"SESSION_COOKIE_PATH: set it to {mount_point or '/'} or a part of that, browsers "
+                f"send the cookie to no page of {self.PUBLIC_URL} otherwise"
+            )
 
     @classmethod
     def from_env(cls) -> "Config":
@@ -118,12 +140,22 @@ class Config:
                 if setting.default is MISSING:
                     raise SettingError(_missing(setting.name))
                 continue
-            try:
-                found[setting.name] = setting.metadata["parse"](_as_text(value))
-            except ValueError as error:
-                given = _described(value) if setting.metadata["secret"] else _shown(value)
-                raise SettingError(f"{setting.name}: {error}{given}") from None
+            found[setting.name] = cls.read(setting.name, value)
         return cls(**found)
+
+    @classmethod
+    def read(cls, name: str, value: Any) -> Any:
+        """One setting, from text or a ready value.
+
+        Raises:
+            SettingError: it is weak or unknown.
+        """
+        metadata = cls.__dataclass_fields__[name].metadata
+        try:
+            return metadata["parse"](_as_text(value))
+        except ValueError as error:
+            given = _described(value) if metadata["secret"] else _shown(value)
+            raise SettingError(f"{name}: {error}{given}") from None
 
 
 def _misspelt(values: Mapping[str, Any], ours: Collection[str]) -> str:

@@ -1,6 +1,7 @@
 """The Flask extension: sessions, guards and errors of authapp in any Flask app."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,11 @@ from authapp.cli.deployment import Deployment
 from authapp.cli.tree import register_commands
 from authapp.config import Config
 from authapp.doctor import examine
+from authapp.errors import SettingError
 from authapp.services import POOL_SIZE, build_services
 from authapp.sessions.records import ActiveSession
 from authapp.storage.redis import LimiterStorage
+from authapp.telemetry.logging import get_logger
 from authapp.web.api.account import api
 from authapp.web.api.users import users_api
 from authapp.web.app_state import EXTENSION, AppState, state_of
@@ -30,6 +33,8 @@ from authapp.web.request_check import RequestCheck
 from authapp.web.request_credentials import Authenticator
 from authapp.web.session.interface import SessionInterface
 from authapp.web.visitor_login import log_in_visitor, log_out_visitor
+
+_log = get_logger(__name__)
 
 
 class Auth:
@@ -55,8 +60,11 @@ class Auth:
                 'app.extensions["authapp"] is taken: call Auth(app) or init_app(app) once for each '
                 "app, and let no other extension use that name"
             )
-        config = config or Config.from_mapping(_without_flask_defaults(app))
-        _tell_flask(app, config)
+        chosen = _chosen(app)
+        if config is None:
+            config = Config.from_mapping(chosen)
+            _tell_of_secure(chosen, config)
+        _tell_flask(app, config, chosen)
         services = build_services(config, _limiter(app, config))
         authenticator = Authenticator(
             services.sessions,
@@ -159,20 +167,61 @@ def _origin_policy(config: Config) -> OriginPolicy:
     )
 
 
-def _without_flask_defaults(app: Flask) -> dict[str, Any]:
-    # Flask fills in defaults of its own for some of our names; only what the app chose counts.
-    return {name: v for name, v in app.config.items() if v != Flask.default_config.get(name)}
+def _chosen(app: Flask) -> dict[str, Any]:
+    """The settings that the app chose. Flask fills in defaults of its own for some of our names.
+
+    `0` is chosen. `False` is Flask's default for SESSION_COOKIE_SECURE, so it counts as chosen only
+    where Flask read it from the environment.
+    """
+    defaults = Flask.default_config
+    found = {
+        name: value
+        for name, value in app.config.items()
+        if type(value) is not type(defaults.get(name)) or value != defaults.get(name)
+    }
+    if "FLASK_SESSION_COOKIE_SECURE" in os.environ:
+        found["SESSION_COOKIE_SECURE"] = app.config["SESSION_COOKIE_SECURE"]
+    return found
 
 
-def _tell_flask(app: Flask, config: Config) -> None:
+def _tell_of_secure(chosen: Mapping[str, Any], config: Config) -> None:
+    """Tells in the log that an app which set SESSION_COOKIE_SECURE to False is not heard."""
+    if config.SESSION_COOKIE_SECURE and "SESSION_COOKIE_SECURE" not in chosen:
+        _log.warning(
+            "session_cookie_is_secure",
+            why="SESSION_COOKIE_SECURE is False in app.config, which is Flask's default",
+            remedy='set it to True; or to "off" where there is no https',
+        )
+
+
+def _tell_flask(app: Flask, config: Config, chosen: Mapping[str, Any]) -> None:
+    """Tells Flask the attributes of cookies.
+
+    Raises:
+        SettingError: the app chose another one.
+    """
+    ours = {
+        "SESSION_COOKIE_NAME": config.SESSION_COOKIE_NAME,
+        "SESSION_COOKIE_DOMAIN": config.SESSION_COOKIE_DOMAIN or None,
+        "SESSION_COOKIE_SECURE": config.SESSION_COOKIE_SECURE,
+        "SESSION_COOKIE_SAMESITE": config.SESSION_COOKIE_SAMESITE,
+        "SESSION_COOKIE_PATH": config.SESSION_COOKIE_PATH,
+        "SESSION_COOKIE_PARTITIONED": config.SESSION_COOKIE_PARTITIONED,
+    }
+    for name, value in ours.items():
+        if name in chosen and Config.read(name, chosen[name]) != getattr(config, name):
+            raise SettingError(
+                f"{name}: it is {chosen[name]!r} in app.config (perhaps by FLASK_{name}), and "
+                f"{value!r} in the settings of authapp: set it once, as {name}"
+            )
+    if not app.config["SESSION_COOKIE_HTTPONLY"]:
+        raise SettingError(
+            "SESSION_COOKIE_HTTPONLY: leave it on, or any script in a page can take the session"
+        )
     app.config.update(
+        ours,
         SECRET_KEY=config.SECRET_KEY[0],
         SECRET_KEY_FALLBACKS=list(config.SECRET_KEY[1:]),
-        SESSION_COOKIE_NAME=config.SESSION_COOKIE_NAME,
-        SESSION_COOKIE_DOMAIN=config.SESSION_COOKIE_DOMAIN or None,
-        SESSION_COOKIE_SECURE=config.SESSION_COOKIE_SECURE,
-        SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_COOKIE_PATH="/",
     )
 
 

@@ -44,6 +44,20 @@ def host(value: str) -> str:
     return host
 
 
+def same_site(value: str) -> str:
+    """As Flask and browsers spell it."""
+    spelled = value.strip().capitalize()
+    if spelled not in {"Lax", "Strict", "None"}:
+        raise ValueError("set it to Lax, Strict or None")
+    return spelled
+
+
+def cookie_path(value: str) -> str:
+    if not re.fullmatch(r"/[!-:<-~]*", value):  # RFC 6265, 4.1.1: no controls, no semicolon
+        raise ValueError("set it to a path like `/` or `/shop`")
+    return value.rstrip("/") or "/"
+
+
 def switch(value: str) -> bool:
     known = {"1": True, "true": True, "on": True, "yes": True}
     known |= {"0": False, "false": False, "off": False, "no": False}

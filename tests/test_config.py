@@ -37,6 +37,9 @@ def test_defaults_are_those_of_the_contract() -> None:
         "SESSION_COOKIE_NAME": "SESSION-TOKEN",
         "SESSION_COOKIE_DOMAIN": "",
         "SESSION_COOKIE_SECURE": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "SESSION_COOKIE_PATH": "/",
+        "SESSION_COOKIE_PARTITIONED": False,
         "SESSION_IDLE_SECONDS": 1_800,
         "SESSION_ABSOLUTE_SECONDS": 43_200,
         "REMEMBER_ME_SECONDS": 2_592_000,
@@ -119,6 +122,11 @@ def test_a_missing_setting_is_named_with_its_remedy(name: str, value: str | None
         ("SESSION_COOKIE_NAME", "VISITOR-DATA", "a cookie of ours"),
         ("SESSION_COOKIE_NAME", "a=b", "letters, digits"),
         ("SESSION_COOKIE_SECURE", "perhaps", "1 or 0"),
+        ("SESSION_COOKIE_SAMESITE", "loose", "Lax, Strict or None"),
+        ("SESSION_COOKIE_PATH", "shop", "a path like"),
+        ("SESSION_COOKIE_PATH", "/a; Domain=example.org", "a path like"),
+        ("SESSION_COOKIE_PATH", "/a\n", "a path like"),
+        ("SESSION_COOKIE_PARTITIONED", "perhaps", "1 or 0"),
         ("SESSION_IDLE_SECONDS", "half an hour", "a whole number from 60 to"),
         ("SESSION_IDLE_SECONDS", "59", "a whole number from 60 to"),
         ("SESSION_IDLE_SECONDS", "1800.5", "a whole number from 60 to"),
@@ -200,6 +208,12 @@ def test_an_unusable_setting_is_named_with_its_remedy(
         ("PASSWORD_PEPPER", "é" * 16, ("é" * 16,)),
         ("SESSION_COOKIE_SECURE", "off", False),
         ("SESSION_COOKIE_SECURE", False, False),
+        ("SESSION_COOKIE_SECURE", 0, False),
+        ("SESSION_COOKIE_SAMESITE", "strict", "Strict"),
+        ("SESSION_COOKIE_SAMESITE", "none", "None"),
+        ("SESSION_COOKIE_PATH", "/shop/", "/shop"),
+        ("SESSION_COOKIE_PATH", "/", "/"),
+        ("SESSION_COOKIE_PARTITIONED", "1", True),
         ("SESSION_COOKIE_SECURE", "TRUE", True),
         ("SESSION_COOKIE_NAME", "__Host-SESSION-TOKEN", "__Host-SESSION-TOKEN"),
         ("SESSION_COOKIE_NAME", "__Secure-SESSION-TOKEN", "__Secure-SESSION-TOKEN"),
@@ -235,6 +249,38 @@ def test_a_setting_is_read(name: str, value: object, meaning: object) -> None:
 def test_a_prefixed_cookie_must_be_secure(prefix: str) -> None:
     message = refusal(SESSION_COOKIE_NAME=f"{prefix}S", SESSION_COOKIE_SECURE="0")
     assert message.startswith("SESSION_COOKIE_SECURE: set it to 1")
+
+
+def test_what_browsers_take_only_with_secure_demands_it() -> None:
+    for attribute in ({"SESSION_COOKIE_SAMESITE": "None"}, {"SESSION_COOKIE_PARTITIONED": "1"}):
+        message = refusal(SESSION_COOKIE_SECURE="0", **attribute)
+        assert message.startswith("SESSION_COOKIE_SECURE: set it to 1")
+        Config.from_mapping(GIVEN | attribute)
+
+
+def test_a_host_cookie_is_for_every_path() -> None:
+    message = refusal(SESSION_COOKIE_NAME="__Host-S", SESSION_COOKIE_PATH="/shop")
+    assert message.startswith("SESSION_COOKIE_PATH: set it to /")
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "is_sent"),
+    [
+        ("https://a.example", "/", True),
+        ("https://a.example/auth", "/", True),
+        ("https://a.example/auth", "/auth", True),
+        ("https://a.example/shop/auth", "/shop", True),
+        ("https://a.example", "/auth", False),
+        ("https://a.example/auth", "/au", False),
+        ("https://a.example/auth", "/auth/pages", False),
+    ],
+)
+def test_a_cookie_that_no_page_would_get_is_refused(url: str, path: str, is_sent: bool) -> None:
+    values = {"PUBLIC_URL": url, "SESSION_COOKIE_PATH": path}
+    if is_sent:
+        assert path == Config.from_mapping(GIVEN | values).SESSION_COOKIE_PATH
+    else:
+        assert refusal(**values).startswith("SESSION_COOKIE_PATH: set it to")
 
 
 def test_a_host_cookie_has_no_domain() -> None:

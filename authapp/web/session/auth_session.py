@@ -1,4 +1,4 @@
-"""`AuthSession`: `flask.session`, with the person whose session it is and the fate of its cookie."""
+"""`AuthSession`: `flask.session`, the person whose session it is, and the fate of its cookie."""
 
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum, auto

@@ -12,6 +12,7 @@ from authapp.web.cookies.header import (
     base_name,
     device_cookie_name,
     has_several,
+    names_in,
     write_devices,
 )
 from authapp.web.cookies.plain_http import DroppedCookies
@@ -124,6 +125,8 @@ class CookieWriter:
             own = Scope(name, domain, attributes["path"])
             host = environ.get("HTTP_HOST", "")
             scopes += other_scopes(own, visitor.cookie_header, host, likely)
+            if attributes["partitioned"] and name in names_in(visitor.cookie_header):
+                scopes.insert(0, own)  # a cookie that is not partitioned, from before
         expire(response, scopes, secure=attributes["secure"], samesite=attributes["samesite"])
 
     def _attributes(self, app: Flask) -> dict[str, Any]:
@@ -134,6 +137,7 @@ class CookieWriter:
             "secure": interface.get_cookie_secure(app),
             "httponly": True,
             "samesite": interface.get_cookie_samesite(app) or "Lax",
+            "partitioned": interface.get_cookie_partitioned(app),
         }
 
     def _host_only(self, app: Flask) -> dict[str, Any]:

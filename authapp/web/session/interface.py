@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from flask import Flask, Request, Response
 from flask_session.base import ServerSideSessionInterface
 
 from authapp.accounts.actor import Actor
 from authapp.errors import StoreUnavailable, UnsavableSession
 from authapp.sessions.records import ActiveSession, IssuedLogin
+from authapp.telemetry.logging import get_logger
 from authapp.web.request_credentials import TOKEN_HEADERS, VARY, Authenticator, RequestCredentials
 from authapp.web.session.auth_session import FLASHES, AuthSession, CookieOutcome
 from authapp.web.session.cookie_writer import CookieWriter
 from authapp.web.session.visitor_data import VisitorData
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Flask-Session: no types
@@ -97,7 +97,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc]  # Fla
         session.load()
         if live := session.live:
             self._save_in_store(session, live)
-        elif len(session) > 0:
+        elif bool(session):  # more than `_permanent`
             if self.should_set_cookie(app, session):
                 max_age = self._visitor_data.max_seconds if session.permanent else None
                 value = self._visitor_data.write(session)
