@@ -22,9 +22,9 @@ from tests.web.support import (
     OTHER_PASSWORD,
     PASSWORD,
     browser,
-    cookies_of,
     log_in,
     services_of,
+    session_cookies_of,
     sign_up,
     signed_in_as,
     without_redis,
@@ -85,7 +85,7 @@ def test_what_costs_a_hash_is_refused_before_it(make_app: MakeApp, path: str) ->
             refused = post(client, path, number)
             assert refused.status_code == 429
             assert 0 < int(refused.headers["Retry-After"]) <= 3600
-            assert not cookies_of(refused)
+            assert not session_cookies_of(refused)
     assert costs == []
 
 
