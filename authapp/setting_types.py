@@ -9,12 +9,13 @@ Raises:
 import re
 from collections.abc import Callable
 from ipaddress import ip_address
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from email_validator import EmailNotValidError, validate_email
 from limits import parse_many
 
 from authapp.storage.database_urls import read_database_url
+from authapp.storage.redis_address import RedisAddress
 
 _LABEL = r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]*[a-zA-Z0-9_])?"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
@@ -180,47 +181,9 @@ def _has_sound_port(url: str) -> bool:
         return False
 
 
-# of those of redis-py
-_TLS_OPTIONS = {
-    "ssl_ca_certs",
-    "ssl_ca_path",
-    "ssl_cert_reqs",
-    "ssl_certfile",
-    "ssl_check_hostname",
-    "ssl_keyfile",
-    "ssl_password",
-}
-
-
 def redis_url(value: str) -> str:
-    text(value)
-    authority = re.match(r"[a-z+]*://[^/?#]*", value)
-    if authority and set("@#") & set(value[authority.end() :]):  # a password that ended early
-        raise ValueError(
-            "write @ : / ? # [ ] in user and password percent-encoded, as %40 for @; "
-            "for example redis://user:password@host:port/0"
-        )
-    if value.startswith(("redis://", "rediss://")) and _has_sound_port(value):
-        return value
-    if value.startswith("unix://"):
-        return value
-    scheme, _, rest = value.partition("://")
-    place, _, query = rest.partition("?")
-    hosts, _, service = place.rpartition("@")[2].partition("/")
-    listed = all(re.fullmatch(r"[^:]+|\[[^]]+\]:\d+|[^:]+:\d+", h) for h in hosts.split(","))
-    with_ports = all(re.search(r":\d+$", host) for host in hosts.split(","))
-    has_tls = scheme.startswith("rediss+")
-    known = {name for name, _ in parse_qsl(query, keep_blank_values=True)} <= _TLS_OPTIONS
-    if listed and with_ports and (not query or (has_tls and known)):
-        if scheme in {"redis+cluster", "rediss+cluster"}:
-            return value
-        if scheme in {"redis+sentinel", "rediss+sentinel"} and service.strip("/"):
-            return value
-    raise ValueError(
-        "set it to redis://host:port/0, rediss://…, unix://…, "
-        "redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port; "
-        "with TLS rediss+sentinel://… or rediss+cluster://…, and perhaps ?ssl_ca_certs=/path"
-    )
+    RedisAddress.parse(text(value))
+    return value
 
 
 def key_prefix(value: str) -> str:

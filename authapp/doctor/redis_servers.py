@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from redis.cluster import RedisCluster
@@ -17,13 +16,15 @@ from authapp.doctor.findings import Finding, State, reason
 from authapp.doctor.hosts import is_loopback
 from authapp.errors import StoreUnavailable
 from authapp.storage.redis import REDIS_ERRORS, redis_client, tls_options
+from authapp.storage.redis_address import RedisAddress
 
 NEEDED = 7  # functions
 
 
 def examine(config: Config, clocks: Clocks) -> Iterator[Finding]:
-    password = _password(config.REDIS_URL)
-    yield from _transport(config.REDIS_URL, password)
+    address = RedisAddress.parse(config.REDIS_URL)
+    password = address.password
+    yield from _transport(address)
     client = redis_client(config.REDIS_URL, retries=1)
     reached = True
     try:
@@ -73,30 +74,15 @@ def primaries(client: "redis.Redis") -> Mapping[str, "redis.Redis"]:
     return {node.name: cluster.get_redis_connection(node) for node in find()}
 
 
-def _password(url: str) -> str:
-    parts = urlsplit(url)
-    named = parse_qs(parts.query).get("password", [""])
-    return unquote(parts.password or "") or named[0]
-
-
-def _hosts(url: str) -> list[str]:
-    """Those that are not on this machine."""
-    if url.startswith("unix://"):
-        return []
-    places = urlsplit(url).netloc.rpartition("@")[2].split(",")
-    hosts = [urlsplit(f"//{place}").hostname or "localhost" for place in places]
-    return [host for host in hosts if not is_loopback(host)]
-
-
-def _transport(url: str, password: str) -> Iterator[Finding]:
-    hosts = ", ".join(_hosts(url))
+def _transport(address: RedisAddress) -> Iterator[Finding]:
+    hosts = ", ".join(host for host, _ in address.places if not is_loopback(host))
     if not hosts:
         yield Finding("redis transport", State.OK, "it is on this machine")
         return
-    tls = tls_options(url)
+    tls = tls_options(address)
     if not tls:
         told = f"what is sent to {hosts} is not encrypted, the password too"
-        scheme = url.partition("://")[0].replace("redis", "rediss")
+        scheme = address.url.partition("://")[0].replace("redis", "rediss")
         remedy = f"use {scheme}://…, or keep it on a network of its own"
         yield Finding("redis transport", State.WARN, told, remedy)
     elif tls.get("ssl_cert_reqs") == "none" or not tls.get("ssl_check_hostname", True):
@@ -105,7 +91,7 @@ def _transport(url: str, password: str) -> Iterator[Finding]:
         yield Finding("redis transport", State.WARN, told, remedy)
     else:
         yield Finding("redis transport", State.OK, f"TLS to {hosts}")
-    if password:
+    if address.password:
         yield Finding("redis password", State.OK, "one is sent")
     else:
         told = f"whoever reaches {hosts} can end sessions and lift log-in limits"

@@ -171,24 +171,36 @@ class ForwardAuth:
             self._unlisted_hosts.note(original)
             target = home
         if login:
-            named = safe_next(login, self._allowed_hosts, own_host)
-            if named is None or named == "/":
-                raise InvalidField({"login": "name a page on this host or an allowed one"})
-            page = iri_to_uri(named)
-            if target.startswith("/") and target != home:
-                target = f"{origin}{target}"
-                if safe_next(target, self._allowed_hosts, urlsplit(page).netloc) is None:
-                    self._unlisted_hosts.note(target)  # the log-in page will not lead there
-        elif target.startswith(f"{origin}/"):
-            target = target.removeprefix(origin)
-        elif own_host and not target.startswith("/"):  # the browser is on another host than we are
-            page = f"{origin}{page}"
+            return self._login_elsewhere(login, own_host, "" if target == home else target, origin)
+        target = target.removeprefix(origin) if target.startswith(f"{origin}/") else target
         if target == home:
             return page
-        onward = quote(target.encode("latin-1"), safe="/")
-        if len(onward) > _LONGEST_NEXT:
+        if own_host and not target.startswith("/"):  # the browser is on another host than we are
+            return _with_next(f"{origin}{page}", target)
+        return _with_next(page, target)
+
+    def _login_elsewhere(self, login: str, own_host: str, target: str, origin: str) -> str:
+        """As `_login`, with the page that the proxy names; without a target, that page alone."""
+        named = safe_next(login, self._allowed_hosts, own_host)
+        if named is None or named == "/":
+            raise InvalidField({"login": "name a page on this host or an allowed one"})
+        page = iri_to_uri(named)
+        if not target:
             return page
-        return f"{page}{'&' if '?' in page else '?'}next={onward}"
+        if not target.startswith("/"):
+            return _with_next(page, target)
+        target = f"{origin}{target}"
+        if safe_next(target, self._allowed_hosts, urlsplit(page).netloc) is None:
+            self._unlisted_hosts.note(target)  # the log-in page will not lead there
+        return _with_next(page, target)
+
+
+def _with_next(page: str, target: str) -> str:
+    """The address of a log-in page that leads on to `target`, unless that is too long."""
+    onward = quote(target.encode("latin-1"), safe="/")
+    if len(onward) > _LONGEST_NEXT:
+        return page
+    return f"{page}{'&' if '?' in page else '?'}next={onward}"
 
 
 def identity_headers(person: Identity) -> Headers:

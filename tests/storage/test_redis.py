@@ -18,10 +18,10 @@ from authapp.storage.redis import (
     REDIS_ERRORS,
     TIMEOUT,
     LimiterStorage,
-    _parts,
     _Sentinels,
     redis_client,
 )
+from authapp.storage.redis_address import RedisAddress
 from tests.support.threads import at_once
 
 
@@ -86,10 +86,30 @@ def test_no_wait_is_unbounded() -> None:
         ),
     ],
 )
-def test_parts_of_a_url(
+def test_the_address_of_several_servers(
     url: str, account: dict[str, str], hosts: list[tuple[str, int]], path: str
 ) -> None:
-    assert _parts(url) == (account, hosts, path)
+    address = RedisAddress.parse(url)
+    assert (address.account, list(address.places)) == (account, hosts)
+    assert "/".join(filter(None, (address.service, address.database))) == path
+    assert "p@ss" not in repr(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "places", "password"),
+    [
+        ("redis://cache", (("cache", 6379),), ""),
+        ("rediss://u:p%40@[::1]:7/0", (("::1", 7),), "p@"),
+        ("redis://cache/0?password=p", (("cache", 6379),), "p"),
+        ("unix:///run/redis.sock?password=p", (), "p"),
+    ],
+)
+def test_the_address_of_one_server(
+    url: str, places: tuple[tuple[str, int], ...], password: str
+) -> None:
+    address = RedisAddress.parse(url)
+    assert (address.kind, address.places, address.password) == ("server", places, password)
+    assert address.has_tls == url.startswith("rediss")
 
 
 def test_threads_that_ask_sentinels_at_once_lose_none(monkeypatch: pytest.MonkeyPatch) -> None:
