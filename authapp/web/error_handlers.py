@@ -21,9 +21,10 @@ from werkzeug.exceptions import (
 from authapp import errors
 from authapp.storage.deadlines import deadline
 from authapp.telemetry.logging import get_logger
-from authapp.web.guards import auth_session, is_own_view
+from authapp.web.guards import is_own_view
 from authapp.web.middleware.client_address import unreadable
 from authapp.web.middleware.request_log import request_id
+from authapp.web.session.auth_session import auth_session
 
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
 

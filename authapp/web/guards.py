@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-from flask import current_app, request, session
+from flask import current_app, request
 from werkzeug.local import LocalProxy
 
 from authapp.accounts.actor import Actor
@@ -16,15 +16,10 @@ from authapp.services import Services
 from authapp.sessions.records import ActiveSession
 from authapp.sessions.user_agents import MAX_USER_AGENT
 from authapp.web.app_state import state_of
-from authapp.web.session.auth_session import AuthSession
+from authapp.web.session.auth_session import auth_session
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def auth_session() -> AuthSession:
-    """`flask.session` by its type, and not by way of Flask's proxy."""
-    return cast(AuthSession, session._get_current_object())  # type: ignore[attr-defined]
 
 
 # The person asking, or an anonymous one (`is_authenticated` is False).

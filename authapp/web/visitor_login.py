@@ -11,9 +11,9 @@ from authapp.errors import InvalidField, InvalidJson
 from authapp.sessions.records import ActiveSession
 from authapp.web.cookies.header import read_devices
 from authapp.web.cookies.plain_http import drops_cookie
-from authapp.web.guards import auth_session, services, unknown_actor
+from authapp.web.guards import services, unknown_actor
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
-from authapp.web.session.auth_session import AuthSession, CarryOver
+from authapp.web.session.auth_session import AuthSession, CarryOver, auth_session
 
 
 def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSession:

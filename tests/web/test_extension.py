@@ -24,7 +24,7 @@ from authapp import (
 )
 from authapp.errors import InvalidCredentials, SettingError, StoreUnavailable
 from authapp.sessions.store import SessionStore
-from authapp.web.guards import auth_session
+from authapp.web.session.auth_session import auth_session
 from tests.support.databases import add_migrated_database
 from tests.web.conftest import Settings
 from tests.web.support import (

@@ -21,11 +21,12 @@ from authapp.web.api.representations import (
     UserView,
     json_response,
 )
-from authapp.web.guards import auth_session, known_actor, require_live, services, unknown_actor
+from authapp.web.guards import known_actor, require_live, services, unknown_actor
 from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED, TOO_SHORT_NOW
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
+from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
     counted_if_unreadable,
     devices,

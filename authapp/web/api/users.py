@@ -32,13 +32,13 @@ from authapp.web.api.representations import (
     view_for,
 )
 from authapp.web.guards import (
-    auth_session,
     known_actor,
     permission_required,
     require_live,
     require_permission,
     services,
 )
+from authapp.web.session.auth_session import auth_session
 
 MAX_PAGE = 200  # users
 

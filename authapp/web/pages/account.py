@@ -12,7 +12,6 @@ from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooMany
 from authapp.sessions.records import EndedSession, EndReason
 from authapp.web.api.representations import SessionView
 from authapp.web.guards import (
-    auth_session,
     known_actor,
     login_required,
     require_live,
@@ -38,6 +37,7 @@ from authapp.web.pages.messages import (
 from authapp.web.pages.notices import notices, redirect_with, tells_of_log_out
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.redirects import safe_next
+from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
     count_unreadable,
     counted_if_unreadable,

@@ -23,7 +23,6 @@ from authapp.web.api.bodies import read_form
 from authapp.web.api.users import search_text
 from authapp.web.error_handlers import problem_of
 from authapp.web.guards import (
-    auth_session,
     current_user,
     known_actor,
     permission_required,
@@ -33,6 +32,7 @@ from authapp.web.pages.audit_question import events_asked_for
 from authapp.web.pages.forms import AuditForm, RoleForm, show_errors, text
 from authapp.web.pages.messages import HAPPENED
 from authapp.web.pages.notices import redirect_with
+from authapp.web.session.auth_session import auth_session
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
 

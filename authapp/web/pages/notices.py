@@ -7,9 +7,9 @@ page show a notice.
 from flask import flash, get_flashed_messages, redirect, session, url_for
 from werkzeug.wrappers import Response
 
-from authapp.web.guards import auth_session, services
+from authapp.web.guards import services
 from authapp.web.pages.messages import DONE, within
-from authapp.web.session.auth_session import FLASHES
+from authapp.web.session.auth_session import FLASHES, auth_session
 
 
 def redirect_with(name: str, endpoint: str, **values: object) -> Response:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum, auto
 from functools import wraps
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
+from flask import session
 from flask_session.base import ServerSideSession
 
 from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
@@ -240,3 +241,8 @@ for _name in (
     *("get", "setdefault", "pop", "popitem", "update", "clear", "keys", "values", "items", "copy"),
 ):
     setattr(AuthSession, _name, _reads_first(_name))
+
+
+def auth_session() -> AuthSession:
+    """`flask.session` by its type, and not by way of Flask's proxy."""
+    return cast(AuthSession, session._get_current_object())  # type: ignore[attr-defined]
