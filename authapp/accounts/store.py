@@ -167,19 +167,19 @@ class UserStore:
         """
         name = validate_profile(name, image)
         with self._changes.begin() as change:
-            user = self.set_profile(change, user_id, name, image, actor.known_as(user_id))
-        return change.returning(user)
+            user = self._locked(change.db, User.id == user_id)
+            self.set_profile(change, user, name, image, actor.known_as(user_id))
+        return change.returning(identity_of(user))
 
     def set_profile(
         self,
         change: Change,
-        user_id: UUID,
+        user: User,
         name: str | None,
         image: str | None,
         actor: Actor,
-    ) -> Identity:
-        """As `update_profile`, within a change the caller completes."""
-        user = self._locked(change.db, User.id == user_id)
+    ) -> None:
+        """As `update_profile`, within the caller's change, which has locked the row of the user."""
         given = {"name": name, "image": image}
         changed = [k for k, v in given.items() if v is not None and v != getattr(user, k)]
         user.name = user.name if name is None else name
@@ -189,12 +189,11 @@ class UserStore:
                 change.db,
                 "profile.changed",
                 self._clock(),
-                user_id=user_id,
+                user_id=user.id,
                 actor=actor,
                 fields=changed,
             )
         self._changed(change, user)
-        return identity_of(user)
 
     def rehash(self, user_id: UUID, epoch: int, password_hash: str) -> None:
         """Replaces the hash of an unchanged password, unless the password changed meanwhile."""
@@ -208,23 +207,11 @@ class UserStore:
                 user.password_hash = password_hash
                 self._changed(change, user)
 
-    def set_active(self, change: Change, user_id: UUID, *, active: bool) -> Identity:
-        """Activates or deactivates within a change the caller completes.
-
-        Raises:
-            UnknownUser
-            LastAdmin: no active administrator would be left.
-        """
-        user = self._locked(change.db, User.id == user_id)
-        if user.active != active:
-            if not active and any(role.name == ADMIN for role in user.roles):
-                keep_an_administrator(change.db, without=user.id)
-            user.active = active
-            user.epoch += 1  # what was verified before is void, also if it is activated again
-            self._changed(change, user)
-        else:
-            change.touch_unchanged_user(user)
-        return identity_of(user)
+    def activate(self, change: Change, user: User) -> None:
+        """Activates a user whose row the caller has locked, within the caller's change."""
+        user.active = True
+        user.epoch += 1  # credentials that were verified before the deactivation stay void
+        self._changed(change, user)
 
     def set_roles(self, user_id: UUID, names: Iterable[str], actor: Actor) -> Changed[Identity]:
         """Gives a user exactly these roles.
@@ -295,31 +282,15 @@ class UserStore:
                 change.touch_unchanged_user(user)
         return change.returning(identity_of(user))
 
-    def set_password_hash(self, change: Change, user_id: UUID, epoch: int, new_hash: str) -> int:
-        """Sets the hash within a change the caller completes.
+    def lock(self, change: Change, user_id: UUID, epoch: int) -> User:
+        """Locks the row of a user whose credentials were read, within the caller's change.
 
         Args:
-            epoch: of the credentials that were verified.
-        Returns:
-            the new epoch.
+            epoch: of those credentials.
         Raises:
-            UnknownUser: gone, or its password changed since.
+            UnknownUser: the user is gone, or has another epoch now.
         """
-        user = self._locked(change.db, (User.id == user_id) & (User.epoch == epoch))
-        user.password_hash = new_hash
-        user.epoch += 1
-        self._changed(change, user)
-        return user.epoch
-
-    def bump_epoch(self, change: Change, user_id: UUID) -> None:
-        """Ends trust in all that was verified of this user so far, within the caller's change.
-
-        Raises:
-            UnknownUser
-        """
-        user = self._locked(change.db, User.id == user_id)
-        user.epoch += 1
-        self._changed(change, user)
+        return self._locked(change.db, (User.id == user_id) & (User.epoch == epoch))
 
     def _locked(self, db: Session, which: ColumnElement[bool]) -> User:
         user = db.scalar(select(User).where(which).with_for_update(key_share=True))

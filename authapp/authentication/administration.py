@@ -6,14 +6,16 @@ from uuid import UUID
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
+from authapp.accounts.administrators import keep_an_administrator
 from authapp.accounts.authorization import lock_user
-from authapp.accounts.identity import Identity, Permission
+from authapp.accounts.identity import ADMIN, Identity, Permission, identity_of
 from authapp.accounts.profiles import validate_profile
 from authapp.accounts.store import UserStore
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import OwnAccount
 from authapp.sessions.records import EndReason
 from authapp.sessions.store import SessionStore
+from authapp.storage.models import User
 
 
 class Administration:
@@ -52,11 +54,11 @@ class Administration:
         """
         name = validate_profile(name, image)
         with self._changes.begin() as change:
-            lock_user(change.db, user_id, actor, Permission.USERS_WRITE)
-            user = self._users.set_profile(change, user_id, name, image, actor)
+            user, _ = lock_user(change.db, user_id, actor, Permission.USERS_WRITE)
             if active is not None:
-                user = self._set_active(change, user_id, active, actor)
-        return change.returning(user)
+                self._set_active(change, user, active, actor)
+            self._users.set_profile(change, user, name, image, actor)
+        return change.returning(identity_of(user))
 
     def set_active(self, user_id: UUID, *, active: bool, actor: Actor) -> Changed[Identity]:
         """Activates or deactivates a person (OWASP ASVS 5.0, 7.4.2).
@@ -70,24 +72,32 @@ class Administration:
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         with self._changes.begin() as change:
-            lock_user(change.db, user_id, actor, Permission.USERS_WRITE)
-            user = self._set_active(change, user_id, active, actor)
-        return change.returning(user)
+            user, _ = lock_user(change.db, user_id, actor, Permission.USERS_WRITE)
+            self._set_active(change, user, active, actor)
+        return change.returning(identity_of(user))
 
-    def _set_active(self, change: Change, user_id: UUID, active: bool, actor: Actor) -> Identity:
-        user = self._users.set_active(change, user_id, active=active)
-        if not active:
-            if actor.id == user_id:
-                raise OwnAccount("deactivates themselves")
-            self._sessions.end_all(change, user_id, EndReason.DEACTIVATED)
+    def _set_active(self, change: Change, user: User, active: bool, actor: Actor) -> None:
+        if user.active == active:
+            change.touch_unchanged_user(user)
+        elif active:
+            self._users.activate(change, user)
+        else:
+            self._deactivate(change, user, actor)
         audit.record_act(
             change.db,
             "user.activated" if active else "user.deactivated",
             self._clock(),
-            user_id=user_id,
+            user_id=user.id,
             actor=actor,
         )
-        return user
+
+    def _deactivate(self, change: Change, user: User, actor: Actor) -> None:
+        if any(role.name == ADMIN for role in user.roles):
+            keep_an_administrator(change.db, without=user.id)
+        if actor.id == user.id:
+            raise OwnAccount("deactivates themselves")
+        self._sessions.end_all(change, user, EndReason.DEACTIVATED)
+        user.active = False
 
     def end_sessions_of(self, user_id: UUID, actor: Actor) -> Changed[int]:
         """Ends all sessions of a person (OWASP ASVS 5.0, 7.4.5); returns how many.
@@ -97,9 +107,8 @@ class Administration:
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         with self._changes.begin() as change:
-            lock_user(change.db, user_id, actor, Permission.SESSIONS_END)
-            self._users.bump_epoch(change, user_id)
-            ended = self._sessions.end_all(change, user_id, EndReason.REVOKED_BY_ADMIN)
+            user, _ = lock_user(change.db, user_id, actor, Permission.SESSIONS_END)
+            ended = self._sessions.end_all(change, user, EndReason.REVOKED_BY_ADMIN)
             audit.record_act(
                 change.db,
                 "sessions.ended",

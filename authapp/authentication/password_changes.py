@@ -77,13 +77,14 @@ class PasswordChanges:
             new_hash = self._hasher.hash(new)
         with counted.told_by_errors(), self._changes.begin() as change:
             try:
-                epoch = self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
+                person = self._users.lock(change, found.user.id, found.epoch)
             except UnknownUser:
                 raise InvalidCredentials from None  # changed or removed since it was verified
             why = EndReason.PASSWORD_CHANGED
-            fresh = self._sessions.end_others_and_rotate(change, live, why, actor)
+            fresh = self._sessions.end_others_and_rotate(change, person, live, why, actor)
             if fresh is None:  # logged out while this ran
                 raise NotAuthenticated(presented=True)
+            person.password_hash = new_hash
             audit.record(
                 change.db,
                 "password.changed",
@@ -93,7 +94,7 @@ class PasswordChanges:
             )
         if isinstance(fresh, IssuedTokens):
             return change.returning(replace(fresh, rate_limit=counted.window))
-        known = self._known_devices.issue_device_token(canonical, epoch, devices)
+        known = self._known_devices.issue_device_token(canonical, person.epoch, devices)
         return change.returning(IssuedLogin(fresh, known, counted.window))
 
     def set_password(self, email: str, password: str) -> Changed[UUID]:
@@ -114,8 +115,9 @@ class PasswordChanges:
         with self._hasher.queue.place():
             new_hash = self._hasher.hash(password)
         with self._changes.begin() as change:
-            self._users.set_password_hash(change, found.user.id, found.epoch, new_hash)
-            self._sessions.end_all(change, found.user.id, EndReason.PASSWORD_CHANGED)
+            person = self._users.lock(change, found.user.id, found.epoch)
+            self._sessions.end_all(change, person, EndReason.PASSWORD_CHANGED)
+            person.password_hash = new_hash
             audit.record(
                 change.db, "password.set", self._clock(), user_id=found.user.id, actor=OPERATOR
             )

@@ -70,7 +70,7 @@ class Change:
         """As `touch_user`, in one statement for however many users."""
         self.db.flush()
         for user in users:
-            self._touch_user_alone(user)
+            self.touch_user_alone(user)
         touched = self.db.execute(
             update(SessionRow)
             .where(
@@ -83,13 +83,19 @@ class Change:
         for digest, version in touched:
             self.touch_session(digest, version)
 
+    def touch_user_alone(self, user: User) -> None:
+        """As `touch_user`, where the caller has ended or touched each session of the user."""
+        self.fences[user_key(user.id)] = user.ver
+        for key in self._credential_keys.all(user.email_canonical):
+            self.fences[key] = user.ver
+
     def touch_unchanged_user(self, user: User) -> None:
         """Notes a user whom the caller found unchanged, already in the wanted state.
 
         The change that brought the user into this state may still have to set its last fences. The
         caller's answer promises this state, too, so its fences are set here as well.
         """
-        self._touch_user_alone(user)
+        self.touch_user_alone(user)
         live = select(SessionRow.digest, SessionRow.ver).where(
             SessionRow.user_id == user.id, SessionRow.ended_at.is_(None)
         )
@@ -99,11 +105,6 @@ class Change:
     def returning(self, value: T) -> Changed[T]:
         """The result of this change, for its caller; to be made once the change has ended."""
         return Changed(value, self.everywhere)
-
-    def _touch_user_alone(self, user: User) -> None:
-        self.fences[user_key(user.id)] = user.ver
-        for key in self._credential_keys.all(user.email_canonical):
-            self.fences[key] = user.ver
 
 
 class Changes:

@@ -94,7 +94,6 @@ class SessionRows:
         """Begins a session of a browser, with `lifetime` or what the limits say."""
         row, token = self.new(user, actor, remember=remember, lifetime=lifetime, data=data)
         change.db.add(row)
-        change.db.flush()
         return ActiveSession(token, self.record(row, user))
 
     def add_program(
@@ -120,8 +119,7 @@ class SessionRows:
             data=data,
         )
         change.db.add(row)
-        change.db.flush()
-        return self.issue_tokens(change.db, row, user, refreshable=refreshable)
+        return self.issue_tokens(row, user, refreshable=refreshable)
 
     def new(
         self,
@@ -177,9 +175,7 @@ class SessionRows:
             remembered=remember,
         )
 
-    def issue_tokens(
-        self, db: Session, row: SessionRow, user: User, *, refreshable: bool
-    ) -> IssuedTokens:
+    def issue_tokens(self, row: SessionRow, user: User, *, refreshable: bool) -> IssuedTokens:
         """Issues an access token for this session, and a refresh token if it can be refreshed."""
         now = self._clock()
         left = min(self._policy.access_token, row.expires_at - now)
@@ -187,7 +183,6 @@ class SessionRows:
         text = self._access_tokens.issue(row.id, user.id, seconds)
         refresh = self._refresh_tokens.mint(row.id) if refreshable else None
         row.refresh_digest = refresh.digest if refresh else None
-        db.flush()
         token = SessionToken(text, row.digest, user.id)
         return IssuedTokens(ActiveSession(token, self.record(row, user)), seconds, refresh)
 

@@ -204,36 +204,50 @@ class SessionStore:
         """Ends all sessions of the user but this one; returns how many."""
         user_id = live.record.user.id
         with self._changes.begin() as change:
-            # who touches several sessions of a user holds the user's row, or two could deadlock
+            # changes of several sessions hold the row of the user, or two could deadlock
             user = change.db.scalars(
                 select(User).where(User.id == user_id).with_for_update(key_share=True)
             ).one()
             others = (SessionRow.user_id == user_id) & (SessionRow.id != live.record.id)
             ended = self._rows.end(change, why, others, actor)
-            # those that have no row yet end by the epoch, which this one follows
-            user.epoch += 1
-            user.ver += 1
-            mine = change.db.scalars(
+            self._bump_epoch(change, user)
+            mine = change.db.execute(  # the session that stays follows the epoch
                 update(SessionRow)
                 .where(SessionRow.id == live.record.id)
-                .values(epoch=user.epoch)
-                .returning(SessionRow.id)
+                .values(epoch=user.epoch, ver=SessionRow.ver + 1)
+                .returning(SessionRow.digest, SessionRow.ver)
                 .execution_options(synchronize_session=False)
-            ).all()
-            if not mine:
+            ).one_or_none()
+            if mine is None:
                 _must_have_had_row(live)
-            change.touch_user(user)
+            else:
+                change.touch_session(*mine)
         return change.returning(ended)
 
-    def end_all(self, change: Change, user_id: UUID, why: EndReason) -> int:
-        """Ends all sessions of a user within a change that the caller completes, and that raises
-        the user's epoch: this ends those that have no row yet. Returns how many had one."""
-        return self._rows.end(change, why, SessionRow.user_id == user_id)
+    def end_all(self, change: Change, user: User, why: EndReason) -> int:
+        """Ends all sessions of a user, and trust in whatever was verified of the user so far.
+
+        Within a change, completed by the caller, that holds the user's row. The caller may change
+        the row further.
+
+        Returns:
+            How many of the sessions had a row.
+        """
+        ended = self._rows.end(change, why, SessionRow.user_id == user.id)
+        self._bump_epoch(change, user)
+        return ended
+
+    def _bump_epoch(self, change: Change, user: User) -> None:
+        """Ends the sessions of a user that have no row yet; the caller sees to those with a row."""
+        user.epoch += 1
+        user.ver += 1
+        user.updated_at = self._clock()
+        change.touch_user_alone(user)
 
     # -- replace and list ----------------------------------------------------------------------
 
     def end_others_and_rotate(
-        self, change: Change, live: ActiveSession, why: EndReason, actor: Actor
+        self, change: Change, user: User, live: ActiveSession, why: EndReason, actor: Actor
     ) -> ActiveSession | IssuedTokens | None:
         """Ends all sessions of the user, and begins one with the data of this one and new limits
         (NIST SP 800-63B-4, 2.1.3: re-authentication resets both).
@@ -247,8 +261,7 @@ class SessionStore:
         if row is None:
             return None
         data = dict(row.data)
-        self.end_all(change, live.record.user.id, why)
-        user = change.db.get_one(User, live.record.user.id)
+        self.end_all(change, user, why)
         remember = live.record.remembered
         if live.record.kind == "api":
             return self._rows.add_program(change, user, actor, refreshable=remember, data=data)
@@ -332,7 +345,7 @@ class SessionStore:
             self._rows.end(change, EndReason.REFRESH_REUSED, SessionRow.id == row.id, actor)
             return None
         row.last_seen_at = now
-        return self._rows.issue_tokens(change.db, row, user, refreshable=True)
+        return self._rows.issue_tokens(row, user, refreshable=True)
 
     def of_user(self, user_id: UUID) -> Sequence[SessionSummary]:
         """The user's live sessions, the most recently seen first."""

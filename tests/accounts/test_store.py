@@ -14,6 +14,7 @@ from authapp.cache.changes import Changes
 from authapp.cache.keys import session_key, user_key
 from authapp.errors import EmailTaken, InvalidField, LastAdmin, UnknownRole, UnknownUser
 from authapp.services import Services
+from authapp.sessions.records import EndReason
 from tests.support.clock import Clock
 from tests.support.people import CLIENT
 from tests.support.services import sql
@@ -113,14 +114,17 @@ def test_a_rehash_never_undoes_a_new_password(services: Services) -> None:
     assert version_of(services, ada.id) == (2, 2, "newer")
 
 
-def test_a_new_password_is_a_new_epoch(services: Services, changes: Changes) -> None:
+def test_a_user_is_locked_at_the_epoch_of_the_credentials(
+    services: Services, changes: Changes
+) -> None:
     ada = create(services)
     with changes.begin() as change:
-        assert services.users.set_password_hash(change, ada.id, 1, "newer") == 2
+        user = services.users.lock(change, ada.id, 1)
+        services.sessions.end_all(change, user, EndReason.PASSWORD_CHANGED)
+        user.password_hash = "newer"
     assert version_of(services, ada.id) == (2, 2, "newer")
     with pytest.raises(UnknownUser), changes.begin() as change:
-        services.users.set_password_hash(change, ada.id, 1, "verified too long ago")
-    assert version_of(services, ada.id) == (2, 2, "newer")
+        services.users.lock(change, ada.id, 1)
 
 
 @pytest.fixture

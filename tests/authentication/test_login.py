@@ -26,6 +26,7 @@ from authapp.errors import (
 )
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason
+from authapp.storage.models import User
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
@@ -554,14 +555,14 @@ def test_a_password_changed_meanwhile_is_not_overwritten(
     services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two who change it at once, both with the old one: the second is refused."""
-    update = UserStore.set_password_hash
+    lock = UserStore.lock
 
-    def second(*args: Any) -> int:
+    def second(*args: Any) -> User:
         monkeypatch.undo()
         services.password_changes.set_password(EMAIL, OTHER_PASSWORD)
-        return update(*args)
+        return lock(*args)
 
-    monkeypatch.setattr(UserStore, "set_password_hash", second)
+    monkeypatch.setattr(UserStore, "lock", second)
     with pytest.raises(InvalidCredentials):
         change(services, live, new="a third passphrase, also long")
     assert can_log_in(services, OTHER_PASSWORD)

@@ -332,7 +332,8 @@ def test_a_change_that_fails_fences_nothing(services: Services, live: ActiveSess
 
 def end_all_and_fail(services: Services, live: ActiveSession) -> None:
     with services.changes.begin() as change:
-        services.sessions.end_all(change, live.record.user.id, EndReason.LOGOUT)
+        user = change.db.get_one(User, live.record.user.id)
+        services.sessions.end_all(change, user, EndReason.LOGOUT)
         raise KeyError
 
 

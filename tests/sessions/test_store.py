@@ -628,7 +628,8 @@ def test_all_others_end(services: Services, ada: Identity, bob: Identity) -> Non
 def test_all_end(services: Services, ada: Identity, bob: Identity) -> None:
     lives, somebody = [begin(services, ada) for _ in range(3)], begin(services, bob)
     with services.changes.begin() as change:
-        assert services.sessions.end_all(change, ada.id, EndReason.REVOKED_BY_ADMIN) == 3
+        user = services.users.lock(change, ada.id, 1)
+        assert services.sessions.end_all(change, user, EndReason.REVOKED_BY_ADMIN) == 3
     assert {find(services, live) for live in lives} == {EndedSession(EndReason.REVOKED_BY_ADMIN)}
     assert is_live(services, somebody)
 

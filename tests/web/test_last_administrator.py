@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 
 from authapp.accounts.actor import OPERATOR
+from authapp.accounts.administrators import keep_an_administrator
 from authapp.errors import AuthappError, LastAdmin
 from authapp.services import Services
 from tests.support.threads import at_once
@@ -135,7 +136,9 @@ def test_a_removal_waits_for_the_one_before_and_then_looks_again(
 
     thread = Thread(target=run, daemon=True)
     with services_of(here).changes.begin() as change:
-        services_of(here).users.set_active(change, first, active=False)
+        user = services_of(here).users.lock(change, first, 1)
+        keep_an_administrator(change.db, without=first)
+        user.active = False
         thread.start()
         thread.join(0.3)
     thread.join(10)
