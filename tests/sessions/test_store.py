@@ -742,7 +742,7 @@ def test_the_session_of_a_program_never_becomes_a_browser_s(
     services: Services, ada: Identity
 ) -> None:
     program = begin_program(services, ada)
-    assert services.sessions.regenerate(program, CLIENT) is None
+    assert services.sessions.regenerate(program, CLIENT).value is None
     assert is_live(services, program)
     assert sql(services, "SELECT kind FROM sessions") == [("api",)]
 
