@@ -6,6 +6,7 @@ The house, from the top; imports only point down:
     __main__, wsgi     the console script `authapp`; the WSGI application
     testing            pytest fixtures for apps that embed authapp
     app, extension     `create_app`: the whole product; `Auth`: the Flask extension
+    python_api         `auth.users`, `auth.sessions` and `auth.roles` for the code of an app
     serving, dev       how gunicorn and granian serve it; embedded engines and `make run`
     web, cli           the edges: pages, API, forward-auth, `flask.session`; the command line
     services, doctor   builds everything from the settings; examines settings and stores
@@ -28,6 +29,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from authapp.accounts.actor import OPERATOR, Actor
     from authapp.app import create_app
     from authapp.config import Config
     from authapp.extension import Auth
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "OPERATOR",
+    "Actor",
     "Auth",
     "Config",
     "create_app",
@@ -49,6 +53,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "OPERATOR": "authapp.accounts.actor",
+    "Actor": "authapp.accounts.actor",
     "Auth": "authapp.extension",
     "Config": "authapp.config",
     "create_app": "authapp.app",

@@ -87,6 +87,10 @@ class UnknownUser(AuthappError):
     """No user has this email or id."""
 
 
+class UserInUse(AuthappError):
+    """Rows that authapp does not know refer to the person. The message says which table's."""
+
+
 class LastAdmin(AuthappError):
     """The change would leave the product without an active administrator."""
 

@@ -3,18 +3,20 @@
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 from flask import Flask, request, url_for
 from flask_limiter import Limiter
 from limits.strategies import RateLimiter
 
+from authapp.accounts.identity import Identity
 from authapp.authentication.addresses import network_of
 from authapp.cli.deployment import Deployment
 from authapp.cli.tree import register_commands
 from authapp.config import Config
 from authapp.doctor import examine
 from authapp.errors import SettingError
+from authapp.python_api import Roles, Sessions, Users
 from authapp.services import POOL_SIZE, build_services
 from authapp.sessions.records import ActiveSession
 from authapp.storage.redis import LimiterStorage
@@ -32,7 +34,7 @@ from authapp.web.pending_changes import mark_pending
 from authapp.web.request_check import RequestCheck
 from authapp.web.request_credentials import Authenticator
 from authapp.web.session.interface import SessionInterface
-from authapp.web.visitor_login import log_in_visitor, log_out_visitor
+from authapp.web.visitor_login import log_in_visitor, log_in_visitor_as, log_out_visitor
 
 _log = get_logger(__name__)
 
@@ -43,7 +45,14 @@ class Auth:
     Settings come from `app.config`, under the names in `authapp/config.py`, or from `config`. The
     extension itself holds nothing, so one may serve any number of apps: each has its own
     `AppState`.
+
+    Attributes:
+        users, sessions, roles: the Python API, see `authapp.python_api`.
     """
+
+    users = Users()
+    sessions = Sessions()
+    roles = Roles()
 
     def __init__(self, app: Flask | None = None, config: Config | None = None) -> None:
         if app is not None:
@@ -110,13 +119,31 @@ class Auth:
         """
         return from_any_origin(view)
 
-    def log_in(self, email: str, password: str, *, remember: bool = False) -> ActiveSession:
+    @overload
+    def log_in(self, user: Identity, /, *, remember: bool = False) -> ActiveSession: ...
+
+    @overload
+    def log_in(self, email: str, password: str, *, remember: bool = False) -> ActiveSession: ...
+
+    def log_in(
+        self, email: str | Identity, password: str | None = None, *, remember: bool = False
+    ) -> ActiveSession:
         """Logs the visitor in; the cookie goes out with the answer.
+
+        With a user of `auth.users` in place of email and password, the visitor is logged in as that
+        user, and nothing is verified: the app has done it, by OAuth for example. No limit counts
+        such a log-in. It needs Postgres, and its event in the audit log has the method
+        `application`.
 
         Raises:
             InvalidField, InvalidCredentials, TooManyAttempts, StoreUnavailable: unless the view
-                catches them they become HTTP errors.
+                catches them they become HTTP errors. A user who is deactivated or deleted is
+                refused with `InvalidCredentials`.
         """
+        if isinstance(email, Identity):
+            return log_in_visitor_as(email.id, remember=remember)
+        if password is None:
+            raise TypeError("log_in takes an email and a password, or a user of auth.users")
         return log_in_visitor(email, password, remember=remember)
 
     def log_out(self) -> None:

@@ -237,7 +237,7 @@ def build_services(
             known_devices=known_devices,
             clock=clock,
         ),
-        administration=Administration(users, sessions, changes, clock),
+        administration=Administration(users, sessions, changes, email_hashes, clock),
         maintenance=Maintenance(
             housekeeping,
             changes,

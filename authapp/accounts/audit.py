@@ -21,6 +21,7 @@ Event = Literal[
     "user.created",
     "user.activated",
     "user.deactivated",
+    "user.deleted",
     "profile.changed",
     "password.changed",
     "password.set",

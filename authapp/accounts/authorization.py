@@ -42,12 +42,12 @@ def lock_user(
 
 
 def lock_users(
-    db: Session, user_ids: Iterable[UUID], actor: Actor, permission: Permission
+    db: Session, user_ids: Iterable[UUID], actor: Actor, permission: Permission | None
 ) -> tuple[list[User], Identity | None]:
     """Lock users and the actor, and check that the actor still has the permission.
 
     Args:
-        actor, permission: as for `lock_user`.
+        actor, permission: as for `lock_user`; None needs no permission.
     Returns:
         The users that exist, and the person who acts as of now (None for the operator).
     Raises:
@@ -66,7 +66,7 @@ def lock_users(
         if row is None or not row.active:
             raise NotAuthenticated(presented=True)
         person = identity_of(row)
-        if not person.can(permission):
+        if permission is not None and not person.can(permission):
             raise Forbidden(f"this needs the permission {permission}")
     return [user for key, user in locked.items() if key in wanted], person
 

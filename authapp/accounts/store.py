@@ -5,14 +5,15 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.administrators import active_administrators, keep_an_administrator
-from authapp.accounts.authorization import lock_user, require_covered
+from authapp.accounts.authorization import lock_user, lock_users, require_covered
 from authapp.accounts.emails import Email, parse_email
 from authapp.accounts.identity import ADMIN, USER, Identity, Permission, identity_of
 from authapp.accounts.profiles import validate_profile
@@ -21,7 +22,7 @@ from authapp.accounts.user_pages import UserPage, read_page
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.cache.keys import user_key
 from authapp.cache.versioned_cache import VersionedCache
-from authapp.errors import EmailTaken, OwnAccount, UnknownUser
+from authapp.errors import EmailTaken, OwnAccount, UnknownUser, UserInUse
 from authapp.storage.models import User
 from authapp.storage.postgres import Database
 
@@ -73,20 +74,29 @@ class UserStore:
         password_hash: str,
         roles: Iterable[str] = (USER,),
         actor: Actor = OPERATOR,
+        *,
+        verified: bool = False,
     ) -> Identity:
         """Adds a user.
 
         Args:
-            actor: the operator, or the visitor who signs up.
+            password_hash: empty for an account that nobody can log in to with a password.
+            actor: the operator, the visitor who signs up, or a person who adds another.
+            verified: the email is known to be the user's.
         Raises:
             EmailTaken: in this or an equivalent spelling.
             UnknownRole: nothing was added.
+            ExceedsOwnPermissions: a role allows more than the person may who adds the user.
         """
         now = self._clock()
         # no instance can have an entry of a user who was not there
         with self._changes.begin(acknowledged=False) as change:
             db = change.db
+            person = None
+            if actor.id is not None:  # people before roles, see `Roles`
+                _, person = lock_users(db, [], actor, None)
             granted = roles_named(db, roles)
+            require_covered(person, granted)
             user_id = db.scalar(
                 insert(User)
                 .values(
@@ -96,6 +106,7 @@ class UserStore:
                     password_hash=password_hash,
                     created_at=now,
                     updated_at=now,
+                    email_verified_at=now if verified else None,
                 )
                 .on_conflict_do_nothing(index_elements=["email_canonical"])
                 .returning(User.id)
@@ -109,24 +120,26 @@ class UserStore:
                 "user.created",
                 now,
                 user_id=user_id,
-                actor=actor if actor.is_operator else actor.known_as(user_id),
+                actor=actor if actor.is_operator or actor.id else actor.known_as(user_id),
                 roles=[role.name for role in granted],
             )
             db.flush()
             return identity_of(user)
 
     def get(self, user_id: UUID) -> Identity | None:
-        found = self._read(user_id)
+        found = self.read(user_id)
         return found.user if found else None
 
     def look_up(self, user_id: UUID) -> tuple[Identity | None, bool]:
         """As `get`, from Redis first; and whether a copy told."""
         found, hit = self._cache.read_through(
-            user_key(user_id), UserCopy, lambda: self._read(user_id), self._copy_ttl
+            user_key(user_id), UserCopy, lambda: self.read(user_id), self._copy_ttl
         )
         return (found.user if found else None), hit
 
-    def _read(self, user_id: UUID) -> UserCopy | None:
+    def read(self, user_id: UUID) -> UserCopy | None:
+        """The facts of a user."""
+
         def query(db: Session) -> UserCopy | None:
             user = db.get(User, user_id)
             return UserCopy(identity_of(user), user.epoch, user.ver) if user else None
@@ -228,7 +241,7 @@ class UserStore:
             if differing := set(user.roles) ^ set(wanted):
                 if any(role.name == ADMIN for role in differing - set(wanted)):
                     keep_an_administrator(change.db, without=user.id)
-                if actor.id == user.id:
+                if actor.id == user.id and not actor.is_operator:
                     raise OwnAccount("changes their own roles")
                 require_covered(person, differing)
                 user.roles = wanted
@@ -291,6 +304,28 @@ class UserStore:
             UnknownUser: the user is gone, or has another epoch now.
         """
         return self._locked(change.db, (User.id == user_id) & (User.epoch == epoch))
+
+    def delete(self, change: Change, user_id: UUID) -> None:
+        """Removes a user and all that belongs to them, within a change the caller completes.
+
+        Raises:
+            UnknownUser
+            LastAdmin: no active administrator would be left.
+            UserInUse: a table of the app refers to the user.
+        """
+        user = self._locked(change.db, User.id == user_id)
+        if user.active and any(role.name == ADMIN for role in user.roles):
+            keep_an_administrator(change.db, without=user.id)
+        self._changed(change, user)  # so that each entry of the user and their sessions is fenced
+        try:
+            change.db.execute(delete(User).where(User.id == user_id))
+        except IntegrityError as error:
+            table = getattr(getattr(error.orig, "diag", None), "table_name", None)
+            raise UserInUse(
+                f"Rows of the table {table} refer to this person: remove these first, or let the "
+                "foreign key say ON DELETE."
+            ) from error
+        change.db.expunge(user)
 
     def _locked(self, db: Session, which: ColumnElement[bool]) -> User:
         user = db.scalar(select(User).where(which).with_for_update(key_share=True))

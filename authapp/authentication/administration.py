@@ -1,25 +1,27 @@
 """Administration: what administrators and operators may change of another person's account."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.accounts.administrators import keep_an_administrator
+from authapp.accounts.audit import EmailHashes
 from authapp.accounts.authorization import lock_user
 from authapp.accounts.identity import ADMIN, Identity, Permission, identity_of
 from authapp.accounts.profiles import validate_profile
 from authapp.accounts.store import UserStore
 from authapp.cache.changes import Change, Changed, Changes
-from authapp.errors import OwnAccount
+from authapp.errors import OwnAccount, UnknownUser
 from authapp.sessions.records import EndReason
 from authapp.sessions.store import SessionStore
 from authapp.storage.models import User
 
 
 class Administration:
-    """The use cases of administrators: profile, activation and sessions of a person.
+    """The use cases of administrators: profile, activation, deletion and sessions of a person.
 
     Raises:
         StoreUnavailable: from every method; nothing was changed.
@@ -30,11 +32,13 @@ class Administration:
         users: UserStore,
         sessions: SessionStore,
         changes: Changes,
+        email_hashes: EmailHashes,
         clock: Callable[[], datetime],
     ) -> None:
         self._users = users
         self._sessions = sessions
         self._changes = changes
+        self._email_hashes = email_hashes
         self._clock = clock
 
     def update_user(
@@ -94,10 +98,63 @@ class Administration:
     def _deactivate(self, change: Change, user: User, actor: Actor) -> None:
         if any(role.name == ADMIN for role in user.roles):
             keep_an_administrator(change.db, without=user.id)
-        if actor.id == user.id:
+        if actor.id == user.id and not actor.is_operator:
             raise OwnAccount("deactivates themselves")
         self._sessions.end_all(change, user, EndReason.DEACTIVATED)
         user.active = False
+
+    def delete_user(self, user_id: UUID, actor: Actor) -> Changed[None]:
+        """Removes a person and all that belongs to them (OWASP ASVS 5.0, 7.4.2).
+
+        All their sessions end at once, and the email is free. Events of the audit log no longer
+        name the person. That of the deletion holds the keyed hash of the email, by which it is
+        found, as attempts on an email are that nobody has.
+
+        Raises:
+            UnknownUser
+            LastAdmin: no active administrator would be left.
+            UserInUse: a table of the app refers to the person.
+            OwnAccount: the actor would delete themselves.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
+        """
+        with self._changes.begin() as change:
+            user, _ = lock_user(change.db, user_id, actor, Permission.USERS_WRITE)
+            if actor.id == user.id and not actor.is_operator:
+                raise OwnAccount("deletes themselves")
+            self._users.delete(change, user.id)
+            is_own = actor.id == user.id  # the event can't refer to a person who is gone
+            audit.record(
+                change.db,
+                "user.deleted",
+                self._clock(),
+                user_id=None,
+                actor=replace(actor, id=None) if is_own else actor,
+                email_hash=self._email_hashes(user.email_canonical),
+            )
+        return change.returning(None)
+
+    def end_session(self, session_id: UUID, actor: Actor) -> Changed[bool]:
+        """Ends one session, of the actor or of another person.
+
+        Returns:
+            False when there is no such active session.
+        Raises:
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
+        """
+        owner = self._sessions.owner_of(session_id)
+        if owner is None:
+            return Changed(False, everywhere=True)
+        if owner == actor.id:
+            why = EndReason.REVOKED_BY_USER
+            return self._sessions.end_one(owner, session_id, why, actor)
+        with self._changes.begin() as change:
+            try:
+                lock_user(change.db, owner, actor, Permission.SESSIONS_END)
+                why = EndReason.REVOKED_BY_ADMIN
+                ended = self._sessions.end_within(change, owner, session_id, why, actor)
+            except UnknownUser:  # deleted in the meantime, and the session with them
+                ended = False
+        return change.returning(ended)
 
     def end_sessions_of(self, user_id: UUID, actor: Actor) -> Changed[int]:
         """Ends all sessions of a person (OWASP ASVS 5.0, 7.4.5); returns how many.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
+from uuid import UUID
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials, CredentialStore
@@ -112,6 +113,39 @@ class Authentication:
         return self._count(
             email, actor, lambda: self._log_in(email, password, actor, begin, devices)
         )
+
+    def log_in_as(
+        self,
+        user_id: UUID,
+        actor: Actor,
+        *,
+        remember: bool = False,
+        replaces: Sequence[SessionToken] = (),
+        data: Mapping[str, Any] | None = None,
+    ) -> IssuedLogin:
+        """Starts a session for a browser whose user an embedding app has verified by its own means.
+
+        No limit counts it, and no session begins without Postgres.
+
+        Args:
+            replaces, data: as for `log_in`.
+        Raises:
+            InvalidCredentials: there is no such user, or the user is inactive.
+        """
+        found = self._users.read(user_id)
+        if found is None:
+            raise InvalidCredentials
+        live = self._sessions.begin(
+            found.user.id,
+            found.epoch,
+            actor,
+            remember=remember,
+            replaces=replaces,
+            data=data,
+            method="application",
+        )
+        metrics.LOGINS.labels("succeeded").inc()
+        return IssuedLogin(live)
 
     def issue_token(
         self, email: str, password: str, actor: Actor, *, refreshable: bool = False

@@ -97,9 +97,11 @@ class PasswordChanges:
         known = self._known_devices.issue_device_token(canonical, person.epoch, devices)
         return change.returning(IssuedLogin(fresh, known, counted.window))
 
-    def set_password(self, email: str, password: str) -> Changed[UUID]:
+    def set_password(self, email: str, password: str, actor: Actor = OPERATOR) -> Changed[UUID]:
         """Sets a password for a person (operators only); all their sessions end.
 
+        Args:
+            actor: in whose name the operator acts.
         Returns:
             The id of the person.
         Raises:
@@ -119,6 +121,6 @@ class PasswordChanges:
             self._sessions.end_all(change, person, EndReason.PASSWORD_CHANGED)
             person.password_hash = new_hash
             audit.record(
-                change.db, "password.set", self._clock(), user_id=found.user.id, actor=OPERATOR
+                change.db, "password.set", self._clock(), user_id=found.user.id, actor=actor
             )
         return change.returning(found.user.id)

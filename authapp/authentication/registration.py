@@ -1,6 +1,6 @@
 """Registration: a person, or an operator for them, creates an account."""
 
-from authapp.accounts.actor import Actor
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import Email
 from authapp.accounts.identity import USER, Identity
@@ -38,19 +38,29 @@ class Registration:
     def sign_up(
         self,
         email: str,
-        password: str,
+        password: str | None,
         name: str = "",
         roles: tuple[str, ...] = (USER,),
+        actor: Actor = OPERATOR,
+        *,
+        verified: bool = False,
     ) -> Identity:
-        """Adds a person who can log in. For operators: no limit holds them back.
+        """Adds a person for an operator or another person: no limit holds them back.
 
+        Args:
+            password: None for an account that nobody can log in to with a password.
+            verified: the email is known to be the person's.
         Raises:
             InvalidField: everything that is wrong with the input, by field.
             EmailTaken, UnknownRole
+            ExceedsOwnPermissions: a role allows more than the person may who adds this one.
         """
         address, name = self._validate(email, password, name)
+        if password is None:
+            return self._users.create(address, name, "", roles, actor, verified=verified)
         with self._hasher.queue.place():
-            user = self._users.create(address, name, self._hasher.hash(password), roles)
+            hashed = self._hasher.hash(password)
+        user = self._users.create(address, name, hashed, roles, actor, verified=verified)
         self._credentials.prime(address.canonical)
         return user
 
@@ -77,7 +87,7 @@ class Registration:
             self._credentials.prime(address.canonical)
         return user, counted.window
 
-    def _validate(self, email: str, password: str, name: str) -> tuple[Email, str]:
+    def _validate(self, email: str, password: str | None, name: str) -> tuple[Email, str]:
         """The email and the name as they are stored.
 
         Raises:
@@ -93,7 +103,9 @@ class Registration:
             errors["name"] = reason
             name = ""
         name = stored_name(name)
-        if reason := why_refused(password, (address.stored if address else "", name)):
+        if password is not None and (
+            reason := why_refused(password, (address.stored if address else "", name))
+        ):
             errors["password"] = reason
         if errors or address is None:
             raise InvalidField(errors)

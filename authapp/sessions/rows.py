@@ -15,6 +15,7 @@ from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change
 from authapp.crypto.access_tokens import AccessTokens, digest_of
 from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
+from authapp.errors import InvalidCredentials
 from authapp.sessions.records import (
     ActiveSession,
     EndReason,
@@ -289,6 +290,36 @@ class SessionRows:
                 why=why,
             )
         return len(ended)
+
+
+def hold_verified(change: Change, user_id: UUID, epoch: int) -> User:
+    """Locks the user of these credentials, so that changes of the user wait or have been seen.
+
+    Raises:
+        InvalidCredentials: the user was changed or deactivated since they were verified.
+    """
+    user = change.db.scalar(
+        select(User)
+        .where(User.id == user_id, User.epoch == epoch, User.active)
+        .with_for_update(key_share=True)
+    )
+    if user is None:
+        raise InvalidCredentials
+    return user
+
+
+def record_begun(change: Change, record: SessionRecord, actor: Actor, **how: str) -> None:
+    """Records that a session began, within the change that begins it."""
+    user_id = record.user.id
+    audit.record(
+        change.db,
+        "session.begun",
+        record.created_at,
+        user_id=user_id,
+        actor=actor.known_as(user_id),
+        kind=record.kind,
+        **how,
+    )
 
 
 def _lock_digest(db: Session, digest: bytes) -> None:

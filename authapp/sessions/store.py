@@ -10,12 +10,11 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Text, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.crypto.tokens import RefreshToken, SessionToken
-from authapp.errors import InvalidCredentials, NotAuthenticated, StoreUnavailable
+from authapp.errors import NotAuthenticated, StoreUnavailable
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
@@ -24,11 +23,10 @@ from authapp.sessions.records import (
     IssuedTokens,
     Lifetime,
     SessionPolicy,
-    SessionRecord,
     SessionSummary,
     is_storable,
 )
-from authapp.sessions.rows import SessionRows
+from authapp.sessions.rows import SessionRows, hold_verified, record_begun
 from authapp.storage.models import SessionRow, User
 from authapp.storage.postgres import Database, again_if_lost
 
@@ -71,6 +69,7 @@ class SessionStore:
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
         data: Mapping[str, Any] | None = None,
+        **how: str,
     ) -> ActiveSession:
         """Starts a browser's session with a new token (OWASP ASVS 5.0, 7.2.4), ending those it
         replaces.
@@ -80,6 +79,7 @@ class SessionStore:
             remember: it lasts long.
             replaces: a handful of different tokens.
             data: that it begins with, as JSON.
+            how: what the event in the audit log says of the log-in.
         Raises:
             InvalidCredentials: the user was changed or deactivated since they were verified.
         """
@@ -87,10 +87,10 @@ class SessionStore:
         with self._changes.begin(acknowledged=False) as change:
             if len(digests) > 1:
                 self._rows.hold(change, digests, user_id)
-            user = _hold_verified(change, user_id, epoch)
+            user = hold_verified(change, user_id, epoch)
             self._rows.enforce_cap(change, user_id, "browser", digests)
             live = self._rows.add(change, user, actor, remember=remember, data=data)
-            _record_begun(change, live.record, actor)
+            record_begun(change, live.record, actor, **how)
         return live
 
     def begin_program(
@@ -104,10 +104,10 @@ class SessionStore:
             InvalidCredentials: as `begin`.
         """
         with self._changes.begin(acknowledged=False) as change:
-            user = _hold_verified(change, user_id, epoch)
+            user = hold_verified(change, user_id, epoch)
             self._rows.enforce_cap(change, user_id, "api")
             issued = self._rows.add_program(change, user, actor, refreshable=refreshable)
-            _record_begun(change, issued.session.record, actor)
+            record_begun(change, issued.session.record, actor)
         return issued
 
     def begin_or_provisional(
@@ -196,9 +196,21 @@ class SessionStore:
             False when the user has no such live session.
         """
         with self._changes.begin() as change:
-            mine = (SessionRow.user_id == user_id) & (SessionRow.id == session_id)
-            ended = self._rows.end(change, why, mine, actor)
-        return change.returning(ended > 0)
+            ended = self.end_within(change, user_id, session_id, why, actor)
+        return change.returning(ended)
+
+    def end_within(
+        self, change: Change, user_id: UUID, session_id: UUID, why: EndReason, actor: Actor
+    ) -> bool:
+        """As `end_one`, within a change that the caller completes."""
+        mine = (SessionRow.user_id == user_id) & (SessionRow.id == session_id)
+        return self._rows.end(change, why, mine, actor) > 0
+
+    def owner_of(self, session_id: UUID) -> UUID | None:
+        """The user of an active session."""
+        active = (SessionRow.id == session_id) & SessionRow.ended_at.is_(None)
+        with self._database.transaction() as db:
+            return db.scalar(select(SessionRow.user_id).where(active))
 
     def end_others(self, live: ActiveSession, why: EndReason, actor: Actor) -> Changed[int]:
         """Ends all sessions of the user but this one; returns how many."""
@@ -374,34 +386,6 @@ class SessionStore:
             for row in rows
             if row.last_seen_at + timedelta(seconds=row.idle_seconds) + grace > now
         ]
-
-
-def _hold_verified(change: Change, user_id: UUID, epoch: int) -> User:
-    """Locks the user of these credentials, so that changes of the user wait or have been seen.
-
-    Raises:
-        InvalidCredentials: the user was changed or deactivated since they were verified.
-    """
-    user = change.db.scalar(
-        select(User)
-        .where(User.id == user_id, User.epoch == epoch, User.active)
-        .with_for_update(key_share=True)
-    )
-    if user is None:
-        raise InvalidCredentials
-    return user
-
-
-def _record_begun(change: Change, record: SessionRecord, actor: Actor) -> None:
-    user_id = record.user.id
-    audit.record(
-        change.db,
-        "session.begun",
-        record.created_at,
-        user_id=user_id,
-        actor=actor.known_as(user_id),
-        kind=record.kind,
-    )
 
 
 def _must_have_had_row(live: ActiveSession) -> None:

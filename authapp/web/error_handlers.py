@@ -71,6 +71,7 @@ _ANSWERS: dict[type, _Answer] = {
         409, "email_taken", "Somebody has signed up with this email. Log in instead."
     ),
     errors.LastAdmin: _Answer(409, "last_admin", for_people=True),
+    errors.UserInUse: _Answer(409, "user_in_use", for_people=True),
     errors.BuiltInRole: _Answer(409, "built_in_role", for_people=True),
     errors.RoleInUse: _Answer(409, "role_in_use", for_people=True),
     errors.TooManyAttempts: _Answer(429, "too_many_attempts"),

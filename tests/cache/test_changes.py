@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from authapp.accounts.actor import OPERATOR
 from authapp.cache.changes import Change
 from authapp.cache.keys import session_key
 from authapp.cache.versioned_cache import Acquired
@@ -40,7 +41,10 @@ ACTS: dict[str, Act] = {
     "revoke": lambda s, _live: s.users.revoke(EMAIL, "user"),
     "rename": lambda s, live: s.users.update_profile(live.record.user.id, "Countess", "", CLIENT),
 }
-every_act = pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+DELETE: dict[str, Act] = {
+    "delete": lambda s, live: s.administration.delete_user(live.record.user.id, OPERATOR)
+}
+every_act = pytest.mark.parametrize("act", (ACTS | DELETE).values(), ids=ACTS | DELETE)
 
 
 @pytest.fixture

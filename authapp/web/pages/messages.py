@@ -43,6 +43,7 @@ HAPPENED: dict[Event, str] = {
     "user.created": "Account created",
     "user.activated": "Activated",
     "user.deactivated": "Deactivated",
+    "user.deleted": "Account deleted",
     "profile.changed": "Profile changed",
     "password.changed": "Password changed",
     "password.set": "Password set by an operator",
