@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from authapp import setting_types as kinds
 from authapp.errors import SettingError
 from authapp.processors import usable_processors
+from authapp.storage.schema_names import DEFAULT_SCHEMA
 
 _DAY = 86_400
 _LONGEST = 100  # characters of a value that a message shows
@@ -29,6 +30,7 @@ class Config:
 
     # where the facts and the copies live
     DATABASE_URL: str = _setting(kinds.postgres_url, secret=True)
+    DATABASE_SCHEMA: str = _setting(kinds.schema_name, DEFAULT_SCHEMA)
     REDIS_URL: str = _setting(kinds.redis_url, secret=True)
     KEY_PREFIX: str = _setting(kinds.key_prefix, "")
 

@@ -98,7 +98,13 @@ class Auth:
         app.context_processor(lambda: {"current_user": current_user})
         register_domain_errors(app, lambda: _login_url(app))
         register_commands(
-            app, Deployment(config.DATABASE_URL, services, lambda: examine(config, POOL_SIZE))
+            app,
+            Deployment(
+                config.DATABASE_URL,
+                config.DATABASE_SCHEMA,
+                services,
+                lambda: examine(config, POOL_SIZE),
+            ),
         )
 
     def state(self, app: Flask | None = None) -> AppState:

@@ -162,7 +162,8 @@ def build_services(
     require_threads()
     client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
     database = Database(
-        connect(config.DATABASE_URL, POOL_SIZE, config.KEY_PREFIX), Breaker("postgres")
+        connect(config.DATABASE_URL, POOL_SIZE, config.KEY_PREFIX, config.DATABASE_SCHEMA),
+        Breaker("postgres"),
     )
     sealer, redis_breaker = Sealer(config.SECRET_KEY), Breaker("redis")
     cache = VersionedCache(client, sealer, redis_breaker, config.KEY_PREFIX)

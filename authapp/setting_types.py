@@ -169,6 +169,21 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def schema_name(value: str) -> str:
+    """The name of a schema of Postgres that is ours alone."""
+    shared = {"public", "information_schema"}
+    if (
+        not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value)
+        or value.startswith("pg_")
+        or value in shared
+    ):
+        raise ValueError(
+            "set it to a name of a-z, 0-9 and _, 63 at most, that begins with a letter or _; "
+            "not public, information_schema or pg_…, which are not ours alone"
+        )
+    return value
+
+
 def postgres_url(value: str) -> str:
     read_database_url(value)
     return text(value)

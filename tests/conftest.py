@@ -25,6 +25,7 @@ PASSWORD = "tests-only"
 # A developer's own settings, real servers above all, are nothing to the tests.
 for name in (
     "DATABASE_URL",
+    "DATABASE_SCHEMA",
     "REDIS_URL",
     "KEY_PREFIX",
     "SECRET_KEY",
@@ -69,9 +70,9 @@ def valkey(engine_dir: Path) -> Iterator[dev.Valkey]:
 @pytest.fixture(scope="session")
 def database_url(postgres: dev.PostgreSQL) -> str:
     """A migrated database, shared by the tests of one process."""
-    from authapp.storage import schema  # noqa: PLC0415 - the tests of the engines do without it
+    from tests.support.databases import migrate  # noqa: PLC0415 - the tests of the engines do without
 
-    schema.upgrade(postgres.url)
+    migrate(postgres.url)
     return postgres.url
 
 

@@ -30,6 +30,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     config = Config.from_mapping(GIVEN)
     assert {name: getattr(config, name) for name in config.__dataclass_fields__} == {
         "DATABASE_URL": GIVEN["DATABASE_URL"],
+        "DATABASE_SCHEMA": "authapp_data",
         "REDIS_URL": GIVEN["REDIS_URL"],
         "KEY_PREFIX": "",
         "SECRET_KEY": (GIVEN["SECRET_KEY"],),

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 import redis
 from flask import Flask
@@ -21,14 +20,17 @@ from sqlalchemy import make_url
 from authapp import create_app, dev
 from authapp.config import Config
 from authapp.doctor import Finding, State, examine
+from authapp.doctor import postgres as examination
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.postgres import judge_transport
 from authapp.doctor.redis_servers import _version, eviction_policy_problem
 from authapp.storage import schema
 from authapp.storage.redis import redis_client
 from tests.proofs.cluster.servers import Node, await_servers, linked
-from tests.support.databases import add_migrated_database
+from tests.support.databases import add_migrated_database, migrate, run_sql
 from tests.support.settings import PEPPER, make_config
+
+Says = Callable[[str, str], tuple[str, ...]]
 
 OK, WARN, FAIL = State.OK, State.WARN, State.FAIL
 HUSH = "hush-" * 3
@@ -154,19 +156,8 @@ def tcp_postgres(engine_dir: Path) -> Iterator[dev.PostgreSQL]:
             engine_dir / "doctor", sockets, "tests-only", durable=False, tcp=True
         ) as server,
     ):
-        schema.upgrade(server.url)
+        migrate(server.url)
         yield server
-
-
-def run_sql(url: str, *statements: str) -> None:
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-    finally:
-        connection.close()
 
 
 def with_url(url: str, **changed: Any) -> str:
@@ -189,20 +180,27 @@ def odd(config: Config, postgres: dev.PostgreSQL) -> Iterator[Callable[..., Conf
     run_sql(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def says(function: str, answer: str) -> tuple[str, ...]:
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch) -> Says:
     """Has a server answer otherwise: what is found first on the search path counts."""
-    return (
-        "CREATE SCHEMA odd",
-        f"CREATE FUNCTION odd.{function} LANGUAGE sql AS $$ {answer} $$",
-        "ALTER DATABASE SET search_path = odd, pg_catalog, public",
-    )
+
+    def make(function: str, answer: str) -> tuple[str, ...]:
+        monkeypatch.setattr(examination, "SEARCH_PATH", {"search_path": "odd, pg_catalog"})
+        return (
+            "CREATE SCHEMA odd",
+            f"CREATE FUNCTION odd.{function} LANGUAGE sql AS $$ {answer} $$",
+        )
+
+    return make
 
 
 @pytest.mark.parametrize(
     ("number", "state"),
     [(100023, FAIL), (110000, WARN), (130022, WARN), (140000, OK), (170004, OK)],
 )
-def test_the_version_of_postgres(odd: Callable[..., Config], number: int, state: State) -> None:
+def test_the_version_of_postgres(
+    odd: Callable[..., Config], says: Says, number: int, state: State
+) -> None:
     asked = "current_setting(asked text) RETURNS text"
     answer = (
         f"SELECT CASE asked WHEN 'server_version_num' THEN '{number}'"
@@ -257,8 +255,12 @@ def test_a_database_that_only_reads(odd: Callable[..., Config]) -> None:
 
 def test_an_account_without_the_rights(odd: Callable[..., Config]) -> None:
     name = f"doctor_reader_{next(numbers)}"
-    tables = "ON ALL TABLES IN SCHEMA public"
-    config = odd(f"CREATE ROLE {name} LOGIN PASSWORD '{HUSH}'", f"GRANT SELECT {tables} TO {name}")
+    tables = "ON ALL TABLES IN SCHEMA authapp_data"
+    config = odd(
+        f"CREATE ROLE {name} LOGIN PASSWORD '{HUSH}'",
+        f"GRANT USAGE ON SCHEMA authapp_data TO {name}",
+        f"GRANT SELECT {tables} TO {name}",
+    )
     url = with_url(config.DATABASE_URL, username=name, password=HUSH)
     try:
         finding = the("postgres writes", found(make_config(url, config.REDIS_URL, **FINE)))
@@ -582,7 +584,9 @@ def test_the_version_of_redis(facts: dict[str, str], state: State) -> None:
 @pytest.mark.parametrize(
     ("seconds", "state"), [(0, OK), (1, OK), (5, WARN), (-20, WARN), (45, FAIL), (-45, FAIL)]
 )
-def test_postgres_has_another_time(odd: Callable[..., Config], seconds: int, state: State) -> None:
+def test_postgres_has_another_time(
+    odd: Callable[..., Config], says: Says, seconds: int, state: State
+) -> None:
     asked = "clock_timestamp() RETURNS timestamptz"
     answer = f"SELECT pg_catalog.clock_timestamp() + make_interval(secs => {seconds})"
     finding = the("clocks", found(odd(*says(asked, answer))))
@@ -634,7 +638,7 @@ def test_a_frozen_redis(config: Config, start: StartServer) -> None:
     assert the("postgres writes", findings).state is OK
 
 
-def test_a_store_that_freezes_while_it_is_asked(odd: Callable[..., Config]) -> None:
+def test_a_store_that_freezes_while_it_is_asked(odd: Callable[..., Config], says: Says) -> None:
     asked = "clock_timestamp() RETURNS timestamptz"
     answer = "SELECT pg_catalog.clock_timestamp() FROM pg_sleep(2.5)"
     config = odd(*says(asked, answer))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import text
+from sqlalchemy import select
 
 from authapp import dev
 from authapp.accounts.actor import Actor
@@ -23,8 +23,9 @@ from authapp.config import Config
 from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason
-from authapp.storage import schema
+from authapp.storage.models import User
 from tests.support.clock import Clock
+from tests.support.databases import migrate
 from tests.support.hashing import hashing
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
 from tests.support.redis_contents import everything_in
@@ -183,7 +184,7 @@ def test_who_ends_several_sessions_waits_for_who_changes_the_person(
     ada = sign_up(services)
     live, ended = log_in(services), log_in(services)
     with services.database.transaction() as db, ThreadPoolExecutor(1) as pool:
-        db.execute(text("SELECT id FROM users WHERE id = :id FOR NO KEY UPDATE"), {"id": ada.id})
+        db.execute(select(User.id).where(User.id == ada.id).with_for_update(key_share=True))
         end = pool.submit(other.sessions.end_others, live, EndReason.REVOKED_BY_USER, CLIENT)
         time.sleep(0.3)
         assert not end.done()
@@ -206,7 +207,7 @@ def spellings_of_token(token: str) -> set[bytes]:
 
 
 def everything_in_postgres(services: Services) -> str:
-    tables = sql(services, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    tables = sql(services, "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
     rows = [sql(services, f'SELECT t::text FROM "{name}" t') for (name,) in tables]
     assert len(rows) >= 6
     return "\n".join(row for table in rows for (row,) in table)
@@ -320,7 +321,7 @@ def own_engines(engine_dir: Path) -> Iterator[Engines]:
         )
         engines = Engines(engine_dir / "stopped", sockets)
         stack.callback(engines.stop)
-        schema.upgrade(engines.postgres.url)
+        migrate(engines.postgres.url)
         yield engines
 
 

@@ -14,7 +14,7 @@ from authapp.accounts.authorization import lock_users, require_covered, require_
 from authapp.accounts.identity import ADMIN, USER, Permission
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import BuiltInRole, InvalidField, NoSuchRole, OwnAccount, RoleInUse, UnknownRole
-from authapp.storage.models import Role, User, UserRole
+from authapp.storage.models import Role, User, UserRole, qualified_name
 from authapp.storage.postgres import Database
 
 # Proxies hand role names on in a list with commas, and people type them in addresses.
@@ -209,7 +209,8 @@ def add_role(db: Session, name: str, permissions: Iterable[str]) -> Role:
                 f"{', '.join(known)}"
             }
         )
-    db.execute(text("LOCK TABLE roles IN SHARE ROW EXCLUSIVE MODE"))  # others may read, not add
+    table = qualified_name(db, Role)
+    db.execute(text(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))  # others may read, not add
     there_are = all_roles(db)
     for role in there_are:
         if role.name.lower() == name.lower():
@@ -219,7 +220,8 @@ def add_role(db: Session, name: str, permissions: Iterable[str]) -> Role:
     # The sequence follows the ids in use. Otherwise roles that come and go would use it up, and
     # roles that were added by hand would stand in its way.
     last = max((role.id for role in there_are), default=1)
-    db.execute(text("SELECT setval(pg_get_serial_sequence('roles', 'id'), :last)"), {"last": last})
+    setting = text("SELECT setval(pg_get_serial_sequence(:table, 'id'), :last)")
+    db.execute(setting, {"table": table, "last": last})
     added = Role(name=name, permissions=[p for p in known if p in asked])
     db.add(added)
     db.flush()

@@ -16,7 +16,7 @@ def upgrade(deployment: Deployment) -> None:
     """Bring the schema to what this version needs."""
     from authapp.storage import schema  # noqa: PLC0415 — brings Alembic, which no worker needs
 
-    schema.upgrade(deployment.database_url)
+    schema.upgrade(deployment.database_url, schema=deployment.database_schema)
     click.echo("The database is up to date.")
 
 
@@ -27,7 +27,7 @@ def downgrade(deployment: Deployment, revision: str) -> None:
     """Take the schema back to REVISION, with the data it does not hold (`base`: all)."""
     from authapp.storage import schema  # noqa: PLC0415 — as above
 
-    schema.downgrade(deployment.database_url, revision)
+    schema.downgrade(deployment.database_url, revision, schema=deployment.database_schema)
     click.echo(f"The database is at {revision}.")
 
 
@@ -37,5 +37,5 @@ def current(deployment: Deployment) -> None:
     """Show the revision that the database is at, and the one that this version needs."""
     from authapp.storage import schema  # noqa: PLC0415 — as above
 
-    found = schema.current(deployment.database_url)
+    found = schema.current(deployment.database_url, schema=deployment.database_schema)
     click.echo(f"The database is at revision {found.found}; this version needs {found.needed}.")

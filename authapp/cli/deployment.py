@@ -27,6 +27,7 @@ class Deployment:
     """
 
     database_url: str
+    database_schema: str
     services: Services
     examine: Callable[[], list[Finding]]
 

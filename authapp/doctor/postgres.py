@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from psycopg2 import errorcodes
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, false, func, insert, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -18,13 +18,20 @@ from authapp.doctor.hosts import is_loopback
 from authapp.errors import SettingError
 from authapp.storage.database_urls import read_database_url
 from authapp.storage.deployments import expect_key_prefix
-from authapp.storage.models import PendingFence
+from authapp.storage.installations import expect_no_role
+from authapp.storage.models import AuditEvent, PendingFence, SessionRow, User, UserRole
 from authapp.storage.postgres import STATEMENT_TIMEOUT
-from authapp.storage.postgres_connections import WITHOUT_LIMITS, Connector, engine_of
+from authapp.storage.postgres_connections import (
+    SEARCH_PATH,
+    WITHOUT_LIMITS,
+    Connector,
+    engine_of,
+)
+from authapp.storage.schema_names import in_schema
 
 NEEDED = 11  # CREATE TRIGGER … EXECUTE FUNCTION
 MAINTAINED = 14  # older ones get no security fixes
-WRITTEN = ("users", "user_roles", "sessions", "audit_events", "pending_fences")
+WRITTEN = (User, UserRole, SessionRow, AuditEvent, PendingFence)
 
 
 def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]:
@@ -32,9 +39,10 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
     Args:
         pool_size: connections that each worker may open.
     """
-    limits = WITHOUT_LIMITS | {"statement_timeout": f"{STATEMENT_TIMEOUT}s"}
+    settings = SEARCH_PATH | WITHOUT_LIMITS | {"statement_timeout": f"{STATEMENT_TIMEOUT}s"}
     engine = engine_of(
-        Connector(config.DATABASE_URL, "authapp doctor", limits),
+        Connector(config.DATABASE_URL, "authapp doctor", settings),
+        execution_options=in_schema(config.DATABASE_SCHEMA),
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",  # so that a question that fails leaves the next one alone
     )
@@ -43,12 +51,12 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
             yield _version(connection)
             yield _transport(connection)
             clocks.compare("postgres", lambda: _time(connection))
-            migrations = _migrations(connection)
+            migrations = _migrations(connection, config.DATABASE_SCHEMA)
             yield migrations
             if migrations.state is State.OK:
                 yield _writes(connection)
                 yield _fences(connection)
-                yield _key_prefix(connection, config.KEY_PREFIX)
+                yield _key_prefix(connection, config.KEY_PREFIX, config.DATABASE_SCHEMA)
                 yield _imported(connection)
             yield _room(connection, config.WEB_CONCURRENCY * pool_size)
     except SettingError as error:
@@ -113,10 +121,15 @@ def _is_local(host: str) -> bool:
     return not host or host.startswith(("/", "@")) or is_loopback(host)
 
 
-def _migrations(connection: Connection) -> Finding:
+def _migrations(connection: Connection, database_schema: str) -> Finding:
     from authapp.storage import schema  # noqa: PLC0415 — brings Alembic, which no worker needs
 
-    found = schema.examine(connection)
+    try:
+        expect_no_role(connection, database_schema)
+    except SettingError as error:
+        told, _, remedy = str(error).partition(": ")[2].partition("; ")
+        return Finding("postgres schema", State.FAIL, told, remedy)
+    found = schema.examine(connection, database_schema)
     state = State.OK if found.is_current else State.FAIL
     return Finding("postgres schema", state, found.told, found.remedy)
 
@@ -125,12 +138,11 @@ def _writes(connection: Connection) -> Finding:
     """Asks for changes of no row: refused exactly when those of rows would be."""
     check = "postgres writes"
     try:
-        for table in WRITTEN:
-            for change in (
-                "INSERT INTO {0} SELECT * FROM {0} WHERE false",
-                "DELETE FROM {0} WHERE false",
-            ):
-                connection.execute(text(change.format(table)))
+        for model in WRITTEN:
+            table = model.__table__
+            nothing = select(table).where(false())
+            connection.execute(insert(model).from_select(list(table.columns), nothing))
+            connection.execute(delete(model).where(false()))
     except DBAPIError as error:
         why = reason(error.orig or error)
         code = getattr(error.orig, "pgcode", None)
@@ -156,10 +168,10 @@ def _fences(connection: Connection) -> Finding:
     return Finding("pending fences", State.OK, "none")
 
 
-def _key_prefix(connection: Connection, key_prefix: str) -> Finding:
+def _key_prefix(connection: Connection, key_prefix: str, schema: str) -> Finding:
     driver: Any = connection.connection.driver_connection
     try:
-        expect_key_prefix(driver, key_prefix, record=False)
+        expect_key_prefix(driver, key_prefix, schema, record=False)
     except SettingError as error:
         told, _, remedy = str(error).partition(": ")
         return Finding("key prefix", State.FAIL, told, remedy)

@@ -51,7 +51,7 @@ def listener(host: str, port: int) -> socket.socket:
 def require_current_schema(config: Config) -> None:
     """Before anything listens; as above."""
     try:
-        schema.require_current(config.DATABASE_URL, config.KEY_PREFIX)
+        schema.require_current(config.DATABASE_URL, config.KEY_PREFIX, config.DATABASE_SCHEMA)
     except SettingError as error:
         sys.exit(f"authapp: {error}")
 

@@ -8,7 +8,7 @@ from sqlalchemy import TextClause, delete, select, text
 from authapp.cache.changes import Changes
 from authapp.sessions.records import EndReason, SessionPolicy
 from authapp.sessions.rows import SessionRows
-from authapp.storage.models import SessionRow
+from authapp.storage.models import SessionRow, qualified_name
 from authapp.storage.postgres import Database
 
 PAGES_PER_RANGE = 4096  # table pages that one statement examines: 32 MB
@@ -43,7 +43,11 @@ class SessionHousekeeping:
         """
         with self._database.transaction() as db:
             size, page = db.execute(
-                text("SELECT pg_relation_size('sessions'), current_setting('block_size')::int")
+                text(
+                    "SELECT pg_relation_size(CAST(:sessions AS regclass)),"
+                    " current_setting('block_size')::int"
+                ),
+                {"sessions": qualified_name(db, SessionRow)},
             ).one()
         pages, step = size // page, PAGES_PER_RANGE
         return [range(first, first + step) for first in range(0, pages, step)]

@@ -1,12 +1,17 @@
 """The setting that all instances of one database must share, recorded in Postgres by the first."""
 
-from psycopg2 import errors, extensions
+from psycopg2 import errors, extensions, sql
 
 from authapp.errors import SettingError
+from authapp.storage.schema_names import DEFAULT_SCHEMA
 
 
 def expect_key_prefix(
-    connection: extensions.connection, key_prefix: str, *, record: bool = True
+    connection: extensions.connection,
+    key_prefix: str,
+    schema: str = DEFAULT_SCHEMA,
+    *,
+    record: bool = True,
 ) -> None:
     """Returns where instances of this database may use this prefix.
 
@@ -15,19 +20,22 @@ def expect_key_prefix(
 
     Args:
         connection: one that commits each statement by itself.
+        schema: where our tables are.
         record: writes the prefix down for the database, where there is none yet.
     Raises:
         SettingError: this database is used with another prefix.
     """
     try:
-        found = recorded_key_prefix(connection)
+        found = recorded_key_prefix(connection, schema)
         if found is None and record:
             with connection.cursor() as cursor:
                 cursor.execute(
-                    "INSERT INTO deployment (key_prefix) VALUES (%s) ON CONFLICT DO NOTHING",
+                    sql.SQL(
+                        "INSERT INTO {} (key_prefix) VALUES (%s) ON CONFLICT DO NOTHING"
+                    ).format(sql.Identifier(schema, "deployment")),
                     (key_prefix,),
                 )
-            found = recorded_key_prefix(connection)
+            found = recorded_key_prefix(connection, schema)
     except (errors.UndefinedTable, errors.ReadOnlySqlTransaction):
         return  # nothing can be changed through this connection either
     if found not in {None, key_prefix}:
@@ -38,10 +46,13 @@ def expect_key_prefix(
         )
 
 
-def recorded_key_prefix(connection: extensions.connection) -> str | None:
+def recorded_key_prefix(
+    connection: extensions.connection, schema: str = DEFAULT_SCHEMA
+) -> str | None:
     """The prefix that the instances of this database use; None before the first start."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT key_prefix FROM deployment")
+        table = sql.Identifier(schema, "deployment")
+        cursor.execute(sql.SQL("SELECT key_prefix FROM {}").format(table))
         row = cursor.fetchone()
         return str(row[0]) if row else None
 

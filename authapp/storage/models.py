@@ -23,7 +23,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from authapp.storage.schema_names import DEFAULT_SCHEMA
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -45,7 +47,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    metadata = MetaData(schema=DEFAULT_SCHEMA, naming_convention=NAMING_CONVENTION)
     type_annotation_map = {
         datetime: UtcDateTime(),
         str: Text,
@@ -55,6 +57,16 @@ class Base(DeclarativeBase):
 
 
 IMPORTED = "imported:"  # how `users.password_hash` begins where another system made the hash
+
+
+def qualified_name(db: Session, model: type[Base]) -> str:
+    """The table of the model in the schema that `db` works in, as SQL, where SQL is written by
+    hand."""
+    connection = db.connection()
+    schemas = connection.get_execution_options().get("schema_translate_map", {})
+    schema = schemas.get(DEFAULT_SCHEMA, DEFAULT_SCHEMA)
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    return f"{quote(schema)}.{quote(model.__tablename__)}"
 
 
 class UserRole(Base):
@@ -97,7 +109,7 @@ class User(Base):
     email_verified_at: Mapped[datetime | None]
 
     roles: Mapped[list[Role]] = relationship(
-        secondary="user_roles", order_by=Role.name, lazy="selectin"
+        secondary=lambda: UserRole.__table__, order_by=Role.name, lazy="selectin"
     )
 
     __table_args__ = (

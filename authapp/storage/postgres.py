@@ -21,7 +21,13 @@ from authapp.storage.bounded_connections import PATIENCE, BoundedConnection, Con
 from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.deadlines import deadline, pause_before_retry, remaining
 from authapp.storage.deployments import expect_key_prefix
-from authapp.storage.postgres_connections import CONNECT_TIMEOUT, Connector, engine_of
+from authapp.storage.postgres_connections import (
+    CONNECT_TIMEOUT,
+    SEARCH_PATH,
+    Connector,
+    engine_of,
+)
+from authapp.storage.schema_names import DEFAULT_SCHEMA, in_schema
 from authapp.telemetry import metrics
 
 T = TypeVar("T")
@@ -65,24 +71,27 @@ class PostgresUnavailable(StoreUnavailable):
         self.committing = committing
 
 
-def connect(database_url: str, pool_size: int, key_prefix: str = "") -> Engine:
+def connect(
+    database_url: str, pool_size: int, key_prefix: str = "", schema: str = DEFAULT_SCHEMA
+) -> Engine:
     """An engine whose every wait is bounded, whether the server answers or not.
 
     Its connections raise `SettingError` where the instances of the database use another prefix.
     """
-    limits = {
+    settings = SEARCH_PATH | {
         "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
         "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
         "idle_in_transaction_session_timeout": f"{TRANSACTION_TIMEOUT}s",
     }
-    check = partial(expect_key_prefix, key_prefix=key_prefix)
-    open_connection = Connector(database_url, "authapp", limits, BoundedConnection, check)
+    check = partial(expect_key_prefix, key_prefix=key_prefix, schema=schema)
+    open_connection = Connector(database_url, "authapp", settings, BoundedConnection, check)
     connecting = Connecting(pool_size)
     engine = engine_of(
         lambda: connecting.within(remaining(CONNECT_TIMEOUT), open_connection),
         poolclass=_Pool,
         pool_size=pool_size,
         max_overflow=0,
+        execution_options=in_schema(schema),
         hide_parameters=True,  # errors end up in logs
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
     )

@@ -29,6 +29,9 @@ _SETTINGS = {
     "default_transaction_deferrable": "off",
     "row_security": "on",
 }
+# Our statements name the schema of each table. What is named without one, as functions are, is of
+# Postgres itself, whatever the search path of the account is.
+SEARCH_PATH = {"search_path": "pg_catalog"}
 WITHOUT_LIMITS = {
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -53,7 +56,8 @@ class Connector:
     Args:
         database_url: one that `Config` accepts.
         application: what the server shows as `application_name`, unless the URL has one.
-        limits: settings that bound how long the server works and waits for us.
+        settings: of the connection, above all those that bound how long the server works and waits
+            for us.
         factory: the class of the connections.
         check: looks at each new connection, which commits each statement by itself meanwhile.
     """
@@ -62,7 +66,7 @@ class Connector:
         self,
         database_url: str,
         application: str,
-        limits: Mapping[str, str],
+        settings: Mapping[str, str],
         factory: type[extensions.connection] = extensions.connection,
         check: Callable[[extensions.connection], None] = lambda _: None,
     ) -> None:
@@ -75,7 +79,7 @@ class Connector:
             | {
                 "client_encoding": "UTF8",
                 "connect_timeout": str(CONNECT_TIMEOUT),
-                "options": _options(given.get("options"), {**_SETTINGS, **limits}),
+                "options": _options(given.get("options"), {**_SETTINGS, **settings}),
             }
         )
 

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
+from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg2 import errorcodes, extensions
@@ -19,49 +19,72 @@ from sqlalchemy.pool import NullPool
 
 from authapp.errors import SettingError
 from authapp.storage.deployments import expect_key_prefix
+from authapp.storage.installations import (
+    Installation,
+    create_schema,
+    expect_no_role,
+    find_installation,
+    look_only_in,
+    may_create_in,
+    pin_functions,
+)
 from authapp.storage.postgres import SERVER_FAILURES
 from authapp.storage.postgres_connections import WITHOUT_LIMITS, Connector, engine_of
+from authapp.storage.schema_names import DEFAULT_SCHEMA
 
+_SCRIPTS = str(files("authapp.storage") / "migrations")
+_LAST_WITHOUT_SCHEMA = "0012"
 _LOCK = 0x61757468  # any number that all instances share
 
 
-def upgrade(database_url: str, revision: str = "head") -> None:
-    """Brings the schema to `revision`. Two at once wait for each other.
+def upgrade(database_url: str, revision: str = "head", *, schema: str = DEFAULT_SCHEMA) -> None:
+    """Brings our tables to `revision`, and into `schema`. Two at once wait for each other.
 
     Raises:
         SettingError: the database can't be reached or used; one line that names the remedy.
     """
-    _run(database_url, command.upgrade, revision)
+    with _migrating(database_url, schema) as (connection, installation):
+        expect_no_role(connection, schema)
+        create_schema(connection, schema)
+        if not may_create_in(connection, schema):
+            account = str(connection.scalar(text("SELECT current_user")))
+            why = _missing_right(f"permission denied for schema {schema}", schema, account)
+            raise SettingError(f"DATABASE_URL: {why}")
+        _run(connection, installation, command.upgrade, schema, revision)
+        if connection.scalar(text("SELECT current_schema()")) == schema:
+            pin_functions(connection)  # an operator may have renamed it
 
 
-def downgrade(database_url: str, revision: str) -> None:
-    """Takes the schema back to `revision` (`base`: to nothing, with all data).
+def downgrade(database_url: str, revision: str, *, schema: str = DEFAULT_SCHEMA) -> None:
+    """Takes our tables back to `revision` (`base`: to nothing, with all data).
 
     Raises:
         SettingError: as `upgrade`.
     """
-    _run(database_url, command.downgrade, revision)
+    with _migrating(database_url, schema) as (connection, installation):
+        _run(connection, installation, command.downgrade, schema, revision)
 
 
-def current(database_url: str) -> "SchemaState":
+def current(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> "SchemaState":
     """The migration that the database is at, and the one that this version needs.
 
     Raises:
         SettingError: as `upgrade`.
     """
-    with _connection(database_url) as connection:
-        return examine(connection)
+    with _connection(database_url, schema) as connection:
+        return examine(connection, schema)
 
 
-def require_current(database_url: str, key_prefix: str = "") -> None:
+def require_current(database_url: str, key_prefix: str = "", schema: str = DEFAULT_SCHEMA) -> None:
     """Returns when the schema is the one this version needs, and instances use this prefix.
 
     Raises:
         SettingError: it is not, or the database can't be reached; one line that names the remedy.
     """
-    check = partial(expect_key_prefix, key_prefix=key_prefix)
-    with _connection(database_url, check) as connection:
-        found = examine(connection)
+    check = partial(expect_key_prefix, key_prefix=key_prefix, schema=schema)
+    with _connection(database_url, schema, check) as connection:
+        expect_no_role(connection, schema)
+        found = examine(connection, schema)
     if not found.is_current:
         raise SettingError(f"the database is {found.told}: {found.remedy}")
 
@@ -88,9 +111,19 @@ class SchemaState:
         return not self.remedy
 
 
-def examine(connection: Connection) -> SchemaState:
+def examine(connection: Connection, schema: str = DEFAULT_SCHEMA) -> SchemaState:
     """Whether the database is at the migration that this version needs."""
-    revisions, script = _revisions_of(connection), _scripts()
+    return _state_of(_find(connection, schema))
+
+
+def _find(connection: Connection, schema: str) -> Installation:
+    former = _scripts().walk_revisions("base", _LAST_WITHOUT_SCHEMA)
+    return find_installation(connection, schema, [script.revision for script in former])
+
+
+def _state_of(installation: Installation) -> SchemaState:
+    script = _scripts()
+    revisions = installation.revisions
     found, needed = ", ".join(revisions) or "none", script.get_current_head() or "none"
     if found == needed:
         return SchemaState(found, needed, f"at migration {needed}")
@@ -107,28 +140,47 @@ def examine(connection: Connection) -> SchemaState:
     return SchemaState(found, needed, told, "run `flask --app wsgi auth db upgrade`")
 
 
-def _run(database_url: str, migrate: Callable[[AlembicConfig, str], None], revision: str) -> None:
-    with _connection(database_url) as connection, _alone(connection):
-        found = examine(connection)
-        connection.commit()
+@contextmanager
+def _migrating(database_url: str, schema: str) -> Iterator[tuple[Connection, Installation]]:
+    """A connection on which nobody else migrates, and what was found there."""
+    with _connection(database_url, schema) as connection, _alone(connection):
+        installation = _find(connection, schema)
+        found = _state_of(installation)
         if found.is_newer:
             raise SettingError(f"the database is {found.told}: {found.remedy}")
-        try:
-            migrate(_alembic(connection), revision)
-        except CommandError as error:
-            known = ", ".join(script.revision for script in _scripts().walk_revisions())
-            why = str(error).splitlines()[0]
-            raise SettingError(
-                f"the database can't be brought to {revision} ({why}); there are {known} and base"
-            ) from None
+        yield connection, installation
+
+
+def _run(
+    connection: Connection,
+    installation: Installation,
+    migrate: Callable[[AlembicConfig, str], None],
+    schema: str,
+    revision: str,
+) -> None:
+    look_only_in(connection, installation.schema)
+    connection.commit()
+    config = AlembicConfig()
+    config.set_main_option("script_location", _SCRIPTS)
+    config.attributes |= {
+        "connection": connection,
+        "schema": schema,
+        "home": installation.schema,
+        "former": installation.former,
+        "destination": revision,
+    }
+    try:
+        migrate(config, revision)
+    except CommandError as error:
+        known = ", ".join(script.revision for script in _scripts().walk_revisions())
+        why = str(error).splitlines()[0]
+        raise SettingError(
+            f"the database can't be brought to {revision} ({why}); there are {known} and base"
+        ) from None
 
 
 def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(files("authapp.storage") / "migrations"))
-
-
-def _revisions_of(connection: Connection) -> tuple[str, ...]:
-    return MigrationContext.configure(connection).get_current_heads()
+    return ScriptDirectory(_SCRIPTS)
 
 
 def _is_known(script: ScriptDirectory, revision: str) -> bool:
@@ -138,36 +190,36 @@ def _is_known(script: ScriptDirectory, revision: str) -> bool:
         return False
 
 
-def _alembic(connection: Connection) -> AlembicConfig:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(files("authapp.storage") / "migrations"))
-    config.attributes["connection"] = connection
-    return config
-
-
 @contextmanager
 def _connection(
-    database_url: str, check: Callable[[extensions.connection], None] = lambda _: None
+    database_url: str,
+    schema: str,
+    check: Callable[[extensions.connection], None] = lambda _: None,
 ) -> Iterator[Connection]:
     connector = Connector(database_url, "authapp migrations", WITHOUT_LIMITS, check=check)
+    account = "it"
     try:
         with engine_of(connector, poolclass=NullPool).connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            account = driver.info.user
             yield connection
     except DBAPIError as error:
-        if (remedy := _remedy(error)) is None:  # a defect of ours: its traceback is needed
+        if (remedy := _remedy(error, schema, account)) is None:  # a defect: its traceback is needed
             raise
         raise SettingError(f"DATABASE_URL: {remedy}") from None
 
 
-def _remedy(error: DBAPIError) -> str | None:
+def _remedy(error: DBAPIError, schema: str, account: str) -> str | None:
     """One line for the operator; None where the error is a defect of ours."""
     lines = str(error.orig).strip().splitlines()
     why = lines[0] if lines else "no answer"
     code = getattr(error.orig, "pgcode", None) or ""
     if code == errorcodes.INSUFFICIENT_PRIVILEGE:
+        return _missing_right(why, schema, account)
+    if code in {errorcodes.DUPLICATE_TABLE, errorcodes.DUPLICATE_FUNCTION}:
         return (
-            f"a right is missing ({why}); have the account own its database, or run "
-            "GRANT CREATE ON SCHEMA public TO it"
+            f"another application is in the way ({why}); set DATABASE_SCHEMA to a schema that "
+            "holds nothing else, or free the name where a version before migration 0013 needs it"
         )
     if code == errorcodes.READ_ONLY_SQL_TRANSACTION:
         return (
@@ -179,6 +231,13 @@ def _remedy(error: DBAPIError) -> str | None:
     if not code and isinstance(error, OperationalError):
         return f"the database can't be reached ({why}); start it, or correct the address"
     return None
+
+
+def _missing_right(why: str, schema: str, account: str) -> str:
+    return (
+        f"a right is missing ({why}); have an administrator of the database run "
+        f'CREATE SCHEMA IF NOT EXISTS "{schema}"; ALTER SCHEMA "{schema}" OWNER TO "{account}"'
+    )
 
 
 @contextmanager

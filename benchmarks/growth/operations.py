@@ -12,10 +12,12 @@ from uuid import UUID
 from authapp.accounts.actor import OPERATOR
 from authapp.sessions.maintenance import BATCH, RETENTION
 from authapp.sessions.records import ActiveSession, EndReason
+from authapp.storage.schema_names import DEFAULT_SCHEMA
 from benchmarks.growth.places import Place
 from benchmarks.growth.population import CLIENT, TOKEN
 from benchmarks.servers import BenchmarkError
 
+SESSIONS = f"{DEFAULT_SCHEMA}.sessions"
 # Operations to time in a place. Preparing them is not measured.
 Work = Sequence[Callable[[], object]]
 Prepare = Callable[[Place], Work]
@@ -118,7 +120,7 @@ def operations(effort: int) -> list[Operation]:
     def end_expired(place: Place) -> Work:
         others = [find(place, one).record.id for one in place.make_others(BATCH)]
         place.change(
-            "UPDATE sessions SET expires_at = now() - interval '1 s' WHERE id = ANY(:ids)",
+            f"UPDATE {SESSIONS} SET expires_at = now() - interval '1 s' WHERE id = ANY(:ids)",
             ids=others,
         )
         batch = partial(place.services.housekeeping.end_expired, BATCH)
@@ -126,8 +128,8 @@ def operations(effort: int) -> list[Operation]:
 
     def prune(place: Place) -> Work:
         place.change(
-            "UPDATE sessions SET ended_at = now() - :age"
-            " WHERE id IN (SELECT id FROM sessions WHERE ended_at IS NOT NULL LIMIT :batch)",
+            f"UPDATE {SESSIONS} SET ended_at = now() - :age"
+            f" WHERE id IN (SELECT id FROM {SESSIONS} WHERE ended_at IS NOT NULL LIMIT :batch)",
             age=RETENTION + timedelta(days=1),
             batch=BATCH,
         )

@@ -18,6 +18,7 @@ from authapp import dev
 from authapp.config import Config
 from authapp.services import Services, build_services
 from authapp.storage import schema
+from authapp.storage.schema_names import DEFAULT_SCHEMA
 from benchmarks.growth import population
 from benchmarks.growth.population import TOKEN, USER, Maker, batches
 from benchmarks.servers import SETTINGS, cpu_seconds
@@ -150,6 +151,8 @@ def connected(url: str) -> Iterator[Any]:
     connection = psycopg2.connect(url)
     connection.autocommit = True
     try:
+        with connection.cursor() as cursor:  # so that statements may name our tables alone
+            cursor.execute(f"SET search_path TO {DEFAULT_SCHEMA}, public")
         yield connection
     finally:
         connection.close()

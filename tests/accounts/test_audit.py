@@ -151,7 +151,7 @@ def test_a_page_is_read_by_an_index(services: Services, of: dict[str, object], i
     sql(services, "ALTER ROLE CURRENT_USER SET enable_sort = off")
     services.database.close()
     try:
-        with plans("FROM audit_events") as found:
+        with plans("FROM authapp_data.audit_events") as found:
             entries(services, **of)
     finally:
         sql(services, "ALTER ROLE CURRENT_USER RESET enable_sort")

@@ -243,7 +243,7 @@ def test_a_log_in_waits_for_postgres_only_as_long_as_it_may(
     sign_up(services)
     hasty.redis.flushall()
     with services.database.transaction(20) as db:
-        db.connection().exec_driver_sql("LOCK TABLE users")
+        db.connection().exec_driver_sql("LOCK TABLE authapp_data.users")
         found = outcome(hasty)
     assert isinstance(found, PostgresUnavailable)
     assert found.kind is FailureKind.NO_ANSWER

@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import redis
 from flask import Flask
-from sqlalchemy import text
 
 from authapp import Auth, create_app, dev
 from authapp.cache.versioned_cache import VersionedCache
@@ -195,8 +194,8 @@ def test_fences_are_written_down_without_the_prefix_and_set_with_it(
     one.sessions.find(live.token)
     (key,) = redis_client.scan_iter("one:sess:*")
     assert redis_client.hexists(key, "v")
-    with one.database.transaction() as db:  # by hand: a trigger writes the fence
-        db.execute(text("UPDATE sessions SET ended_at = now(), ended_why = 'revoked_by_admin'"))
+    # by hand: a trigger writes the fence
+    sql(one, "UPDATE sessions SET ended_at = now(), ended_why = 'revoked_by_admin'")
     ((written,),) = sql(one, "SELECT key FROM pending_fences")
     assert f"one:{written}".encode() == key
     assert one.changes.replay()
@@ -247,7 +246,8 @@ def test_a_database_of_before_has_no_prefix(empty_url: str) -> None:
     connection = Connector(empty_url, "tests", WITHOUT_LIMITS)()
     with connection, connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO users (id, email, email_canonical, password_hash, created_at, updated_at)"
+            "INSERT INTO authapp_data.users"
+            " (id, email, email_canonical, password_hash, created_at, updated_at)"
             " VALUES (gen_random_uuid(), 'a@b.example', 'a@b.example', 'x', now(), now())"
         )
     connection.close()

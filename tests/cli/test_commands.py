@@ -130,7 +130,8 @@ def test_all_users_are_listed_newest_first(app: Flask) -> None:
 def test_many_users_are_listed_once_each(app: Flask) -> None:
     with services_of(app).database.transaction() as db:
         db.connection().exec_driver_sql(
-            "INSERT INTO users (id, email, email_canonical, password_hash, created_at, updated_at)"
+            "INSERT INTO authapp_data.users"
+            " (id, email, email_canonical, password_hash, created_at, updated_at)"
             " SELECT gen_random_uuid(), n || '@x.test', n || '@x.test', 'x', now(), now()"
             " FROM generate_series(1, 450) n"
         )

@@ -15,7 +15,7 @@ from tests.deploy.servers import ADMIN_PASSWORD, needs_redis, port_of, postgres_
 from tests.support.instances import serving
 
 IN_POSTGRES = "docker compose exec -T postgres "
-ENDS_SESSIONS = ("UPDATE sessions", "SECRET_KEY=")
+ENDS_SESSIONS = ("UPDATE authapp_data.sessions", "SECRET_KEY=")
 
 
 def guide(heading: str) -> list[list[str]]:

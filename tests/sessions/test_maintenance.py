@@ -237,7 +237,7 @@ def test_who_visits_meanwhile_is_not_waited_for_nor_ended(
     log_in(services)
     clock.forward(IDLE + REVALIDATE)
     with two_instances.database.transaction() as db:
-        db.connection().exec_driver_sql("SELECT 1 FROM sessions LIMIT 1 FOR UPDATE")
+        db.connection().exec_driver_sql("SELECT 1 FROM authapp_data.sessions LIMIT 1 FOR UPDATE")
         assert run(services) == [("expired sessions ended", 1)]
     assert run(services) == [("expired sessions ended", 1)]
 

@@ -789,7 +789,7 @@ def test_each_kind_of_session_has_a_cap_of_its_own(
             others.append(BEGIN[other](services, ada).record.id)
         with traffic() as seen:
             BEGIN[other](services, ada)
-        selects = [one for one in seen.sql if one.startswith("SELECT sessions")]
+        selects = [one for one in seen.sql if one.startswith("SELECT authapp_data.sessions")]
         assert len(selects) == 1, "one statement looks for what must make room"
         living = {summary.id for summary in services.sessions.of_user(ada.id)}
         assert living >= set(mine)

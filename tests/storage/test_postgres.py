@@ -152,11 +152,12 @@ def test_refused_for_a_statement_that_takes_too_long(db: Database) -> None:
 
 
 def test_refused_for_a_lock(db: Database, by_hand: Callable[[str], Any]) -> None:
-    by_hand("CREATE TABLE held ()")
-    by_hand("BEGIN; LOCK TABLE held")
+    by_hand("CREATE TABLE public.held ()")
+    by_hand("BEGIN; LOCK TABLE public.held")
     try:
         assert (
-            failure(db, "SET LOCAL lock_timeout = '50ms'; SELECT FROM held") is FailureKind.REFUSED
+            failure(db, "SET LOCAL lock_timeout = '50ms'; SELECT FROM public.held")
+            is FailureKind.REFUSED
         )
     finally:
         by_hand("ROLLBACK")
@@ -347,10 +348,10 @@ def test_no_time_left_is_no_answer_and_asks_nobody(db: Database) -> None:
 
 
 def test_an_error_of_a_statement_stays_what_it_is(db: Database, breaker: Breaker) -> None:
-    asked(db, "CREATE TABLE IF NOT EXISTS once (n int UNIQUE); SELECT 1")
+    asked(db, "CREATE TABLE IF NOT EXISTS public.once (n int UNIQUE); SELECT 1")
     for _ in range(6):
         with pytest.raises(IntegrityError):
-            asked(db, "INSERT INTO once VALUES (1), (1) RETURNING 1")
+            asked(db, "INSERT INTO public.once VALUES (1), (1) RETURNING 1")
         with pytest.raises(ProgrammingError):
             asked(db, "SELECT nothing")
     assert not breaker.is_open
@@ -515,15 +516,16 @@ def test_a_commit_that_was_refused_was_not_made(
     db: Database, by_hand: Callable[[str], Any]
 ) -> None:
     by_hand(
-        "CREATE TABLE late (n int); CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        "CREATE TABLE public.late (n int);"
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'of the test' USING ERRCODE = '40001'; END $$;"
-        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED"
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON public.late DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
     with pytest.raises(PostgresUnavailable) as raised:
-        asked(db, "INSERT INTO late VALUES (1) RETURNING n")
+        asked(db, "INSERT INTO public.late VALUES (1) RETURNING n")
     assert (raised.value.kind, raised.value.committing) == (FailureKind.REFUSED, False)
-    assert by_hand("SELECT * FROM late") == []
+    assert by_hand("SELECT * FROM public.late") == []
 
 
 def test_a_change_whose_commit_was_lost_has_an_unknown_outcome(

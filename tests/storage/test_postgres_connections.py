@@ -21,6 +21,7 @@ from authapp.storage import schema
 from authapp.storage.models import SessionRow
 from authapp.storage.postgres import Database, connect
 from authapp.storage.postgres_connections import WITHOUT_LIMITS, Connector
+from authapp.storage.schema_names import DEFAULT_SCHEMA
 from tests.support.clock import Clock
 from tests.support.databases import add_database
 from tests.support.people import CLIENT, log_in, sign_up
@@ -41,6 +42,7 @@ DEFAULTS = {
     "default_transaction_deferrable": "on",
     "row_security": "off",
     "synchronous_commit": "off",
+    "search_path": "apart, pg_catalog",
     "statement_timeout": "'1ms'",
     "lock_timeout": "'1ms'",
     "idle_in_transaction_session_timeout": "'1ms'",
@@ -69,6 +71,7 @@ RELIED_ON = {
     "transaction_timeout": "0",
 }
 OF_THE_APP = RELIED_ON | {
+    "search_path": "pg_catalog",
     "statement_timeout": "2500ms",
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "10s",
@@ -116,7 +119,7 @@ def odd_place(odd_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_each_connection_is_set_to_what_we_rely_on(odd_place: str) -> None:
     schema.upgrade(odd_place)
     schema.require_current(odd_place)
-    with schema._connection(odd_place) as connection:
+    with schema._connection(odd_place, DEFAULT_SCHEMA) as connection:
         found = {name: connection.scalar(text(f"SHOW {name}")) for name in RELIED_ON}
         assert found == RELIED_ON
         assert {connection.scalar(text(f"SHOW {name}")) for name in WITHOUT_LIMITS} == {"0"}
@@ -185,8 +188,7 @@ def test_options_are_honoured_by_migrations_app_and_doctor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = add_database(postgres.url, name)
-    by_hand(url, "CREATE SCHEMA apart")
-    plain, options = url, "-c search_path=apart -c statement_timeout=1ms"
+    options = "-c work_mem=7MB -c search_path=apart -c statement_timeout=1ms"
     if by == "url":
         url = with_query(url, options=options)
     else:
@@ -196,14 +198,8 @@ def test_options_are_honoured_by_migrations_app_and_doctor(
     config = make_config(url, valkey.url)
     with open_services(config, clock) as services:
         sign_up(services)
-        shown = services.database.read(lambda db: db.scalar(text("SHOW statement_timeout")))
-        assert shown == "2500ms", "ours count where both say something"
-        assert sql(services, "SELECT count(*) FROM apart.users") == [(1,)]
-    monkeypatch.delenv("PGOPTIONS", raising=False)
-    with pytest.raises(SettingError, match="at migration none"):
-        schema.require_current(plain)
-    if by == "environment":
-        monkeypatch.setenv("PGOPTIONS", options)
+        found = {"work_mem": "7MB", "statement_timeout": "2500ms", "search_path": "pg_catalog"}
+        assert settings_of(services.database, found) == found, "ours count where both say one"
     findings = examination.examine(config, 1, Clocks(time.time))
     assert [f.state for f in findings if f.check == "postgres writes"] == ["ok"]
 

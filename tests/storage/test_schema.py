@@ -19,7 +19,7 @@ from authapp import dev
 from authapp.errors import SettingError
 from authapp.storage import schema
 from authapp.storage.models import Base
-from tests.support.databases import add_database
+from tests.support.databases import add_database, run_sql
 from tests.support.threads import at_once
 
 numbers = itertools.count()
@@ -39,18 +39,19 @@ def contents(url: str) -> set[tuple[str, ...]]:
     """Columns, constraints and indexes as Postgres itself writes them."""
     queries = [
         "SELECT table_name, column_name, data_type, is_nullable, coalesce(column_default, '')"
-        " FROM information_schema.columns WHERE table_schema = 'public'",
-        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)"
-        " FROM pg_constraint WHERE connamespace = 'public'::regnamespace",
-        "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
-        "SELECT sequencename::text FROM pg_sequences WHERE schemaname = 'public'",
+        " FROM information_schema.columns WHERE table_schema = 'authapp_data'",
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(c.oid)"
+        " FROM pg_constraint c JOIN pg_namespace n ON n.oid = connamespace"
+        " WHERE nspname = 'authapp_data'",
+        "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'authapp_data'",
+        "SELECT sequencename::text FROM pg_sequences WHERE schemaname = 'authapp_data'",
     ]
     with engine_of(url).connect() as connection:
         return {
             tuple(row)
             for query in queries
             for row in connection.execute(text(query))
-            if row[0] != "alembic_version"
+            if row[0] not in {"alembic_version", "authapp_data.alembic_version"}
         }
 
 
@@ -69,19 +70,26 @@ def test_migrations_lead_exactly_to_the_models(url: str) -> None:
     assert contents(url) == set()
     engine = engine_of(url)
     with engine.begin() as connection:
-        Base.metadata.create_all(connection)
+        Base.metadata.create_all(connection)  # in the schema, which the downgrade left
     assert migrated == contents(url)
 
 
 def test_a_new_database_has_nobody(url: str) -> None:
     schema.upgrade(url)
     with engine_of(url).connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM users")) == 0
+        assert connection.scalar(text("SELECT count(*) FROM authapp_data.users")) == 0
 
 
-def test_alembic_finds_no_drift(database_url: str) -> None:
-    with engine_of(database_url).connect() as connection:
-        options = {"compare_type": True, "compare_server_default": True}
+def test_alembic_finds_no_drift(url: str) -> None:
+    schema.upgrade(url)
+    with engine_of(url).connect() as connection:
+        options = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_schemas": True,
+            "include_name": lambda name, kind, _: kind != "schema" or name == "authapp_data",
+            "version_table_schema": "authapp_data",
+        }
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []
 
@@ -103,7 +111,11 @@ def test_up_down_and_up_again(url: str) -> None:
     schema.upgrade(url)  # a second time does nothing
     assert contents(url) == once
     with engine_of(url).connect() as connection:
-        roles = connection.execute(text("SELECT name FROM roles ORDER BY name")).scalars().all()
+        roles = (
+            connection.execute(text("SELECT name FROM authapp_data.roles ORDER BY name"))
+            .scalars()
+            .all()
+        )
     assert roles == ["admin", "user"]
 
 
@@ -163,7 +175,7 @@ def test_an_unreachable_database_is_named_with_the_remedy(
 def at_unknown_revision(url: str) -> None:
     schema.upgrade(url)
     with engine_of(url).begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("UPDATE authapp_data.alembic_version SET version_num = '9999'"))
 
 
 @pytest.mark.parametrize(
@@ -212,10 +224,15 @@ def test_an_account_without_the_right_to_create_is_told_so(
     with engine_of(postgres.url).begin() as connection:
         connection.execute(text(f"CREATE ROLE of_{name} LOGIN PASSWORD 'hush'"))
     place = make_url(url).set(username=f"of_{name}", password="hush")
-    message = refusal(lambda: schema.upgrade(place.render_as_string(hide_password=False)))
-    assert message.startswith("DATABASE_URL: a right is missing (permission denied for schema")
-    assert "GRANT CREATE ON SCHEMA" in message
+    upgrade = partial(schema.upgrade, place.render_as_string(hide_password=False))
+    message = refusal(upgrade)
+    assert message.startswith("DATABASE_URL: a right is missing (permission denied for database")
+    remedy = message.partition("run ")[2]
+    assert remedy.startswith('CREATE SCHEMA IF NOT EXISTS "authapp_data"; ALTER SCHEMA')
     assert "hush" not in message
+    run_sql(url, remedy)  # by an administrator
+    upgrade()
+    schema.require_current(url)
 
 
 def test_a_database_that_only_reads_is_told_so(postgres: dev.PostgreSQL, url: str) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from authapp.config import Config
 from authapp.services import Services, build_services
 from authapp.storage.redis import LimiterStorage
+from authapp.storage.schema_names import DEFAULT_SCHEMA
 from tests.support.waiting import wait_until
 
 
@@ -35,5 +36,8 @@ def await_trust(services: Services) -> None:
 def sql(services: Services, statement: str, **values: Any) -> list[tuple[Any, ...]]:
     """Run one statement by hand, without the product noticing."""
     with services.database.transaction() as db:
+        driver: Any = db.connection().connection.driver_connection
+        with driver.cursor() as cursor:
+            cursor.execute(f"SET LOCAL search_path TO {DEFAULT_SCHEMA}")
         result = db.connection().execute(text(statement), values)
         return [tuple(row) for row in result] if result.returns_rows else []

@@ -210,7 +210,7 @@ class Stores:
 
     def rows(self) -> dict[str, int]:
         """How many rows each table has."""
-        tables = self.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        tables = self.sql("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
         return {t: self.sql(f'SELECT count(*) FROM "{t}"')[0][0] for (t,) in sorted(tables)}
 
     def all_keys(self) -> set[bytes]:

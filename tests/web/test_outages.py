@@ -9,7 +9,7 @@ from flask import Flask, request, session
 from flask.testing import FlaskClient
 
 from authapp import create_app, dev
-from authapp.storage import schema
+from tests.support.databases import migrate
 from tests.support.settings import make_config
 from tests.support.waiting import wait_until
 from tests.web.support import (
@@ -62,7 +62,7 @@ def engines(engine_dir: Path) -> Iterator[Engines]:
 
 @pytest.fixture(scope="module")
 def app(engines: Engines) -> Iterator[Flask]:
-    schema.upgrade(engines.postgres.url)
+    migrate(engines.postgres.url)
     app = create_app(make_config(engines.postgres.url, engines.valkey.url))
 
     @app.post("/basket")

@@ -17,7 +17,6 @@ import pytest
 
 from authapp import dev
 from authapp.cache.keys import CredentialKeys
-from authapp.storage import schema
 from tests.proofs.chaos.faults import Postgres, Redis
 from tests.proofs.chaos.history import Read, judge
 from tests.proofs.chaos.instances import Answer, Client, holds, lenient_environment, served
@@ -41,6 +40,7 @@ from tests.proofs.chaos.outages import (
     counted,
     logged_out_at_once,
 )
+from tests.support.databases import migrate
 from tests.support.instances import ROOT
 from tests.support.waiting import wait_until
 
@@ -70,7 +70,7 @@ def stage(
         stack.callback(postgres.stop)
         redis = Redis(engine_dir / "outages-redis", sockets[1])
         stack.callback(redis.stop)
-        schema.upgrade(postgres.server.url)
+        migrate(postgres.server.url)
         environment = lenient_environment(
             postgres.server.url,
             redis.server.url,

@@ -17,12 +17,13 @@ from authapp import services as assembly
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
-from authapp.storage import bounded_connections, schema
+from authapp.storage import bounded_connections
 from authapp.storage import postgres as database
 from authapp.storage import redis as redis_clients
 from tests.proofs.chaos.faults import Postgres, Redis
 from tests.proofs.chaos.schedules import WITHIN, Schedule, Tally, Violation
 from tests.support.clock import Clock
+from tests.support.databases import migrate
 from tests.support.services import open_services
 from tests.support.settings import UNLIMITED, make_config
 
@@ -50,7 +51,7 @@ def engines(engine_dir: Path) -> Iterator[tuple[Postgres, Redis]]:
         stack.callback(postgres.stop)
         redis = Redis(engine_dir / "schedules-redis", sockets[1])
         stack.callback(redis.stop)
-        schema.upgrade(postgres.server.url)
+        migrate(postgres.server.url)
         yield postgres, redis
 
 
