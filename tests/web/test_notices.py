@@ -224,6 +224,25 @@ def test_errors_of_files_and_programs_ask_for_nobody(
 
 
 @pytest.mark.parametrize(("method", "path", "status"), ERRORS)
+def test_an_error_page_leaves_notices_for_the_next_page(
+    app: Flask, signed_in: FlaskClient, method: str, path: str, status: int
+) -> None:
+    """A browser that asks for a missing picture shows nobody the page."""
+    leaving = browser(app)
+    done_by(leaving, "/logout")
+    done_by(signed_in, name="Countess")
+    for client, next_page, notice in (
+        (leaving, "/", DONE["logged-out"]),
+        (signed_in, "/account", DONE["profile"]),
+    ):
+        answer = client.open(path, method=method)
+        assert answer.status_code == status
+        assert notice not in answer.text
+        assert cookies_of(answer) == []
+        assert said(client, next_page) == [notice]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), ERRORS)
 def test_an_error_page_needs_no_store(
     app: Flask, signed_in: FlaskClient, method: str, path: str, status: int
 ) -> None:

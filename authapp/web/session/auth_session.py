@@ -197,7 +197,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         return changed, [key for key in before if key not in after]
 
     def fits(self) -> bool:
-        """Whether the data can be kept: that of a visitor has little room."""
+        """Whether the data can be kept. The cookie of a visitor has little room."""
         try:
             if self.live is None:
                 self._visitor_data.write(self)
