@@ -16,8 +16,8 @@ class ConstantTimeRefusal:
     """A block that delays a refusal until it has taken REFUSAL_SECONDS besides its hashing.
 
     Args:
-        hashing_seconds: what the hashing itself is drawn out to, where hashes of several kinds take
-            unlike long. It is asked at the end. Waiting for a turn to hash does not count.
+        hashing_seconds: the seconds that the hashing itself is drawn out to, where hashes of
+            several kinds take unlike long; see `drawn_out`.
     """
 
     def __init__(self, hashing_seconds: Callable[[], float] = lambda: 0.0) -> None:
@@ -39,7 +39,21 @@ class ConstantTimeRefusal:
         """Notes hashing that took so long, without the wait for its turn."""
         self._hashed += seconds
 
+    @contextmanager
+    def drawn_out(self) -> Iterator[None]:
+        """A part of the block that a refusal leaves only when hashing has had `hashing_seconds`.
+
+        The wait for a turn to hash does not count. Put it within the place in the hashing queue:
+        refusals that pause are then as few as those that hash, and can't fill the request threads.
+        """
+        try:
+            yield
+        except (InvalidCredentials, StoreUnavailable):
+            owed = max(0.0, self._hashing_seconds() - self._hashed)
+            self._answer_at += owed
+            time.sleep(owed)
+            raise
+
     def __exit__(self, refused: type[BaseException] | None, *_: object) -> None:
         if refused is not None and issubclass(refused, (InvalidCredentials, StoreUnavailable)):
-            self._answer_at += max(0.0, self._hashing_seconds() - self._hashed)
             time.sleep(max(0.0, self._answer_at - time.perf_counter()))

@@ -255,7 +255,7 @@ class Authentication:
         """
         canonical = self._users.parse_email(email).canonical
         by_account, device = self._count_for_account(canonical, devices)
-        with self._hasher.queue.place(by_address, by_account):
+        with self._hasher.queue.place(by_address, by_account), refusal.drawn_out():
             cached = self._find_cached(canonical, password, refusal)
             if device and (cached is None or cached.epoch > device.epoch):
                 # the token is older than the current trust, so it gives no window of its own

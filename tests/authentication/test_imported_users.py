@@ -3,7 +3,6 @@
 import io
 import json
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import bcrypt
@@ -13,6 +12,7 @@ from authapp.authentication import constant_time
 from authapp.config import Config
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from authapp.services import Services
+from authapp.telemetry import metrics
 from tests.sessions.test_provisional import postgres_away
 from tests.support.clock import Clock
 from tests.support.foreign_hashes import KINDS, all_kinds
@@ -161,24 +161,42 @@ def test_an_operator_may_set_a_password_over_it(services: Services) -> None:
 # -- the time of refusals --------------------------------------------------------------------------
 
 
+class Pauses:
+    """A clock in the place of `time`, on which no refusal really pauses.
+
+    Attributes:
+        seconds: all pauses together.
+        without_place: those that were made without a place in the hashing queue.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.without_place = 0.0
+
+    def perf_counter(self) -> float:
+        return time.perf_counter() + self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        if not metrics.HASHING._value.get():
+            self.without_place += seconds
+
+
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long each refusal paused; none does."""
-    found: list[float] = []
-    clock = SimpleNamespace(perf_counter=time.perf_counter, sleep=found.append)
-    monkeypatch.setattr(constant_time, "time", clock)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
+    found = Pauses()
+    monkeypatch.setattr(constant_time, "time", found)
     return found
 
 
-def pause_of(services: Services, pauses: list[float], email: str) -> float:
-    pauses.clear()
+def pause_of(services: Services, pauses: Pauses, email: str) -> float:
+    before = pauses.seconds
     with pytest.raises((InvalidCredentials, StoreUnavailable)):
         log_in(services, email, OTHER_PASSWORD)
-    return sum(pauses)
+    return pauses.seconds - before
 
 
 def test_refusals_are_drawn_out_while_there_is_an_imported_hash(
-    services: Services, two_instances: Services, pauses: list[float]
+    services: Services, two_instances: Services, pauses: Pauses
 ) -> None:
     """Whoever is asked for, on every instance; and no longer when the last one is replaced."""
     sign_up(services)
@@ -194,8 +212,18 @@ def test_refusals_are_drawn_out_while_there_is_an_imported_hash(
         assert pause_of(two_instances, pauses, email) < 0.2, email
 
 
+def test_refusals_that_pause_can_not_fill_the_request_threads(
+    services: Services, pauses: Pauses
+) -> None:
+    """Each keeps its place in the hashing queue, of which there are fewer than request threads."""
+    slow = bcrypt.hashpw(OLD_PASSWORD.encode(), bcrypt.gensalt(12)).decode()
+    bring(services, slow)
+    assert pause_of(services, pauses, "nobody@example.org") > 0.25
+    assert pauses.without_place <= constant_time.REFUSAL_SECONDS
+
+
 def test_a_process_that_never_asked_postgres_learns_from_a_copy(
-    services: Services, config: Config, clock: Clock, pauses: list[float]
+    services: Services, config: Config, clock: Clock, pauses: Pauses
 ) -> None:
     slow = bcrypt.hashpw(OLD_PASSWORD.encode(), bcrypt.gensalt(12)).decode()
     bring(services, slow)
