@@ -76,6 +76,17 @@ class Config:
     WEB_CONCURRENCY: int = _setting(kinds.whole(1, 512), min(512, usable_processors()))
     DATA_DIR: str = _setting(kinds.text, "var")
 
+    # what pages show of whoever runs this
+    BRAND_NAME: str = _setting(kinds.text, "authapp")
+    BRAND_LOGO_URL: str = _setting(kinds.link, "")
+    BRAND_COLOR: str = _setting(kinds.color, "")
+    TERMS_URL: str = _setting(kinds.link, "")
+    PRIVACY_URL: str = _setting(kinds.link, "")
+    SUPPORT_URL: str = _setting(kinds.link, "")
+
+    # in an app that embeds us: the endpoint of its own log-in page
+    LOGIN_VIEW: str = _setting(kinds.text, "")
+
     def __post_init__(self) -> None:
         """Checks what two settings say together.
 

@@ -1,11 +1,14 @@
-"""The Flask extension: sessions, guards and errors of authapp in any Flask app."""
+"""The Flask extension: sessions, guards, errors, pages and API of authapp in any Flask app.
+
+`Auth` is for other apps; `create_app` calls `set_up` itself.
+"""
 
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
-from flask import Flask, request, url_for
+from flask import Flask, request
 from flask_limiter import Limiter
 from limits.strategies import RateLimiter
 
@@ -15,7 +18,8 @@ from authapp.cli.deployment import Deployment
 from authapp.cli.tree import register_commands
 from authapp.config import Config
 from authapp.doctor import examine
-from authapp.errors import SettingError
+from authapp.errors import AuthappError, SettingError
+from authapp.mounting import put_mounted
 from authapp.python_api import Roles, Sessions, Users
 from authapp.services import POOL_SIZE, build_services
 from authapp.sessions.records import ActiveSession
@@ -23,18 +27,33 @@ from authapp.storage.redis import LimiterStorage
 from authapp.telemetry.logging import get_logger
 from authapp.web.api.account import api
 from authapp.web.api.users import users_api
-from authapp.web.app_state import EXTENSION, AppState, state_of
+from authapp.web.app_state import EXTENSION, AppState, Mount, state_of
 from authapp.web.csrf import OriginPolicy, View, from_any_origin
-from authapp.web.error_handlers import register_domain_errors
+from authapp.web.error_handlers import answer_domain_error
 from authapp.web.guards import current_user, unknown_actor
-from authapp.web.middleware.client_address import ClientAddress
-from authapp.web.middleware.mount_point import TrustedProxies
-from authapp.web.pages.account import pages
+from authapp.web.pages.brand import Brand
 from authapp.web.pending_changes import mark_pending
 from authapp.web.request_check import RequestCheck
 from authapp.web.request_credentials import Authenticator
 from authapp.web.session.interface import SessionInterface
-from authapp.web.visitor_login import log_in_visitor, log_in_visitor_as, log_out_visitor
+from authapp.web.visitor_login import (
+    log_in_visitor,
+    log_in_visitor_as,
+    log_out_visitor,
+    sign_out_reason,
+)
+
+
+class MountOptions(TypedDict, total=False):
+    """The arguments of `Auth` and `init_app`: see `Mount`."""
+
+    url_prefix: str
+    pages: bool
+    api: bool
+    admin: bool
+    health: bool
+    forward_auth: bool
+
 
 _log = get_logger(__name__)
 
@@ -43,8 +62,11 @@ class Auth:
     """Flask extension: `flask.session` becomes the server-side session, `current_user` the person.
 
     Settings come from `app.config`, under the names in `authapp/config.py`, or from `config`. The
-    extension itself holds nothing, so one may serve any number of apps: each has its own
+    extension itself keeps no state, so one may serve any number of apps: each has its own
     `AppState`.
+
+    By itself it mounts nothing. `Auth(app, url_prefix="/auth", pages=True)` adds the pages under
+    `/auth`; see `Mount` for all there is.
 
     Attributes:
         users, sessions, roles: the Python API, see `authapp.python_api`.
@@ -54,58 +76,32 @@ class Auth:
     sessions = Sessions()
     roles = Roles()
 
-    def __init__(self, app: Flask | None = None, config: Config | None = None) -> None:
+    def __init__(
+        self, app: Flask | None = None, config: Config | None = None, **mount: Unpack[MountOptions]
+    ) -> None:
+        """
+        Args:
+            mount: what is mounted and where, for each app; see `Mount`.
+        """
+        self._mount = mount
         if app is not None:
             self.init_app(app, config)
 
-    def init_app(self, app: Flask, config: Config | None = None) -> None:
-        """
+    def init_app(
+        self, app: Flask, config: Config | None = None, **mount: Unpack[MountOptions]
+    ) -> None:
+        """Sets authapp up for an app.
+
+        Args:
+            mount: as for `Auth`, which it adds to.
+
         Raises:
             SettingError: a setting is missing, weak or unknown.
             RuntimeError: `app.extensions` has an "authapp" already.
+            ValueError: the prefix can't be one, or nothing is mounted there.
         """
-        if EXTENSION in app.extensions:
-            raise RuntimeError(
-                'app.extensions["authapp"] is taken: call Auth(app) or init_app(app) once for each '
-                "app, and let no other extension use that name"
-            )
-        chosen = _chosen(app)
-        if config is None:
-            config = Config.from_mapping(chosen)
-            _tell_of_secure(chosen, config)
-        _tell_flask(app, config, chosen)
-        services = build_services(config, _limiter(app, config))
-        authenticator = Authenticator(
-            services.sessions,
-            services.tokens,
-            services.access_tokens,
-            config.SESSION_COOKIE_NAME,
-        )
-        addresses = ClientAddress(app.wsgi_app, config.TRUSTED_PROXY_HOPS)
-        app.extensions[EXTENSION] = AppState(services, authenticator, addresses)
-        app.session_interface = SessionInterface(
-            app,
-            authenticator,
-            unknown_actor,
-            partial(mark_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
-        )
-        app.wsgi_app = addresses  # type: ignore[method-assign]
-        if config.TRUSTED_PROXY_HOPS:
-            app.wsgi_app = TrustedProxies(  # type: ignore[method-assign]
-                app, config.TRUSTED_PROXY_HOPS
-            )
-        app.before_request(RequestCheck(_origin_policy(config)))
-        app.context_processor(lambda: {"current_user": current_user})
-        register_domain_errors(app, lambda: _login_url(app))
-        register_commands(
-            app,
-            Deployment(
-                config.DATABASE_URL,
-                config.DATABASE_SCHEMA,
-                services,
-                lambda: examine(config, POOL_SIZE),
-            ),
-        )
+        told: Any = {**self._mount, **mount}
+        set_up(app, config, Mount(**told))
 
     def state(self, app: Flask | None = None) -> AppState:
         """The `AppState` of this app; without an argument, of the current one.
@@ -152,6 +148,16 @@ class Auth:
             raise TypeError("log_in takes an email and a password, or a user of auth.users")
         return log_in_visitor(email, password, remember=remember)
 
+    def sign_out_reason(self) -> str | None:
+        """Why the visitor's last session ended, as a sentence for the app's own log-in page.
+
+        None: they had none, or logged out themselves.
+
+        Raises:
+            StoreUnavailable: nobody could say.
+        """
+        return sign_out_reason()
+
     def log_out(self) -> None:
         """Ends the visitor's session, if there is one, and clears the cookie.
 
@@ -159,6 +165,69 @@ class Auth:
             StoreUnavailable: nothing was changed.
         """
         log_out_visitor()
+
+
+def set_up(app: Flask, config: Config | None, mount: Mount) -> AppState:
+    """Sets authapp up for an app: sessions, guards, errors, commands, and what is mounted.
+
+    Raises:
+        SettingError, RuntimeError: as `Auth.init_app`.
+    """
+    if EXTENSION in app.extensions:
+        raise RuntimeError(
+            'app.extensions["authapp"] is taken: call Auth(app) or init_app(app) once for each '
+            "app, and let no other extension use that name"
+        )
+    chosen = _chosen(app)
+    if config is None:
+        config = Config.from_mapping(chosen)
+        _tell_of_secure(chosen, config)
+    if mount.forward_auth and not mount.pages and not config.LOGIN_VIEW:
+        raise SettingError(
+            "LOGIN_VIEW: forward-auth sends people to log in; set it to the endpoint of your "
+            "log-in page, or mount ours with pages=True"
+        )
+    _tell_flask(app, config, chosen)
+    services = build_services(config, _limiter(app, config))
+    authenticator = Authenticator(
+        services.sessions,
+        services.tokens,
+        services.access_tokens,
+        config.SESSION_COOKIE_NAME,
+    )
+    state = AppState(services, authenticator, mount, _brand(config), config.LOGIN_VIEW)
+    app.extensions[EXTENSION] = state
+    app.session_interface = SessionInterface(
+        app,
+        authenticator,
+        unknown_actor,
+        partial(mark_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
+    )
+    app.before_request(RequestCheck(mount, _origin_policy(config)))
+    app.context_processor(lambda: {"current_user": current_user})
+    app.register_error_handler(AuthappError, answer_domain_error)
+    register_commands(
+        app,
+        Deployment(
+            config.DATABASE_URL,
+            config.DATABASE_SCHEMA,
+            services,
+            lambda: examine(config, POOL_SIZE),
+        ),
+    )
+    put_mounted(app, config, state, has_fast_path=not counts_each_request(app))
+    return state
+
+
+def _brand(config: Config) -> Brand:
+    return Brand(
+        name=config.BRAND_NAME,
+        logo_url=config.BRAND_LOGO_URL,
+        color=config.BRAND_COLOR,
+        terms_url=config.TERMS_URL,
+        privacy_url=config.PRIVACY_URL,
+        support_url=config.SUPPORT_URL,
+    )
 
 
 def counts_each_request(app: Flask) -> bool:
@@ -256,7 +325,3 @@ def _tell_flask(app: Flask, config: Config, chosen: Mapping[str, Any]) -> None:
         SECRET_KEY=config.SECRET_KEY[0],
         SECRET_KEY_FALLBACKS=list(config.SECRET_KEY[1:]),
     )
-
-
-def _login_url(app: Flask) -> str | None:
-    return url_for("pages.login") if app.blueprints.get("pages") is pages else None

@@ -107,6 +107,7 @@ class Services:
 
         For whoever makes an application and drops it again; the end of a process does it, too.
         """
+        self.maintenance.stop()
         self.background.drain()
         self.refused_attempts.finish()
         self.cache.breaker.retire()

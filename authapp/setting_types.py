@@ -201,6 +201,26 @@ def redis_url(value: str) -> str:
     return value
 
 
+def link(value: str) -> str:
+    """The address of a page or a picture: https, or a path on this host."""
+    try:
+        parts = urlsplit(text(value))
+    except ValueError:
+        parts = urlsplit("")
+    is_path = not parts.scheme and not parts.netloc and value.startswith("/")
+    is_https = parts.scheme == "https" and re.fullmatch(_HOST, parts.netloc.lower()) is not None
+    if not (is_path or is_https) or re.search(r"[\s\\;,'\"<>]", value):
+        raise ValueError("set it to https://… or to a path like `/terms`")
+    return value
+
+
+def color(value: str) -> str:
+    if not re.fullmatch(r"#(?:[0-9a-fA-F]{3}){1,2}", value):
+        raise ValueError("set it to a colour like `#3451b2` or `#35b`")
+    digits = value[1:].lower()
+    return "#" + (digits if len(digits) == 6 else "".join(2 * digit for digit in digits))
+
+
 def key_prefix(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", value):
         raise ValueError("use letters, digits, _ . : and - only, 64 at most, like `auth:`")

@@ -63,6 +63,13 @@ def test_defaults_are_those_of_the_contract() -> None:
         "PORT": 8_000,
         "WEB_CONCURRENCY": usable_processors(),
         "DATA_DIR": "var",
+        "BRAND_NAME": "authapp",
+        "BRAND_LOGO_URL": "",
+        "BRAND_COLOR": "",
+        "TERMS_URL": "",
+        "PRIVACY_URL": "",
+        "SUPPORT_URL": "",
+        "LOGIN_VIEW": "",
     }
 
 

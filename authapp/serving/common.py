@@ -2,7 +2,6 @@
 
 import socket
 import sys
-from typing import Any
 
 from authapp.serving import bounds, metrics_dir
 
@@ -12,7 +11,6 @@ from authapp.config import Config  # noqa: E402
 from authapp.errors import SettingError  # noqa: E402
 from authapp.storage import schema  # noqa: E402
 from authapp.telemetry import metrics  # noqa: E402
-from authapp.web.app_state import EXTENSION, AppState  # noqa: E402
 
 
 def read_settings() -> Config:
@@ -59,10 +57,3 @@ def require_current_schema(config: Config) -> None:
 def register_worker() -> None:
     """Registers a worker at its start: it counts in a slot of its own."""
     metrics.count_in(metrics_dir.claim_slot())
-
-
-def start_maintenance(app: Any) -> None:
-    """Starts maintenance in a worker that can answer requests."""
-    state = getattr(app, "extensions", {}).get(EXTENSION)
-    if isinstance(state, AppState):
-        state.services.maintenance.keep_running()

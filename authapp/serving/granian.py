@@ -154,7 +154,6 @@ def _load(target: str) -> "WSGIApplication":
     """In each worker, before it can answer."""
     module, _, name = target.partition(":")
     app = getattr(importlib.import_module(module), name)
-    common.start_maintenance(app)
     return GranianLayer(app, os.environ, bounds.REQUEST_LINE)
 
 

@@ -92,11 +92,6 @@ def post_fork(_server: object, _worker: object) -> None:
     common.register_worker()
 
 
-def post_worker_init(worker: Any) -> None:
-    """In each worker, once it can answer."""
-    common.start_maintenance(worker.app.callable)
-
-
 def child_exit(_server: object, _worker: object) -> None:
     """A worker is gone."""
     metrics_dir.mark_dead_workers()

@@ -47,6 +47,7 @@ class Maintenance:
         self._housekeeping = housekeeping
         self._changes = changes
         self._locks = locks
+        self._stopped = threading.Event()
 
     def run(self) -> Iterator[Progress]:
         """Does all there is to do, batch by batch."""
@@ -88,12 +89,15 @@ class Maintenance:
         return alone
 
     def keep_running(self) -> None:
-        """Runs every interval in a thread that ends with the process."""
+        """Runs every interval, in a thread that ends with `stop` or with the process."""
         threading.Thread(target=self._loop, name="maintenance", daemon=True).start()
 
+    def stop(self) -> None:
+        """Begins no run any more."""
+        self._stopped.set()
+
     def _loop(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(INTERVAL * random.uniform(0.9, 1.1)):  # noqa: S311 — spreads the load
+        while not self._stopped.wait(INTERVAL * random.uniform(0.9, 1.1)):  # noqa: S311 — spreads the load
             try:
                 self.run_scheduled()
             except StoreUnavailable as error:

@@ -1,6 +1,6 @@
 """Where errors become HTTP: a table of ours, and answers as pages or as problem+json (RFC 9457)."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache, partial
 from http import HTTPStatus
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from flask import Flask, Response, redirect, render_template, request
+from flask import Blueprint, Flask, Response, current_app, redirect, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import (
     BadHost,
@@ -21,9 +21,11 @@ from werkzeug.exceptions import (
 from authapp import errors
 from authapp.storage.deadlines import deadline
 from authapp.telemetry.logging import get_logger
-from authapp.web.guards import is_own_view
+from authapp.web.app_state import state_of
+from authapp.web.guards import is_own_view, login_url
 from authapp.web.middleware.client_address import unreadable
 from authapp.web.middleware.request_log import request_id
+from authapp.web.pages.rendering import render_page
 from authapp.web.session.auth_session import auth_session
 
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
@@ -171,7 +173,9 @@ MAX_ACCEPT = 1_000  # characters; browsers send about 140
 
 def wants_json() -> bool:
     """Whether the client is a program rather than a person's browser."""
-    if request.path.startswith("/api/") and (request.url_rule is None or is_own_view()):
+    if request.path.startswith(state_of().mount.api_path) and (
+        request.url_rule is None or is_own_view()
+    ):
         return True
     if isinstance(request.routing_exception, (BadHost, SecurityError)):
         return True  # no browser asks for such a host, and a page has links, which need one
@@ -181,28 +185,23 @@ def wants_json() -> bool:
     return accepted["application/json"] > accepted["text/html"]
 
 
-def register_domain_errors(app: Flask, login_url: Callable[[], str | None]) -> None:
-    """Turns our errors into HTTP errors, for which an app may have pages of its own.
+def answer_domain_error(error: errors.AuthappError) -> ResponseReturnValue:
+    """Turns an error of ours into an HTTP error, for which an app may have a page of its own.
 
-    Args:
-        login_url: where people without a session are sent; None: they get 401.
+    People without a session are sent to log in, if there is a page for that.
     """
-
-    def handle(error: errors.AuthappError) -> ResponseReturnValue:
-        if isinstance(error, errors.StoreUnavailable):
-            _log.warning("store_unavailable", store=error.store)
-        if isinstance(error, errors.UnknownAddress):
-            _log.warning("address_unreadable", **unreadable(request.environ))
-        if not wants_json():
-            _forget_what_is_ambiguous(error)
-        if isinstance(error, errors.NotAuthenticated) and not wants_json():
-            target = login_url()
-            if target is not None:
-                return redirect(_with_next(target))
-        answer: ResponseReturnValue = app.handle_user_exception(problem_of(error))
-        return answer
-
-    app.register_error_handler(errors.AuthappError, handle)
+    if isinstance(error, errors.StoreUnavailable):
+        _log.warning("store_unavailable", store=error.store)
+    if isinstance(error, errors.UnknownAddress):
+        _log.warning("address_unreadable", **unreadable(request.environ))
+    if not wants_json():
+        _forget_what_is_ambiguous(error)
+    if isinstance(error, errors.NotAuthenticated) and not wants_json():
+        target = login_url()
+        if target is not None:
+            return redirect(_with_next(target))
+    answer: ResponseReturnValue = current_app.handle_user_exception(problem_of(error))
+    return answer
 
 
 def _forget_what_is_ambiguous(error: errors.AuthappError) -> None:
@@ -217,14 +216,20 @@ def _forget_what_is_ambiguous(error: errors.AuthappError) -> None:
         visitor.forget_in_all_scopes()
 
 
-def register_error_answers(app: Flask, without_visitor: Collection[str]) -> None:
+def register_error_answers(ours: Flask | Blueprint, without_visitor: Collection[str]) -> None:
     """Answers every HTTP error as a page, or as problem+json for programs.
 
     Args:
+        ours: the app if it is the whole product, or our blueprint in another app. Its handlers
+            come before those of the app, also of one status: hence one for each.
         without_visitor: routes that are for files and proxies, whose errors ask for nobody.
     """
     handler = partial(answer_error, without_visitor=without_visitor)
-    app.register_error_handler(HTTPException, handler)
+    ours.register_error_handler(HTTPException, handler)
+    if isinstance(ours, Blueprint):
+        for status in default_exceptions:
+            ours.register_error_handler(status, handler)
+    ours.register_error_handler(errors.AuthappError, answer_domain_error)
 
 
 def answer_error(error: HTTPException, without_visitor: Collection[str]) -> ResponseReturnValue:
@@ -266,15 +271,19 @@ def _as_page(error: HTTPException, without_visitor: Collection[str]) -> Response
     title, detail = _PAGES.get(error.code or 500, (error.name, error.description))
     if isinstance(error, Problem) and error.for_people:
         detail = error.description
-    page = render_template(
-        "authapp/error.html",
-        status=error.code,
-        title=title,
-        detail=detail,
-        request_id=request_id(),
-        retry_after=getattr(error, "retry_after", None),
-        identity_known=_is_visitor_known(error, without_visitor),
-    )
+    values: dict[str, Any] = {
+        "status": error.code,
+        "title": title,
+        "detail": detail,
+        "request_id": request_id(),
+        "retry_after": getattr(error, "retry_after", None),
+        "is_error": True,
+    }
+    known = _is_visitor_known(error, without_visitor)
+    try:
+        page = render_page("authapp/error.html", is_visitor_known=known, **values)
+    except errors.AuthappError:  # the app's own base asked who the visitor is, and nobody can say
+        page = render_page("authapp/plain_error.html", is_visitor_known=False, **values)
     return Response(page, mimetype="text/html")
 
 
@@ -296,8 +305,9 @@ def _is_visitor_known(error: HTTPException, without_visitor: Collection[str]) ->
     return True
 
 
-def _with_next(login_url: str) -> str:
+def _with_next(login_page: str) -> str:
     if request.method not in {"GET", "HEAD"}:
-        return login_url
+        return login_page
     path = request.script_root + request.full_path.removesuffix("?")
-    return f"{login_url}?next={quote(path, safe='/')}"
+    separator = "&" if "?" in login_page else "?"
+    return f"{login_page}{separator}next={quote(path, safe='/')}"

@@ -5,13 +5,13 @@ then replaces whatever the client sent under these names.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from flask import Blueprint, Response, g, request
+from flask import Response, g, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.urls import iri_to_uri
@@ -21,6 +21,7 @@ from authapp.accounts.identity import Identity
 from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable, TooManyTokens
 from authapp.sessions.records import ActiveSession, LookupResult
 from authapp.web.api.bodies import MAX_FIELDS
+from authapp.web.blueprint import OwnBlueprint
 from authapp.web.cookies.header import read_cookies
 from authapp.web.csrf import from_any_origin
 from authapp.web.middleware.fast_path import Answer
@@ -35,7 +36,6 @@ REDIRECT = "/forward-auth/redirect"
 REFUSAL = "authapp.forward_auth.refusal"  # in the WSGI environment: what has been decided already
 _IDENTITY = "_authapp_identity_headers"  # in flask.g: those of an answer that is an error
 
-LOGIN = "/login"
 _LONGEST_NEXT = 2_000  # characters; proxies have 4 KB for all headers of an answer
 
 _READING = ("GET", "HEAD")
@@ -73,10 +73,20 @@ class ForwardAuth:
 
     Args:
         allowed_hosts: other hosts that log-in may lead to, and may be on.
+        login: gives the path of the log-in page, without the mount point.
+        home: the path that log-in leads to by itself.
     """
 
-    def __init__(self, authenticator: Authenticator, allowed_hosts: Collection[str]) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        allowed_hosts: Collection[str],
+        login: Callable[[], str] = lambda: "/login",
+        home: str = "/",
+    ) -> None:
         self._authenticator = authenticator
+        self._login_path = login
+        self._home_path = home
         self._allowed_hosts = allowed_hosts
         self._unlisted_hosts = UnlistedHosts()
 
@@ -161,7 +171,8 @@ class ForwardAuth:
         Raises:
             InvalidField: `login` is on no host that is allowed.
         """
-        page, home = link_to(environ, LOGIN), link_to(environ, "/")
+        page = link_to(environ, self._login_path())
+        home = link_to(environ, self._home_path)
         if not login and not original:
             return page
         own_host = get_host(environ)
@@ -254,9 +265,9 @@ def _is_browser(environ: Environ) -> bool:
     return "text/html" in environ.get("HTTP_ACCEPT", "").lower()
 
 
-def make_forward_auth(guard: ForwardAuth) -> Blueprint:
+def make_forward_auth(guard: ForwardAuth) -> OwnBlueprint:
     """The two calls, in Flask."""
-    blueprint = Blueprint("forward_auth", __name__)
+    blueprint = OwnBlueprint("forward_auth", __name__)
 
     def answer(route: str) -> Response:
         decided = request.environ.pop(REFUSAL, None)
@@ -280,9 +291,11 @@ def make_forward_auth(guard: ForwardAuth) -> Blueprint:
 
     def add(state: BlueprintSetupState) -> None:
         for route, view in ((NGINX, nginx), (REDIRECT, redirect)):
-            endpoint = f"{blueprint.name}.{view.__name__}"
-            # `route` can't be told to take any method, and would answer OPTIONS by itself
-            state.app.url_map.add(state.app.url_rule_class(route, endpoint=endpoint))
+            endpoint = f"{state.name_prefix}.{state.name}.{view.__name__}"
+            path = f"{state.url_prefix or ''}{route}"
+            # `route` can't be told to take any method
+            rule = state.app.url_rule_class(path, endpoint=endpoint, merge_slashes=False)
+            state.app.url_map.add(rule)
             state.app.view_functions[endpoint] = view
 
     def add_identity(response: Response) -> Response:

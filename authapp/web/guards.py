@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-from flask import current_app, request
+from flask import current_app, request, url_for
 from werkzeug.local import LocalProxy
+from werkzeug.routing import BuildError
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.identity import Identity
@@ -15,7 +16,7 @@ from authapp.errors import Forbidden, NotAuthenticated
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession
 from authapp.sessions.user_agents import MAX_USER_AGENT
-from authapp.web.app_state import state_of
+from authapp.web.app_state import BLUEPRINT, state_of
 from authapp.web.session.auth_session import auth_session
 
 P = ParamSpec("P")
@@ -33,12 +34,34 @@ def services() -> Services:
 
 
 def is_own_view() -> bool:
-    """Whether one of our own views answers the current request.
+    """Whether one of our own views answers the current request."""
+    return state_of().mount.serves(request)
 
-    The blueprint itself decides, not its name: an app that embeds us may use the same names.
+
+def login_url(onward: str | None = None) -> str | None:
+    """Where people log in: the app's own page if it names one, else ours; None if there is none.
+
+    Args:
+        onward: where log-in shall lead.
+
+    Raises:
+        RuntimeError: LOGIN_VIEW names no endpoint that can be linked to.
     """
-    mounted = current_app.blueprints.get(request.blueprint or "")
-    return mounted in state_of().blueprints
+    state = state_of()
+    if not state.login_view:
+        return url_for(f"{BLUEPRINT}.pages.login", next=onward) if state.mount.pages else None
+    try:
+        return url_for(state.login_view, next=onward)
+    except BuildError:
+        raise no_login_view(state.login_view) from None
+
+
+def no_login_view(name: str) -> RuntimeError:
+    """LOGIN_VIEW names no endpoint that can be linked to."""
+    return RuntimeError(
+        f"LOGIN_VIEW: there is no endpoint {name!r} without parameters; name the one of your "
+        "log-in page, as `url_for` takes it"
+    )
 
 
 def unknown_actor() -> Actor:

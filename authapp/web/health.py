@@ -1,14 +1,15 @@
 """Health, readiness and metrics, for supervisors, load balancers and Prometheus."""
 
-from flask import Blueprint, Flask, Request, Response, jsonify
+from flask import Flask, Request, Response, jsonify
 from werkzeug.routing import MapAdapter
 
 from authapp.telemetry.metrics import CONTENT_TYPE, exposition
+from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import services
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
-health = Blueprint("health", __name__)
+health = OwnBlueprint("health", __name__)
 
 
 class ProbedFlask(Flask):

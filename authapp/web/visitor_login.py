@@ -9,10 +9,13 @@ from flask import current_app, request
 from werkzeug.exceptions import HTTPException
 
 from authapp.errors import InvalidField, InvalidJson
-from authapp.sessions.records import ActiveSession
+from authapp.sessions.records import ActiveSession, EndedSession
+from authapp.web.app_state import state_of
 from authapp.web.cookies.header import read_devices
 from authapp.web.cookies.plain_http import drops_cookie
 from authapp.web.guards import services, unknown_actor
+from authapp.web.middleware.headers import CLEAR_CACHE, CLEAR_SITE_DATA
+from authapp.web.pages.messages import SIGNED_OUT
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.session.auth_session import AuthSession, CarryOver, auth_session
 
@@ -95,6 +98,24 @@ def log_out_visitor() -> None:
     if tokens := visitor.credentials.all_tokens():
         visitor.settle(services().authentication.log_out_of(tokens, unknown_actor()))
     visitor.forget()
+
+
+def sign_out_reason() -> str | None:
+    """Why the session that the visitor's cookie names has ended, as a sentence for the log-in page.
+
+    Raises:
+        StoreUnavailable: nobody could say.
+    """
+    found = auth_session().found
+    return SIGNED_OUT.get(found.why) if isinstance(found, EndedSession) else None
+
+
+def clear_site_data() -> dict[str, str]:
+    """Has the browser drop its copies of private pages together with the session.
+
+    Data that another app keeps in the browser stays there, because it shares our origin.
+    """
+    return CLEAR_SITE_DATA if state_of().mount.is_whole_app else CLEAR_CACHE
 
 
 def devices() -> list[str]:

@@ -21,7 +21,7 @@ def test_a_crawler_leaves_nothing_in_either_store(
         if "GET" in (rule.methods or ()) and not rule.arguments
     ]
     assert {"/", "/login", "/signup", "/account", "/admin/users", "/api/v1/me"} <= set(paths)
-    paths += ["/nothing", "/login?next=/account", "/static/authapp.css", "/logout"]
+    paths += ["/nothing", "/login?next=/account", "/static/authapp/authapp.css", "/logout"]
     crawler = program(app)
     rows, keys = stores.rows(), stores.all_keys()
 

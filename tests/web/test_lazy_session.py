@@ -8,10 +8,10 @@ from tests.web.support import Stores
 
 TOUCH_NOTHING = {
     "/healthz": 200,
-    "/static/authapp.css": 200,
-    "/static/favicon.svg": 200,
-    "/bootstrap/static/css/bootstrap.min.css": 200,
-    "/static/nothing.css": 404,
+    "/static/authapp/authapp.css": 200,
+    "/static/authapp/favicon.svg": 200,
+    "/static/authapp/bootstrap.min.css": 200,
+    "/static/authapp/nothing.css": 404,
     "/api/v1/nothing": 404,
     "/api/v1/login": 405,
 }
@@ -54,5 +54,5 @@ def test_what_shows_the_person_varies_by_cookie_and_nothing_else_does(
 ) -> None:
     for path in ("/", "/account", "/api/v1/me", "/login"):
         assert "Cookie" in signed_in.get(path).headers.get("Vary", ""), path
-    for path in ("/healthz", "/static/authapp.css"):
+    for path in ("/healthz", "/static/authapp/authapp.css"):
         assert "Cookie" not in signed_in.get(path).headers.get("Vary", ""), path

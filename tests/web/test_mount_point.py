@@ -181,7 +181,7 @@ def test_every_link_leads_to_a_page_of_ours(visitor: Client) -> None:
             ahead |= links_of(page) - forms - seen
     assert {"/auth/account/sessions", "/auth/admin/users", "/auth/admin/audit"} <= seen
     assert any(path.startswith("/auth/static/") for path in seen)
-    assert any(path.startswith("/auth/bootstrap/static/") for path in seen)
+    assert any(path.startswith("/auth/static/authapp/") for path in seen)
     assert "/auth/logout" in forms
 
 
@@ -374,7 +374,7 @@ PATHS = [
     ("/login", "/login", "/login"),
     ("/forward-auth", "/forward-auth/nginx", "/forward-auth/nginx"),
     ("/forward-auth", "/forward-auth/healthz", None),
-    ("/static", "/static/favicon.svg", "/static/favicon.svg"),
+    ("/static", "/static/authapp/favicon.svg", "/static/authapp/favicon.svg"),
 ]
 
 

@@ -173,8 +173,8 @@ ERRORS = [
 ]
 # whose errors ask for nobody
 SILENT = [
-    ("/static/nothing", 404),
-    ("/bootstrap/static/nothing", 404),
+    ("/static/authapp/nothing", 404),
+    ("/static/authapp/nothing.css", 404),
     ("/api/v1/nothing", 404),
     ("/api/v1/login", 405),
     ("/forward-auth/nginx?nonsense", 400),

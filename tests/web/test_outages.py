@@ -161,7 +161,7 @@ def test_without_both_nobody_can_say(ada: FlaskClient, app: Flask, engines: Engi
         assert "Set-Cookie" not in answer.headers
 
     # what needs no store goes on, for visitors without a session too
-    for path in ("/healthz", "/static/authapp.css"):
+    for path in ("/healthz", "/static/authapp/authapp.css"):
         assert ada.get(path).status_code == 200
     for path in ("/", "/login", "/signup"):
         assert browser(app).get(path).status_code == 200

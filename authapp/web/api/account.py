@@ -4,7 +4,7 @@ from typing import Annotated, TypeVar
 from uuid import UUID
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Response, request
 from werkzeug.exceptions import NotFound
 
 from authapp import errors
@@ -21,13 +21,14 @@ from authapp.web.api.representations import (
     UserView,
     json_response,
 )
+from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import known_actor, require_live, services, unknown_actor
-from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED, TOO_SHORT_NOW
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
+    clear_site_data,
     counted_if_unreadable,
     devices,
     log_in_visitor,
@@ -95,7 +96,7 @@ def or_none(value: T | msgspec.UnsetType) -> T | None:
     return None if value is msgspec.UNSET else value
 
 
-api = Blueprint("api", __name__, url_prefix="/api/v1")
+api = OwnBlueprint("api", __name__, url_prefix="/api/v1")
 
 
 @api.post("/signup")
@@ -195,7 +196,7 @@ def refresh_token() -> Response:
 @documents(Operation("Logs out: ends the session", {204: None}, "nobody", changes=True))
 def logout() -> tuple[str, int, dict[str, str]]:
     log_out_visitor()
-    return "", 204, CLEAR_SITE_DATA
+    return "", 204, clear_site_data()
 
 
 @api.get("/me")
@@ -279,7 +280,7 @@ def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
         raise NotFound("There is no such session.")
     if own:
         auth_session().forget()
-    return "", 204, CLEAR_SITE_DATA if own else {}
+    return "", 204, clear_site_data() if own else {}
 
 
 @api.delete("/me/sessions")

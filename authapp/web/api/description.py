@@ -124,14 +124,18 @@ _IN_PATH = re.compile(r"<(?:(\w+):)?(\w+)>")  # a parameter in the path as Werkz
 _IN_PATH_SCHEMAS = {"": {"type": "string"}, "uuid": {"type": "string", "format": "uuid"}}
 
 
-def endpoints(app: Flask) -> Iterator[Endpoint]:
-    """All documented operations of the API. A test holds that each of our views is one."""
+def endpoints(app: Flask, prefix: str = "") -> Iterator[Endpoint]:
+    """All documented operations of the API. A test holds that each of our views is one.
+
+    Args:
+        prefix: what the app mounts the API under.
+    """
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
         if view not in _OPERATIONS:  # another app's view, whatever its address and name are
             continue
         found = _IN_PATH.findall(rule.rule)
-        path = _IN_PATH.sub(r"{\2}", rule.rule)
+        path = _IN_PATH.sub(r"{\2}", rule.rule.removeprefix(prefix))
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             yield Endpoint(
                 rule.endpoint.rpartition(".")[2],
@@ -142,14 +146,17 @@ def endpoints(app: Flask) -> Iterator[Endpoint]:
             )
 
 
-def document(app: Flask, cookie: str, version: str, mount_point: str = "") -> dict[str, Any]:
+def document(
+    app: Flask, cookie: str, version: str, prefix: str = "", server: str = ""
+) -> dict[str, Any]:
     """The description, ready for JSON.
 
     Args:
         cookie: the name of the session cookie.
-        mount_point: what all paths are under; empty for the root of the host.
+        prefix: what the app mounts the API under.
+        server: what all paths are under, as clients see it; empty for the root of the host.
     """
-    found = sorted(endpoints(app), key=lambda e: (e.path, e.method))
+    found = sorted(endpoints(app, prefix), key=lambda e: (e.path, e.method))
     records: set[type] = {ProblemBody, LaterAnswer}
     for endpoint in found:
         for answer in endpoint.operation.answers.values():
@@ -170,7 +177,7 @@ def document(app: Flask, cookie: str, version: str, mount_point: str = "") -> di
                 "errors are application/problem+json with a `code` to switch on."
             ),
         },
-        "servers": [{"url": mount_point or "/"}],
+        "servers": [{"url": server or "/"}],
         "paths": paths,
         "components": {
             "schemas": schemas,

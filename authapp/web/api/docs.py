@@ -4,13 +4,16 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import Response, current_app, request
 
 from authapp.web.api.description import document, endpoints
 from authapp.web.api.representations import json_response
+from authapp.web.app_state import state_of
+from authapp.web.blueprint import OwnBlueprint
 from authapp.web.middleware.mount_point import link_to
+from authapp.web.pages.rendering import render_page
 
-api_docs = Blueprint("api_docs", __name__, url_prefix="/api/v1")
+api_docs = OwnBlueprint("api_docs", __name__, url_prefix="/api/v1")
 
 
 @api_docs.get("/openapi.json")
@@ -25,11 +28,12 @@ def page() -> str:
     documented = _document()
     operations = [
         (endpoint, documented["paths"][endpoint.path][endpoint.method.lower()])
-        for endpoint in sorted(endpoints(current_app), key=lambda e: (e.path, e.method))
+        for endpoint in sorted(endpoints(current_app, _prefix()), key=lambda e: (e.path, e.method))
     ]
-    return render_template(
+    return render_page(
         "authapp/api.html",
         operations=operations,
+        server=link_to(request.environ, _prefix()),
         schemas={
             name: json.dumps(schema, indent=2)
             for name, schema in documented["components"]["schemas"].items()
@@ -39,7 +43,11 @@ def page() -> str:
 
 def _document() -> dict[str, Any]:
     cookie = current_app.config["SESSION_COOKIE_NAME"]
-    return document(current_app, cookie, _version(), link_to(request.environ, ""))
+    return document(current_app, cookie, _version(), _prefix(), link_to(request.environ, _prefix()))
+
+
+def _prefix() -> str:
+    return state_of().mount.url_prefix
 
 
 def _version() -> str:

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 import msgspec
-from flask import Blueprint, Request, Response, request
+from flask import Request, Response, request
 
 from authapp.accounts.identity import Permission
 from authapp.accounts.visible_text import is_printed
@@ -31,6 +31,7 @@ from authapp.web.api.representations import (
     json_response,
     view_for,
 )
+from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import (
     known_actor,
     permission_required,
@@ -56,7 +57,7 @@ class RoleBody(msgspec.Struct, forbid_unknown_fields=True):
     permissions: list[str]
 
 
-users_api = Blueprint("users_api", __name__, url_prefix="/api/v1")
+users_api = OwnBlueprint("users_api", __name__, url_prefix="/api/v1")
 
 
 @users_api.get("/users/<uuid:user_id>")

@@ -1,11 +1,13 @@
-"""The request middleware gives each request its id, security headers, a log line and its metrics.
+"""The request middleware gives our answers their id, security headers, a log line and metrics.
 
 It stands in front of Flask, where this costs least.
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from flask import Request
 
 from authapp.web.middleware.mount_point import put_back
 from authapp.web.middleware.request_log import begin_request, given_id, new_id, note_request
@@ -17,10 +19,11 @@ ROUTE = "authapp.route"  # in the WSGI environment: the route that answered with
 
 
 class RequestMiddleware:
-    """WSGI middleware (PEP 3333) around the whole product.
+    """WSGI middleware (PEP 3333) around the whole app. It leaves answers alone that are not ours.
 
     Args:
         app: answers the request.
+        owns: whether the answer to this request of Flask's is ours; None if Flask never saw it.
         headers: added to every answer that a browser may show, unless the view set its own.
         behind_proxy: whether a trusted proxy may name the id of a request. Without a proxy only a
             client could name one.
@@ -33,11 +36,13 @@ class RequestMiddleware:
         app: "WSGIApplication",
         headers: Mapping[str, str],
         *,
+        owns: Callable[[Request | None], bool],
         behind_proxy: bool,
         for_proxies: Collection[str],
         files: Collection[str],
     ) -> None:
         self._app = app
+        self._owns = owns
         self._headers = [(name, name.lower(), value) for name, value in headers.items()]
         self._behind_proxy = behind_proxy
         self._for_proxies = for_proxies
@@ -51,7 +56,10 @@ class RequestMiddleware:
         environ.pop(ROUTE, None)  # only our own code may set it
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            code, route = int(status[:3]), _route_of(environ)
+            request = environ.get("werkzeug.request")  # which Flask leaves there
+            if not self._owns(request):
+                return start_response(status, headers, *error)
+            code, route = int(status[:3]), _route_of(environ, request)
             if code != 200 or route not in self._for_proxies:
                 self._complete(headers, route)
             headers.append(("X-Request-ID", identifier))
@@ -70,10 +78,9 @@ class RequestMiddleware:
         headers += [(name, value) for name, lower, value in self._headers if lower not in present]
 
 
-def _route_of(environ: Mapping[str, Any]) -> str | None:
+def _route_of(environ: Mapping[str, Any], request: Request | None) -> str | None:
     """The rule that the request matched, if any."""
     if (route := environ.get(ROUTE)) is not None:
         return str(route)
-    request = environ.get("werkzeug.request")  # which Flask leaves there
     rule = getattr(request, "url_rule", None)
     return rule.rule if rule else None

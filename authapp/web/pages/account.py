@@ -1,16 +1,17 @@
 """The pages people use: home, sign-up, log-in, log-out, account, password, sessions."""
 
-from collections.abc import Callable
 from uuid import UUID
 
-from flask import Blueprint, abort, make_response, redirect, render_template, request, url_for
+from flask import abort, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
 from authapp.authentication.passwords import is_short
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
-from authapp.sessions.records import EndedSession, EndReason
+from authapp.sessions.records import EndReason
+from authapp.web.api.bodies import read_form
 from authapp.web.api.representations import SessionView
+from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import (
     known_actor,
     login_required,
@@ -18,7 +19,6 @@ from authapp.web.guards import (
     services,
     unknown_actor,
 )
-from authapp.web.headers import CLEAR_SITE_DATA
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.forms import (
     LoginForm,
@@ -30,60 +30,61 @@ from authapp.web.pages.forms import (
 )
 from authapp.web.pages.messages import (
     COOKIE_DROPPED,
-    SIGNED_OUT,
     WRONG_CREDENTIALS,
     too_many_attempts,
 )
-from authapp.web.pages.notices import notices, redirect_with, tells_of_log_out
+from authapp.web.pages.notices import redirect_with
+from authapp.web.pages.rendering import render_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.redirects import safe_next
 from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
+    clear_site_data,
     count_unreadable,
     counted_if_unreadable,
     devices,
     log_in_visitor,
     log_out_visitor,
+    sign_out_reason,
     will_lose_cookie,
 )
 
-pages = Blueprint("pages", __name__)
-
-
-@pages.app_context_processor
-def messages() -> dict[str, Callable[..., object]]:
-    return {"notices": notices, "tells_of_log_out": tells_of_log_out}
+pages = OwnBlueprint("pages", __name__)
 
 
 def _limited(template: str, form: LoginForm | SignupForm, error: TooManyAttempts) -> Response:
     """The form again, with what was typed, saying when there is room for another attempt."""
     problem = too_many_attempts(error.retry_after)
-    page = make_response(render_template(template, form=form, problem=problem), 429)
+    page = make_response(render_page(template, form=form, problem=problem), 429)
     page.headers["Retry-After"] = str(error.retry_after)
     return page
 
 
-def next_url(target: str | None) -> str:
+def _next_url(target: str | None) -> str:
     """Where log-in leads: to `target` if it may, else home."""
-    return safe_next(target, services().redirect_hosts, request.host) or url_for("pages.home")
+    return _safe(target) or url_for(".home")
+
+
+def _safe(target: str | None) -> str | None:
+    return safe_next(target, services().redirect_hosts, request.host)
 
 
 # not strict: else the empty path of `GET http://any.example` is redirected to the host it names
 @pages.get("/", strict_slashes=False)
 def home() -> ResponseReturnValue:
-    return render_template("authapp/home.html")
+    return render_page("authapp/home.html")
 
 
 @pages.get("/signup")
 def signup() -> ResponseReturnValue:
-    return render_template("authapp/signup.html", form=SignupForm())
+    return render_page("authapp/signup.html", form=SignupForm())
 
 
 @pages.post("/signup")
 def signup_submit() -> ResponseReturnValue:
     form = SignupForm()
     if not form.validate():
-        return render_template("authapp/signup.html", form=form), 400
+        return render_page("authapp/signup.html", form=form), 400
     try:
         with rate_limit_of_errors():
             user, window = services().registration.sign_up_from(
@@ -91,29 +92,28 @@ def signup_submit() -> ResponseReturnValue:
             )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template("authapp/signup.html", form=form), 400
+        return render_page("authapp/signup.html", form=form), 400
     except EmailTaken:
         show_errors(form, {"email": "somebody has signed up with this email; log in instead"})
-        return render_template("authapp/signup.html", form=form), 409
+        return render_page("authapp/signup.html", form=form), 409
     except TooManyAttempts as error:
         return _limited("authapp/signup.html", form, error)
     tell_rate_limit(window)
     note_user(request.environ, user.id)
     onward = request.args.get("next")
-    return redirect_with("signed-up", "pages.login", next=onward)
+    return redirect_with("signed-up", ".login", next=onward)
 
 
 @pages.get("/login")
 def login() -> ResponseReturnValue:
-    onward = next_url(request.args.get("next"))
-    found = auth_session().found
+    onward = _next_url(request.args.get("next"))
     if auth_session().live:
         return redirect(onward)
-    reason = SIGNED_OUT.get(found.why) if isinstance(found, EndedSession) else None
+    reason = sign_out_reason()
     form = LoginForm(data={"next": onward})
     is_dropped = "cookie" in request.args and will_lose_cookie()
     problem = COOKIE_DROPPED if is_dropped else None
-    return render_template("authapp/login.html", form=form, reason=reason, problem=problem)
+    return render_page("authapp/login.html", form=form, reason=reason, problem=problem)
 
 
 @pages.post("/login")
@@ -123,33 +123,43 @@ def login_submit() -> ResponseReturnValue:
     try:
         if not form.validate():
             count_unreadable()
-            return render_template("authapp/login.html", form=form), 400
+            return render_page("authapp/login.html", form=form), 400
         log_in_visitor(text(form.email), text(form.password), remember=form.remember.data)
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template("authapp/login.html", form=form), 400
+        return render_page("authapp/login.html", form=form), 400
     except InvalidCredentials:
-        return render_template("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
+        return render_page("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
     except TooManyAttempts as error:
         return _limited("authapp/login.html", form, error)
-    onward = next_url(form.next.data or request.args.get("next"))
+    onward = _next_url(form.next.data or request.args.get("next"))
     if will_lose_cookie():
         # The log-in page leads on if the cookie comes back, and else says that it did not.
-        onward = url_for("pages.login", next=onward, cookie="sent")
+        onward = url_for(".login", next=onward, cookie="sent")
     elif is_short(text(form.password)):
-        return redirect_with("password-short", "pages.password", next=onward)
+        return redirect_with("password-short", ".password", next=onward)
     return redirect(onward, 303)
 
 
-@pages.post("/logout")
+@pages.get("/logout")
 def logout() -> ResponseReturnValue:
+    """A button. A link alone ends nothing: another site, or a mail, may have placed it."""
+    onward = _safe(request.args.get("next"))
+    return render_page("authapp/logout.html", next=onward)
+
+
+@pages.post("/logout")
+def logout_submit() -> ResponseReturnValue:
+    onward = _safe(read_form(request).get("next") or request.args.get("next"))
     log_out_visitor()
-    return _logged_out()
+    return _logged_out(onward)
 
 
-def _logged_out() -> ResponseReturnValue:
-    response = make_response(redirect_with("logged-out", "pages.home"))
-    response.headers.update(CLEAR_SITE_DATA)
+def _logged_out(onward: str | None = None) -> ResponseReturnValue:
+    response = make_response(
+        redirect(onward, 303) if onward else redirect_with("logged-out", ".home")
+    )
+    response.headers.update(clear_site_data())
     return response
 
 
@@ -171,7 +181,7 @@ def forget_pages() -> ResponseReturnValue:
 def account() -> ResponseReturnValue:
     user = require_live().record.user
     form = ProfileForm(data={"name": user.name, "image": user.image})
-    return render_template("authapp/account.html", form=form, user=user)
+    return render_page("authapp/account.html", has_pictures=True, form=form, user=user)
 
 
 @pages.post("/account")
@@ -180,7 +190,7 @@ def account_submit() -> ResponseReturnValue:
     user = require_live().record.user
     form = ProfileForm()
     if not form.validate():
-        return render_template("authapp/account.html", form=form, user=user), 400
+        return render_page("authapp/account.html", has_pictures=True, form=form, user=user), 400
     try:
         changed = services().users.update_profile(
             user.id,
@@ -191,9 +201,9 @@ def account_submit() -> ResponseReturnValue:
         )
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template("authapp/account.html", form=form, user=user), 400
+        return render_page("authapp/account.html", has_pictures=True, form=form, user=user), 400
     auth_session().settle(changed)
-    return redirect_with("profile", "pages.account")
+    return redirect_with("profile", ".account")
 
 
 @pages.get("/account/password")
@@ -204,8 +214,8 @@ def password() -> ResponseReturnValue:
 
 def _password_page(form: PasswordForm) -> str:
     """The page that asks for a new password; log-in may have led here on the way to `next`."""
-    onward = next_url(request.args["next"]) if "next" in request.args else None
-    return render_template("authapp/password.html", form=form, onward=onward)
+    onward = _next_url(request.args["next"]) if "next" in request.args else None
+    return render_page("authapp/password.html", form=form, onward=onward)
 
 
 @pages.post("/account/password")
@@ -229,7 +239,7 @@ def password_submit() -> ResponseReturnValue:
     issued = auth_session().settle(changed)
     tell_rate_limit(issued.rate_limit)
     auth_session().rotate(issued)
-    return redirect_with("password", "pages.account")
+    return redirect_with("password", ".account")
 
 
 @pages.get("/account/sessions")
@@ -239,7 +249,7 @@ def sessions() -> ResponseReturnValue:
     found = [
         SessionView.of(s, current=record.id) for s in services().sessions.of_user(record.user.id)
     ]
-    return render_template("authapp/sessions.html", sessions=found)
+    return render_page("authapp/sessions.html", sessions=found)
 
 
 @pages.post("/account/sessions/<uuid:session_id>/end")
@@ -253,7 +263,7 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
     if session_id == record.id:
         auth_session().forget()
         return _logged_out()
-    return redirect_with("session-ended", "pages.sessions")
+    return redirect_with("session-ended", ".sessions")
 
 
 @pages.post("/account/sessions/end-others")
@@ -261,4 +271,4 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
 def end_other_sessions() -> ResponseReturnValue:
     ended = services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
     auth_session().settle(ended)
-    return redirect_with("sessions-ended", "pages.sessions")
+    return redirect_with("sessions-ended", ".sessions")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
-from flask import Blueprint, render_template, request
+from flask import request
 from flask.typing import ResponseReturnValue
 
 from authapp.accounts.identity import Identity, Permission
@@ -21,6 +21,7 @@ from authapp.errors import (
 )
 from authapp.web.api.bodies import read_form
 from authapp.web.api.users import search_text
+from authapp.web.blueprint import OwnBlueprint
 from authapp.web.error_handlers import problem_of
 from authapp.web.guards import (
     current_user,
@@ -32,9 +33,10 @@ from authapp.web.pages.audit_question import events_asked_for
 from authapp.web.pages.forms import AuditForm, RoleForm, show_errors, text
 from authapp.web.pages.messages import HAPPENED
 from authapp.web.pages.notices import redirect_with
+from authapp.web.pages.rendering import render_page
 from authapp.web.session.auth_session import auth_session
 
-admin = Blueprint("admin", __name__, url_prefix="/admin")
+admin = OwnBlueprint("admin", __name__, url_prefix="/admin")
 
 
 @admin.get("/users")
@@ -42,7 +44,7 @@ admin = Blueprint("admin", __name__, url_prefix="/admin")
 def users() -> ResponseReturnValue:
     search = search_text(request)
     page = services().users.page(request.args.get("cursor"), search=search)
-    return render_template(
+    return render_page(
         "authapp/admin/users.html", users=page.users, q=search, next_cursor=page.next_cursor
     )
 
@@ -102,7 +104,7 @@ def roles_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return _roles_page(form), 400
-    return redirect_with("role-created", "admin.roles")
+    return redirect_with("role-created", ".roles")
 
 
 @admin.get("/roles/<name>/delete")
@@ -118,7 +120,7 @@ def delete_role_submit(name: str) -> ResponseReturnValue:
         auth_session().settle(services().roles.delete(name, known_actor()))
     except (BuiltInRole, RoleInUse, OwnAccount, ExceedsOwnPermissions) as error:
         return _delete_role_page(name, str(error)), problem_of(error).code or 500
-    return redirect_with("role-deleted", "admin.roles")
+    return redirect_with("role-deleted", ".roles")
 
 
 @admin.get("/audit")
@@ -132,11 +134,9 @@ def audit() -> ResponseReturnValue:
         page = services().audit.page(request.args.get("cursor"), which=which)
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return render_template(
-            "authapp/admin/audit.html", form=form, entries=[], events=HAPPENED
-        ), 400
+        return render_page("authapp/admin/audit.html", form=form, entries=[], events=HAPPENED), 400
     asked = {name: value for name, value in form.data.items() if value}
-    return render_template(
+    return render_page(
         "authapp/admin/audit.html",
         form=form,
         asked=asked,
@@ -148,7 +148,7 @@ def audit() -> ResponseReturnValue:
 
 
 def _roles_page(form: RoleForm) -> str:
-    return render_template(
+    return render_page(
         "authapp/admin/roles.html",
         form=form,
         roles=services().roles.list(),
@@ -158,7 +158,7 @@ def _roles_page(form: RoleForm) -> str:
 
 
 def _delete_role_page(name: str, problem: str | None = None) -> str:
-    return render_template(
+    return render_page(
         "authapp/admin/role_delete.html",
         name=name,
         holders=services().roles.holders(name),
@@ -182,7 +182,7 @@ def _page(person: Identity, problem: str | None = None) -> str:
     covered = [
         role for role in services().roles.list() if current_user.covers(role.name, role.permissions)
     ]
-    return render_template(
+    return render_page(
         "authapp/admin/user.html",
         user=person,
         roles=covered,
@@ -200,4 +200,4 @@ def _answer(user_id: UUID, change: Callable[[], Changed[object]], what: str) -> 
         if not current_user.can(Permission.USERS_READ):
             raise
         return _page(_existing(user_id), str(error)), problem_of(error).code or 500
-    return redirect_with(what, "admin.user", user_id=user_id)
+    return redirect_with(what, ".user", user_id=user_id)

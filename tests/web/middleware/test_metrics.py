@@ -122,11 +122,16 @@ def test_a_crawler_adds_no_series(scraper: FlaskClient) -> None:
 
 def visit(client: FlaskClient, name: str) -> None:
     """As a crawler does; each name is new."""
-    for path in (f"/{name}", f"/static/{name}.css", f"/api/v1/{name}", f"/login/{name}?q={name}"):
+    for path in (
+        f"/{name}",
+        f"/static/authapp/{name}.css",
+        f"/api/v1/{name}",
+        f"/login/{name}?q={name}",
+    ):
         for method in ("GET", "POST", "PUT", "OPTIONS", name.upper()):
             client.open(path, method=method)
     client.open("/login", method=name.upper())
-    client.open("/static/authapp.css", method=name.upper())
+    client.open("/static/authapp/authapp.css", method=name.upper())
     client.get("/healthz", headers={"Host": f"{name}.example.org", "User-Agent": name})
     client.get(f"/api/v1/users/{name}", headers={"X-Request-ID": name})
 

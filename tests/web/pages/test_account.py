@@ -120,7 +120,9 @@ def test_the_list_of_users(signed_in: FlaskClient, app: Flask) -> None:
     assert signed_in.get("/admin/users?cursor=nonsense").status_code == 400
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/account/nothing", "/admin", "/static/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/account/nothing", "/admin", "/static/authapp/nothing"]
+)
 def test_there_is_no_such_page(client: FlaskClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
@@ -337,7 +339,7 @@ def test_a_success_clears_the_account_s_window(client: FlaskClient, make_app: Ma
 
 def test_logging_out(signed_in: FlaskClient, app: Flask) -> None:
     token = token_of(signed_in)
-    assert signed_in.get("/logout").status_code == 405
+    assert signed_in.get("/logout").status_code == 200
     assert signed_in.get("/account").status_code == 200, "a link logs nobody out"
     done = signed_in.post("/logout")
     assert (done.status_code, done.headers["Location"]) == (303, "/")
@@ -569,3 +571,34 @@ def test_wrong_text_in_the_address_breaks_nothing(signed_in: FlaskClient, app: F
             assert signed_in.get(f"{path}?{query}").status_code in {200, 302}, (path, query)
     for cursor in ("%00", "%ff", "AAAA", "a", "é", "MDAwMS0wMS0wMSB4"):
         assert signed_in.get(f"/admin/users?cursor={cursor}").status_code == 400, cursor
+
+
+# -- log-out by a page -----------------------------------------------------------------------------
+
+
+def test_the_log_out_page_has_a_button_and_ends_nothing(signed_in: FlaskClient) -> None:
+    for _ in range(2):
+        page = Page(signed_in.get("/logout?next=/account"))
+        assert "Log out?" in page.text
+        assert [form["action"] for form in page.all("form")] == ["/logout", "/logout"]
+        assert {"type": "hidden", "name": "next", "value": "/account"} in page.all("input")
+    assert signed_in.get("/account").status_code == 200, "still signed in"
+    answer = signed_in.post("/logout", data={"next": "/account"})
+    assert (answer.status_code, answer.location) == (303, "/account")
+    assert signed_in.get("/account").status_code == 302
+    assert "You are not signed in" in Page(signed_in.get("/logout")).text
+
+
+@pytest.mark.parametrize("onward", ["https://evil.example/", "//evil.example", "/\\evil.example"])
+def test_log_out_leads_to_no_other_site(signed_in: FlaskClient, onward: str) -> None:
+    page = signed_in.get("/logout", query_string={"next": onward})
+    assert "evil.example" not in page.text
+    answer = signed_in.post("/logout", data={"next": onward})
+    assert answer.location.startswith("/?done=")
+
+
+def test_log_out_leads_to_hosts_that_are_allowed(make_app: MakeApp) -> None:
+    app = make_app(ALLOWED_REDIRECT_HOSTS="app.example.org")
+    onward = "https://app.example.org/bye"
+    answer = browser(app).post("/logout", query_string={"next": onward})
+    assert answer.location == onward

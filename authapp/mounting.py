@@ -1,0 +1,140 @@
+"""Mounts pages, API, health and forward-auth in an app, with the WSGI layers in front of it."""
+
+from collections.abc import Callable
+from functools import cache, partial
+
+from flask import Flask
+from werkzeug.routing import BuildError
+
+from authapp.config import Config
+from authapp.web.api.account import api
+from authapp.web.api.docs import api_docs
+from authapp.web.api.users import users_api
+from authapp.web.app_state import BLUEPRINT, AppState, Mount
+from authapp.web.blueprint import OwnBlueprint
+from authapp.web.error_handlers import register_error_answers
+from authapp.web.forward_auth import NGINX, REDIRECT, ForwardAuth, make_forward_auth
+from authapp.web.guards import no_login_view
+from authapp.web.health import health
+from authapp.web.middleware.client_address import ClientAddress
+from authapp.web.middleware.fast_path import FastPath
+from authapp.web.middleware.first_request import FirstRequest
+from authapp.web.middleware.headers import form_targets, page_policy, security_headers
+from authapp.web.middleware.me import ME, Me
+from authapp.web.middleware.mount_point import TrustedProxies
+from authapp.web.middleware.request import RequestMiddleware
+from authapp.web.pages.account import pages
+from authapp.web.pages.admin import admin
+from authapp.web.pages.rendering import brand_style, static_file
+
+# whose unsafe methods `OriginPolicy` looks at
+_WITH_ORIGIN_CHECK = (pages, admin, api, users_api, api_docs, health)
+
+
+def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: bool) -> None:
+    """Adds to an app what `state.mount` says. Comes after all hooks of ours.
+
+    Args:
+        has_fast_path: session checks may be answered in front of Flask. That is for the whole
+            product alone: hooks of another app must see every request.
+    """
+    mount = state.mount
+    forward_auth = ForwardAuth(
+        state.authenticator,
+        config.ALLOWED_REDIRECT_HOSTS,
+        _login_path(app, state),
+        f"{mount.url_prefix}/",
+    )
+    if mount.has_any:
+        app.register_blueprint(_blueprint(mount, forward_auth), url_prefix=mount.url_prefix or None)
+    if mount.is_whole_app:
+        register_error_answers(app, _for_proxies(mount) | _files(mount))
+    else:
+        has_fast_path = False
+    _put_in_front(app, config, state, forward_auth, has_fast_path=has_fast_path)
+
+
+def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
+    """All that is mounted, each part nested in one blueprint with our templates and errors."""
+    own = OwnBlueprint(BLUEPRINT, "authapp", template_folder="templates")
+    register_error_answers(own, _for_proxies(mount) | _files(mount))
+    if mount.has_pages:
+        own.add_url_rule(_STATIC, "static", static_file)
+        own.add_url_rule(_BRAND, "brand_style", brand_style)
+    parts = (
+        (mount.pages, pages),
+        (mount.admin, admin),
+        (mount.api, api),
+        (mount.api and mount.admin, users_api),
+        (mount.api, api_docs),
+        (mount.health, health),
+        (mount.forward_auth, make_forward_auth(forward_auth)),
+    )
+    for is_mounted, part in parts:
+        if is_mounted:
+            own.register_blueprint(part)
+    return own
+
+
+_STATIC, _BRAND = "/static/authapp/<path:filename>", "/static/authapp/brand.css"
+
+
+def _files(mount: Mount) -> frozenset[str]:
+    """The routes whose answers browsers may store."""
+    return frozenset(mount.url_prefix + path for path in (_STATIC, _BRAND))
+
+
+def _for_proxies(mount: Mount) -> frozenset[str]:
+    """The routes whose answers are read by a proxy and by no browser."""
+    return frozenset(mount.url_prefix + path for path in (NGINX, REDIRECT))
+
+
+def _put_in_front(
+    app: Flask, config: Config, state: AppState, forward_auth: ForwardAuth, *, has_fast_path: bool
+) -> None:
+    """Puts the WSGI layers in front of an app, the innermost first."""
+    mount, hops = state.mount, config.TRUSTED_PROXY_HOPS
+    wsgi = app.wsgi_app
+    if has_fast_path:
+        answers = {path: partial(forward_auth.try_answer, path) for path in _for_proxies(mount)}
+        wsgi = FastPath(app, wsgi, {**answers, ME: Me(state.authenticator).try_answer})
+    policy = page_policy(form_targets(config.ALLOWED_REDIRECT_HOSTS), state.brand.logo_origin)
+    is_https = config.SESSION_COOKIE_SECURE and mount.is_whole_app  # it is said of a whole host
+    if mount.has_any:
+        wsgi = RequestMiddleware(
+            wsgi,
+            security_headers(policy, secure=is_https),
+            owns=mount.owns,
+            behind_proxy=hops > 0,
+            for_proxies=_for_proxies(mount),
+            files=_files(mount),
+        )
+    app.wsgi_app = ClientAddress(wsgi, hops)  # type: ignore[method-assign]
+    if hops:
+        app.wsgi_app = TrustedProxies(app, hops)  # type: ignore[method-assign]
+    state.first_request = FirstRequest(app, partial(_at_first_request, app, state))
+
+
+def _at_first_request(app: Flask, state: AppState) -> None:
+    """Starts maintenance, and settles with what the app set up after us."""
+    state.services.maintenance.keep_running()
+    # Flask-WTF's CSRFProtect: our forms have no token of its kind, but the origin check
+    exempt = getattr(app.extensions.get("csrf"), "exempt", None)
+    if exempt is not None:
+        for blueprint in _WITH_ORIGIN_CHECK:
+            exempt(blueprint)
+
+
+def _login_path(app: Flask, state: AppState) -> Callable[[], str]:
+    """Gives the path of the log-in page, without the mount point. Its route may come later."""
+
+    @cache
+    def path() -> str:
+        if not state.login_view:
+            return f"{state.mount.url_prefix}/login"
+        try:
+            return app.url_map.bind("localhost").build(state.login_view)
+        except BuildError:
+            raise no_login_view(state.login_view) from None
+
+    return path

@@ -1,0 +1,72 @@
+"""The brand that pages show: name, logo, colour, and links of whoever runs this."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Brand:
+    """The name and look of this service on pages. Empty: not shown.
+
+    Attributes:
+        logo_url: https or a path.
+        color: of buttons, as `#rrggbb`.
+        terms_url: with `privacy_url` and `support_url`, a link in the footer.
+    """
+
+    name: str = "authapp"
+    logo_url: str = ""
+    color: str = ""
+    terms_url: str = ""
+    privacy_url: str = ""
+    support_url: str = ""
+
+    @property
+    def logo_origin(self) -> str:
+        """The origin that pages load the logo from; empty if it is our own."""
+        parts = urlsplit(self.logo_url)
+        return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+
+    @property
+    def style(self) -> str:
+        """A style sheet with the colour; empty without one.
+
+        Text on the colour is black or white, whichever can be read better.
+        """
+        if not self.color:
+            return ""
+        light, dark = _contrast(self.color, _WHITE), _contrast(self.color, _BLACK)
+        text, away = (_WHITE, _BLACK) if light >= dark else (_BLACK, _WHITE)
+        colors = {
+            "--aa-accent": self.color,
+            "--aa-accent-strong": _mixed(self.color, away),  # under the pointer
+            "--aa-on-accent": text,
+        }
+        rule = ":root{" + ";".join(f"{name}:{value}" for name, value in colors.items()) + "}"
+        return f"{rule}\n@media (prefers-color-scheme:dark){{{rule}}}\n"
+
+
+_WHITE, _BLACK = "#ffffff", "#000000"
+
+
+def _parts(color: str) -> list[int]:
+    return list(bytes.fromhex(color.removeprefix("#")))
+
+
+def _mixed(color: str, other: str) -> str:
+    parts = zip(_parts(color), _parts(other), strict=True)
+    return "#" + bytes((4 * one + two) // 5 for one, two in parts).hex()
+
+
+def _contrast(one: str, other: str) -> float:
+    """Between two colours, from 1 to 21 (WCAG 2.2, 1.4.3)."""
+    dark, light = sorted((_luminance(one), _luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(color: str) -> float:
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in (part / 255 for part in _parts(color))
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

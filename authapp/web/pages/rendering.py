@@ -1,0 +1,115 @@
+"""Renders pages: our templates, or those that the app puts in their place."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import flask_bootstrap
+from flask import (
+    Response,
+    after_this_request,
+    current_app,
+    render_template,
+    request,
+    send_from_directory,
+)
+
+from authapp.accounts.identity import ANONYMOUS
+from authapp.web.app_state import Mount, state_of
+from authapp.web.guards import login_url
+from authapp.web.middleware.headers import form_targets, other_page_policy, page_policy
+from authapp.web.pages.brand import Brand
+from authapp.web.pages.notices import notices, tells_of_log_out
+
+TEMPLATES = Path(__file__).parents[2] / "templates"
+_STATIC = Path(__file__).parents[2] / "static"
+_BOOTSTRAP = Path(flask_bootstrap.__file__).parent / "static/bootstrap5/css"
+_BOOTSTRAP_FILE = "bootstrap.min.css"
+_BASE = "authapp/base.html"
+
+
+@dataclass(frozen=True, slots=True)
+class PageContext:
+    """The variable `authapp` of our templates; no template of the app's own sees it.
+
+    Attributes:
+        mounted: what there is to link to.
+        is_visitor_known: False on the worst of days: a page that asks who the visitor is would
+            fail in turn.
+    """
+
+    brand: Brand
+    mounted: Mount
+    is_visitor_known: bool = True
+    is_error: bool = False
+
+    @staticmethod
+    def login_url(onward: str | None = None) -> str | None:
+        return login_url(onward)
+
+    def notices(self) -> list[str]:
+        """The messages that the form before left. An error page shows none: the browser may have
+        asked for a picture, and nobody would see them."""
+        return [] if self.is_error else notices()
+
+    @staticmethod
+    def tells_of_log_out(messages: list[str]) -> bool:
+        return tells_of_log_out(messages)
+
+    @staticmethod
+    def time(at: datetime) -> str:
+        return f"{at:%-d %b %Y, %H:%M} UTC"
+
+
+def render_page(
+    template: str,
+    *,
+    is_visitor_known: bool = True,
+    is_error: bool = False,
+    has_pictures: bool = False,
+    **values: Any,
+) -> str:
+    """The page as HTML, in the current request.
+
+    Args:
+        template: as `authapp/login.html`. The app's own template of this name comes first.
+        is_visitor_known: whether the page may ask who the visitor is.
+        has_pictures: it shows a picture from wherever somebody chose.
+    """
+    state = state_of()
+    values["authapp"] = PageContext(state.brand, state.mount, is_visitor_known, is_error)
+    if not is_visitor_known:
+        values["current_user"] = ANONYMOUS
+    page = render_template(template, **values)
+    if not (_is_ours(template) and _is_ours(_BASE)):
+        _send_policy(other_page_policy(form_targets(state.services.redirect_hosts)))
+    elif has_pictures:
+        _send_policy(page_policy(form_targets(state.services.redirect_hosts), "https:"))
+    return page
+
+
+def static_file(filename: str) -> Response:
+    """A file of our own: style sheets and the icon."""
+    return send_from_directory(_BOOTSTRAP if filename == _BOOTSTRAP_FILE else _STATIC, filename)
+
+
+def brand_style() -> Response:
+    """The style sheet with the brand's colour; pages link to it if there is one."""
+    response = Response(state_of().brand.style, mimetype="text/css")
+    response.headers["Cache-Control"] = "no-cache"  # ask whether it changed
+    response.add_etag()
+    return response.make_conditional(request)  # type: ignore[return-value]
+
+
+def _is_ours(template: str) -> bool:
+    found = current_app.jinja_env.get_template(template).filename
+    return found is not None and Path(found).is_relative_to(TEMPLATES)
+
+
+def _send_policy(policy: str) -> None:
+    def add(response: Response) -> Response:
+        response.headers.setdefault("Content-Security-Policy", policy)
+        return response
+
+    after_this_request(add)
