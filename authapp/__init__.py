@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from authapp.app import create_app
     from authapp.config import Config
     from authapp.extension import Auth
+    from authapp.storage.models import User, users_table
     from authapp.web.guards import (
         current_user,
         login_required,
@@ -46,11 +47,13 @@ __all__ = [
     "Actor",
     "Auth",
     "Config",
+    "User",
     "create_app",
     "current_user",
     "login_required",
     "permission_required",
     "roles_required",
+    "users_table",
 ]
 
 _HOMES = {
@@ -58,7 +61,9 @@ _HOMES = {
     "Actor": "authapp.accounts.actor",
     "Auth": "authapp.extension",
     "Config": "authapp.config",
+    "User": "authapp.storage.models",
     "create_app": "authapp.app",
+    "users_table": "authapp.storage.models",
 }
 
 

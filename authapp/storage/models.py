@@ -1,6 +1,7 @@
 """The tables: users, roles, sessions, audit events. Facts live here; Redis holds only copies."""
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     SmallInteger,
+    Table,
     Text,
     TypeDecorator,
     false,
@@ -120,6 +122,17 @@ class User(Base):
             postgresql_where=text(f"password_hash LIKE '{IMPORTED}%'"),
         ),
     )
+
+
+@cache
+def users_table(schema: str = DEFAULT_SCHEMA) -> Table:
+    """The table of users, for foreign keys in the metadata of an app that embeds authapp.
+
+    Args:
+        schema: the DATABASE_SCHEMA of that app.
+    """
+    ours = Base.metadata.tables[f"{DEFAULT_SCHEMA}.{User.__tablename__}"]
+    return ours if schema == DEFAULT_SCHEMA else ours.to_metadata(MetaData(), schema=schema)
 
 
 class SessionRow(Base):

@@ -13,7 +13,7 @@ import pytest
 from alembic import command
 from sqlalchemy import make_url
 
-from authapp import create_app, dev
+from authapp import User, create_app, dev, users_table
 from authapp.accounts.actor import OPERATOR
 from authapp.accounts.identity import Identity
 from authapp.config import Config
@@ -411,3 +411,10 @@ def test_a_schema_can_be_renamed(url: str, settings: Config, clock: Clock) -> No
         run_sql(url, "UPDATE people.users SET active = false")
         assert services.changes.replay()
         assert ending(services, live) is EndReason.DEACTIVATED
+
+
+def test_foreign_keys_of_an_app_name_the_schema() -> None:
+    assert users_table().fullname == "authapp_data.users"
+    assert users_table() is User.__table__
+    assert users_table("people").fullname == "people.users"
+    assert users_table("people") is users_table("people")
