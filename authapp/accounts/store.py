@@ -29,7 +29,7 @@ from authapp.storage.postgres import Database
 Clock = Callable[[], datetime]
 
 
-class UserCopy(msgspec.Struct, frozen=True, array_like=True):
+class UserEntry(msgspec.Struct, frozen=True, array_like=True):
     """What `user:` holds: a user, and what they were read at.
 
     Attributes:
@@ -133,16 +133,16 @@ class UserStore:
     def look_up(self, user_id: UUID) -> tuple[Identity | None, bool]:
         """As `get`, from Redis first; and whether a copy told."""
         found, hit = self._cache.read_through(
-            user_key(user_id), UserCopy, lambda: self.read(user_id), self._copy_ttl
+            user_key(user_id), UserEntry, lambda: self.read(user_id), self._copy_ttl
         )
         return (found.user if found else None), hit
 
-    def read(self, user_id: UUID) -> UserCopy | None:
+    def read(self, user_id: UUID) -> UserEntry | None:
         """The facts of a user."""
 
-        def query(db: Session) -> UserCopy | None:
+        def query(db: Session) -> UserEntry | None:
             user = db.get(User, user_id)
-            return UserCopy(identity_of(user), user.epoch, user.ver) if user else None
+            return UserEntry(identity_of(user), user.epoch, user.ver) if user else None
 
         return self._database.read(query)
 

@@ -156,12 +156,13 @@ class Changes:
         fenced = fenced and self._fence_again(change.fences)
         if fenced and not unreplayed:
             change.everywhere = True
-        elif acknowledged and self.catch_up():
+            return
+        if acknowledged and self.catch_up():
             change.everywhere = True  # the missing fences were written down, and are set now
-        else:
-            # pending: a recovery that is running may have looked before this change was committed
-            self._cache.breaker.open()
-            _log.warning("fences_pending", copies=len(change.fences))
+            return
+        # Pending. A recovery that is running may have looked before this change was committed.
+        self._cache.breaker.open()
+        _log.warning("fences_pending", copies=len(change.fences))
 
     def replay(self) -> int:
         """Sets the fences that were written down; returns how many.

@@ -55,10 +55,10 @@ class Lease:
 
 
 class Acquired(msgspec.Struct, frozen=True):
-    """What a reader got.
+    """The answer to a reader: an entry, a lease, or both.
 
     Attributes:
-        value: the copy, None on a miss.
+        value: the entry, None on a miss.
         lease: present on a miss, and on a hit when the reader asked to renew.
     """
 
@@ -91,11 +91,12 @@ class VersionedCache:
         self.breaker = breaker or Breaker("redis")
 
     def acquire(self, key: str, *, renew: bool = False, often: bool = False) -> Acquired:
-        """The copy under `key`, or a lease to fill it.
+        """The entry under `key`, or a lease to fill it.
 
         Args:
-            renew: both, for who has looked before or knows that there is none.
-            often: the same copy is likely to be asked for again soon.
+            renew: return the entry and a lease, even on a hit. For callers that have already
+                looked, or know that there is no entry.
+            often: the same entry is likely to be asked for again soon.
         """
         # with the server's time it makes a lease; none is a secret, and this asks no kernel
         nonce = random.getrandbits(72).to_bytes(9)
@@ -103,7 +104,7 @@ class VersionedCache:
         sealed = reply[0]
         unseal = self._sealer.open_again if often else self._sealer.open
         value = unseal(self._prefix + key, sealed) if sealed is not None else None
-        if not renew:  # who renews has looked before
+        if not renew:  # the caller's first look was counted
             outcome = "hit" if value is not None else "miss" if sealed is None else "unreadable"
             count(_copies(_kind(key), outcome))
         if len(reply) > 1:
@@ -124,7 +125,7 @@ class VersionedCache:
         """The copy under `key`, else what `load` reads, which becomes the copy.
 
         Args:
-            kind: a record that `encode_copy` takes.
+            kind: a record that `encode_entry` takes.
             ttl: seconds to keep the copy.
             run_fill: runs the filling, now or later.
             filler: fills, if another than this one shall: with other time-outs.
@@ -135,7 +136,7 @@ class VersionedCache:
         """
         try:
             acquired = self.acquire(key)
-            copy = decode_copy(acquired.value, kind)
+            copy = decode_entry(acquired.value, kind)
             if copy is not None:
                 return copy, True
             lease = acquired.lease or self.acquire(key, renew=True).lease
@@ -150,7 +151,7 @@ class VersionedCache:
     def fill_quietly(self, key: str, lease: Lease, version: int, record: V, ttl: float) -> None:
         """As `fill`, for a record; the answer does not depend on it, so no error leaves."""
         try:
-            outcome = self.fill(key, lease, version, encode_copy(record), ttl)
+            outcome = self.fill(key, lease, version, encode_entry(record), ttl)
         except StoreUnavailable:
             return
         if outcome != "filled":
@@ -181,24 +182,23 @@ class VersionedCache:
         One round trip however many keys. Safe to repeat. One that Redis does not take opens the
         breaker: this process does not trust the copies again before what was missed is fenced.
         """
-        if versions:
-            # half open, fences are taken: else the changes of a busy process would always be missed
-            run = self.breaker.attempt if self.breaker.is_half_open else self.breaker.call
-            run(lambda: self._fence_or_distrust(versions))
-
-    def _fence_or_distrust(self, versions: Mapping[str, int]) -> None:
+        if not versions:
+            return
+        # A half-open breaker lets fences pass. Otherwise a busy process would always miss some.
+        if not self.breaker.is_half_open:
+            # This refusal must not open the breaker again: that would prolong the pause, and with
+            # one change a second Redis would never be trusted again.
+            self.breaker.admit()
         try:
-            self._asked(lambda: self._fence_all(versions))
+            self._send_fences(versions)
         except StoreUnavailable:
-            # Here, not where the open breaker refuses: each refusal would prolong the pause, and
-            # with a change a second Redis would never be trusted again.
             self.breaker.open()
             raise
 
     def fence_before_trust(self, versions: Mapping[str, int]) -> None:
-        """As `fence`, while the breaker is open: for those that failed before."""
+        """As `fence`, also while the breaker is open: for fences that failed before."""
         if versions:
-            self.breaker.attempt(lambda: self._asked(lambda: self._fence_all(versions)))
+            self._send_fences(versions)
 
     def check(self) -> None:
         """Returns if Redis answers and its copies are trusted."""
@@ -207,11 +207,14 @@ class VersionedCache:
     def _ping(self) -> None:
         self._client.ping()  # to look it up may fail: the client of a Cluster is made at first use
 
-    def _fence_all(self, versions: Mapping[str, int]) -> None:
-        with self._client.pipeline(transaction=False) as pipe:
-            for key, version in versions.items():
-                pipe.fcall(_FENCE, 1, self._prefix + key, version, FENCE_MS)
-            pipe.execute()
+    def _send_fences(self, versions: Mapping[str, int]) -> None:
+        def send() -> None:
+            with self._client.pipeline(transaction=False) as pipe:
+                for key, version in versions.items():
+                    pipe.fcall(_FENCE, 1, self._prefix + key, version, FENCE_MS)
+                pipe.execute()
+
+        self.breaker.attempt(lambda: self._asked(send))
 
     def _call(self, function: str, key: str, *args: Any) -> Any:
         name = self._prefix + key
@@ -258,8 +261,8 @@ _AS_JSON = b"["  # no array begins so in MessagePack
 
 @cache
 def _shape(kind: type[Any]) -> bytes:
-    """What names, order and types of all fields come to: other versions of us may have others, and
-    an array would fit one that means something else."""
+    """A hash of the names, order and types of all fields. Another version of authapp may have other
+    fields, and its array would fit a record that means something else."""
     return hashlib.sha256(repr(msgspec.inspect.type_info(kind)).encode()).digest()[:4]
 
 
@@ -268,8 +271,8 @@ def _decoders(kind: type[Any]) -> tuple[msgspec.msgpack.Decoder[Any], msgspec.js
     return msgspec.msgpack.Decoder(kind), msgspec.json.Decoder(kind)
 
 
-def encode_copy(record: Versioned) -> bytes:
-    """What `decode_copy` reads; `record` is a msgspec record with `array_like`."""
+def encode_entry(record: Versioned) -> bytes:
+    """The bytes that `decode_entry` reads; `record` is a msgspec record with `array_like`."""
     shape = _shape(type(record))
     try:
         return shape + _encode(record)
@@ -277,8 +280,8 @@ def encode_copy(record: Versioned) -> bytes:
         return shape + msgspec.json.encode(record)
 
 
-def decode_copy(value: bytes | None, kind: type[V]) -> V | None:
-    """The record in a copy; None when there is none, or another version of us wrote it."""
+def decode_entry(value: bytes | None, kind: type[V]) -> V | None:
+    """The record in an entry; None without an entry, or if another version of authapp wrote it."""
     if value is None:
         return None
     shape = _shape(kind)

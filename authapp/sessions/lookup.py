@@ -1,4 +1,4 @@
-"""Whose token is this? From the copy in Redis while it is fresh, else from the row in Postgres."""
+"""Whose token is this? From the entry in Redis while it is fresh, else from the row in Postgres."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -11,7 +11,7 @@ from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.cache.changes import Change, Changes, any_pending
 from authapp.cache.keys import session_key
-from authapp.cache.versioned_cache import Lease, VersionedCache, decode_copy
+from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
 from authapp.sessions.provisional import ProvisionalSessions
@@ -30,10 +30,16 @@ from authapp.storage.models import PendingFence, SessionRow, User
 from authapp.storage.postgres import Database, FailureKind, PostgresUnavailable
 from authapp.telemetry import metrics
 
-REVALIDATION_PATIENCE = 0.8  # seconds that Postgres has while there is a copy to serve
+REVALIDATION_PATIENCE = 0.8  # seconds that Postgres has while there is an entry to serve
 
 
 class SessionLookup:
+    """Finds the session of a token, in the cache or in Postgres.
+
+    Raises:
+        StoreUnavailable: from `find`, when neither store could say.
+    """
+
     def __init__(
         self,
         database: Database,
@@ -54,80 +60,87 @@ class SessionLookup:
         self._clock = clock
 
     def find(self, token: SessionToken) -> LookupResult:
-        """The session of a token: one Redis round trip, no SQL, no write while its copy is fresh.
+        """The session of a token: one Redis round trip, no SQL, no write while its entry is fresh.
 
-        When Redis can't be asked Postgres answers; when Postgres can't, an old copy does, up to
-        its hard limit.
+        When Redis can't be asked, Postgres answers. When Postgres can't be asked, an old entry
+        answers, up to its hard limit.
         """
         key = session_key(token.digest)
         try:
             acquired = self._cache.acquire(key, often=True)
-            copy = decode_copy(acquired.value, SessionRecord)
-            if copy is not None and self._is_fresh(copy):
-                return self._judge(token, copy)
-            if copy is not None and self._database.breaker.is_open and not self._visit_is_due(copy):
-                return self._serve_stale(token, key, None, copy)
-            lease = acquired.lease or self._cache.acquire(key, renew=True).lease
+            entry = decode_entry(acquired.value, SessionRecord)
+            if entry is not None and self._is_fresh(entry):
+                return self._judge(token, entry)
+            lease = acquired.lease or self._lease(key, entry)
         except StoreUnavailable:
-            return self._judge(token, self._find_without_copies(token))
-        try:
-            record = self._revalidate(token, copy)
-        except StoreUnavailable:
-            if copy is None:
-                raise
-            return self._serve_stale(token, key, lease, copy)
-        if record is not None and lease is not None:
+            return self._judge(token, self._read_without_cache(token))
+        if entry is None:
+            record = self._read(token.digest)
             self._fill(key, lease, record)
+            return self._judge(token, record)
+        try:
+            record = self._revalidate(token, entry)
+        except StoreUnavailable:
+            return self._serve_stale(token, key, lease, entry)
+        self._fill(key, lease, record)
         return self._judge(token, record)
 
-    def _find_without_copies(self, token: SessionToken) -> SessionRecord | None:
-        # Redis would keep who catches up waiting once more
+    def _lease(self, key: str, entry: SessionRecord | None) -> Lease | None:
+        """A lease to fill an entry that is there and not fresh, or can't be read.
+
+        Returns:
+            None where nothing will be filled: Postgres is known to be away, and no visit is due.
+        """
+        if entry is not None and self._database.breaker.is_open and not self._is_visit_due(entry):
+            return None
+        return self._cache.acquire(key, renew=True).lease
+
+    def _read_without_cache(self, token: SessionToken) -> SessionRecord | None:
+        # no catching up: the caller would wait for Redis once more
         record = self._read(token.digest, catch_up=False)
         if record is None and token.kind == "browser":
             # Only Redis knows of a session that began while Postgres was away.
             raise StoreUnavailable("redis")
         return record
 
-    def _is_fresh(self, copy: SessionRecord) -> bool:
+    def _is_fresh(self, entry: SessionRecord) -> bool:
         """Whether the facts were read and the visit was noted not long ago."""
-        if copy.provisional is not None:
+        if entry.provisional is not None:
             return False
         # what is of the future, by a clock that was set back, is not recent until that time comes
         now, revalidate = self._clock(), self._policy.revalidate
-        if abs(now - copy.checked_at) >= revalidate:
+        if abs(now - entry.checked_at) >= revalidate:
             return False
-        if abs(now - copy.last_seen_at) < revalidate:
+        if abs(now - entry.last_seen_at) < revalidate:
             return True
         # no visit is noted in one that is over
-        return copy.ended_why is not None or self._rows.expired(copy) is not None
+        return entry.ended_why is not None or self._rows.expired(entry) is not None
 
-    def _visit_is_due(self, copy: SessionRecord) -> bool:
-        """Whether it must be noted, in the row or the copy, that the person is here."""
-        return self._clock() - copy.last_seen_at >= self._policy.revalidate / 2
+    def _is_visit_due(self, entry: SessionRecord) -> bool:
+        """Whether it must be noted, in the row or the entry, that the person is here."""
+        return self._clock() - entry.last_seen_at >= self._policy.revalidate / 2
 
-    def _revalidate(self, token: SessionToken, copy: SessionRecord | None) -> SessionRecord | None:
-        if copy is None:
-            return self._read(token.digest)
-        # who has a copy to serve is not kept waiting for a Postgres that does not answer
+    def _revalidate(self, token: SessionToken, entry: SessionRecord) -> SessionRecord | None:
+        # with an entry to serve, nobody waits long for a Postgres that does not answer
         with deadline(REVALIDATION_PATIENCE):
-            if copy.provisional is not None:
-                self._make_durable(token.digest, copy, copy.provisional)
-            return self._read(token.digest, seen=copy.last_seen_at)
+            if entry.provisional is not None:
+                self._make_durable(token.digest, entry, entry.provisional)
+            return self._read(token.digest, seen=entry.last_seen_at)
 
     def _serve_stale(
-        self, token: SessionToken, key: str, lease: Lease | None, copy: SessionRecord
+        self, token: SessionToken, key: str, lease: Lease | None, entry: SessionRecord
     ) -> LookupResult:
-        """Answers from an old copy while Postgres can't be asked.
+        """Answers from an old entry while Postgres can't be asked.
 
-        The visit is noted in the copy, so that who is active meanwhile is not found idle later.
+        The visit is noted in the entry, so that an active person is not found idle later.
         """
-        if copy.provisional is not None:
-            user = self._provisional.user_of(copy)
-            copy = msgspec.structs.replace(copy, user=user)
+        if entry.provisional is not None:
+            user = self._provisional.user_of(entry)
+            entry = msgspec.structs.replace(entry, user=user)
         metrics.STALE_COPIES.inc()
-        found = self._judge(token, copy)
-        if isinstance(found, ActiveSession) and lease is not None and self._visit_is_due(copy):
-            seen = msgspec.structs.replace(copy, last_seen_at=self._clock())
+        found = self._judge(token, entry)
+        if isinstance(found, ActiveSession) and self._is_visit_due(entry):
+            seen = msgspec.structs.replace(entry, last_seen_at=self._clock())
             self._fill(key, lease, seen)
         return found
 
@@ -145,7 +158,7 @@ class SessionLookup:
         """Reads the facts, and notes that the person was here if that is due.
 
         Args:
-            seen: when the copy saw the person last; later than the row knows after an outage.
+            seen: when the entry saw the person last; later than the row knows after an outage.
             catch_up: set fences that are written down, if any are.
         """
 
@@ -181,7 +194,7 @@ class SessionLookup:
             record = msgspec.structs.replace(record, last_seen_at=seen)
         due = now - row.last_seen_at >= self._policy.revalidate / 2
         if note and due and record.ended_why is None and self._rows.expired(record) is None:
-            # Not a change that copies must not miss, so no new version. The conditions leave a
+            # Not a change that entries must not miss, so no new version. The conditions leave a
             # session that ended meanwhile as it is, and wait for nobody who is changing it.
             free = (
                 select(SessionRow.id)
@@ -197,35 +210,35 @@ class SessionLookup:
             record = msgspec.structs.replace(record, last_seen_at=now)
         return record, fences_pending
 
-    def _make_durable(self, digest: bytes, copy: SessionRecord, begun: Provisional) -> None:
+    def _make_durable(self, digest: bytes, entry: SessionRecord, begun: Provisional) -> None:
         """Gives a session that began while Postgres was away its row, once."""
         with self._changes.begin(acknowledged=False) as change:
             db = change.db
-            self._rows.hold(change, {digest, *begun.replaces}, copy.user.id)
+            self._rows.hold(change, {digest, *begun.replaces}, entry.user.id)
             user = db.scalar(
-                select(User).where(User.id == copy.user.id).with_for_update(key_share=True)
+                select(User).where(User.id == entry.user.id).with_for_update(key_share=True)
             )
             known = db.scalar(select(SessionRow.id).where(SessionRow.digest == digest))
-            if user is None or known is not None or self._rows.expired(copy):
+            if user is None or known is not None or self._rows.expired(entry):
                 return
-            if not self._still_begun(change, digest, copy):
+            if not self._still_begun(change, digest, entry):
                 return
-            self._rows.enforce_cap(change, user.id, copy.kind, begun.replaces)
+            self._rows.enforce_cap(change, user.id, entry.kind, begun.replaces)
             row = SessionRow(
-                id=copy.id,
+                id=entry.id,
                 digest=digest,
                 user_id=user.id,
-                kind=copy.kind,
+                kind=entry.kind,
                 epoch=begun.epoch,
-                created_at=copy.created_at,
-                last_seen_at=copy.last_seen_at,
-                idle_seconds=copy.idle_seconds,
+                created_at=entry.created_at,
+                last_seen_at=entry.last_seen_at,
+                idle_seconds=entry.idle_seconds,
                 expires_at=begun.expires_at,
                 address=begun.address,
                 user_agent=begun.user_agent[:MAX_USER_AGENT],
-                data=copy.data,
+                data=entry.data,
                 ver=FIRST_VERSION,
-                remembered=copy.remembered,
+                remembered=entry.remembered,
             )
             db.add(row)
             db.flush()
@@ -233,24 +246,28 @@ class SessionLookup:
             audit.record(
                 db,
                 "session.begun",
-                copy.created_at,
+                entry.created_at,
                 user_id=user.id,
                 actor=Actor(user.id, begun.address),
-                kind=copy.kind,
+                kind=entry.kind,
                 while_postgres_was_away=True,
             )
             # ended by a change that could not see it
             if (why := self._rows.record(row, user).ended_why) is not None:
                 self._rows.end(change, why, SessionRow.id == row.id)
 
-    def _still_begun(self, change: Change, digest: bytes, copy: SessionRecord) -> bool:
-        """Whether the copy stands. Who logs out without a row drops it under the same lock."""
+    def _still_begun(self, change: Change, digest: bytes, entry: SessionRecord) -> bool:
+        """Whether the entry stands. A log-out without a row drops it under the same lock."""
         key = session_key(digest)
-        owed = change.db.scalar(select(PendingFence.id).where(PendingFence.key == key).limit(1))
-        now = decode_copy(self._cache.acquire(key).value, SessionRecord)
-        return owed is None and now is not None and now.id == copy.id
+        unreplayed = change.db.scalar(
+            select(PendingFence.id).where(PendingFence.key == key).limit(1)
+        )
+        now = decode_entry(self._cache.acquire(key).value, SessionRecord)
+        return unreplayed is None and now is not None and now.id == entry.id
 
-    def _fill(self, key: str, lease: Lease, record: SessionRecord) -> None:
+    def _fill(self, key: str, lease: Lease | None, record: SessionRecord | None) -> None:
+        if lease is None or record is None:
+            return
         remaining = (record.expires_at - self._clock()).total_seconds()
         ttl = min(max(remaining, 60.0), record.idle_seconds + 3_600.0)
         self._cache.fill_quietly(key, lease, record.ver, record, ttl)

@@ -8,9 +8,9 @@ from uuid import uuid4
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials
 from authapp.accounts.identity import Identity
-from authapp.accounts.store import UserCopy
+from authapp.accounts.store import UserEntry
 from authapp.cache.keys import session_key, user_key
-from authapp.cache.versioned_cache import Versioned, VersionedCache, decode_copy, encode_copy
+from authapp.cache.versioned_cache import Versioned, VersionedCache, decode_entry, encode_entry
 from authapp.crypto.tokens import SessionToken, SessionTokens
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from authapp.sessions.records import (
@@ -28,7 +28,7 @@ class ProvisionalSessions:
     """Begins such sessions, and says whether one still counts.
 
     Postgres does not know them, so a change of their user can't fence them one by one. It fences
-    the copy of the user (`user:`), though. So a provisional session counts only while that copy
+    the entry of the user (`user:`), though. So a provisional session counts only while that entry
     stands, which is filled when the session begins and kept as long as it may last.
 
     Raises:
@@ -56,7 +56,7 @@ class ProvisionalSessions:
         replaces: Sequence[SessionToken] = (),
         data: Mapping[str, Any] | None = None,
     ) -> ActiveSession:
-        """Starts a session for who was verified with these credentials."""
+        """Starts a session for the person who was verified with these credentials."""
         now, user = self._clock(), credentials.user
         if not user.active:
             raise InvalidCredentials
@@ -82,21 +82,21 @@ class ProvisionalSessions:
                 replaces=tuple(token.digest for token in replaces),
             ),
         )
-        self._keep(user_key(user.id), UserCopy(user, credentials.epoch, credentials.ver))
+        self._keep(user_key(user.id), UserEntry(user, credentials.epoch, credentials.ver))
         self._keep(session_key(token.digest), record)
         return ActiveSession(token, record)
 
     def user_of(self, record: SessionRecord) -> Identity:
         """The user of a provisional session, as of now."""
-        copy = decode_copy(self._cache.acquire(user_key(record.user.id)).value, UserCopy)
-        if copy is None or record.provisional is None or copy.epoch != record.provisional.epoch:
+        entry = decode_entry(self._cache.acquire(user_key(record.user.id)).value, UserEntry)
+        if entry is None or record.provisional is None or entry.epoch != record.provisional.epoch:
             raise StoreUnavailable("postgres")  # which alone knows what happened to them
-        return copy.user
+        return entry.user
 
-    def _keep(self, key: str, copy: Versioned) -> None:
+    def _keep(self, key: str, entry: Versioned) -> None:
         lease = self._cache.acquire(key, renew=True).lease
         filled = lease and self._cache.fill(
-            key, lease, copy.ver, encode_copy(copy), LONGEST.total_seconds()
+            key, lease, entry.ver, encode_entry(entry), LONGEST.total_seconds()
         )
         if filled != "filled":  # the user is being changed
             raise StoreUnavailable("postgres")

@@ -50,7 +50,7 @@ class SessionRows:
         self._clock = clock
 
     def record(self, row: SessionRow, user: User) -> SessionRecord:
-        """What row and user say of the session now."""
+        """The session as its row and the row of its user say now."""
         why = EndReason(row.ended_why) if row.ended_why else None
         if why is None and not user.active:
             why = EndReason.DEACTIVATED

@@ -325,8 +325,8 @@ class SessionStore:
     def refresh(self, token: RefreshToken, actor: Actor) -> IssuedTokens:
         """A new access token for a session that goes on, and the next refresh token.
 
-        A refresh token counts once. Who sends one again has it from somebody who used it, or had it
-        stolen and used: nobody can tell which, so the session ends, with all of its tokens
+        A refresh token counts once. A second use means that the token was stolen, by its sender or
+        from its sender. Nobody can tell which, so the session ends, with all of its tokens
         (RFC 9700, 4.14.2). That holds for a program that lost the answer, too.
 
         Raises:

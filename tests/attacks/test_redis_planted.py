@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from authapp import dev
-from authapp.cache.versioned_cache import decode_copy, encode_copy
+from authapp.cache.versioned_cache import decode_entry, encode_entry
 from authapp.crypto.sealing import Sealer
 from authapp.sessions.records import SessionRecord
 from tests.attacks.conftest import SECRET_KEY
@@ -145,13 +145,13 @@ def test_a_session_that_was_planted_is_refused(site: Site, writer: redis.Redis) 
     key, value = own_copy(site, writer, token)
     record = Sealer([SECRET_KEY]).open(key, value)
     assert record is not None
-    found = decode_copy(record, SessionRecord)
+    found = decode_entry(record, SessionRecord)
     assert found is not None, "the control: with the secret it opens"
     assert found.user.email == email, "and says who it is"
     permissions = ("users:read", "users:write")
     admin = msgspec.structs.replace(found.user, roles=("admin",), permissions=permissions)
     raised = msgspec.structs.replace(found, user=admin)
-    for how, planted in planted_copies(encode_copy(raised), key).items():
+    for how, planted in planted_copies(encode_entry(raised), key).items():
         plant(writer, key, planted)
         assert site.me(token).json()["roles"] == ["user"], how
         plant(writer, key, planted)

@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from authapp import dev
 from authapp.cache import versioned_cache
-from authapp.cache.versioned_cache import Lease, VersionedCache, decode_copy, encode_copy
+from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry, encode_entry
 from authapp.crypto.sealing import Sealer
 from authapp.errors import StoreUnavailable
 from tests.support.waiting import wait_until
@@ -489,22 +489,22 @@ MORNING, NOON = datetime(2031, 5, 4, 6, tzinfo=UTC), datetime(2031, 5, 4, 12, 0,
 )
 def test_a_record_is_what_it_was(data: dict[str, Any]) -> None:
     record = Record(7, uuid4(), MORNING, NOON, data)
-    assert decode_copy(encode_copy(record), Record) == record
+    assert decode_entry(encode_entry(record), Record) == record
 
 
 @pytest.mark.parametrize("other", [Swapped, Shorter])
 def test_a_copy_of_a_version_with_other_fields_is_a_miss(other: type[Any]) -> None:
     """The arrays fit, and would say something else."""
-    copy = encode_copy(other(7, uuid4(), MORNING, NOON))
-    assert decode_copy(copy, other) is not None
-    assert decode_copy(copy, Record) is None
+    copy = encode_entry(other(7, uuid4(), MORNING, NOON))
+    assert decode_entry(copy, other) is not None
+    assert decode_entry(copy, Record) is None
 
 
 def test_what_is_no_record_is_a_miss() -> None:
-    copy = encode_copy(Record(7, uuid4(), MORNING, NOON))
+    copy = encode_entry(Record(7, uuid4(), MORNING, NOON))
     earlier = b'{"ver":7}'  # copies were JSON objects once
     for value in (None, b"", earlier, copy[:-1], copy[:4], copy[:4] + earlier, copy[:4] + b"[7]"):
-        assert decode_copy(value, Record) is None
+        assert decode_entry(value, Record) is None
 
 
 def test_all_processes_agree_on_what_a_record_is() -> None:
