@@ -59,14 +59,14 @@ def stuck(run: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
 @contextmanager
 def hashing_in_vain(hasher: Any) -> Iterator[None]:
     """The hashing thread is at work; a log-in soon gives up, once it waits for the thread."""
-    run = hasher._run
+    run = hasher.queue.run
 
     def hurried(work: Callable[[], Any]) -> Any:
         with deadline(0.05):
             return run(work)
 
     with stuck(run), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hasher, "_run", hurried)
+        patch.setattr(hasher.queue, "run", hurried)
         yield
 
 
@@ -181,7 +181,7 @@ def test_every_use_of_a_password_takes_a_place_and_hashes_on_the_thread(
         monkeypatch.setattr(bcrypt, name, noting)
     with full(hasher_of(services).queue, LOGINS_AT_ONCE - 1), suppress(InvalidCredentials):
         use(services, live)  # one place is left, and enough
-    assert where == {hasher_of(services)._run(threading.get_native_id)}
+    assert where == {hasher_of(services).queue.run(threading.get_native_id)}
 
 
 def test_places_are_free_again_after_every_outcome(services: Services) -> None:
@@ -230,7 +230,7 @@ def test_a_log_in_waits_for_the_thread_only_as_long_as_it_may(
     hasty: Services, services: Services
 ) -> None:
     sign_up(services)
-    with stuck(hasher_of(hasty)._run), hashing() as hashed:
+    with stuck(hasher_of(hasty).queue.run), hashing() as hashed:
         assert isinstance(outcome(hasty), Busy)
     assert hashed == []
     wait_until(lambda: log_in(hasty), ignoring=AuthappError)
@@ -277,7 +277,7 @@ def test_log_ins_never_fill_the_threads_of_requests(services: Services) -> None:
     """As many log-ins as come: those that wait are few, and checks of sessions go on."""
     sign_up(services)
     live = log_in(services)
-    with ThreadPoolExecutor(REQUEST_THREADS) as threads, stuck(hasher_of(services)._run):
+    with ThreadPoolExecutor(REQUEST_THREADS) as threads, stuck(hasher_of(services).queue.run):
         asked: list[Future[Any]] = [
             threads.submit(log_in, services, f"p{number}@example.org") for number in range(16)
         ]
