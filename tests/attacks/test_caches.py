@@ -9,7 +9,8 @@ from tests.attacks.site import Answer, Site
 ENDINGS = [
     ".css", ".js", ".png", "/x.css", "/.css", "//x.css", ";x.css", "%2fx.css", "%3bx.css",
     "%3fx.css", "%23x.css", "%00.css", "%0a.css", "%20.css", "%2e%2e%2fx.css", "/..%2fx.css",
-    "/../static/authapp.css", "/%2e%2e/static/authapp.css", "?x.css", "#x.css", "?/static/x.css",
+    "/../static/authapp/authapp.css", "/%2e%2e/static/authapp/authapp.css",
+    "?x.css", "#x.css", "?/static/x.css",
 ]  # fmt: skip
 PRIVATE = [
     "/",
@@ -29,8 +30,8 @@ BESIDE_FILES = [
     "/static/..;/account",
     "/static/..%5caccount",
     "/static//../account",
-    "/bootstrap/static/..%2f..%2faccount",
-    "/static/authapp.css/../../account",
+    "/static/authapp/..%2f..%2faccount",
+    "/static/authapp/authapp.css/../../account",
     "/logged-out.css/../account",
 ]
 
@@ -91,8 +92,8 @@ def test_what_may_be_kept_is_of_nobody(site: Site, administrator: Administrator,
 def test_files_are_kept_and_are_the_same_for_everybody(
     site: Site, administrator: Administrator
 ) -> None:
-    own = site.ask("GET", "/static/authapp.css", token=administrator.token)
+    own = site.ask("GET", "/static/authapp/authapp.css", token=administrator.token)
     assert may_be_kept(own)
     assert own.status == 200
-    assert own.body == site.ask("GET", "/static/authapp.css").body
+    assert own.body == site.ask("GET", "/static/authapp/authapp.css").body
     assert "Set-Cookie" not in own.headers

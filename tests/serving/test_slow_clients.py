@@ -15,7 +15,7 @@ from tests.support.settings import UNLIMITED, environment_for
 MANY = 5 * REQUEST_THREADS
 PATIENCE = 5.0  # seconds; half of what a slow client is given
 POST = b"POST /api/v1/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-GET = b"GET /static/authapp.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+GET = b"GET /static/authapp/authapp.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 HEADS = {
     "nothing": b"",

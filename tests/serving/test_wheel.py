@@ -231,7 +231,7 @@ def assert_serves_a_log_in(command: list[str], settings: dict[str, str], folder:
             connection.request("GET", "/login")
             page = connection.getresponse()
             assert (page.status, b"<form" in page.read()) == (200, True)
-            connection.request("GET", "/static/authapp.css")
+            connection.request("GET", "/static/authapp/authapp.css")
             style = connection.getresponse()
             assert (style.status, len(style.read()) > 0) == (200, True)
 
