@@ -1,5 +1,7 @@
 """The built wheel in fresh virtual environments: the core, with `[serve]`, and with `[dev]`.
 
+The core is installed beside the oldest SQLAlchemy that it allows, the others beside the newest.
+
 Nothing here sees the checkout: commands run in an empty folder, with no PYTHONPATH. The registry
 that pip is configured for must answer. If it does not, the tests are skipped, which CI counts as
 a failure.
@@ -10,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -118,6 +121,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+def oldest_sqlalchemy() -> str:
+    """The requirement of pyproject.toml, with its lower bound as the only version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (requirement,) = (one for one in project["dependencies"] if one.startswith("SQLAlchemy>="))
+    assert isinstance(requirement, str)
+    return requirement.replace(">=", "==")
+
+
 @pytest.fixture
 def environment(
     request: pytest.FixtureRequest, wheel: Path, engine_dir: Path
@@ -135,8 +146,8 @@ def environment(
         check=True,
     )
     programs = home / "venv" / "bin"
-    wanted = f"authapp[{extra}] @ {wheel.as_uri()}" if extra else str(wheel)
-    installed = pip("--python", str(programs / "python"), "install", "--no-compile", wanted)
+    wanted = [f"authapp[{extra}] @ {wheel.as_uri()}"] if extra else [str(wheel), oldest_sqlalchemy()]
+    installed = pip("--python", str(programs / "python"), "install", "--no-compile", *wanted)
     assert installed.returncode == 0, installed.stderr
     yield Environment(programs, folder)
     shutil.rmtree(home)
@@ -158,6 +169,10 @@ def test_the_core_is_enough_for_an_app_that_embeds(
     (environment.folder / "notes.py").write_text(EMBEDDING)
     printed = environment.printed("python", "notes.py", **own)
     assert printed.splitlines() == ["401 ", "200 in", f"200 notes of {EMAIL}"]
+    listed = environment.printed("authapp", "sessions", "list", EMAIL, **settings)
+    assert len(listed.splitlines()) == 1, listed
+    assert "session.begun" in environment.printed("authapp", "audit", "list", **settings)
+    environment.printed("authapp", "maintenance", **settings)
 
     ended = environment.run("authapp", "dev", "true")
     assert ended.returncode == 1
