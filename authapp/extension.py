@@ -247,17 +247,16 @@ def _limiter(app: Flask, config: Config) -> Callable[[], RateLimiter] | None:
         is_redis = config.KEY_PREFIX and own.startswith(("redis", "valkey"))
         options = {"key_prefix": f"{config.KEY_PREFIX}LIMITS"} if is_redis else {}
         storage = {"storage_options": options}
-    counted = app
-    if not counts_each_request(app):
-        counted = Flask(app.import_name)  # or each request pays for limits there are none of
-        counted.config.update(app.config)
     limiter = Limiter(
         # Flask-Limiter skips a limit whose key is empty
         key_func=lambda: network_of(request.remote_addr or "") or "unknown",
-        app=counted,
         in_memory_fallback_enabled=True,
         **storage,
     )
+    if not counts_each_request(app):
+        # An app that has a limiter already gets no hooks of it. Each request would pay for them.
+        app.extensions.setdefault("limiter", set()).add(limiter)
+    limiter.init_app(app)
     return (lambda: limiter.limiter) if limiter.enabled else None
 
 

@@ -146,7 +146,9 @@ def environment(
         check=True,
     )
     programs = home / "venv" / "bin"
-    wanted = [f"authapp[{extra}] @ {wheel.as_uri()}"] if extra else [str(wheel), oldest_sqlalchemy()]
+    wanted = (
+        [f"authapp[{extra}] @ {wheel.as_uri()}"] if extra else [str(wheel), oldest_sqlalchemy()]
+    )
     installed = pip("--python", str(programs / "python"), "install", "--no-compile", *wanted)
     assert installed.returncode == 0, installed.stderr
     yield Environment(programs, folder)

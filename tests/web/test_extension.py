@@ -559,3 +559,7 @@ def test_flask_limiter_s_own_limits_count_where_there_are_some(
     app.add_url_rule("/", view_func=lambda: "")
     client = browser(app)
     assert [client.get("/").status_code for _ in range(2)] == [200, status]
+    assert len(app.extensions["limiter"]) == 1
+    hooks = [*app.before_request_funcs[None], *app.after_request_funcs[None]]
+    of_the_limiter = [hook for hook in hooks if "flask_limiter" in repr(hook)]
+    assert bool(of_the_limiter) is (status == 429), "nobody pays for limits there are none of"
