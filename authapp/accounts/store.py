@@ -1,4 +1,4 @@
-"""Users: queries and commands, one transaction each. "Not found" is None, not an exception."""
+"""Users: queries and commands, one transaction each. "Not found" is a value, not an exception."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -30,10 +30,10 @@ Clock = Callable[[], datetime]
 
 
 class UserEntry(msgspec.Struct, frozen=True, array_like=True):
-    """What `user:` holds: a user, and what they were read at.
+    """The entry under `user:`: a user, and the epoch and version at which the row was read.
 
     Attributes:
-        epoch: raised by whatever ends trust in what was verified before.
+        epoch: raised by every change that ends trust in credentials verified before.
     """
 
     user: Identity

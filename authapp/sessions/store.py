@@ -1,4 +1,4 @@
-"""Sessions: begin, patch, end, replace, list. `session_lookup` finds them again."""
+"""Sessions: begin, patch, end, replace, list. `lookup.py` finds them again."""
 
 import hmac
 from collections.abc import Callable, Mapping, Sequence

@@ -61,3 +61,22 @@ def test_a_change_of_a_person_writes_each_row_once(
     act(services, live, person.id)
     assert {ver for (ver,) in sql(services, "SELECT DISTINCT ver FROM sessions")} <= {1, 2}
     assert sql(services, "SELECT ver FROM users") == [(before[0] + 1,)]
+
+
+BEGINNINGS: dict[str, Callable[[Services], object]] = {
+    "log in": log_in,
+    "log a program in": lambda s: s.authentication.issue_token(EMAIL, PASSWORD, CLIENT),
+    "sign up": lambda s: s.registration.sign_up("bob@example.org", PASSWORD),
+}
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS.values(), ids=BEGINNINGS)
+def test_the_beginning_of_a_session_or_user_does_not_look_for_fences_of_other_changes(
+    services: Services, begin: Callable[[Services], object]
+) -> None:
+    """No instance has an entry of a session or user that is new, so there is nothing to promise."""
+    sign_up(services)
+    with traffic() as seen:
+        begin(services)
+    assert [one for one in seen.sql if one.startswith("INSERT INTO")], "nothing began"
+    assert not [one for one in seen.sql if "pending_fences" in one]
