@@ -7,6 +7,7 @@ The house, from the top; imports only point down:
     testing            pytest fixtures for apps that embed authapp
     app, extension     `create_app`: the whole product; `Auth`: the Flask extension
     mounting           what an app serves of the pages, the API and the rest, and where
+    signals            what happened to people and sessions, for receivers of an app
     python_api         `auth.users`, `auth.sessions` and `auth.roles` for the code of an app
     serving, dev       how gunicorn and granian serve it; embedded engines and `make run`
     web, cli           the edges: pages, API, forward-auth, `flask.session`; the command line

@@ -23,6 +23,7 @@ from authapp.mounting import put_mounted
 from authapp.python_api import Roles, Sessions, Users
 from authapp.services import POOL_SIZE, build_services
 from authapp.sessions.records import ActiveSession
+from authapp.signals import SignalSender
 from authapp.storage.redis import LimiterStorage
 from authapp.telemetry.logging import get_logger
 from authapp.web.api.account import api
@@ -188,7 +189,7 @@ def set_up(app: Flask, config: Config | None, mount: Mount) -> AppState:
             "log-in page, or mount ours with pages=True"
         )
     _tell_flask(app, config, chosen)
-    services = build_services(config, _limiter(app, config))
+    services = build_services(config, _limiter(app, config), observe=SignalSender(app))
     authenticator = Authenticator(
         services.sessions,
         services.tokens,

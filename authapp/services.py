@@ -8,7 +8,7 @@ from functools import partial
 import redis
 from limits.strategies import RateLimiter
 
-from authapp.accounts.audit import AuditLog, EmailHashes
+from authapp.accounts.audit import AuditLog, EmailHashes, Fact
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import parse_email
 from authapp.accounts.roles import Roles
@@ -152,11 +152,13 @@ def build_services(
     config: Config,
     limiter: Callable[[], RateLimiter] | None,
     clock: Callable[[], datetime] = utc_now,
+    observe: Callable[[Fact], None] = lambda _: None,
 ) -> Services:
     """Wires the stores and use cases. Opens no connection.
 
     Args:
         limiter: gives the strategy that counts in Redis; None: nothing is limited.
+        observe: told of what happened, once it is committed. It raises nothing.
     Raises:
         SettingError: there are no threads, which bound all waits for Postgres.
     """
@@ -172,7 +174,7 @@ def build_services(
     access_tokens = AccessTokens(config.SECRET_KEY, clock)
     refresh_tokens = RefreshTokens(config.SECRET_KEY)
     credential_keys = CredentialKeys(config.SECRET_KEY)
-    changes = Changes(database, cache, credential_keys)
+    changes = Changes(database, cache, credential_keys, observe)
     read_email = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
     users = UserStore(database, changes, cache, config.USER_CACHE_SECONDS, clock, read_email)
     background = Background()
@@ -205,7 +207,7 @@ def build_services(
     )
     known_devices = KnownDevices(DeviceTokens(config.SECRET_KEY))
     email_hashes = EmailHashes(config.SECRET_KEY)
-    refused_attempts = RefusedAttempts(database, email_hashes, clock)
+    refused_attempts = RefusedAttempts(database, email_hashes, clock, observe=observe)
     return Services(
         database=database,
         cache=cache,

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from authapp.accounts.actor import Actor
+from authapp.cache.changes import announce
 from authapp.crypto.sealing import KeyedHash
 from authapp.errors import InvalidField
 from authapp.storage.models import AuditEvent, User
@@ -66,6 +67,20 @@ class EmailHashes:
         return [keyed(canonical_email.encode())[:8].hex() for keyed in self._hashes]
 
 
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What an event says, for those who are told of it at once.
+
+    Attributes:
+        user_id: of the person, also of one who is deleted.
+    """
+
+    event: Event
+    user_id: UUID | None
+    actor: Actor
+    details: Mapping[str, Any]
+
+
 def record(
     db: Session,
     event: Event,
@@ -73,14 +88,17 @@ def record(
     *,
     user_id: UUID | None,
     actor: Actor,
+    deleted_id: UUID | None = None,
     **details: Any,
 ) -> None:
-    """Adds one event.
+    """Adds one event, and announces it.
 
     Args:
         event: `noun.verb`.
+        deleted_id: of a person whom the event can't refer to any more. It is not recorded.
         details: JSON values; no password, token or full email.
     """
+    announce(db, Fact(event, user_id or deleted_id, actor, details))
     db.add(
         AuditEvent(
             at=at,
@@ -121,6 +139,7 @@ def record_act(
     if len(alike) < _ALIKE:
         record(db, event, at, user_id=user_id, actor=actor, **details)
         return
+    announce(db, Fact(event, user_id, actor, dict(details)))
     last = alike[0]
     if fields := details.get("fields"):
         details["fields"] = sorted({*fields, *last.details.get("fields", ())})

@@ -128,6 +128,7 @@ class Administration:
                 "user.deleted",
                 self._clock(),
                 user_id=None,
+                deleted_id=user.id,
                 actor=replace(actor, id=None) if is_own else actor,
                 email_hash=self._email_hashes(user.email_canonical),
             )

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import NOBODY, Actor
-from authapp.accounts.audit import EmailHashes, Event
+from authapp.accounts.audit import EmailHashes, Event, Fact
 from authapp.authentication.addresses import network_of
 from authapp.errors import StoreUnavailable, TooManyAttempts
 from authapp.storage.models import User
@@ -96,6 +96,7 @@ class RefusedAttempts:
 
     Args:
         tick: seconds of a clock that only goes forward.
+        observe: told of each wrong password or unknown email at log-in. It raises nothing.
     """
 
     def __init__(
@@ -104,7 +105,9 @@ class RefusedAttempts:
         email_hashes: EmailHashes,
         clock: Callable[[], datetime],
         tick: Callable[[], float] = time.monotonic,
+        observe: Callable[[Fact], None] = lambda _: None,
     ) -> None:
+        self._observe = observe
         self._database = database
         self._email_hashes = email_hashes
         self._clock = clock
@@ -138,6 +141,8 @@ class RefusedAttempts:
                 the user who has it, or holds a keyed hash of it.
             window: the limit that was used up.
         """
+        if event == "login.failed":  # limits bound how many there are
+            self._observe(Fact(event, None, actor, {"email": email}))
         address, at = actor.address, self._clock()
         kind = _Kind(event, network_of(address), email, actor.id, window)
         with self._noting:

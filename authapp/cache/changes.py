@@ -1,9 +1,9 @@
 """Changes of facts that leave no stale cache entry: fence, commit, fence again."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
@@ -38,6 +38,14 @@ class Changed(Generic[T_co]):
 
     value: T_co
     everywhere: bool
+
+
+_ANNOUNCED = "announced"  # the facts of a transaction, in `Session.info`
+
+
+def announce(db: Session, fact: object) -> None:
+    """Has the observer of changes told of a fact, once this transaction is committed."""
+    db.info.setdefault(_ANNOUNCED, []).append(fact)
 
 
 class Change:
@@ -115,11 +123,20 @@ class Changes:
     replaced). Fences that Redis does not take are written down in Postgres, in the transaction of
     the change if that is still open. The next instance that reaches Redis sets them before it
     trusts an entry.
+
+    Args:
+        observe: told of each fact that a change announced, when the change has ended. It raises
+            nothing.
     """
 
     def __init__(
-        self, database: Database, cache: VersionedCache, credential_keys: CredentialKeys
+        self,
+        database: Database,
+        cache: VersionedCache,
+        credential_keys: CredentialKeys,
+        observe: Callable[[Any], None] = lambda _: None,
     ) -> None:
+        self._observe = observe
         self._database = database
         self._cache = cache
         self._credential_keys = credential_keys
@@ -153,16 +170,26 @@ class Changes:
             if error.committing:
                 raise OutcomeUnknown(error.store) from error
             raise
+        change.everywhere = self._finish(change, acknowledged, fenced, unreplayed)
+        for fact in change.db.info.pop(_ANNOUNCED, ()):
+            self._observe(fact)
+
+    def _finish(self, change: Change, acknowledged: bool, fenced: bool, unreplayed: bool) -> bool:
+        """Fences again after the commit; returns whether every instance sees the change.
+
+        Args:
+            fenced: Redis took the fences before the commit.
+            unreplayed: fences of earlier changes are written down.
+        """
         fenced = fenced and self._fence_again(change.fences)
         if fenced and not unreplayed:
-            change.everywhere = True
-            return
+            return True
         if acknowledged and self.catch_up():
-            change.everywhere = True  # the missing fences were written down, and are set now
-            return
+            return True  # the missing fences were written down, and are set now
         # Pending. A recovery that is running may have looked before this change was committed.
         self._cache.breaker.open()
         _log.warning("fences_pending", copies=len(change.fences))
+        return False
 
     def replay(self) -> int:
         """Sets the fences that were written down; returns how many.

@@ -308,7 +308,7 @@ def hold_verified(change: Change, user_id: UUID, epoch: int) -> User:
     return user
 
 
-def record_begun(change: Change, record: SessionRecord, actor: Actor, **how: str) -> None:
+def record_begun(change: Change, record: SessionRecord, actor: Actor, **how: Any) -> None:
     """Records that a session began, within the change that begins it."""
     user_id = record.user.id
     audit.record(

@@ -1,0 +1,116 @@
+"""Signals: what happened to people and sessions, told to receivers of the app (blinker).
+
+A signal is sent for each act, however it came about: page, JSON API, command, Python API,
+maintenance. The sender is the Flask app. `docs/python-api.md` lists the arguments.
+
+It is sent after the act is committed: in a request at its end, so that `current_user` is the person
+who is signed in then, and elsewhere at once. A receiver that raises is logged, and changes nothing.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from blinker import NamedSignal, Namespace
+from flask import Flask, Response, current_app, has_app_context, has_request_context, request
+from flask.globals import request_ctx
+
+from authapp.accounts.audit import Event, Fact
+from authapp.sessions.records import EndReason
+from authapp.telemetry.logging import get_logger
+
+_log = get_logger(__name__)
+_signals = Namespace()
+
+user_signed_up = _signals.signal("authapp.user_signed_up")
+user_logged_in = _signals.signal("authapp.user_logged_in")
+login_failed = _signals.signal("authapp.login_failed")
+user_logged_out = _signals.signal("authapp.user_logged_out")
+session_ended = _signals.signal("authapp.session_ended")
+password_changed = _signals.signal("authapp.password_changed")
+profile_changed = _signals.signal("authapp.profile_changed")
+roles_changed = _signals.signal("authapp.roles_changed")
+user_activated = _signals.signal("authapp.user_activated")
+user_deactivated = _signals.signal("authapp.user_deactivated")
+user_deleted = _signals.signal("authapp.user_deleted")
+
+_BY_EVENT: dict[Event, NamedSignal] = {
+    "user.created": user_signed_up,
+    "session.begun": user_logged_in,
+    "login.failed": login_failed,
+    "session.ended": session_ended,
+    "password.changed": password_changed,
+    "password.set": password_changed,
+    "profile.changed": profile_changed,
+    "roles.set": roles_changed,
+    "role.granted": roles_changed,
+    "role.revoked": roles_changed,
+    "user.activated": user_activated,
+    "user.deactivated": user_deactivated,
+    "user.deleted": user_deleted,
+}
+
+_QUEUE = "authapp.signals"  # in the environment of a request
+
+
+class SignalSender:
+    """Sends the signals of one app."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        app.after_request(self._after_request)
+        app.teardown_request(self._teardown_request)
+
+    def __call__(self, fact: Fact) -> None:
+        """Have the receivers told of a fact: now, or at the end of the app's current request."""
+        if not any(signal.receivers for signal, _ in _told(fact)):
+            return
+        if has_request_context() and request_ctx.app is self._app:
+            request.environ.setdefault(_QUEUE, []).append(fact)
+        else:
+            self._send(fact)
+
+    def _after_request(self, response: Response) -> Response:
+        self._teardown_request()
+        return response
+
+    def _teardown_request(self, _error: BaseException | None = None) -> None:
+        # also after `after_request`, for what a streamed answer or a failed view did
+        while queue := request.environ.pop(_QUEUE, None):  # a receiver may change something, too
+            for fact in queue:
+                self._send(fact)
+
+    def _send(self, fact: Fact) -> None:
+        if not has_app_context() or current_app._get_current_object() is not self._app:  # type: ignore[attr-defined]
+            with self._app.app_context():
+                return self._send(fact)
+        for signal, arguments in _told(fact):
+            for receiver in list(signal.receivers_for(self._app)):
+                try:
+                    self._app.ensure_sync(receiver)(self._app, **arguments)
+                except Exception:  # noqa: BLE001 - the act stands, whatever a receiver makes of it
+                    _log.exception("signal_receiver_failed", signal=signal.name)
+        return None
+
+
+def _told(fact: Fact) -> Iterator[tuple[NamedSignal, dict[str, Any]]]:
+    """The signals of a fact, and their arguments."""
+    signal = _BY_EVENT.get(fact.event)
+    if signal is None:
+        return
+    arguments = {
+        "user_id": fact.user_id,
+        "actor_id": fact.actor.id,
+        "address": fact.actor.address,
+    }
+    if signal is login_failed:
+        yield signal, {"email": fact.details["email"], "address": fact.actor.address}
+    elif signal is user_logged_in:
+        how = {"kind": fact.details["kind"], "method": fact.details.get("method", "password")}
+        yield signal, {"user_id": fact.user_id, "address": fact.actor.address, **how}
+    elif signal is session_ended:
+        reason = str(fact.details["why"])
+        yield signal, {"user_id": fact.user_id, "reason": reason}
+        if reason == EndReason.LOGOUT:
+            yield user_logged_out, {"user_id": fact.user_id, "address": fact.actor.address}
+    else:
+        yield signal, arguments
