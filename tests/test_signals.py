@@ -11,10 +11,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from authapp import Auth, create_app, current_user, signals
-from authapp.accounts.actor import Actor
+from authapp.accounts import audit
+from authapp.accounts.actor import OPERATOR, Actor
 from authapp.config import Config
 from authapp.errors import LastAdmin, StoreUnavailable
+from authapp.services import utc_now
 from tests.support.people import EMAIL, OTHER_PASSWORD, PASSWORD
+from tests.support.services import sql
 from tests.web.support import browser, log_in, program, services_of
 
 ADDRESS = "127.0.0.1"
@@ -242,11 +245,10 @@ def test_sessions_that_end_by_themselves_are_told(
         services.sessions.begin(person.id, 1, Actor())
     assert only(told, "session_ended")["reason"] == "evicted_by_cap"
     told.clear()
-    with services.database.transaction() as db:
-        db.connection().exec_driver_sql("SELECT set_config('authapp.fenced', 'on', true)")
-        db.connection().exec_driver_sql(
-            "UPDATE sessions SET expires_at = now() - interval '1 hour' WHERE ended_at IS NULL"
-        )
+    sql(
+        services,
+        "UPDATE sessions SET expires_at = now() - interval '1 hour' WHERE ended_at IS NULL",
+    )
     assert list(services.maintenance.run())
     assert [facts["reason"] for _, facts in told] == (["absolute"] * config.SESSION_MAX_PER_USER)
     assert set(names(told)) == {"session_ended"}
@@ -264,7 +266,21 @@ def test_it_is_told_after_the_commit(app: Flask, root: Any) -> None:
 
     client = browser(app)
     client.post("/api/v1/signup", json={"email": EMAIL, "password": PASSWORD})
-    assert [user.email for user in seen] == [EMAIL]
+    with app.app_context():
+        auth.users.create("bob@example.org")
+    assert [user and user.email for user in seen] == [EMAIL, "bob@example.org"]
+
+
+def test_a_change_that_is_rolled_back_is_not_told(app: Flask, root: Any, told: Told) -> None:
+    def fail() -> None:
+        with services_of(app).changes.begin() as change:
+            audit.record(change.db, "user.activated", utc_now(), user_id=root.id, actor=OPERATOR)
+            change.db.flush()
+            raise ZeroDivisionError
+
+    with app.app_context(), pytest.raises(ZeroDivisionError):
+        fail()
+    assert told == []
 
 
 def test_what_is_not_done_is_not_told(
