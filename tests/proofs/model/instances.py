@@ -21,7 +21,7 @@ from tests.proofs.model.explorer import Actor, Step
 from tests.proofs.model.stage import Fault, Line, Servers, Wire
 from tests.support.clock import Clock
 
-_TABLE = re.compile(r"(?:FROM|INTO|UPDATE) (\w+)")
+_TABLE = re.compile(r"(?:FROM|INTO|UPDATE) (?:\w+\.)?(\w+)")
 _present = threading.local()
 
 
