@@ -113,6 +113,7 @@ def test_the_fast_path_says_what_flask_says(
         lambda: ask(app, token),
         lambda: ask(app, token, "HEAD"),
         lambda: ask(app, token, "POST"),
+        lambda: ask(app, token, "POST", Sec_Fetch_Site="cross-site"),
         lambda: ask(app, token, "OPTIONS"),
         lambda: ask(app, token[:-4] + "AAAA"),
         lambda: ask(app),
@@ -192,7 +193,7 @@ def test_what_somebody_hangs_on_the_api_sees_it_too(
     seen = []
     app = make_app()
     sign_up(app)
-    app.before_request_funcs.setdefault("api", []).append(lambda: seen.append("before"))
+    app.before_request_funcs.setdefault("authapp.api", []).append(lambda: seen.append("before"))
     client = browser(app)
     log_in(client)
     assert client.get(ME).status_code == 200
