@@ -371,12 +371,12 @@ def test_no_page_links_to_what_is_not_mounted(
     app.add_url_rule("/in", "in", lambda: str(Auth().log_in(EMAIL, PASSWORD)), methods=["POST"])
     client = browser(app)
     assert client.post("/in").status_code == 200
-    answer = client.get(path)
-    if answer.mimetype != "text/html":
-        return
-    assert answer.status_code == 200
-    found = links(Page(answer))
-    assert not [link for link in found for part in absent if part in link], found
+    for asking in (client, browser(app)):
+        answer = asking.get(path)
+        if answer.mimetype == "text/html" and answer.status_code != 302:
+            assert answer.status_code in ({200} if asking is client else {200, 401})
+            found = links(Page(answer))
+            assert not [link for link in found for part in absent if part in link], found
 
 
 def test_log_out_leaves_what_the_app_keeps_in_the_browser(shop: Flask) -> None:
