@@ -56,9 +56,8 @@ class Users:
 
     def find(self, email: str) -> Identity | None:
         """The user with this email, in this or an equivalent spelling."""
-        users = services().users
         try:
-            return users.find(users.parse_email(email).canonical)
+            return services().users.find(services().parse_email(email))
         except InvalidField:
             return None  # nobody can have it
 
@@ -136,7 +135,7 @@ class Users:
             OwnAccount: a person would change their own.
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
         """
-        return _settled(services().users.set_roles(_id(user_id), roles, _acting(actor)))
+        return _settled(services().administration.set_roles(_id(user_id), roles, _acting(actor)))
 
     def set_password(self, user_id: UserId, password: str, *, actor: Actor | None = None) -> None:
         """Sets a password without asking for the current one; all sessions of the user end.

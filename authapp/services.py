@@ -10,7 +10,7 @@ from limits.strategies import RateLimiter
 
 from authapp.accounts.audit import AuditLog, EmailHashes, Fact
 from authapp.accounts.credentials import CredentialStore
-from authapp.accounts.emails import parse_email
+from authapp.accounts.emails import ParseEmail, parse_email
 from authapp.accounts.roles import Roles
 from authapp.accounts.store import UserStore
 from authapp.accounts.user_import import UserImport
@@ -65,6 +65,7 @@ class Services:
     database: Database
     cache: VersionedCache
     redis: "redis.Redis"
+    parse_email: ParseEmail
     users: UserStore
     roles: Roles
     credentials: CredentialStore
@@ -176,7 +177,7 @@ def build_services(
     credential_keys = CredentialKeys(config.SECRET_KEY)
     changes = Changes(database, cache, credential_keys, observe)
     read_email = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
-    users = UserStore(database, changes, cache, config.USER_CACHE_SECONDS, clock, read_email)
+    users = UserStore(database, changes, cache, config.USER_CACHE_SECONDS, clock)
     background = Background()
     # Filling in the background has its own connection, and its own time-out: it may take longer.
     patient = redis_client(config.REDIS_URL, retries=0, timeout=FILL_TIMEOUT)
@@ -212,12 +213,15 @@ def build_services(
         database=database,
         cache=cache,
         redis=client,
+        parse_email=read_email,
         users=users,
         roles=Roles(database, changes, clock),
         credentials=credentials,
         sessions=sessions,
         housekeeping=housekeeping,
-        registration=Registration(users, credentials, hasher, login_limits, refused_attempts),
+        registration=Registration(
+            users, credentials, hasher, login_limits, refused_attempts, read_email
+        ),
         user_import=UserImport(database, changes, read_email, hasher.seal_imported, clock),
         authentication=Authentication(
             users,
@@ -227,6 +231,7 @@ def build_services(
             limits=login_limits,
             known_devices=known_devices,
             refused_attempts=refused_attempts,
+            parse_email=read_email,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         password_changes=PasswordChanges(
@@ -239,6 +244,7 @@ def build_services(
                 credentials, hasher, login_limits, refused_attempts, config.LOGIN_TIMEOUT_SECONDS
             ),
             known_devices=known_devices,
+            parse_email=read_email,
             clock=clock,
         ),
         administration=Administration(users, sessions, changes, email_hashes, clock),

@@ -54,7 +54,7 @@ class AuthClient(FlaskClient):
         app = self.application
         services = state_of(app).services
         person = _person(state_of(app), user)
-        credentials = services.credentials.find(person.email)
+        credentials = services.credentials.find(services.parse_email(person.email))
         if credentials is None or not person.active:
             raise LookupError(f"{person.email} can't log in: the account is not active")
         session = services.sessions.begin(person.id, credentials.epoch, NOBODY)
@@ -199,12 +199,10 @@ def signed_in_client(
 
 
 def _person(state: AppState, user: Identity | UUID | str) -> Identity:
-    users = state.services.users
+    users, parse = state.services.users, state.services.parse_email
     if isinstance(user, Identity):
         user = user.id
-    found = (
-        users.get(user) if isinstance(user, UUID) else users.find(users.parse_email(user).canonical)
-    )
+    found = users.get(user) if isinstance(user, UUID) else users.find(parse(user))
     if found is None:
         raise LookupError(f"nobody has the id or email {user}")
     return found

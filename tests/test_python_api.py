@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 from authapp import OPERATOR, Actor, Auth, current_user
 from authapp.accounts.audit import Filter
+from authapp.accounts.emails import parse_email
 from authapp.accounts.identity import Identity
 from authapp.config import Config
 from authapp.errors import (
@@ -368,7 +369,7 @@ def test_without_postgres_nobody_is_logged_in_so(
 ) -> None:
     with app.test_request_context():
         ada = auth.users.create(EMAIL, PASSWORD)
-        services_of(app).credentials.find(EMAIL)
+        services_of(app).credentials.find(parse_email(EMAIL))
 
         def nobody_there() -> None:
             raise StoreUnavailable("postgres")

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from authapp.accounts.actor import Actor
+from authapp.accounts.emails import Email
 from authapp.cache.changes import announce
 from authapp.crypto.sealing import KeyedHash
 from authapp.errors import InvalidField
@@ -192,13 +193,13 @@ class Filter:
 
     Attributes:
         user_ids: about any of these people.
-        email: attempts on this email, in canonical form, which nobody has.
+        email: attempts on this email, which nobody has.
         address: from this address, as events spell it.
         since: at this time or later.
     """
 
     user_ids: Collection[UUID] | None = None
-    email: str = ""
+    email: Email | None = None
     event: str = ""
     address: str = ""
     since: datetime | None = None
@@ -302,7 +303,7 @@ class AuditLog:
             query = query.where(_any_of(AuditEvent.user_id, which.user_ids))
         if which.email:
             found = AuditEvent.details["email_hash"].astext
-            query = query.where(_any_of(found, self._email_hashes.all(which.email)))
+            query = query.where(_any_of(found, self._email_hashes.all(which.email.canonical)))
         if which.event:
             query = query.where(AuditEvent.event == which.event)
         if which.address:

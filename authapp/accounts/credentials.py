@@ -16,6 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, joinedload
 
+from authapp.accounts.emails import Email
 from authapp.accounts.identity import Identity, identity_of
 from authapp.cache.keys import CredentialKeys
 from authapp.cache.versioned_cache import VersionedCache
@@ -80,20 +81,18 @@ class CredentialStore:
         self._fill = fill
         self.slowest_imported = 0.0
 
-    def find(self, canonical_email: str) -> Credentials | None:
+    def find(self, email: Email) -> Credentials | None:
         """
         Raises:
             StoreUnavailable: there is no copy and Postgres could not be asked.
         """
-        return self._find(canonical_email, self._fill)
+        return self._find(email, self._fill)
 
-    def _find(
-        self, canonical_email: str, fill: Callable[[Callable[[], None]], None]
-    ) -> Credentials | None:
+    def _find(self, email: Email, fill: Callable[[Callable[[], None]], None]) -> Credentials | None:
         found, hit = self._cache.read_through(
-            self._keys.current(canonical_email),
+            self._keys.current(email.canonical),
             Credentials,
-            lambda: self.read(canonical_email),
+            lambda: self.read(email),
             self._ttl,
             fill,
             self._filler,
@@ -107,14 +106,14 @@ class CredentialStore:
         seconds = int(password_hash.split(":")[2]) / 1000
         self.slowest_imported = max(self.slowest_imported, seconds)
 
-    def read(self, canonical_email: str) -> Credentials | None:
+    def read(self, email: Email) -> Credentials | None:
         """From Postgres.
 
         Raises:
             StoreUnavailable
         """
 
-        asked = select(literal(canonical_email, Text).label("email")).subquery("asked")
+        asked = select(literal(email.canonical, Text).label("email")).subquery("asked")
         query = (
             select(_slowest_imported().scalar_subquery(), User)
             .select_from(asked)
@@ -133,12 +132,12 @@ class CredentialStore:
             return None
         return Credentials(identity_of(user), user.password_hash, user.epoch, user.ver)
 
-    def prime(self, canonical_email: str) -> None:
+    def prime(self, email: Email) -> None:
         """Fills the copy of somebody who has just signed up, for the log-in that follows."""
 
         def find() -> None:
             try:
-                self._find(canonical_email, lambda fill: fill())
+                self._find(email, lambda fill: fill())
             except StoreUnavailable:
                 return  # the log-in will ask Postgres
 

@@ -1,7 +1,7 @@
 """The canonical form of an email address: one spelling for each mailbox, made in Python only."""
 
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from email_validator import EmailNotValidError, ValidatedEmail, validate_email
@@ -28,6 +28,9 @@ class Email:
 
     stored: str
     canonical: str
+
+
+ParseEmail = Callable[[str], Email]  # `parse_email` with the domains of this app
 
 
 def parse_email(text: str, local_domains: Collection[str] = ()) -> Email:

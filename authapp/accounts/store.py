@@ -13,17 +13,17 @@ from sqlalchemy.orm import Session
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.administrators import active_administrators, keep_an_administrator
-from authapp.accounts.authorization import lock_user, lock_users, require_covered
-from authapp.accounts.emails import Email, parse_email
-from authapp.accounts.identity import ADMIN, USER, Identity, Permission, identity_of
+from authapp.accounts.authorization import lock_users, require_covered
+from authapp.accounts.emails import Email
+from authapp.accounts.identity import ADMIN, USER, Identity, identity_of
 from authapp.accounts.profiles import validate_profile
 from authapp.accounts.roles import roles_named
 from authapp.accounts.user_pages import UserPage, read_page
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.cache.keys import user_key
 from authapp.cache.versioned_cache import VersionedCache
-from authapp.errors import EmailTaken, OwnAccount, UnknownUser, UserInUse
-from authapp.storage.models import User
+from authapp.errors import EmailTaken, UnknownUser, UserInUse
+from authapp.storage.models import Role, User
 from authapp.storage.postgres import Database
 
 Clock = Callable[[], datetime]
@@ -46,7 +46,6 @@ class UserStore:
 
     Args:
         copy_ttl: seconds a copy is kept.
-        parse_email: reads the addresses that people here may have.
     Raises:
         StoreUnavailable: from every method; then nothing was changed.
     """
@@ -58,9 +57,7 @@ class UserStore:
         cache: VersionedCache,
         copy_ttl: float,
         clock: Clock,
-        parse_email: Callable[[str], Email] = parse_email,
     ) -> None:
-        self.parse_email = parse_email
         self._database = database
         self._cache = cache
         self._copy_ttl = copy_ttl
@@ -146,9 +143,9 @@ class UserStore:
 
         return self._database.read(query)
 
-    def find(self, canonical_email: str) -> Identity | None:
+    def find(self, email: Email) -> Identity | None:
         with self._database.transaction() as db:
-            user = db.scalar(select(User).where(User.email_canonical == canonical_email))
+            user = db.scalar(select(User).where(User.email_canonical == email.canonical))
             return None if user is None else identity_of(user)
 
     def any_admin(self) -> bool:
@@ -226,74 +223,10 @@ class UserStore:
         user.epoch += 1  # credentials that were verified before the deactivation stay void
         self._changed(change, user)
 
-    def set_roles(self, user_id: UUID, names: Iterable[str], actor: Actor) -> Changed[Identity]:
-        """Gives a user exactly these roles.
-
-        Raises:
-            UnknownUser, UnknownRole
-            LastAdmin: no active administrator would be left.
-            OwnAccount: they are others than the actor has now.
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
-        """
-        with self._changes.begin() as change:
-            user, person = lock_user(change.db, user_id, actor, Permission.ROLES_GRANT)
-            wanted = roles_named(change.db, names)
-            if differing := set(user.roles) ^ set(wanted):
-                if any(role.name == ADMIN for role in differing - set(wanted)):
-                    keep_an_administrator(change.db, without=user.id)
-                if actor.id == user.id and not actor.is_operator:
-                    raise OwnAccount("changes their own roles")
-                require_covered(person, differing)
-                user.roles = wanted
-                self._changed(change, user)
-                audit.record_act(
-                    change.db,
-                    "roles.set",
-                    self._clock(),
-                    user_id=user.id,
-                    actor=actor,
-                    roles=[role.name for role in wanted],
-                )
-            else:
-                change.touch_unchanged_user(user)
-        return change.returning(identity_of(user))
-
-    def grant(self, canonical_email: str, role: str) -> Changed[Identity]:
-        """Gives a role; nothing happens when the user has it.
-
-        Raises:
-            UnknownUser, UnknownRole
-        """
-        with self._changes.begin() as change:
-            user = self._locked(change.db, User.email_canonical == canonical_email)
-            (granted,) = roles_named(change.db, [role])
-            if granted not in user.roles:
-                user.roles = sorted([*user.roles, granted], key=lambda r: r.name)
-                self._changed(change, user)
-                self._record(change, "role.granted", user, role=role)
-            else:
-                change.touch_unchanged_user(user)
-        return change.returning(identity_of(user))
-
-    def revoke(self, canonical_email: str, role: str) -> Changed[Identity]:
-        """Takes a role away; nothing happens when the user does not have it.
-
-        Raises:
-            UnknownUser, UnknownRole
-            LastAdmin: no active administrator would be left.
-        """
-        with self._changes.begin() as change:
-            user = self._locked(change.db, User.email_canonical == canonical_email)
-            (revoked,) = roles_named(change.db, [role])
-            if revoked in user.roles:
-                if role == ADMIN:
-                    keep_an_administrator(change.db, without=user.id)
-                user.roles = [r for r in user.roles if r is not revoked]
-                self._changed(change, user)
-                self._record(change, "role.revoked", user, role=role)
-            else:
-                change.touch_unchanged_user(user)
-        return change.returning(identity_of(user))
+    def set_roles(self, change: Change, user: User, roles: Iterable[Role]) -> None:
+        """Gives a locked user exactly these roles within a change the caller completes."""
+        user.roles = sorted(roles, key=lambda role: role.name)
+        self._changed(change, user)
 
     def lock(self, change: Change, user_id: UUID, epoch: int) -> User:
         """Locks the row of a user whose credentials were read, within the caller's change.
@@ -337,6 +270,3 @@ class UserStore:
         user.ver += 1
         user.updated_at = self._clock()
         change.touch_user(user)
-
-    def _record(self, change: Change, event: audit.Event, user: User, role: str) -> None:
-        audit.record(change.db, event, self._clock(), user_id=user.id, actor=OPERATOR, role=role)

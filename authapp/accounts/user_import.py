@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR
-from authapp.accounts.emails import Email
+from authapp.accounts.emails import ParseEmail
 from authapp.accounts.import_lines import LineReader, LineRefused, NewUser, numbered_lines
 from authapp.accounts.roles import all_roles, roles_named
 from authapp.cache.changes import Changes
@@ -51,7 +51,7 @@ class UserImport:
         self,
         database: Database,
         changes: Changes,
-        parse_email: Callable[[str], Email],
+        parse_email: ParseEmail,
         seal: Callable[[UUID, str], str],
         clock: Callable[[], datetime],
     ) -> None:

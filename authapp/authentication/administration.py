@@ -1,6 +1,6 @@
 """Administration: what administrators and operators may change of another person's account."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -9,19 +9,21 @@ from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.accounts.administrators import keep_an_administrator
 from authapp.accounts.audit import EmailHashes
-from authapp.accounts.authorization import lock_user
+from authapp.accounts.authorization import lock_user, require_covered
 from authapp.accounts.identity import ADMIN, Identity, Permission, identity_of
 from authapp.accounts.profiles import validate_profile
+from authapp.accounts.roles import roles_named
 from authapp.accounts.store import UserStore
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import OwnAccount, UnknownUser
 from authapp.sessions.records import EndReason
 from authapp.sessions.store import SessionStore
-from authapp.storage.models import User
+from authapp.storage.models import Role, User
 
 
 class Administration:
-    """The use cases of administrators: profile, activation, deletion and sessions of a person.
+    """The use cases of administrators: profile, activation, roles, deletion and sessions of a
+    person.
 
     Raises:
         StoreUnavailable: from every method; nothing was changed.
@@ -156,6 +158,87 @@ class Administration:
             except UnknownUser:  # deleted in the meantime, and the session with them
                 ended = False
         return change.returning(ended)
+
+    def set_roles(self, user_id: UUID, names: Iterable[str], actor: Actor) -> Changed[Identity]:
+        """Gives a person exactly these roles.
+
+        Raises:
+            UnknownUser, UnknownRole
+            LastAdmin: no active administrator would be left.
+            OwnAccount: they are others than the actor has now.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
+        """
+        with self._changes.begin() as change:
+            user, person = lock_user(change.db, user_id, actor, Permission.ROLES_GRANT)
+            wanted = roles_named(change.db, names)
+            if self._replace_roles(change, user, wanted, actor, person):
+                audit.record_act(
+                    change.db,
+                    "roles.set",
+                    self._clock(),
+                    user_id=user.id,
+                    actor=actor,
+                    roles=[role.name for role in wanted],
+                )
+        return change.returning(identity_of(user))
+
+    def grant_role(self, user_id: UUID, name: str, actor: Actor) -> Changed[Identity]:
+        """Gives a person a role; nothing happens when they have it.
+
+        Raises:
+            as `set_roles`.
+        """
+        with self._changes.begin() as change:
+            user, person = lock_user(change.db, user_id, actor, Permission.ROLES_GRANT)
+            (role,) = roles_named(change.db, [name])
+            if self._replace_roles(change, user, {*user.roles, role}, actor, person):
+                self._record_role(change, "role.granted", user, actor, name)
+        return change.returning(identity_of(user))
+
+    def revoke_role(self, user_id: UUID, name: str, actor: Actor) -> Changed[Identity]:
+        """Takes a role from a person; nothing happens when they do not have it.
+
+        Raises:
+            as `set_roles`.
+        """
+        with self._changes.begin() as change:
+            user, person = lock_user(change.db, user_id, actor, Permission.ROLES_GRANT)
+            (role,) = roles_named(change.db, [name])
+            if self._replace_roles(change, user, {*user.roles} - {role}, actor, person):
+                self._record_role(change, "role.revoked", user, actor, name)
+        return change.returning(identity_of(user))
+
+    def _replace_roles(
+        self,
+        change: Change,
+        user: User,
+        wanted: Collection[Role],
+        actor: Actor,
+        person: Identity | None,
+    ) -> bool:
+        """Replaces the roles of a user who is locked, if they are others than now.
+
+        Args:
+            person: the actor as of now; None for the operator.
+        Returns:
+            Whether they are others.
+        """
+        differing = set(user.roles) ^ set(wanted)
+        if not differing:
+            change.touch_unchanged_user(user)
+            return False
+        if any(role.name == ADMIN for role in differing.difference(wanted)):
+            keep_an_administrator(change.db, without=user.id)
+        if actor.id == user.id and not actor.is_operator:
+            raise OwnAccount("changes their own roles")
+        require_covered(person, differing)
+        self._users.set_roles(change, user, wanted)
+        return True
+
+    def _record_role(
+        self, change: Change, event: audit.Event, user: User, actor: Actor, role: str
+    ) -> None:
+        audit.record(change.db, event, self._clock(), user_id=user.id, actor=actor, role=role)
 
     def end_sessions_of(self, user_id: UUID, actor: Actor) -> Changed[int]:
         """Ends all sessions of a person (OWASP ASVS 5.0, 7.4.5); returns how many.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from authapp.accounts.emails import Email
 from authapp.crypto.tokens import DeviceToken, DeviceTokens
 
 MAX_DEVICES = 4  # accounts that one browser can be known to, for people who share it
@@ -14,14 +15,12 @@ class KnownDevices:
     def __init__(self, tokens: DeviceTokens) -> None:
         self._tokens = tokens
 
-    def match_device(self, canonical_email: str, sent: Sequence[str]) -> DeviceToken | None:
+    def match_device(self, email: Email, sent: Sequence[str]) -> DeviceToken | None:
         """Finds the token by which this account knows the browser, among those it sent."""
-        checked = (self._tokens.check(text, canonical_email) for text in sent[:MAX_SENT])
+        checked = (self._tokens.check(text, email.canonical) for text in sent[:MAX_SENT])
         return next((device for device in checked if device), None)
 
-    def issue_device_token(
-        self, canonical_email: str, epoch: int, sent: Sequence[str]
-    ) -> tuple[str, ...]:
+    def issue_device_token(self, email: Email, epoch: int, sent: Sequence[str]) -> tuple[str, ...]:
         """Issues a device token after the password was verified.
 
         Args:
@@ -31,6 +30,6 @@ class KnownDevices:
             All tokens that the browser sends from now on: the new one, then those of other accounts
             that share the browser.
         """
-        others = [t for t in sent[:MAX_SENT] if not self._tokens.check(t, canonical_email)]
-        issued = self._tokens.mint(canonical_email, epoch)
+        others = [t for t in sent[:MAX_SENT] if not self._tokens.check(t, email.canonical)]
+        issued = self._tokens.mint(email.canonical, epoch)
         return (issued.text, *others[: MAX_DEVICES - 1])

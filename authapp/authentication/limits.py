@@ -12,6 +12,7 @@ from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
+from authapp.accounts.emails import Email
 from authapp.authentication.addresses import network_of
 from authapp.crypto.tokens import DeviceToken
 from authapp.errors import (
@@ -122,13 +123,13 @@ class LoginLimits:
         """
         return self._hit_network("signup", address)
 
-    def count_account(self, canonical_email: str) -> Attempt:
+    def count_account(self, email: Email) -> Attempt:
         """Counts an attempt to log in to an account, whether it exists or not.
 
         Raises:
             TooManyAttempts
         """
-        return self._hit("login-account", self._per_account, self._name(canonical_email))
+        return self._hit("login-account", self._per_account, self._name(email))
 
     def count_device_attempt(self, device: DeviceToken) -> Attempt | None:
         """Counts an attempt from a device that its account knows; None: its window is full."""
@@ -137,7 +138,7 @@ class LoginLimits:
         except TooManyAttempts:
             return None
 
-    def count_password_change(self, canonical_email: str) -> Attempt:
+    def count_password_change(self, email: Email) -> Attempt:
         """Counts an attempt to change the password, by a person who is signed in.
 
         The window is not the one of log-ins, so an attacker who keeps guessing at the log-in does
@@ -146,7 +147,7 @@ class LoginLimits:
         Raises:
             TooManyAttempts
         """
-        name = self._name(canonical_email)
+        name = self._name(email)
         return self._hit("password-account", self._per_account, name, disclose=True)
 
     def _hit_network(self, act: str, address: str) -> Attempt:
@@ -214,8 +215,8 @@ class LoginLimits:
         amount = max(1, limit.amount // self._workers)
         return type(limit)(amount, limit.multiples, limit.namespace)
 
-    def _name(self, canonical_email: str) -> str:
-        return hmac.digest(self._key, canonical_email.encode(), "sha256").hex()
+    def _name(self, email: Email) -> str:
+        return hmac.digest(self._key, email.canonical.encode(), "sha256").hex()
 
 
 def _hit_window(

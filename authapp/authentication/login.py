@@ -1,13 +1,14 @@
 """Log-in and log-out: a person proves who they are, and a session begins or ends."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials, CredentialStore
+from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.store import UserStore
 from authapp.authentication.constant_time import ConstantTimeRefusal
 from authapp.authentication.known_devices import KnownDevices
@@ -68,6 +69,7 @@ class Authentication:
         limits: LoginLimits,
         known_devices: KnownDevices,
         refused_attempts: RefusedAttempts,
+        parse_email: ParseEmail,
         timeout: float,
     ) -> None:
         self._users = users
@@ -77,6 +79,7 @@ class Authentication:
         self._limits = limits
         self._known_devices = known_devices
         self._refused_attempts = refused_attempts
+        self._parse_email = parse_email
         self._timeout = timeout
 
     def log_in(
@@ -102,17 +105,14 @@ class Authentication:
             InvalidCredentials: unknown email, wrong password or inactive user, in equal time.
         """
 
-        def begin(verified: Credentials) -> IssuedLogin:
+        def begin(parsed: Email, verified: Credentials) -> IssuedLogin:
             live = self._sessions.begin_or_provisional(
                 verified, actor, remember=remember, replaces=replaces, data=data
             )
-            canonical = self._users.parse_email(live.record.user.email).canonical
-            known = self._known_devices.issue_device_token(canonical, verified.epoch, devices)
+            known = self._known_devices.issue_device_token(parsed, verified.epoch, devices)
             return IssuedLogin(live, known)
 
-        return self._count(
-            email, actor, lambda: self._log_in(email, password, actor, begin, devices)
-        )
+        return self._log_in(email, password, actor, begin, devices)
 
     def log_in_as(
         self,
@@ -159,12 +159,12 @@ class Authentication:
             StoreUnavailable: also while Postgres alone is unreachable.
         """
 
-        def begin(verified: Credentials) -> IssuedTokens:
+        def begin(_: Email, verified: Credentials) -> IssuedTokens:
             return self._sessions.begin_program(
                 verified.user.id, verified.epoch, actor, refreshable=refreshable
             )
 
-        return self._count(email, actor, lambda: self._log_in(email, password, actor, begin))
+        return self._log_in(email, password, actor, begin)
 
     def count_unreadable(self, actor: Actor) -> Window | None:
         """Counts a log-in request that could not be read, by its address like any other.
@@ -191,59 +191,59 @@ class Authentication:
         """Ends the sessions of a handful of tokens, all or none of them."""
         return self._sessions.end_each(tokens, EndReason.LOGOUT, actor)
 
-    def _count(self, email: str, actor: Actor, log_in: Callable[[], Issued]) -> Issued:
-        """Counts the outcome of a log-in, and records its refusal for the audit log."""
-        try:
-            issued = log_in()
-        except AuthappError as error:
-            metrics.LOGINS.labels(_OUTCOMES.get(type(error), "unavailable")).inc()
-            self._note_refusal(error, email, actor)
-            raise
-        provisional = issued.session.record.provisional is not None
-        metrics.LOGINS.labels("provisional" if provisional else "succeeded").inc()
-        return issued
-
-    def _note_refusal(self, error: AuthappError, email: str, actor: Actor) -> None:
-        if isinstance(error, InvalidCredentials):
-            canonical = self._users.parse_email(email).canonical
-            self._refused_attempts.note("login.failed", actor, email=canonical)
-        elif isinstance(error, TooManyAttempts):
-            # a limit by address refuses whatever the account is, so it names none
-            by_account = error.window == "login-account"
-            canonical = self._users.parse_email(email).canonical if by_account else ""
-            self._refused_attempts.note(
-                "login.limited", actor, email=canonical, window=error.window
-            )
-
     def _log_in(
         self,
-        email: str,
+        text: str,
         password: str,
         actor: Actor,
-        begin: Callable[[Credentials], Issued],
+        begin: Callable[[Email, Credentials], Issued],
         devices: Sequence[str] = (),
     ) -> Issued:
-        """Counts the attempt by its address, then logs in.
+        """Logs in, and counts the outcome.
+
+        The attempt counts by its address before the email is read: an unreadable one counts, too.
 
         Args:
+            text: the email as it was typed.
             begin: begins the session for credentials that were verified.
         """
 
         def hashing_seconds() -> float:
             return self._hasher.refusal_seconds(self._credentials.slowest_imported, password)
 
-        with ConstantTimeRefusal(hashing_seconds) as refusal, deadline(self._timeout):
-            counted = self._limits.count_address(actor.address)
-            with counted.told_by_errors():
-                issued = self._log_in_counted(counted, email, password, begin, devices, refusal)
-            return replace(issued, rate_limit=counted.window)
+        try:
+            with ConstantTimeRefusal(hashing_seconds) as refusal, deadline(self._timeout):
+                with self._refused_attempts.noting_limits("login.limited", actor):
+                    counted = self._limits.count_address(actor.address)
+                with counted.told_by_errors():
+                    email = self._parse_email(text)
+                    with self._noting_refusals(email, actor):
+                        issued = self._log_in_counted(
+                            counted, email, password, begin, devices, refusal
+                        )
+        except AuthappError as error:
+            metrics.LOGINS.labels(_OUTCOMES.get(type(error), "unavailable")).inc()
+            raise
+        provisional = issued.session.record.provisional is not None
+        metrics.LOGINS.labels("provisional" if provisional else "succeeded").inc()
+        return replace(issued, rate_limit=counted.window)
+
+    @contextmanager
+    def _noting_refusals(self, email: Email, actor: Actor) -> Iterator[None]:
+        """Records for the audit log that the block refuses an attempt on this account."""
+        try:
+            with self._refused_attempts.noting_limits("login.limited", actor, email):
+                yield
+        except InvalidCredentials:
+            self._refused_attempts.note("login.failed", actor, email=email)
+            raise
 
     def _log_in_counted(
         self,
         by_address: Attempt,
-        email: str,
+        email: Email,
         password: str,
-        begin: Callable[[Credentials], Issued],
+        begin: Callable[[Email, Credentials], Issued],
         devices: Sequence[str],
         refusal: ConstantTimeRefusal,
     ) -> Issued:
@@ -253,24 +253,23 @@ class Authentication:
         Limits come before the hashing queue; otherwise refused attempts would keep its places from
         everybody else.
         """
-        canonical = self._users.parse_email(email).canonical
-        by_account, device = self._count_for_account(canonical, devices)
+        by_account, device = self._count_for_account(email, devices)
         with self._hasher.queue.place(by_address, by_account), refusal.drawn_out():
-            cached = self._find_cached(canonical, password, refusal)
+            cached = self._find_cached(email, password, refusal)
             if device and (cached is None or cached.epoch > device.epoch):
                 # the token is older than the current trust, so it gives no window of its own
-                by_account.add(self._limits.count_account(canonical))
-            verified, verdict = self._verify(canonical, password, cached, refusal)
+                by_account.add(self._limits.count_account(email))
+            verified, verdict = self._verify(email, password, cached, refusal)
             by_account.take_back()
             if verdict is Verdict.MATCH_REHASH:
                 self._rehash(verified, password)
             try:
-                return begin(verified)
+                return begin(email, verified)
             except InvalidCredentials:
-                return begin(self._unless_changed(canonical, verified))
+                return begin(email, self._unless_changed(email, verified))
 
     def _count_for_account(
-        self, canonical_email: str, devices: Sequence[str]
+        self, email: Email, devices: Sequence[str]
     ) -> tuple[Attempt, DeviceToken | None]:
         """Counts the attempt in one window: its known device's, otherwise its account's.
 
@@ -279,16 +278,16 @@ class Authentication:
         Raises:
             TooManyAttempts
         """
-        device = self._known_devices.match_device(canonical_email, devices)
+        device = self._known_devices.match_device(email, devices)
         if device is None:
-            return self._limits.count_account(canonical_email), None
+            return self._limits.count_account(email), None
         by_device = self._limits.count_device_attempt(device)
         if by_device is None:  # the window of the device is full
-            return self._limits.count_account(canonical_email), None
+            return self._limits.count_account(email), None
         return by_device, device
 
     def _find_cached(
-        self, canonical_email: str, password: str, refusal: ConstantTimeRefusal
+        self, email: Email, password: str, refusal: ConstantTimeRefusal
     ) -> Credentials | None:
         """The credentials of an email, from the cache if they are there.
 
@@ -297,7 +296,7 @@ class Authentication:
                 `_verify`.
         """
         try:
-            return self._credentials.find(canonical_email)
+            return self._credentials.find(email)
         except StoreUnavailable:
             with refusal.hashing(), suppress(Busy):  # there may be no time left for the hash
                 refusal.count(self._hasher.verify_dummy(password).seconds)
@@ -305,7 +304,7 @@ class Authentication:
 
     def _verify(
         self,
-        canonical_email: str,
+        email: Email,
         password: str,
         cached: Credentials | None,
         refusal: ConstantTimeRefusal,
@@ -327,7 +326,7 @@ class Authentication:
             raise InvalidCredentials
         if verdict is not Verdict.MISMATCH:
             return cached, verdict
-        facts = self._credentials.read(canonical_email)
+        facts = self._credentials.read(email)
         # A second comparison takes time and so tells that the account exists. It is made only if
         # its result can differ.
         if facts is None or not _may_match_instead(facts, cached):
@@ -357,7 +356,7 @@ class Authentication:
         except StoreUnavailable:
             _log.info("rehash_postponed")  # to the next log-in
 
-    def _unless_changed(self, canonical_email: str, verified: Credentials) -> Credentials:
+    def _unless_changed(self, email: Email, verified: Credentials) -> Credentials:
         """The current credentials, if the same password still opens them.
 
         The epoch may have changed since for another reason, for example because all sessions of
@@ -366,7 +365,7 @@ class Authentication:
         Raises:
             InvalidCredentials
         """
-        facts = self._credentials.read(canonical_email)
+        facts = self._credentials.read(email)
         if facts is None or not facts.user.active:
             raise InvalidCredentials
         if facts.password_hash != verified.password_hash:

@@ -8,6 +8,7 @@ from uuid import UUID
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.credentials import CredentialStore
+from authapp.accounts.emails import ParseEmail
 from authapp.accounts.store import UserStore
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.password_hashing import PasswordHasher
@@ -37,6 +38,7 @@ class PasswordChanges:
         hasher: PasswordHasher,
         reauthentication: Reauthentication,
         known_devices: KnownDevices,
+        parse_email: ParseEmail,
         clock: Callable[[], datetime],
     ) -> None:
         self._users = users
@@ -46,6 +48,7 @@ class PasswordChanges:
         self._hasher = hasher
         self._reauthentication = reauthentication
         self._known_devices = known_devices
+        self._parse_email = parse_email
         self._clock = clock
 
     def change_password(
@@ -69,8 +72,8 @@ class PasswordChanges:
         """
         user = live.record.user
         actor = actor.known_as(user.id)
-        canonical = self._users.parse_email(user.email).canonical
-        verified = self._reauthentication.verified(canonical, current, actor)
+        email = self._parse_email(user.email)
+        verified = self._reauthentication.verified(email, current, actor)
         with verified as (found, counted):
             if reason := why_refused(new, (user.email, user.name)):
                 raise InvalidField({"new_password": reason})
@@ -94,7 +97,7 @@ class PasswordChanges:
             )
         if isinstance(fresh, IssuedTokens):
             return change.returning(replace(fresh, rate_limit=counted.window))
-        known = self._known_devices.issue_device_token(canonical, person.epoch, devices)
+        known = self._known_devices.issue_device_token(email, person.epoch, devices)
         return change.returning(IssuedLogin(fresh, known, counted.window))
 
     def set_password(self, email: str, password: str, actor: Actor = OPERATOR) -> Changed[UUID]:
@@ -108,8 +111,7 @@ class PasswordChanges:
             InvalidField: `email` or `password`.
             UnknownUser
         """
-        canonical = self._users.parse_email(email).canonical
-        found = self._credentials.read(canonical)
+        found = self._credentials.read(self._parse_email(email))
         if found is None:
             raise UnknownUser(f"there is no user {email}")
         if reason := why_refused(password, (email,)):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials, CredentialStore
+from authapp.accounts.emails import Email
 from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.authentication.refused_attempts import RefusedAttempts
@@ -35,7 +36,7 @@ class Reauthentication:
 
     @contextmanager
     def verified(
-        self, canonical_email: str, password: str, actor: Actor
+        self, email: Email, password: str, actor: Actor
     ) -> Iterator[tuple[Credentials, Attempt]]:
         """A block with the credentials that the password opens, and the attempt as limits counted
         it. The block may hash in the same place.
@@ -50,9 +51,9 @@ class Reauthentication:
         """
         with deadline(self._timeout):
             with self._refused_attempts.noting_limits("password.limited", actor):
-                counted = self._limits.count_password_change(canonical_email)
+                counted = self._limits.count_password_change(email)
             with counted.told_by_errors(), self._hasher.queue.place(counted):
-                found = self._credentials.read(canonical_email)
+                found = self._credentials.read(email)
                 if found is None or not found.user.active:
                     raise InvalidCredentials
                 compared = self._hasher.verify(password, found.password_hash, found.user.id)

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from authapp.accounts import audit
 from authapp.accounts.actor import NOBODY, Actor
 from authapp.accounts.audit import EmailHashes, Event, Fact
+from authapp.accounts.emails import Email
 from authapp.authentication.addresses import network_of
 from authapp.errors import StoreUnavailable, TooManyAttempts
 from authapp.storage.models import User
@@ -44,7 +45,8 @@ class _Kind:
 
     Attributes:
         network: of the addresses they came from.
-        email: whose account was tried, if nobody is signed in; it is not written.
+        email: in canonical form, whose account was tried, if nobody is signed in; it is not
+            written.
         user_id: who is signed in and tried.
         window: the limit that was used up.
     """
@@ -131,20 +133,21 @@ class RefusedAttempts:
         event: Event,
         actor: Actor,
         *,
-        email: str = "",
+        email: Email | None = None,
         window: str = "",
     ) -> None:
         """Counts an attempt that was refused.
 
         Args:
-            email: whose account was tried, in canonical form; it need not exist. The event names
-                the user who has it, or holds a keyed hash of it.
+            email: whose account was tried; it need not exist. The event names the user who has it,
+                or holds a keyed hash of it.
             window: the limit that was used up.
         """
         if event == "login.failed":  # limits bound how many there are
             self._observe(Fact(event, None, actor, {"email": email}))
         address, at = actor.address, self._clock()
-        kind = _Kind(event, network_of(address), email, actor.id, window)
+        canonical = email.canonical if email else ""
+        kind = _Kind(event, network_of(address), canonical, actor.id, window)
         with self._noting:
             fold = self._folds.get(kind)
             if fold is None and len(self._folds) >= MAX_FOLDS:
@@ -164,12 +167,14 @@ class RefusedAttempts:
                 self._thread = thread
 
     @contextmanager
-    def noting_limits(self, event: Event, actor: Actor) -> Iterator[None]:
-        """Notes an attempt that a limit refuses in this block as `event`."""
+    def noting_limits(
+        self, event: Event, actor: Actor, email: Email | None = None
+    ) -> Iterator[None]:
+        """Notes an attempt that a limit refuses in this block as `event`, see `note`."""
         try:
             yield
         except TooManyAttempts as error:
-            self.note(event, actor, window=error.window)
+            self.note(event, actor, email=email, window=error.window)
             raise
 
     def flush(self, *, everything: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.credentials import CredentialStore
-from authapp.accounts.emails import Email
+from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.identity import USER, Identity
 from authapp.accounts.profiles import stored_name, why_name_refused
 from authapp.accounts.store import UserStore
@@ -28,12 +28,14 @@ class Registration:
         hasher: PasswordHasher,
         limits: LoginLimits,
         refused_attempts: RefusedAttempts,
+        parse_email: ParseEmail,
     ) -> None:
         self._users = users
         self._credentials = credentials
         self._hasher = hasher
         self._limits = limits
         self._refused_attempts = refused_attempts
+        self._parse_email = parse_email
 
     def sign_up(
         self,
@@ -55,13 +57,13 @@ class Registration:
             EmailTaken, UnknownRole
             ExceedsOwnPermissions: a role allows more than the person may who adds this one.
         """
-        address, name = self._validate(email, password, name)
+        parsed, name = self._validate(email, password, name)
         if password is None:
-            return self._users.create(address, name, "", roles, actor, verified=verified)
+            return self._users.create(parsed, name, "", roles, actor, verified=verified)
         with self._hasher.queue.place():
             hashed = self._hasher.hash(password)
-        user = self._users.create(address, name, hashed, roles, actor, verified=verified)
-        self._credentials.prime(address.canonical)
+        user = self._users.create(parsed, name, hashed, roles, actor, verified=verified)
+        self._credentials.prime(parsed)
         return user
 
     def sign_up_from(
@@ -76,15 +78,15 @@ class Registration:
             TooManyAttempts: raised before anything is hashed.
             EmailTaken
         """
-        address, name = self._validate(email, password, name)
+        parsed, name = self._validate(email, password, name)
         # a sign-up costs a hash, and tells whether an email is taken
         with self._refused_attempts.noting_limits("signup.limited", actor):
             counted = self._limits.count_sign_up(actor.address)
         with counted.told_by_errors():
             with self._hasher.queue.place(counted):
                 hashed = self._hasher.hash(password)
-                user = self._users.create(address, name, hashed, actor=actor)
-            self._credentials.prime(address.canonical)
+                user = self._users.create(parsed, name, hashed, actor=actor)
+            self._credentials.prime(parsed)
         return user, counted.window
 
     def _validate(self, email: str, password: str | None, name: str) -> tuple[Email, str]:
@@ -94,9 +96,9 @@ class Registration:
             InvalidField: everything that is wrong, by field.
         """
         errors: dict[str, str] = {}
-        address: Email | None = None
+        parsed: Email | None = None
         try:
-            address = self._users.parse_email(email)
+            parsed = self._parse_email(email)
         except InvalidField as invalid:
             errors |= invalid.errors
         if reason := why_name_refused(name):
@@ -104,9 +106,9 @@ class Registration:
             name = ""
         name = stored_name(name)
         if password is not None and (
-            reason := why_refused(password, (address.stored if address else "", name))
+            reason := why_refused(password, (parsed.stored if parsed else "", name))
         ):
             errors["password"] = reason
-        if errors or address is None:
+        if errors or parsed is None:
             raise InvalidField(errors)
-        return address, name
+        return parsed, name

@@ -41,11 +41,11 @@ def list_(
     """Show events, newest first: when, what, to whom, by whom, from where, and more."""
     which = services.audit.filter(event or "", address or "", since or "")
     if email:
-        canonical = services.users.parse_email(email).canonical
-        user = services.users.find(canonical)
+        parsed = services.parse_email(email)
+        user = services.users.find(parsed)
         if user is None:
             click.echo(f"Nobody has {email}; these are attempts to log in with it.", err=True)
-            which = replace(which, email=canonical)
+            which = replace(which, email=parsed)
         else:
             which = replace(which, user_ids=[user.id])
     entries = services.audit.page(limit=limit, which=which).entries

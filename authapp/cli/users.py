@@ -67,8 +67,8 @@ def show(services: Services, email: str) -> None:
 @pass_services
 def grant(services: Services, email: str, role: str) -> None:
     """Give EMAIL a ROLE."""
-    canonical = services.users.parse_email(email).canonical
-    click.echo(_line(services.users.grant(canonical, role).value))
+    user = existing_user(services, email)
+    click.echo(_line(services.administration.grant_role(user.id, role, OPERATOR).value))
 
 
 @user_commands.command()
@@ -77,8 +77,8 @@ def grant(services: Services, email: str, role: str) -> None:
 @pass_services
 def revoke(services: Services, email: str, role: str) -> None:
     """Take a ROLE from EMAIL."""
-    canonical = services.users.parse_email(email).canonical
-    click.echo(_line(services.users.revoke(canonical, role).value))
+    user = existing_user(services, email)
+    click.echo(_line(services.administration.revoke_role(user.id, role, OPERATOR).value))
 
 
 @user_commands.command()
@@ -132,7 +132,7 @@ def existing_user(services: Services, email: str) -> Identity:
         InvalidField: it is no email.
         UnknownUser: nobody has it.
     """
-    user = services.users.find(services.users.parse_email(email).canonical)
+    user = services.users.find(services.parse_email(email))
     if user is None:
         raise UnknownUser(f"there is no user {email}")
     return user

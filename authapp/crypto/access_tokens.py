@@ -85,7 +85,7 @@ class AccessTokens:
 
 
 def digest_of(session_id: UUID) -> bytes:
-    """What the stores know a session by that access tokens name: no secret, nor made from one."""
+    """The digest of a session that access tokens name. It is no secret, nor made from one."""
     return hashlib.sha256(b"authapp/api session/" + session_id.bytes).digest()
 
 

@@ -1,4 +1,4 @@
-"""What is known of a session: records and values, no store."""
+"""Records and values of sessions. No store is used here."""
 
 import re
 from dataclasses import dataclass, field
@@ -79,7 +79,7 @@ class Lifetime:
 
 
 class Provisional(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What the row of a session needs that began while Postgres was away.
+    """The part of a session without a row that its row will need. It began without Postgres.
 
     Attributes:
         epoch: of the credentials that were verified.
@@ -126,11 +126,11 @@ class ActiveSession(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class IssuedLogin:
-    """What a browser is given: a session that began, and the tokens by which it is known.
+    """A log-in as a browser receives it: the session that began, and device tokens.
 
     Attributes:
-        devices: the device tokens that the browser sends from now on, that of this account first;
-            empty where no password was verified.
+        devices: the device tokens that the browser sends from now on, this account's first. Empty
+            where no password was verified.
         rate_limit: the window that counted the attempt, if it may be told.
     """
 
@@ -141,7 +141,7 @@ class IssuedLogin:
 
 @dataclass(frozen=True, slots=True)
 class IssuedTokens:
-    """What a program is given: a session, whose token is the access token.
+    """Tokens as a program receives them: the session's token is the access token.
 
     Attributes:
         expires_in: whole seconds that the access token lasts.

@@ -254,7 +254,9 @@ def test_a_role_that_is_given_while_it_goes_is_given_or_gone(
         services.roles.create("passing", [])
         actor = Actor(root.id) if who == "administrator" else OPERATOR
         given, gone = at_once(
-            partial(two_instances.users.set_roles, person.id, ["passing", "user"], OPERATOR),
+            partial(
+                two_instances.administration.set_roles, person.id, ["passing", "user"], OPERATOR
+            ),
             partial(services.roles.delete, "passing", actor),
         )
         assert isinstance(given, (Changed, UnknownRole)), given

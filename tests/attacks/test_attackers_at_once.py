@@ -21,6 +21,7 @@ import pytest
 
 from authapp import dev
 from authapp.accounts.actor import OPERATOR, Actor
+from authapp.accounts.emails import parse_email
 from authapp.accounts.identity import ADMIN, USER
 from authapp.config import Config
 from authapp.services import Services, utc_now
@@ -28,7 +29,7 @@ from tests.attacks.conftest import SECRET_KEY
 from tests.attacks.site import COOKIE
 from tests.support.databases import add_migrated_database
 from tests.support.instances import Instance, serving
-from tests.support.people import PASSWORD
+from tests.support.people import PASSWORD, grant_role
 from tests.support.services import open_services
 from tests.support.settings import environment_for
 
@@ -113,7 +114,7 @@ _NUMBERS = iter(range(10**6))
 def _person(services: Services, roles: tuple[str, ...]) -> Person:
     email = f"person{next(_NUMBERS)}@example.org"
     user = services.registration.sign_up(email, PASSWORD, "", roles)
-    found = services.credentials.read(email)
+    found = services.credentials.read(parse_email(email))
     assert found is not None
     live = services.sessions.begin(user.id, found.epoch, Actor(None, "192.0.2.1", "tests"))
     return Person(user.id, email, live.token.text)
@@ -238,7 +239,7 @@ def _reinstate(target: Target, stop: Event, fewest: list[int]) -> None:
     while not stop.wait(1.0):
         fewest.append(_active_administrators(target.database_url))
         for person in target.administrators[: ATTACKERS // 2]:
-            target.services.users.grant(person.email, ADMIN)
+            grant_role(target.services, person.email, ADMIN)
             target.services.administration.set_active(person.id, active=True, actor=OPERATOR)
 
 

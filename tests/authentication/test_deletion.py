@@ -10,6 +10,7 @@ import pytest
 
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.audit import Filter
+from authapp.accounts.emails import parse_email
 from authapp.cache.changes import Changed
 from authapp.errors import (
     AuthappError,
@@ -47,7 +48,7 @@ def copy(services: Services, held: Held) -> None:
     """Have the instance find all of it, so that Redis holds copies."""
     for token in (held.browser.token, held.program.session.token):
         assert isinstance(services.sessions.find(token), ActiveSession)
-    assert services.credentials.find(EMAIL) is not None
+    assert services.credentials.find(parse_email(EMAIL)) is not None
     assert services.users.look_up(held.browser.record.user.id)[0] is not None
 
 
@@ -125,7 +126,7 @@ def test_all_ends_everywhere_at_once(
         assert admitted(instance, held) == {}
         assert instance.users.get(held.browser.record.user.id) is None
         assert instance.users.look_up(held.browser.record.user.id)[0] is None
-        assert instance.credentials.find(EMAIL) is None
+        assert instance.credentials.find(parse_email(EMAIL)) is None
     for table in ("users", "user_roles", "sessions"):
         assert sql(services, f"SELECT * FROM {table}") == [], table
 
@@ -226,7 +227,7 @@ def test_the_record_names_the_person_no_longer(services: Services, held: Held) -
     told = str(sql(services, "SELECT * FROM audit_events"))
     assert str(user_id) not in told
     assert EMAIL not in told
-    found = services.audit.page(which=Filter(email=EMAIL)).entries
+    found = services.audit.page(which=Filter(email=parse_email(EMAIL))).entries
     assert [entry.event for entry in found] == ["user.deleted"], "found by the email alone"
 
 

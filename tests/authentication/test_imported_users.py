@@ -8,6 +8,7 @@ from typing import Any
 import bcrypt
 import pytest
 
+from authapp.accounts.emails import parse_email
 from authapp.authentication import constant_time
 from authapp.config import Config
 from authapp.errors import InvalidCredentials, StoreUnavailable
@@ -75,7 +76,7 @@ def test_the_replacement_ends_no_session_and_tells_the_audit_log_nothing(
 
 def test_neither_store_holds_the_hash(services: Services, config: Config) -> None:
     bring(services, HASHES["flask-bcrypt"])
-    services.credentials.find(EMAIL)  # from here on there is a copy
+    services.credentials.find(parse_email(EMAIL))  # from here on there is a copy
     digest = HASHES["flask-bcrypt"][-20:]
     assert digest not in stored(services)
     assert not any(digest.encode() in value for value in everything_in(services.redis).values())
@@ -117,7 +118,7 @@ def test_log_in_works_while_postgres_is_away_and_the_replacement_waits(
     services: Services,
 ) -> None:
     bring(services, HASHES["werkzeug-scrypt"])
-    services.credentials.find(EMAIL)
+    services.credentials.find(parse_email(EMAIL))
     imported = stored(services)
     with postgres_away(services):
         assert log_in(services, password=OLD_PASSWORD).record.provisional
@@ -227,7 +228,7 @@ def test_a_process_that_never_asked_postgres_learns_from_a_copy(
 ) -> None:
     slow = bcrypt.hashpw(OLD_PASSWORD.encode(), bcrypt.gensalt(12)).decode()
     bring(services, slow)
-    services.credentials.find(EMAIL)
+    services.credentials.find(parse_email(EMAIL))
     with open_services(config, clock) as fresh, postgres_away(fresh):
         pause_of(fresh, pauses, EMAIL)
         assert pause_of(fresh, pauses, "nobody@example.org") > 0.25

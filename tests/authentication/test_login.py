@@ -6,8 +6,10 @@ from contextlib import suppress
 from typing import Any
 
 import bcrypt
+import email_validator
 import pytest
 
+from authapp.accounts import emails
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.store import UserStore
 from authapp.authentication import constant_time
@@ -142,6 +144,27 @@ def test_an_issued_log_in_shows_no_token(services: Services) -> None:
     assert issued.devices
     for secret in (issued.session.token.text, *issued.devices):
         assert secret not in repr(issued)
+
+
+def test_an_email_is_parsed_once(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign_up(services)
+    parsed: list[str] = []
+    validate = email_validator.validate_email
+
+    def noted(text: str, **how: Any) -> Any:
+        parsed.append(text)
+        return validate(text, **how)
+
+    monkeypatch.setattr(emails, "validate_email", noted)
+    live = log_in(services)
+    assert parsed == [EMAIL]
+    with pytest.raises(InvalidCredentials):
+        log_in(services, password=WRONG)
+    assert parsed == [EMAIL] * 2
+    services.password_changes.change_password(live, PASSWORD, OTHER_PASSWORD, CLIENT)
+    assert parsed == [EMAIL] * 3
+    sign_up(services, "bob@example.org")
+    assert len(parsed) == 4
 
 
 def test_a_password_does_not_grow_old(services: Services, clock: Clock) -> None:

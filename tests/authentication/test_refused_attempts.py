@@ -10,6 +10,7 @@ import pytest
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.audit import Entry, Filter
+from authapp.accounts.emails import parse_email
 from authapp.authentication import refused_attempts
 from authapp.authentication.refused_attempts import (
     FOLD_SECONDS,
@@ -24,7 +25,7 @@ from tests.support.people import CLIENT, EMAIL, sign_up
 from tests.support.threads import at_once
 from tests.support.waiting import wait_until
 
-NOBODY = "nobody@example.org"
+NOBODY = parse_email("nobody@example.org")
 
 
 class Ticks:
@@ -111,7 +112,7 @@ def test_attempts_that_are_alike_are_counted_together(
 DIFFERENT = {
     "event": {"event": "login.limited"},
     "address": {"actor": Actor(address="192.0.2.99")},
-    "email": {"email": "else@example.org"},
+    "email": {"email": parse_email("else@example.org")},
     "window": {"window": "login-account"},
 }
 
@@ -142,7 +143,7 @@ def test_a_flood_from_many_addresses_stays_few_rows_and_little_memory(
 ) -> None:
     for number in range(3_000):
         actor = Actor(address=f"10.0.{number // 250}.{number % 250}")
-        attempts.note("login.failed", actor, email=f"nobody{number}@example.org")
+        attempts.note("login.failed", actor, email=parse_email(f"nobody{number}@example.org"))
         attempts.note("login.limited", actor, window="login-address")
         if number % 100 == 0:
             attempts.flush(everything=False)
@@ -190,7 +191,7 @@ def test_attempts_wait_while_postgres_is_away(
     with monkeypatch.context() as patch:
         patch.setattr(attempts._database, "transaction", away)
         for _ in range(5):
-            attempts.note("login.failed", CLIENT, email=EMAIL)
+            attempts.note("login.failed", CLIENT, email=parse_email(EMAIL))
             attempts.flush(everything=False)
             ticks.now += 60
         assert [told["waiting"] for told in warned] == [1, 2, 3, 4, 5]
@@ -213,7 +214,7 @@ def test_what_is_lost_is_said(
         raise StoreUnavailable("postgres")
 
     for _ in range(5):
-        attempts.note("login.failed", CLIENT, email=EMAIL)
+        attempts.note("login.failed", CLIENT, email=parse_email(EMAIL))
     with monkeypatch.context() as patch:
         patch.setattr(attempts._database, "transaction", away)
         attempts.finish()

@@ -17,7 +17,16 @@ from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
 from authapp.storage.models import User
 from tests.support.clock import Clock
-from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
+from tests.support.people import (
+    CLIENT,
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    grant_role,
+    log_in,
+    revoke_role,
+    sign_up,
+)
 from tests.support.services import await_trust, sql
 from tests.support.sessions import is_live
 from tests.support.traffic import traffic
@@ -37,8 +46,8 @@ ACTS: dict[str, Act] = {
         live.record.user.id, live.record.id, EndReason.REVOKED_BY_USER, CLIENT
     ),
     "end others": lambda s, live: s.sessions.end_others(live, EndReason.REVOKED_BY_USER, CLIENT),
-    "grant": lambda s, _live: s.users.grant(EMAIL, "admin"),
-    "revoke": lambda s, _live: s.users.revoke(EMAIL, "user"),
+    "grant": lambda s, _live: grant_role(s, EMAIL, "admin"),
+    "revoke": lambda s, _live: revoke_role(s, EMAIL, "user"),
     "rename": lambda s, live: s.users.update_profile(live.record.user.id, "Countess", "", CLIENT),
 }
 DELETE: dict[str, Act] = {
@@ -400,7 +409,7 @@ def test_without_fences_a_copy_would_be_stale(
     if guard == "touch_session":
         services.authentication.log_out(live.token, CLIENT)
     else:
-        services.users.grant(EMAIL, "admin")
+        grant_role(services, EMAIL, "admin")
     found = services.sessions.find(live.token)
     assert isinstance(found, ActiveSession)
     assert not found.record.user.has_role("admin")

@@ -9,6 +9,7 @@ import redis
 from flask import Flask
 
 from authapp import Auth, create_app, dev
+from authapp.accounts.emails import parse_email
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.crypto.sealing import Sealer
 from authapp.doctor import State, examine
@@ -219,7 +220,9 @@ def test_an_instance_with_another_prefix_is_refused(
     assert f"`{first}`" in message if first else "empty" in message
     wrong = make_config(url, valkey.url, KEY_PREFIX=then)
     with open_services(wrong, clock) as services:
-        outcomes = at_once(lambda: sign_up(services), lambda: services.users.find(EMAIL))
+        outcomes = at_once(
+            lambda: sign_up(services), lambda: services.users.find(parse_email(EMAIL))
+        )
         assert [type(outcome) for outcome in outcomes] == [SettingError, SettingError]
     result = create_app(wrong).test_cli_runner().invoke(args=["auth", "users", "list"])
     assert result.exit_code == 1

@@ -13,6 +13,7 @@ from click.testing import Result
 from flask import Flask
 
 from authapp import Config, create_app
+from authapp.accounts.emails import parse_email
 from authapp.accounts.import_lines import MAX_LINE
 from authapp.accounts.user_import import BATCH
 from authapp.errors import StoreUnavailable
@@ -89,7 +90,7 @@ def test_a_line_becomes_a_user_as_it_says(app: Flask) -> None:
     assert bob[:3] == ("bob@example.org", "", "")
     assert abs(bob[3] - datetime.now(UTC)).total_seconds() < 60
     assert bob[4] is None, "nobody said that this address is verified"
-    found = services.users.find("ada@example.org")
+    found = services.users.find(parse_email("ada@example.org"))
     assert found
     assert found.roles == ("admin", "user")
 

@@ -130,7 +130,7 @@ def test_what_the_product_changes_is_told_once(services: Services) -> None:
     ada = sign_up(services)
     log_in(services)
     services.users.update_profile(ada.id, "Ada", None, CLIENT)
-    services.users.set_roles(ada.id, ["admin", "user"], OPERATOR)
+    services.administration.set_roles(ada.id, ["admin", "user"], OPERATOR)
     services.password_changes.set_password(EMAIL, PASSWORD + "!")
     told = {event for event, _ in events(services, 0)}
     assert not [event for event in told if event.endswith("in_sql")]

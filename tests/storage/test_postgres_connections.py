@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import make_url, select, text
 
 from authapp import dev
+from authapp.accounts.emails import parse_email
 from authapp.doctor import postgres as examination
 from authapp.doctor.clocks import Clocks
 from authapp.errors import SettingError
@@ -135,7 +136,7 @@ def test_people_and_times_are_the_same_on_a_database_with_other_defaults(
     with open_services(make_config(odd_place, valkey.url), clock) as services:
         name = "Zoë Łukasz 李"
         user = services.registration.sign_up("zoe@example.org", "correct horse battery", name)
-        assert services.users.find("zoe@example.org") == user
+        assert services.users.find(parse_email("zoe@example.org")) == user
         assert user.name == name
         session = log_in(services, "zoe@example.org", "correct horse battery")
         (listed,) = services.sessions.of_user(user.id)

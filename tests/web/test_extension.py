@@ -26,6 +26,7 @@ from authapp.errors import InvalidCredentials, SettingError, StoreUnavailable
 from authapp.sessions.store import SessionStore
 from authapp.web.session.auth_session import auth_session
 from tests.support.databases import add_migrated_database
+from tests.support.people import grant_role, revoke_role
 from tests.web.conftest import Settings
 from tests.web.support import (
     COOKIE,
@@ -276,20 +277,18 @@ def test_permission_required_asks_what_the_roles_allow(
     assert visitor.get("/people").status_code == 401
     log_in(visitor)
     assert visitor.get("/people").status_code == status
-    users = services_of(notes).users
-    users.grant(EMAIL, "admin")
+    grant_role(services_of(notes), EMAIL, "admin")
     assert visitor.get("/people").status_code == 200
-    users.revoke(EMAIL, "admin")
+    revoke_role(services_of(notes), EMAIL, "admin")
     assert visitor.get("/people").status_code == 403
 
 
 def test_a_role_granted_or_taken_counts_at_the_next_request(ada: FlaskClient, notes: Flask) -> None:
     sign_up(notes, "root@example.org", roles=["admin"])  # the last administrator can't go
-    users = services_of(notes).users
     assert ada.get("/reports").status_code == 403
-    users.grant(EMAIL, "admin")
+    grant_role(services_of(notes), EMAIL, "admin")
     assert ada.get("/reports").status_code == 200
-    users.revoke(EMAIL, "admin")
+    revoke_role(services_of(notes), EMAIL, "admin")
     assert ada.get("/reports").status_code == 403
 
 

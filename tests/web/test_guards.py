@@ -65,7 +65,7 @@ def test_an_async_view_is_guarded(app: Flask, client: FlaskClient, path: str) ->
     assert client.get(path).status_code == 401
     client.post("/log-in")
     assert client.get(path).status_code == (200 if path == "/login" else 403)
-    services_of(app).users.set_roles(person, ["admin"], OPERATOR)
+    services_of(app).administration.set_roles(person, ["admin"], OPERATOR)
     answer = client.get(path)
     assert answer.status_code == 200
     assert EMAIL in answer.text

@@ -13,6 +13,7 @@ from authapp.accounts.actor import OPERATOR
 from authapp.accounts.administrators import keep_an_administrator
 from authapp.errors import AuthappError, LastAdmin
 from authapp.services import Services
+from tests.support.people import grant_role, revoke_role
 from tests.support.threads import at_once
 from tests.web.conftest import MakeApp
 from tests.web.support import Stores, services_of, sign_up, signed_in_as
@@ -74,7 +75,7 @@ ACTS: dict[str, Act] = {
     "command deactivates": by_command(
         lambda s, user: s.administration.set_active(user, active=False, actor=OPERATOR)
     ),
-    "command revokes": by_command(lambda s, user: s.users.revoke(email_of(s, user), "admin")),
+    "command revokes": by_command(lambda s, user: revoke_role(s, email_of(s, user), "admin")),
 }
 PAIRS = list(combinations_with_replacement(ACTS, 2))
 
@@ -91,7 +92,7 @@ def make_both_administrators(pair: Pair) -> None:
     services = services_of(pair.apps[0])
     for email, user_id in zip(EMAILS, pair.ids, strict=True):
         services.administration.set_active(user_id, active=True, actor=OPERATOR)
-        services.users.grant(email, "admin")
+        grant_role(services, email, "admin")
 
 
 def administrators(stores: Stores) -> int:

@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 
 from authapp.web.pages.messages import DONE
 from authapp.web.session.visitor_data import VisitorData, VisitorDataTooLarge
+from tests.support.people import grant_role
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     COOKIE,
@@ -47,7 +48,7 @@ def done_by(client: FlaskClient, path: str = "/account", **data: str) -> str:
 
 
 def test_no_link_makes_a_page_claim_something(signed_in: FlaskClient, app: Flask) -> None:
-    services_of(app).users.grant(EMAIL, "admin")
+    grant_role(services_of(app), EMAIL, "admin")
     own = signed_in.get("/api/v1/me").get_json()["id"]
     nobody = browser(app)
     for claim in DONE:

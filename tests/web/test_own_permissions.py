@@ -16,9 +16,9 @@ from werkzeug.test import TestResponse
 
 from authapp.accounts.actor import NOBODY, OPERATOR, Actor
 from authapp.accounts.identity import Permission
-from authapp.errors import NotAuthenticated
+from authapp.errors import ExceedsOwnPermissions, NotAuthenticated, OwnAccount
 from authapp.services import Services
-from tests.support.people import CLIENT
+from tests.support.people import CLIENT, grant_role, revoke_role
 from tests.support.threads import at_once
 from tests.web.conftest import MakeApp
 from tests.web.support import (
@@ -212,7 +212,7 @@ def test_a_role_that_stays_is_no_reason_for_a_refusal(site: Flask, stores: Store
     for roles in (["reads", "user"], ["reads"], ["reads", "grants", "plain"], []):
         answer = client.put(f"/api/v1/users/{person}/roles", json={"roles": roles})
         assert answer.status_code == 200, answer.text
-    services_of(site).users.grant(TARGET, "ends")
+    grant_role(services_of(site), TARGET, "ends")
     answer = client.put(f"/api/v1/users/{person}/roles", json={"roles": ["ends", "reads"]})
     problem(answer, 403, CODE)  # it stays, but the person may do more
 
@@ -230,7 +230,9 @@ def test_a_role_with_every_permission_of_today_is_less_than_admin(site: Flask) -
 @pytest.mark.parametrize(
     "act",
     [
-        lambda s, person, actor: s.users.set_roles(person, ["all"], actor),
+        lambda s, person, actor: s.administration.set_roles(person, ["all"], actor),
+        lambda s, person, actor: s.administration.grant_role(person, "all", actor),
+        lambda s, person, actor: s.administration.revoke_role(person, "user", actor),
         lambda s, person, actor: s.administration.set_active(person, active=False, actor=actor),
         lambda s, person, actor: s.administration.end_sessions_of(person, actor),
         lambda s, person, actor: s.administration.update_user(
@@ -251,13 +253,33 @@ def test_nobody_is_taken_for_the_operator_because_they_are_not_known(
     assert (found.name, found.active, found.roles) == ("Ada", True, ("user",))
 
 
+def test_one_role_is_given_and_taken_by_the_same_rules_as_all(site: Flask) -> None:
+    person, helper = UUID(sign_up(site, TARGET)), Actor(UUID(sign_up(site, ACTOR, roles=["helps"])))
+    administration = services_of(site).administration
+    for name in ("all", "admin"):
+        with pytest.raises(ExceedsOwnPermissions):
+            administration.grant_role(person, name, helper)
+    assert administration.grant_role(person, "helps", helper).value.roles == ("helps", "user")
+    assert administration.revoke_role(person, "helps", helper).value.roles == ("user",)
+    assert helper.id
+    for change, name in (
+        (administration.grant_role, "plain"),
+        (administration.revoke_role, "helps"),
+    ):
+        with pytest.raises(OwnAccount):
+            change(helper.id, name, helper)
+    grant_role(services_of(site), TARGET, "all")
+    with pytest.raises(ExceedsOwnPermissions):
+        administration.revoke_role(person, "user", helper)
+
+
 def test_the_operator_may_do_all(site: Flask) -> None:
     person = UUID(sign_up(site, TARGET))
     services = services_of(site)
-    given = services.users.set_roles(person, ["admin", "all"], OPERATOR).value
+    given = services.administration.set_roles(person, ["admin", "all"], OPERATOR).value
     assert given.roles == ("admin", "all")
-    assert services.users.revoke(TARGET, "admin").value.roles == ("all",)
-    assert services.users.grant(TARGET, "admin").value.roles == ("admin", "all")
+    assert revoke_role(services, TARGET, "admin").value.roles == ("all",)
+    assert grant_role(services, TARGET, "admin").value.roles == ("admin", "all")
     services.administration.end_sessions_of(person, OPERATOR)
     left = services.administration.set_active(person, active=False, actor=OPERATOR).value
     assert not left.active
@@ -354,8 +376,8 @@ def test_a_role_is_given_before_the_giver_loses_theirs_or_not_at_all(
     give = partial(helper.put, f"/api/v1/users/{person}/roles", json={"roles": ["helps"]})
     take = partial(root.put, f"/api/v1/users/{actor}/roles", json={"roles": []})
     for _ in range(10):
-        services_of(here).users.grant(ACTOR, "helps")
-        services_of(here).users.set_roles(UUID(person), ["user"], OPERATOR)
+        grant_role(services_of(here), ACTOR, "helps")
+        services_of(here).administration.set_roles(UUID(person), ["user"], OPERATOR)
         stores.sql("DELETE FROM audit_events")
         given, taken = at_once(give, take)
         assert isinstance(given, TestResponse), given

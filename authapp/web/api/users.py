@@ -145,7 +145,7 @@ def update_user(user_id: UUID) -> Response:
 @permission_required(Permission.ROLES_GRANT)
 def set_roles(user_id: UUID) -> Response:
     body = read_body(request, RolesBody)
-    changed = services().users.set_roles(user_id, body.roles, known_actor())
+    changed = services().administration.set_roles(user_id, body.roles, known_actor())
     return json_response(view_for(require_live().record.user, auth_session().settle(changed)))
 
 

@@ -61,7 +61,7 @@ def set_roles(user_id: UUID) -> ResponseReturnValue:
     roles = read_form(request).getlist("roles")
 
     def change() -> Changed[Identity]:
-        return services().users.set_roles(user_id, roles, known_actor())
+        return services().administration.set_roles(user_id, roles, known_actor())
 
     return _answer(user_id, change, "roles")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from authapp.accounts.audit import EVERYTHING, Filter, Person
+from authapp.accounts.emails import Email
 from authapp.accounts.identity import Identity, Permission
 from authapp.errors import InvalidField
 from authapp.web.guards import current_user, services
@@ -45,7 +46,7 @@ class _People:
     """
 
     ids: list[UUID] | None = None
-    unknown_email: str = ""
+    unknown_email: Email | None = None
     about: str = ""
 
 
@@ -89,8 +90,8 @@ def _as_id(asked: str) -> UUID | None:
         return None
 
 
-def _as_email(asked: str) -> str | None:
+def _as_email(asked: str) -> Email | None:
     try:
-        return services().users.parse_email(asked).canonical
+        return services().parse_email(asked)
     except InvalidField:
         return None

@@ -11,7 +11,7 @@ from authapp.cache.changes import Changed
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason
-from tests.support.people import CLIENT, EMAIL, log_in, sign_up
+from tests.support.people import CLIENT, EMAIL, grant_role, log_in, sign_up
 from tests.support.sessions import is_live
 
 Act = Callable[[Services, ActiveSession, ActiveSession], Changed[object]]
@@ -25,10 +25,10 @@ ACTS: dict[str, Act] = {
     "deactivate": lambda s, live, _: s.administration.set_active(
         live.record.user.id, active=False, actor=OPERATOR
     ),
-    "set roles": lambda s, live, _: s.users.set_roles(
+    "set roles": lambda s, live, _: s.administration.set_roles(
         live.record.user.id, ["admin", "user"], OPERATOR
     ),
-    "grant": lambda s, _live, _other: s.users.grant(EMAIL, "admin"),
+    "grant": lambda s, _live, _other: grant_role(s, EMAIL, "admin"),
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from authapp.accounts.emails import parse_email
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
@@ -18,7 +19,7 @@ from tests.support.sessions import is_live
 def without_row(services: Services) -> ActiveSession:
     """A session that began while Postgres was away, which is back since it was read."""
     sign_up(services)
-    credentials = services.credentials.read(EMAIL)
+    credentials = services.credentials.read(parse_email(EMAIL))
     assert credentials
     return services.sessions._provisional.begin(credentials, CLIENT)
 

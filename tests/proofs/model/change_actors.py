@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 
 import psycopg2
 
+from authapp.accounts.emails import parse_email
 from authapp.cache.keys import CredentialKeys, session_key, user_key
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
@@ -183,7 +184,7 @@ class ChangeWorld(Schedule):
             assert user is not None
             return {"profile": user.name}
         if kind == "cred":
-            credentials = services.credentials.find(self.email)
+            credentials = services.credentials.find(parse_email(self.email))
             assert credentials is not None
             return {"profile": credentials.password_hash}
         found = services.sessions.find(self.token)

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from authapp.web.api.description import Endpoint, endpoints
+from tests.support.people import grant_role
 from tests.web.support import EMAIL, browser, log_in, sign_up
 
 NOBODY = str(UUID(int=7))
@@ -50,7 +51,7 @@ def test_every_call_is_described(app: Flask, described: dict[str, Any]) -> None:
 
 def test_bodies_are_what_is_read(app: Flask, described: dict[str, Any]) -> None:
     sign_up(app)
-    app.extensions["authapp"].services.users.grant(EMAIL, "admin")
+    grant_role(app.extensions["authapp"].services, EMAIL, "admin")
     client = browser(app)
     log_in(client)
     seen = 0
@@ -74,7 +75,7 @@ def test_answers_are_described(app: Flask, described: dict[str, Any], who: str) 
     """Whatever comes back, with whatever code, was announced."""
     sign_up(app)
     if who == "admin":
-        app.extensions["authapp"].services.users.grant(EMAIL, "admin")
+        grant_role(app.extensions["authapp"].services, EMAIL, "admin")
     for number, endpoint in enumerate(endpoints_of(app)):
         client = browser(app)
         client.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"  # each has a limit of its own

@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from authapp.accounts.audit import Filter
+from tests.support.people import grant_role
 from tests.web.support import (
     EMAIL,
     Page,
@@ -142,11 +143,11 @@ OBSTACLES: dict[str, tuple[Callable[[Flask], str], int, str]] = {
         *(403, "exceeds_own_permissions"),
     ),
     "an administrator holds it": (
-        lambda app: services_of(app).users.grant(ROOT, "plain").value.roles[-1],
+        lambda app: grant_role(services_of(app), ROOT, "plain").value.roles[-1],
         *(403, "exceeds_own_permissions"),
     ),
     "the actor holds it": (
-        lambda app: services_of(app).users.grant(ACTOR, "plain").value.roles[-1],
+        lambda app: grant_role(services_of(app), ACTOR, "plain").value.roles[-1],
         *(403, "own_account"),
     ),
 }

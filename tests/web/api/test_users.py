@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests.support.people import grant_role, revoke_role
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     EMAIL,
@@ -100,8 +101,8 @@ CHANGES: dict[str, Callable[[Flask, FlaskClient, FlaskClient, str], object]] = {
     "PUT roles": lambda _app, _own, admin, id_: admin.put(
         f"{API}/users/{id_}/roles", json={"roles": ["admin", "user"]}
     ),
-    "grant": lambda app, _own, _admin, _id: services_of(app).users.grant(EMAIL, "admin"),
-    "revoke": lambda app, _own, _admin, _id: services_of(app).users.revoke(EMAIL, "user"),
+    "grant": lambda app, _own, _admin, _id: grant_role(services_of(app), EMAIL, "admin"),
+    "revoke": lambda app, _own, _admin, _id: revoke_role(services_of(app), EMAIL, "user"),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests.support.people import grant_role
 from tests.web.conftest import MakeApp
 from tests.web.support import (
     EMAIL,
@@ -95,12 +96,12 @@ def test_admin_pages_are_for_administrators(signed_in: FlaskClient, app: Flask) 
     refused = signed_in.get("/admin/users")
     assert refused.status_code == 403
     assert "Error 403" in refused.get_data(as_text=True)
-    services_of(app).users.grant(EMAIL, "admin")
+    grant_role(services_of(app), EMAIL, "admin")
     assert signed_in.get("/admin/users").status_code == 200
 
 
 def test_the_list_of_users(signed_in: FlaskClient, app: Flask) -> None:
-    services_of(app).users.grant(EMAIL, "admin")
+    grant_role(services_of(app), EMAIL, "admin")
     for number in range(60):
         sign_up(app, f"person{number:02}@example.org", name=f"100% Person_{number}")
     first = Page(signed_in.get("/admin/users"))
@@ -565,7 +566,7 @@ def test_a_form_that_is_no_form(client: FlaskClient, person: str) -> None:
 
 
 def test_wrong_text_in_the_address_breaks_nothing(signed_in: FlaskClient, app: Flask) -> None:
-    services_of(app).users.grant(EMAIL, "admin")
+    grant_role(services_of(app), EMAIL, "admin")
     for query in ("next=%00", "next=%ff", "done=%00", "done=%ff&done=x", "q=%00", "q=%ff", "x" * 9):
         for path in ("/", "/login", "/signup", "/account", "/admin/users"):
             assert signed_in.get(f"{path}?{query}").status_code in {200, 302}, (path, query)
