@@ -56,34 +56,39 @@ LOGINS_AT_ONCE = REQUEST_THREADS // 2 - 1  # in a worker, so that most threads a
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the edges use. Holds no request and no person.
+    """The stores and use cases that the edges call. Holds no request and no person.
 
     Attributes:
         redirect_hosts: other hosts that log-in may lead to.
     """
 
+    # stores
     database: Database
-    cache: VersionedCache
     redis: "redis.Redis"
+    cache: VersionedCache
+    changes: Changes
+    background: Background
+    # accounts
     parse_email: ParseEmail
     users: UserStore
     roles: Roles
     credentials: CredentialStore
+    audit: AuditLog
+    # sessions
     sessions: SessionStore
     housekeeping: SessionHousekeeping
+    tokens: SessionTokens
+    access_tokens: AccessTokens
+    refresh_tokens: RefreshTokens
+    # use cases
     registration: Registration
     user_import: UserImport
     authentication: Authentication
     password_changes: PasswordChanges
     administration: Administration
-    tokens: SessionTokens
-    access_tokens: AccessTokens
-    refresh_tokens: RefreshTokens
-    maintenance: Maintenance
-    changes: Changes
-    audit: AuditLog
     refused_attempts: RefusedAttempts
-    background: Background
+    maintenance: Maintenance
+    # settings that the edges use
     revalidate_seconds: int
     redirect_hosts: tuple[str, ...]
 
@@ -92,7 +97,7 @@ class Services:
         return {"postgres": self._postgres_answers(), "redis": self._redis_answers()}
 
     def problems(self) -> list[str]:
-        """What `doctor` would call wrong and may change while we run; for people."""
+        """Problems that `doctor` would report and that may arise while we run, in words."""
         wrong = eviction_policy_problem(self.redis)
         return [f"redis: {wrong}"] if wrong else []
 
@@ -164,102 +169,205 @@ def build_services(
         SettingError: there are no threads, which bound all waits for Postgres.
     """
     require_threads()
-    client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
-    database = Database(
-        connect(config.DATABASE_URL, POOL_SIZE, config.KEY_PREFIX, config.DATABASE_SCHEMA),
-        Breaker("postgres"),
+    stores = _open_stores(config, observe)
+    tokens = _Tokens(
+        sessions=SessionTokens(config.SECRET_KEY),
+        access=AccessTokens(config.SECRET_KEY, clock),
+        refresh=RefreshTokens(config.SECRET_KEY),
     )
-    sealer, redis_breaker = Sealer(config.SECRET_KEY), Breaker("redis")
-    cache = VersionedCache(client, sealer, redis_breaker, config.KEY_PREFIX)
-    tokens = SessionTokens(config.SECRET_KEY)
-    access_tokens = AccessTokens(config.SECRET_KEY, clock)
-    refresh_tokens = RefreshTokens(config.SECRET_KEY)
-    credential_keys = CredentialKeys(config.SECRET_KEY)
-    changes = Changes(database, cache, credential_keys, observe)
-    read_email = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
-    users = UserStore(database, changes, cache, config.USER_CACHE_SECONDS, clock)
     background = Background()
-    # Filling in the background has its own connection, and its own time-out: it may take longer.
-    patient = redis_client(config.REDIS_URL, retries=0, timeout=FILL_TIMEOUT)
+
+    users = UserStore(
+        database=stores.database,
+        changes=stores.changes,
+        cache=stores.cache,
+        copy_ttl=config.USER_CACHE_SECONDS,
+        clock=clock,
+    )
     credentials = CredentialStore(
-        database,
-        cache,
-        VersionedCache(patient, sealer, redis_breaker, config.KEY_PREFIX),
-        credential_keys,
-        config.CREDENTIAL_CACHE_SECONDS,
-        background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
+        database=stores.database,
+        cache=stores.cache,
+        filler=stores.patient_cache,
+        keys=stores.credential_keys,
+        ttl=config.CREDENTIAL_CACHE_SECONDS,
+        fill=background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
     )
-    policy = session_policy(config)
-    provisional = ProvisionalSessions(cache, tokens, policy, clock)
-    rows = SessionRows(tokens, access_tokens, refresh_tokens, policy, clock)
-    lookup = SessionLookup(database, changes, cache, rows, provisional, policy=policy, clock=clock)
-    sessions = SessionStore(database, changes, rows, lookup, provisional, policy, clock)
-    housekeeping = SessionHousekeeping(database, changes, rows, policy, clock)
-    login_limits = LoginLimits(
-        limiter,
-        config.LOGIN_LIMIT_PER_ADDRESS,
-        config.LOGIN_FAILURES_PER_ACCOUNT,
-        derive_key(config.SECRET_KEY[0], "limit names"),
-        config.WEB_CONCURRENCY,
-        redis_breaker,
-    )
+    email_hashes = EmailHashes(config.SECRET_KEY)
+    sessions, housekeeping = _build_sessions(config, stores, tokens, clock)
+
+    parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
     hasher = PasswordHasher(
-        config.PASSWORD_PEPPER, config.BCRYPT_ROUNDS, HashingQueue(LOGINS_AT_ONCE)
+        peppers=config.PASSWORD_PEPPER,
+        rounds=config.BCRYPT_ROUNDS,
+        queue=HashingQueue(LOGINS_AT_ONCE),
+    )
+    limits = LoginLimits(
+        shared=limiter,
+        per_address=config.LOGIN_LIMIT_PER_ADDRESS,
+        per_account=config.LOGIN_FAILURES_PER_ACCOUNT,
+        key=derive_key(config.SECRET_KEY[0], "limit names"),
+        workers=config.WEB_CONCURRENCY,
+        breaker=stores.redis_breaker,
     )
     known_devices = KnownDevices(DeviceTokens(config.SECRET_KEY))
-    email_hashes = EmailHashes(config.SECRET_KEY)
-    refused_attempts = RefusedAttempts(database, email_hashes, clock, observe=observe)
-    return Services(
-        database=database,
-        cache=cache,
-        redis=client,
-        parse_email=read_email,
-        users=users,
-        roles=Roles(database, changes, clock),
+    refused_attempts = RefusedAttempts(stores.database, email_hashes, clock, observe=observe)
+    reauthentication = Reauthentication(
         credentials=credentials,
+        hasher=hasher,
+        limits=limits,
+        refused_attempts=refused_attempts,
+        timeout=config.LOGIN_TIMEOUT_SECONDS,
+    )
+
+    return Services(
+        database=stores.database,
+        redis=stores.redis,
+        cache=stores.cache,
+        changes=stores.changes,
+        background=background,
+        parse_email=parse,
+        users=users,
+        roles=Roles(stores.database, stores.changes, clock),
+        credentials=credentials,
+        audit=AuditLog(stores.database, email_hashes, clock),
         sessions=sessions,
         housekeeping=housekeeping,
+        tokens=tokens.sessions,
+        access_tokens=tokens.access,
+        refresh_tokens=tokens.refresh,
         registration=Registration(
-            users, credentials, hasher, login_limits, refused_attempts, read_email
-        ),
-        user_import=UserImport(database, changes, read_email, hasher.seal_imported, clock),
-        authentication=Authentication(
-            users,
-            credentials,
-            sessions,
+            users=users,
+            credentials=credentials,
             hasher=hasher,
-            limits=login_limits,
+            limits=limits,
+            refused_attempts=refused_attempts,
+            parse_email=parse,
+        ),
+        user_import=UserImport(
+            database=stores.database,
+            changes=stores.changes,
+            parse_email=parse,
+            seal=hasher.seal_imported,
+            clock=clock,
+        ),
+        authentication=Authentication(
+            users=users,
+            credentials=credentials,
+            sessions=sessions,
+            hasher=hasher,
+            limits=limits,
             known_devices=known_devices,
             refused_attempts=refused_attempts,
-            parse_email=read_email,
+            parse_email=parse,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         password_changes=PasswordChanges(
-            users,
-            credentials,
-            sessions,
-            changes,
+            users=users,
+            credentials=credentials,
+            sessions=sessions,
+            changes=stores.changes,
             hasher=hasher,
-            reauthentication=Reauthentication(
-                credentials, hasher, login_limits, refused_attempts, config.LOGIN_TIMEOUT_SECONDS
-            ),
+            reauthentication=reauthentication,
             known_devices=known_devices,
-            parse_email=read_email,
+            parse_email=parse,
             clock=clock,
         ),
-        administration=Administration(users, sessions, changes, email_hashes, clock),
-        maintenance=Maintenance(
-            housekeeping,
-            changes,
-            Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX),
+        administration=Administration(
+            users=users,
+            sessions=sessions,
+            changes=stores.changes,
+            email_hashes=email_hashes,
+            clock=clock,
         ),
-        changes=changes,
-        audit=AuditLog(database, email_hashes, clock),
         refused_attempts=refused_attempts,
-        background=background,
+        maintenance=Maintenance(
+            housekeeping=housekeeping,
+            changes=stores.changes,
+            locks=Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX),
+        ),
         revalidate_seconds=config.REVALIDATE_SECONDS,
-        tokens=tokens,
-        access_tokens=access_tokens,
-        refresh_tokens=refresh_tokens,
         redirect_hosts=config.ALLOWED_REDIRECT_HOSTS,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """Both stores, and the changes that keep the copies in Redis true to Postgres.
+
+    Attributes:
+        patient_cache: the same copies through a connection that may take longer, for filling.
+    """
+
+    database: Database
+    redis: "redis.Redis"
+    redis_breaker: Breaker
+    cache: VersionedCache
+    patient_cache: VersionedCache
+    credential_keys: CredentialKeys
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    sessions: SessionTokens
+    access: AccessTokens
+    refresh: RefreshTokens
+
+
+def _open_stores(config: Config, observe: Callable[[Fact], None]) -> _Stores:
+    database = Database(
+        engine=connect(config.DATABASE_URL, POOL_SIZE, config.KEY_PREFIX, config.DATABASE_SCHEMA),
+        breaker=Breaker("postgres"),
+    )
+    redis_breaker, sealer = Breaker("redis"), Sealer(config.SECRET_KEY)
+    client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
+    cache = VersionedCache(client, sealer, redis_breaker, config.KEY_PREFIX)
+    patient = redis_client(config.REDIS_URL, retries=0, timeout=FILL_TIMEOUT)
+    credential_keys = CredentialKeys(config.SECRET_KEY)
+    return _Stores(
+        database=database,
+        redis=client,
+        redis_breaker=redis_breaker,
+        cache=cache,
+        patient_cache=VersionedCache(patient, sealer, redis_breaker, config.KEY_PREFIX),
+        credential_keys=credential_keys,
+        changes=Changes(database, cache, credential_keys, observe),
+    )
+
+
+def _build_sessions(
+    config: Config, stores: _Stores, tokens: _Tokens, clock: Callable[[], datetime]
+) -> tuple[SessionStore, SessionHousekeeping]:
+    policy = session_policy(config)
+    rows = SessionRows(
+        tokens=tokens.sessions,
+        access_tokens=tokens.access,
+        refresh_tokens=tokens.refresh,
+        policy=policy,
+        clock=clock,
+    )
+    provisional = ProvisionalSessions(
+        cache=stores.cache, tokens=tokens.sessions, policy=policy, clock=clock
+    )
+    lookup = SessionLookup(
+        database=stores.database,
+        changes=stores.changes,
+        cache=stores.cache,
+        rows=rows,
+        provisional=provisional,
+        policy=policy,
+        clock=clock,
+    )
+    sessions = SessionStore(
+        database=stores.database,
+        changes=stores.changes,
+        rows=rows,
+        lookup=lookup,
+        provisional=provisional,
+        policy=policy,
+        clock=clock,
+    )
+    housekeeping = SessionHousekeeping(
+        database=stores.database, changes=stores.changes, rows=rows, policy=policy, clock=clock
+    )
+    return sessions, housekeeping
