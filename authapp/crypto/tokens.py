@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -35,11 +34,6 @@ class SessionToken(msgspec.Struct, frozen=True):
     text: str
     digest: bytes
     user_id: UUID | None = None
-
-    @property
-    def kind(self) -> Literal["browser", "api"]:
-        """The kind of session that the token may name."""
-        return "browser" if self.user_id is None else "api"
 
     def __repr__(self) -> str:
         return f"SessionToken(digest={self.digest!r})"

@@ -98,7 +98,7 @@ class SessionLookup:
     def _read_without_cache(self, token: SessionToken) -> SessionRecord | None:
         # no catching up: the caller would wait for Redis once more
         record = self._read(token.digest, catch_up=False)
-        if record is None and token.kind == "browser":
+        if record is None and token.user_id is None:
             # Only Redis knows of a session that began while Postgres was away.
             raise StoreUnavailable("redis")
         return record
@@ -275,4 +275,6 @@ class SessionLookup:
 
 def _names(token: SessionToken, record: SessionRecord) -> bool:
     """Whether such a token may name this session."""
-    return record.kind == token.kind and (token.user_id is None or token.user_id == record.user.id)
+    if token.user_id is None:
+        return record.kind == "browser"
+    return record.kind == "api" and record.user.id == token.user_id
