@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 
 from authapp import User, create_app, dev, users_table
 from authapp.accounts.actor import OPERATOR
+from authapp.accounts.emails import parse_email
 from authapp.accounts.identity import Identity
 from authapp.config import Config
 from authapp.doctor import State, examine
@@ -26,7 +27,7 @@ from authapp.storage import schema
 from authapp.storage.installations import Installation
 from tests.support.clock import Clock
 from tests.support.databases import add_database, ask, run_sql
-from tests.support.people import CLIENT, EMAIL, PASSWORD, log_in, sign_up
+from tests.support.people import CLIENT, EMAIL, PASSWORD, grant_role, log_in, sign_up
 from tests.support.services import open_services
 from tests.support.sessions import ending, is_live
 from tests.support.settings import make_config
@@ -142,7 +143,7 @@ def test_everything_works_in_a_schema_of_any_name(
         services.sessions.end_others(live, EndReason.REVOKED_BY_USER, CLIENT)
         assert ending(services, other) is EndReason.REVOKED_BY_USER
         services.roles.create("auditor", ["audit:read"], OPERATOR)
-        services.users.grant(EMAIL, "auditor")
+        grant_role(services, EMAIL, "auditor")
         run_sql(url, f"UPDATE \"{name}\".users SET name = 'Countess'")
         assert services.changes.replay()
         list(services.maintenance.run())
@@ -241,7 +242,7 @@ def test_two_apps_in_one_database_share_nothing(url: str, settings: Config, cloc
     with open_services(first, clock) as one, open_services(second, clock) as two:
         ada = sign_up(one)
         live = log_in(one)
-        assert two.users.find(EMAIL) is None
+        assert two.users.find(parse_email(EMAIL)) is None
         assert not is_live(two, live)
         other = two.registration.sign_up(EMAIL, PASSWORD, "Other")
         assert the(one, ada).name == ada.name != other.name
