@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint format bench bench-quick bench-logins bench-growth calls clean
+.PHONY: help install run example test check lint format bench bench-quick bench-logins bench-growth calls clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -16,6 +16,10 @@ install: $(INSTALLED) ## .venv with everything the rest needs
 
 run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Valkey under var/; Ctrl-C stops all; SERVER=granian in place of gunicorn
 	@exec $(PYTHON) -m authapp dev --stop-with-parent
+
+example: $(INSTALLED) ## the small app of examples/notes on 127.0.0.1:5000, with PostgreSQL and Valkey under var/
+	@exec $(PYTHON) -m authapp dev --stop-with-parent sh -c \
+		'$(PYTHON) -m authapp db upgrade && exec $(PYTHON) -m flask --app examples/notes/app run'
 
 # Four workers on two cores, as tests wait more than they compute; who is done takes over from others.
 test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest; SERVER=granian

@@ -1,0 +1,1 @@
+"""Apps of other people, as they write them, that take authapp in."""
