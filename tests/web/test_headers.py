@@ -60,7 +60,6 @@ EVERY_KIND: dict[str, tuple[str, str, int]] = {
     "slashes": ("GET", "/account//sessions", 404),
     "failing view": ("GET", "/boom", 500),
     "static": ("GET", "/static/authapp/authapp.css", 200),
-    "bootstrap": ("GET", "/static/authapp/bootstrap.min.css", 200),
     "static 404": ("GET", "/static/authapp/nothing", 404),
 }
 
@@ -87,7 +86,7 @@ def test_private_answers_are_not_stored_and_static_files_may_be(app: Flask) -> N
     for kind, (method, path, _) in EVERY_KIND.items():
         answer = browser(app).open(path, method=method)
         stored = answer.headers.get("Cache-Control") != "no-store"
-        assert stored is (kind in {"static", "bootstrap", "static 404"}), kind
+        assert stored is (kind in {"static", "static 404"}), kind
 
 
 def test_private_pages_too(app: Flask) -> None:
@@ -232,6 +231,6 @@ def test_no_page_needs_anything_inline(app: Flask) -> None:
 def test_every_file_a_page_names_is_served(app: Flask) -> None:
     page = Page(browser(app).get("/"))
     named = {a["href"] for a in page.all("link")} | {a["src"] for a in page.all("img")}
-    assert len(named) >= 3
+    assert named == {f"/static/authapp/{name}" for name in ("authapp.css", "favicon.svg")}
     for path in named:
         assert program(app).get(path).status_code == 200, path

@@ -10,7 +10,6 @@ TOUCH_NOTHING = {
     "/healthz": 200,
     "/static/authapp/authapp.css": 200,
     "/static/authapp/favicon.svg": 200,
-    "/static/authapp/bootstrap.min.css": 200,
     "/static/authapp/nothing.css": 404,
     "/api/v1/nothing": 404,
     "/api/v1/login": 405,

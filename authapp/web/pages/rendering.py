@@ -5,7 +5,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import flask_bootstrap
 from flask import (
     Response,
     after_this_request,
@@ -24,8 +23,6 @@ from authapp.web.pages.notices import notices, tells_of_log_out
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 _STATIC = Path(__file__).parents[2] / "static"
-_BOOTSTRAP = Path(flask_bootstrap.__file__).parent / "static/bootstrap5/css"
-_BOOTSTRAP_FILE = "bootstrap.min.css"
 _BASE = "authapp/base.html"
 
 
@@ -90,8 +87,8 @@ def render_page(
 
 
 def static_file(filename: str) -> Response:
-    """A file of our own: style sheets and the icon."""
-    return send_from_directory(_BOOTSTRAP if filename == _BOOTSTRAP_FILE else _STATIC, filename)
+    """A file of our own: the style sheet and the icon."""
+    return send_from_directory(_STATIC, filename)
 
 
 def brand_style() -> Response:
