@@ -1,7 +1,7 @@
 """The Python API: `auth.users`, `auth.sessions` and `auth.roles`, for the code of an app.
 
 It works within an app context: in views, commands and jobs. Rules and audit events are those of the
-pages and of the JSON API. Who acts decides what is allowed:
+pages and of the JSON API. The actor decides what is allowed:
 
 - In a request of somebody who is signed in, that person acts, with their permissions.
 - Elsewhere the app itself acts, which may do everything, as the command line may.
@@ -214,7 +214,7 @@ class Sessions:
         return _settled(services().administration.end_session(found, _acting(actor)))
 
     def end_all(self, user_id: UserId, *, actor: Actor | None = None) -> int:
-        """Ends all sessions of a user, also that of the current request; returns how many.
+        """Ends all sessions of a user, the current one among them; returns how many.
 
         A person may end their own.
 
@@ -281,7 +281,7 @@ def _settled(changed: Changed[T]) -> T:
 
 
 def _acting(given: Actor | None) -> Actor:
-    """Who acts: whoever is given, else the person who is signed in, else the app.
+    """The actor: the given one, else the person who is signed in, else the app.
 
     Raises:
         StoreUnavailable: nobody could say who is signed in.
