@@ -143,10 +143,10 @@ class RefusedAttempts:
                 or holds a keyed hash of it.
             window: the limit that was used up.
         """
-        if event == "login.failed":  # limits bound how many there are
-            self._observe(Fact(event, None, actor, {"email": email}))
         address, at = actor.address, self._clock()
         canonical = email.canonical if email else ""
+        if event == "login.failed":  # limits bound how many there are
+            self._observe(Fact(event, None, actor, {"email": canonical}))
         kind = _Kind(event, network_of(address), canonical, actor.id, window)
         with self._noting:
             fold = self._folds.get(kind)
