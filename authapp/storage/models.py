@@ -180,7 +180,8 @@ class AuditEvent(Base):
     address: Mapped[str] = mapped_column(server_default="")
     details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
 
-    # read backwards: all, or those of one user, event, address, or email that nobody has
+    # read backwards: all, or those of one user, event, address, or email that nobody has; the
+    # events in which a person acted are searched for when the person is deleted
     __table_args__ = (
         Index("ix_audit_events_at_id", "at", "id"),
         Index("ix_audit_events_user_id_at_id", "user_id", "at", "id"),
@@ -198,6 +199,11 @@ class AuditEvent(Base):
             "at",
             "id",
             postgresql_where=text("(details ->> 'email_hash') IS NOT NULL"),
+        ),
+        Index(
+            "ix_audit_events_actor_id",
+            "actor_id",
+            postgresql_where=text("actor_id IS NOT NULL"),
         ),
     )
 
