@@ -36,7 +36,7 @@ def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSessio
             password,
             unknown_actor(),
             remember=remember,
-            replaces=visitor.credentials.all_tokens(),
+            replaces=visitor.all_tokens(),
             devices=devices(),
             data=_carried_over(visitor),
         )
@@ -57,7 +57,7 @@ def log_in_visitor_as(user_id: UUID, *, remember: bool) -> ActiveSession:
         user_id,
         unknown_actor(),
         remember=remember,
-        replaces=visitor.credentials.all_tokens(),
+        replaces=visitor.all_tokens(),
         data=_carried_over(visitor),
     )
     visitor.begin(issued)
@@ -82,7 +82,8 @@ def will_lose_cookie() -> bool:
 
 
 def log_out_visitor() -> None:
-    """Log the visitor out: every session whose token was sent ends, and the cookie is cleared.
+    """Log the visitor out: every session whose token was sent ends, and the cookie is cleared. So
+    does a session that began earlier in this request.
 
     Raises:
         StoreUnavailable: no session ended; the cookie is kept.
@@ -95,7 +96,7 @@ def log_out_visitor() -> None:
             visitor.settle(services().authentication.log_out(live.token, unknown_actor()))
         visitor.forget()
         return
-    if tokens := visitor.credentials.all_tokens():
+    if tokens := visitor.all_tokens():
         visitor.settle(services().authentication.log_out_of(tokens, unknown_actor()))
     visitor.forget()
 

@@ -10,6 +10,7 @@ from flask_session.base import ServerSideSession
 
 from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
 from authapp.cache.changes import Changed
+from authapp.crypto.tokens import SessionToken
 from authapp.errors import UnsavableSession
 from authapp.sessions.records import ActiveSession, IssuedLogin, IssuedTokens, LookupResult
 from authapp.web.middleware.request_log import note_user
@@ -103,6 +104,18 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     @sid.setter
     def sid(self, value: str | None) -> None:
         """Ignored: Flask-Session assigns ids of its own making, ours come from the store."""
+
+    def all_tokens(self) -> tuple[SessionToken, ...]:
+        """The tokens whose sessions end at a log-in or log-out: those that came along, and the one
+        that this request has issued.
+
+        Raises:
+            TooManyTokens
+        """
+        sent = self.credentials.all_tokens()
+        if self.cookie is CookieOutcome.ISSUED and self.issued:
+            return (*sent, self.issued.session.token)
+        return sent
 
     # -- changes -------------------------------------------------------------------------------
 
