@@ -56,6 +56,8 @@ class MountOptions(TypedDict, total=False):
     forward_auth: bool
 
 
+_FALLBACKS = "SECRET_KEY_FALLBACKS"  # Flask's name for former secrets
+
 _log = get_logger(__name__)
 
 
@@ -283,7 +285,25 @@ def _chosen(app: Flask) -> dict[str, Any]:
     }
     if "FLASK_SESSION_COOKIE_SECURE" in os.environ:
         found["SESSION_COOKIE_SECURE"] = app.config["SESSION_COOKIE_SECURE"]
+    if found.get("SECRET_KEY") and found.get(_FALLBACKS):
+        # Flask's own way to rotate: without the former secrets, everybody would be logged out
+        secrets = (*Config.read("SECRET_KEY", found["SECRET_KEY"]), *_former_secrets(found))
+        found["SECRET_KEY"] = tuple(dict.fromkeys(secrets))
     return found
+
+
+def _former_secrets(chosen: Mapping[str, Any]) -> list[str]:
+    """The secrets in SECRET_KEY_FALLBACKS.
+
+    Raises:
+        SettingError: one is weak.
+    """
+    value = chosen.get(_FALLBACKS) or ()
+    values = [value] if isinstance(value, (str, bytes)) else value
+    try:
+        return [secret for one in values for secret in Config.read("SECRET_KEY", one)]
+    except SettingError as error:
+        raise SettingError(str(error).replace("SECRET_KEY", _FALLBACKS, 1)) from None
 
 
 def _tell_of_secure(chosen: Mapping[str, Any], config: Config) -> None:
@@ -316,6 +336,11 @@ def _tell_flask(app: Flask, config: Config, chosen: Mapping[str, Any]) -> None:
                 f"{name}: it is {chosen[name]!r} in app.config (perhaps by FLASK_{name}), and "
                 f"{value!r} in the settings of authapp: set it once, as {name}"
             )
+    if not set(_former_secrets(chosen)) <= set(config.SECRET_KEY):
+        raise SettingError(
+            f"{_FALLBACKS}: it has a secret that SECRET_KEY in the settings of authapp lacks: add "
+            "it there, after the new one and a comma"
+        )
     if not app.config["SESSION_COOKIE_HTTPONLY"]:
         raise SettingError(
             "SESSION_COOKIE_HTTPONLY: leave it on, or any script in a page can take the session"
