@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from blinker import NamedSignal, Namespace
-from flask import Flask, Response, current_app, has_app_context, has_request_context, request
+from flask import (
+    Flask,
+    Response,
+    after_this_request,
+    current_app,
+    has_app_context,
+    has_request_context,
+    request,
+)
 from flask.globals import request_ctx
 
 from authapp.accounts.audit import Event, Fact
@@ -57,24 +65,35 @@ class SignalSender:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        app.after_request(self._after_request)
-        app.teardown_request(self._teardown_request)
+        self._has_hook = False
 
     def __call__(self, fact: Fact) -> None:
-        """Have the receivers told of a fact: now, or at the end of the app's current request."""
+        """Has the receivers told of a fact: now, or at the end of the app's current request."""
         if not any(signal.receivers for signal, _ in _told(fact)):
             return
-        if has_request_context() and request_ctx.app is self._app:
-            request.environ.setdefault(_QUEUE, []).append(fact)
-        else:
+        if not has_request_context() or request_ctx.app is not self._app:
             self._send(fact)
+            return
+        queue = request.environ.setdefault(_QUEUE, [])
+        if not queue:
+            after_this_request(self._after_request)
+            self._add_hook()
+        queue.append(fact)
+
+    def _add_hook(self) -> None:
+        """Looks at the end of requests from now on, for facts after the answer was made.
+
+        An app without receivers has no such hook in its requests.
+        """
+        if not self._has_hook:
+            self._has_hook = True
+            self._app.teardown_request_funcs.setdefault(None, []).append(self._teardown_request)
 
     def _after_request(self, response: Response) -> Response:
         self._teardown_request()
         return response
 
     def _teardown_request(self, _error: BaseException | None = None) -> None:
-        # also after `after_request`, for what a streamed answer or a failed view did
         while queue := request.environ.pop(_QUEUE, None):  # a receiver may change something, too
             for fact in queue:
                 self._send(fact)

@@ -12,7 +12,6 @@ from typing import TypeVar
 from uuid import UUID
 
 import bcrypt
-import structlog
 
 from authapp.authentication.foreign_hashes import (
     INSTALL_ARGON2,
@@ -29,10 +28,11 @@ from authapp.authentication.passwords import MAX_TYPED
 from authapp.crypto.sealing import Sealer, derive_key
 from authapp.errors import Busy
 from authapp.storage.models import IMPORTED
+from authapp.telemetry.logging import get_logger
 
 T = TypeVar("T")
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _MARGIN = 1.25  # of the time that a refusal takes, over the estimate of the slowest comparison
 _LONGEST_REFUSAL = 2.0  # seconds of hashing that a refusal is drawn out to, at most

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import bcrypt
 import pytest
-import structlog
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from authapp.authentication.foreign_hashes import (
 from authapp.authentication.hashing_queue import HashingQueue
 from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.errors import Busy
+from tests.support.events import logged_events
 from tests.support.foreign_hashes import KINDS, all_kinds
 
 PASSWORD = "pässwörd 1"
@@ -230,9 +230,10 @@ def test_a_stored_hash_that_was_damaged_is_a_mismatch(stored: str) -> None:
 def test_without_the_library_an_argon2_hash_is_a_mismatch_and_the_log_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    stored = HASHER.seal_imported(ACCOUNT, HASHES["argon2id"])
     monkeypatch.setitem(sys.modules, "argon2", None)
-    with structlog.testing.capture_logs() as logs:
-        assert verdict_of(PASSWORD, HASHES["argon2id"]) is Verdict.MISMATCH
+    with logged_events() as logs:
+        assert HASHER.verify(PASSWORD, stored, ACCOUNT).verdict is Verdict.MISMATCH
     (line,) = logs
     assert line["event"] == "imported_hash_not_compared"
     assert "authapp[import]" in line["remedy"]

@@ -66,10 +66,10 @@ def allowed(roles: list[str]) -> set[str]:
 
 
 def state(stores: Stores) -> list[tuple[Any, ...]]:
-    """All that a change could change; when somebody was last seen aside."""
+    """All that a change could change; when somebody was last seen, and notices, aside."""
     tables = ("users", "user_roles", "audit_events")
     found = [row for t in tables for row in stores.sql(f"SELECT t::text FROM {t} t ORDER BY 1")]
-    return found + stores.sql("SELECT id, ended_at, ver FROM sessions ORDER BY id")
+    return found + stores.sql("SELECT id, ended_at, data - '_flashes' FROM sessions ORDER BY id")
 
 
 # -- every change of a person ----------------------------------------------------------------------
