@@ -200,7 +200,11 @@ def answer_domain_error(error: errors.AuthappError) -> ResponseReturnValue:
         target = login_url()
         if target is not None:
             return redirect(_with_next(target))
-    answer: ResponseReturnValue = current_app.handle_user_exception(problem_of(error))
+    problem = problem_of(error)
+    try:
+        answer: ResponseReturnValue = current_app.handle_user_exception(problem)
+    except errors.StoreUnavailable:  # the app's own page asked who the visitor is: nobody can say
+        return problem
     return answer
 
 
