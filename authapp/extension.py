@@ -6,6 +6,7 @@
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypedDict, Unpack, overload
 
 from flask import Flask, request
@@ -13,6 +14,7 @@ from flask_limiter import Limiter
 from limits.strategies import RateLimiter
 
 from authapp.accounts.identity import Identity
+from authapp.accounts.roles import known_permissions
 from authapp.authentication.addresses import network_of
 from authapp.cli.deployment import Deployment
 from authapp.cli.tree import register_commands
@@ -57,6 +59,7 @@ class MountOptions(TypedDict, total=False):
 
 
 _FALLBACKS = "SECRET_KEY_FALLBACKS"  # Flask's name for former secrets
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 _log = get_logger(__name__)
 
@@ -80,31 +83,44 @@ class Auth:
     roles = Roles()
 
     def __init__(
-        self, app: Flask | None = None, config: Config | None = None, **mount: Unpack[MountOptions]
+        self,
+        app: Flask | None = None,
+        config: Config | None = None,
+        *,
+        permissions: Mapping[str, str] = _NONE,
+        **mount: Unpack[MountOptions],
     ) -> None:
         """
         Args:
+            permissions: permissions of the app's own that roles may give, each with a description:
+                `{"reports:read": "See the reports"}`.
             mount: what is mounted and where, for each app; see `Mount`.
         """
+        self._permissions = permissions
         self._mount = mount
         if app is not None:
             self.init_app(app, config)
 
     def init_app(
-        self, app: Flask, config: Config | None = None, **mount: Unpack[MountOptions]
+        self,
+        app: Flask,
+        config: Config | None = None,
+        *,
+        permissions: Mapping[str, str] = _NONE,
+        **mount: Unpack[MountOptions],
     ) -> None:
         """Sets authapp up for an app.
 
         Args:
-            mount: as for `Auth`, which it adds to.
+            permissions, mount: as for `Auth`, which they add to.
 
         Raises:
-            SettingError: a setting is missing, weak or unknown.
+            SettingError: a setting is missing, weak or unknown, or a permission can't be one.
             RuntimeError: `app.extensions` has an "authapp" already.
             ValueError: the prefix can't be one, or nothing is mounted there.
         """
         told: Any = {**self._mount, **mount}
-        set_up(app, config, Mount(**told))
+        set_up(app, config, Mount(**told), known_permissions(self._permissions, permissions))
 
     def state(self, app: Flask | None = None) -> AppState:
         """The `AppState` of this app; without an argument, of the current one.
@@ -170,9 +186,16 @@ class Auth:
         log_out_visitor()
 
 
-def set_up(app: Flask, config: Config | None, mount: Mount) -> AppState:
+def set_up(
+    app: Flask,
+    config: Config | None,
+    mount: Mount,
+    permissions: Mapping[str, str] | None = None,
+) -> AppState:
     """Sets authapp up for an app: sessions, guards, errors, commands, and what is mounted.
 
+    Args:
+        permissions: as for `build_services`.
     Raises:
         SettingError, RuntimeError: as `Auth.init_app`.
     """
@@ -191,7 +214,9 @@ def set_up(app: Flask, config: Config | None, mount: Mount) -> AppState:
             "log-in page, or mount ours with pages=True"
         )
     _tell_flask(app, config, chosen)
-    services = build_services(config, _limiter(app, config), observe=SignalSender(app))
+    services = build_services(
+        config, _limiter(app, config), observe=SignalSender(app), permissions=permissions
+    )
     authenticator = Authenticator(
         services.sessions,
         services.tokens,

@@ -1,6 +1,6 @@
 """Builds everything from the settings: engines, pools, time-outs → one frozen `Services`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,7 +11,7 @@ from limits.strategies import RateLimiter
 from authapp.accounts.audit import AuditLog, EmailHashes, Fact
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import ParseEmail, parse_email
-from authapp.accounts.roles import Roles
+from authapp.accounts.roles import Roles, known_permissions
 from authapp.accounts.store import UserStore
 from authapp.accounts.user_import import UserImport
 from authapp.authentication.administration import Administration
@@ -159,12 +159,14 @@ def build_services(
     limiter: Callable[[], RateLimiter] | None,
     clock: Callable[[], datetime] = utc_now,
     observe: Callable[[Fact], None] = lambda _: None,
+    permissions: Mapping[str, str] | None = None,
 ) -> Services:
     """Wires the stores and use cases. Opens no connection.
 
     Args:
         limiter: gives the strategy that counts in Redis; None: nothing is limited.
         observe: told of what happened, once it is committed. It raises nothing.
+        permissions: those that roles may give, with descriptions; None: our own.
     Raises:
         SettingError: there are no threads, which bound all waits for Postgres.
     """
@@ -227,7 +229,7 @@ def build_services(
         background=background,
         parse_email=parse,
         users=users,
-        roles=Roles(stores.database, stores.changes, clock),
+        roles=Roles(stores.database, stores.changes, clock, permissions or known_permissions()),
         credentials=credentials,
         audit=AuditLog(stores.database, email_hashes, clock),
         sessions=sessions,

@@ -418,5 +418,6 @@ def test_the_examples_print_what_stands_below_them(
                 assert printed.getvalue() == shown, code
                 seen += 1
     finally:
-        services_of(names["app"]).close()
+        for app in (value for value in names.values() if isinstance(value, Flask)):
+            services_of(app).close()
     assert seen >= 6

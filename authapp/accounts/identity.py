@@ -15,7 +15,7 @@ USER = "user"
 
 
 class Permission(StrEnum):
-    """The permissions that a role may give. `roles.permissions` says which role allows what."""
+    """Our own permissions. An app may register others; `roles.permissions` says who allows what."""
 
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
@@ -29,7 +29,7 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         roles: names, sorted.
-        permissions: what any of the roles allows, sorted.
+        permissions: what the roles list, sorted. `can` and `covers` know what they allow.
         created_at: aware, UTC.
     """
 
@@ -63,14 +63,14 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
         return any(name in self.roles for name in names)
 
     def can(self, permission: str) -> bool:
-        """Whether any of the person's roles allows this."""
-        return permission in self.permissions
+        """Whether any of the person's roles allows this. `admin` allows everything."""
+        return ADMIN in self.roles or permission in self.permissions
 
     def covers(self, role: str, permissions: Iterable[str]) -> bool:
         """Whether the person may do all that a role allows.
 
-        `admin` allows everything, in later versions too. So only an administrator covers it,
-        whatever another role lists today.
+        `admin` allows everything, also what later versions and the app add. So only an
+        administrator covers it, whatever another role lists today.
         """
         if ADMIN in self.roles:
             return True

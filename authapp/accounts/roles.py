@@ -1,7 +1,7 @@
 """Roles: which there are and what they allow; how they are added and deleted."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -13,7 +13,15 @@ from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.authorization import lock_users, require_covered, require_covers_person
 from authapp.accounts.identity import ADMIN, USER, Permission
 from authapp.cache.changes import Change, Changed, Changes
-from authapp.errors import BuiltInRole, InvalidField, NoSuchRole, OwnAccount, RoleInUse, UnknownRole
+from authapp.errors import (
+    BuiltInRole,
+    InvalidField,
+    NoSuchRole,
+    OwnAccount,
+    RoleInUse,
+    SettingError,
+    UnknownRole,
+)
 from authapp.storage.models import Role, User, UserRole, qualified_name
 from authapp.storage.postgres import Database
 
@@ -21,6 +29,16 @@ from authapp.storage.postgres import Database
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}")
 _NAME_RULE = "1 to 63 of a-z, A-Z, 0-9 and . _ : -, with a letter or digit first"
 _SHOWN = 80  # characters of a wrong name that an error repeats
+
+# What each of our permissions lets a person do, for the page where roles are made
+_OURS = {
+    Permission.USERS_READ: "See all people, and the roles there are",
+    Permission.USERS_WRITE: "Change people, and deactivate or delete them",
+    Permission.ROLES_GRANT: "Give and take roles, add and delete roles",
+    Permission.SESSIONS_END: "Sign people out",
+    Permission.AUDIT_READ: "Read the audit log",
+}
+_PERMISSION = re.compile(r"[a-z0-9_]+:[a-z0-9_]+")
 
 BUILT_IN = frozenset({ADMIN, USER})  # sign-up gives `user`, and an administrator always remains
 MAX_ROLES = 500
@@ -30,11 +48,20 @@ MAX_HOLDERS = 1_000  # people from whom one change takes a role
 class Roles:
     """The use cases of roles.
 
+    Attributes:
+        permissions: those that a new role may give, each with its description.
     Raises:
         StoreUnavailable: from every method; nothing was changed.
     """
 
-    def __init__(self, database: Database, changes: Changes, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        changes: Changes,
+        clock: Callable[[], datetime],
+        permissions: Mapping[str, str],
+    ) -> None:
+        self.permissions = permissions
         self._database = database
         self._changes = changes
         self._clock = clock
@@ -59,7 +86,7 @@ class Roles:
         """
         with self._changes.begin(acknowledged=False) as change:  # nobody has the role yet
             _, person = lock_users(change.db, [], actor, Permission.ROLES_GRANT)
-            role = add_role(change.db, name, permissions)
+            role = add_role(change.db, name, permissions, self.permissions)
             require_covered(person, [role])
             audit.record(
                 change.db,
@@ -164,6 +191,32 @@ class Roles:
         return len(ids), not others
 
 
+def known_permissions(*registered: Mapping[str, str]) -> Mapping[str, str]:
+    """Our permissions and those that an app registers, each with its description.
+
+    Raises:
+        SettingError: a name is ill-formed or ours, or a description is missing.
+    """
+    known = {str(name): description for name, description in _OURS.items()}
+    for permissions in registered:
+        if not isinstance(permissions, Mapping):
+            raise SettingError(
+                'permissions: give a description for each, like {"reports:read": "See the reports"}'
+            )
+        for name, description in permissions.items():
+            if not isinstance(name, str) or not _PERMISSION.fullmatch(name):
+                raise SettingError(
+                    f"permissions: {name!r} can't be one; name it like `reports:read`, "
+                    "with a-z, 0-9 and _ on both sides of the colon"
+                )
+            if name in _OURS:
+                raise SettingError(f"permissions: {name} is one of authapp; choose another name")
+            if not isinstance(description, str) or not description.strip():
+                raise SettingError(f"permissions: say what {name} lets a person do")
+            known[name] = description
+    return known
+
+
 def all_roles(db: Session) -> Sequence[Role]:
     """The roles there are, by name."""
     return db.scalars(select(Role).order_by(Role.name)).all()
@@ -192,16 +245,17 @@ def roles_named(db: Session, names: Iterable[str]) -> list[Role]:
     return list(found)
 
 
-def add_role(db: Session, name: str, permissions: Iterable[str]) -> Role:
+def add_role(db: Session, name: str, permissions: Iterable[str], known: Iterable[str]) -> Role:
     """Add a role.
 
+    Args:
+        known: the permissions there are.
     Raises:
         InvalidField: `name` is ill-formed or taken in any case, or one of `permissions` is unknown.
     """
     if not _NAME.fullmatch(name):
         raise InvalidField({"name": f"{name[:_SHOWN]!r} can't be one: use {_NAME_RULE}"})
-    known = [str(permission) for permission in Permission]
-    asked = set(permissions)
+    known, asked = list(known), set(permissions)
     if unknown := sorted(asked.difference(known)):
         raise InvalidField(
             {

@@ -15,7 +15,12 @@ def role_commands() -> None:
 
 @role_commands.command()
 @click.argument("name")
-@click.option("--permission", "permissions", multiple=True, help="May be repeated.")
+@click.option(
+    "--permission",
+    "permissions",
+    multiple=True,
+    help="May be repeated. An unknown one is refused with the list of all.",
+)
 @pass_services
 def create(services: Services, name: str, permissions: tuple[str, ...]) -> None:
     """Add the role NAME, which allows nothing but the permissions that are named."""

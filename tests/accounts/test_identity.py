@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from authapp.accounts.identity import ANONYMOUS, Identity
 
@@ -39,6 +40,13 @@ def test_a_person_is_authenticated_and_nobody_is_not() -> None:
 def test_any_of_the_roles_asked_for(asked: list[str], answer: bool) -> None:
     assert ADA.has_role(*asked) is answer
     assert ANONYMOUS.has_role(*asked) is False
+
+
+def test_an_administrator_may_do_everything_and_others_what_their_roles_list() -> None:
+    helper = structs.replace(ADA, roles=("helper",), permissions=("users:read",))
+    assert [ADA.can("users:read"), ADA.can("what:comes")] == [True, True]
+    assert [helper.can("users:read"), helper.can("users:write")] == [True, False]
+    assert ANONYMOUS.can("users:read") is False
 
 
 def test_an_identity_cannot_be_edited() -> None:

@@ -153,7 +153,11 @@ def _roles_page(form: RoleForm) -> str:
         form=form,
         roles=services().roles.list(),
         built_in=BUILT_IN,
-        permissions=[p for p in Permission if current_user.covers("", [p])],
+        permissions={
+            name: description
+            for name, description in services().roles.permissions.items()
+            if current_user.covers("", [name])
+        },
     )
 
 
