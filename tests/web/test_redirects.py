@@ -149,10 +149,10 @@ def test_the_table_holds_what_would_lead_away() -> None:
 
 def test_no_address_is_redirected_to_another_spelling(app: Flask) -> None:
     """Werkzeug would name the host that the request names: `strict_slashes=False` where a route
-    ends in a slash, and no defaults."""
-    assert not app.url_map.merge_slashes
+    ends in a slash, no merging of slashes, and no defaults."""
     for rule in app.url_map.iter_rules():
         assert not (rule.rule.endswith("/") and rule.strict_slashes), rule
+        assert not rule.merge_slashes, rule
         assert not rule.defaults, rule
         assert rule.redirect_to is None, rule
 
