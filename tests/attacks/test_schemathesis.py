@@ -46,6 +46,7 @@ class Visitor:
     def __init__(self, app: Flask, who: str) -> None:
         self._authentication = services_of(app).authentication
         self._registration = services_of(app).registration
+        self._roles = services_of(app).roles
         self._who = who
         self.answers: Counter[tuple[str, int]] = Counter()
         self.start()
@@ -98,13 +99,17 @@ class Visitor:
             body["current_password"] = PASSWORD
         if "roles" in body and len(body["roles"]) % 4:
             body["roles"] = ["admin"]
+        if "permissions" in body and len(body["name"]) % 4:
+            body |= {"name": f"role{next(_numbers)}", "permissions": []}
         if "refresh_token" in body and len(body["refresh_token"]) % 4:
             issued = self._as_other(self._issue_tokens)
             assert issued.refresh
             body["refresh_token"] = issued.refresh.text
 
     def _there_is(self, name: str, drawn: str) -> str:
-        """An id, one's own or another's; sometimes what was drawn."""
+        """An id, one's own or another's, or the name of a role; sometimes what was drawn."""
+        if name == "role_name":
+            return drawn if len(drawn) % 4 == 0 else self._role()
         match UUID(drawn).int % 4, self._who, name:
             case 0, _, _:
                 return drawn
@@ -118,6 +123,10 @@ class Visitor:
                 return str(self._other.id)
             case _:
                 return str(self._as_other(self._log_in).record.id)
+
+    def _role(self) -> str:
+        """A role that nobody has."""
+        return self._roles.create(f"role{next(_numbers)}", []).name
 
     def _session(self) -> ActiveSession:
         if self._live is None:

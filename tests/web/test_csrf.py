@@ -151,9 +151,9 @@ def test_a_program_logs_in_acts_and_logs_out_without_saying_where_it_is(
 
 
 @pytest.mark.parametrize("cookie", [f"{COOKIE}=x", f"\t{COOKIE} =x", f'a=1; {COOKIE}="x"'])
-def test_a_cookie_that_other_sites_may_send_needs_an_origin(app: Flask, cookie: str) -> None:
+def test_a_cookie_that_other_sites_may_send_needs_an_origin(make_app: MakeApp, cookie: str) -> None:
     """With `SameSite=None` an old browser that names no origin sends the cookie, too."""
-    app.config["SESSION_COOKIE_SAMESITE"] = "None"
+    app = make_app(SESSION_COOKIE_SAMESITE="None", SESSION_COOKIE_SECURE="1")
     answer = program(app).post("/api/v1/logout", headers={"Cookie": cookie})
     assert answer.status_code == 403
     assert "Origin" in answer.get_json()["detail"]

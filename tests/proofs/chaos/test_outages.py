@@ -386,7 +386,8 @@ KILLED_IN = {
 IN_A_CHANGE = (
     "SELECT 1 FROM pg_stat_activity"
     " WHERE application_name = 'authapp' AND state = 'idle in transaction'"
-    " AND query LIKE 'SELECT EXISTS (SELECT pending_fences.id%'"  # what comes last in it
+    # the statement that comes last in a change
+    " AND query LIKE 'SELECT EXISTS (SELECT authapp_data.pending_fences.id%'"
 )
 
 
