@@ -99,7 +99,7 @@ class Visitor:
             body["current_password"] = PASSWORD
         if "roles" in body and len(body["roles"]) % 4:
             body["roles"] = ["admin"]
-        if "permissions" in body and len(body["name"]) % 4:
+        if case.path.endswith("/v1/roles") and len(body["name"]) % 4 != 3:
             body |= {"name": f"role{next(_numbers)}", "permissions": []}
         if "refresh_token" in body and len(body["refresh_token"]) % 4:
             issued = self._as_other(self._issue_tokens)
