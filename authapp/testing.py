@@ -146,7 +146,7 @@ def settings_without_engines() -> dict[str, Any]:
         "REDIS_URL": "redis://localhost:1/0",
         "SECRET_KEY": _SECRET,
         "PASSWORD_PEPPER": _SECRET[::-1],
-        "SESSION_COOKIE_SECURE": False,
+        "SESSION_COOKIE_SECURE": "0",
         "BCRYPT_ROUNDS": 4,
         "LOGIN_LIMIT_PER_ADDRESS": "100000 per minute",
     }

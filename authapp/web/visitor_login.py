@@ -17,6 +17,7 @@ from authapp.web.guards import services, unknown_actor
 from authapp.web.middleware.headers import CLEAR_CACHE, CLEAR_SITE_DATA
 from authapp.web.pages.messages import SIGNED_OUT
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
+from authapp.web.redirects import safe_next
 from authapp.web.session.auth_session import AuthSession, CarryOver, auth_session
 
 
@@ -74,6 +75,11 @@ def _carried_over(visitor: AuthSession) -> dict[str, Any]:
     choose: CarryOver = config.get("LOGIN_CARRY_OVER") or dict
     csrf_tokens = ("csrf_token", config.get("WTF_CSRF_FIELD_NAME", ""))
     return visitor.carried_over(choose, without=csrf_tokens)
+
+
+def safe_target(target: str | None) -> str | None:
+    """`target` if log-in and log-out may lead there from this request, else None."""
+    return safe_next(target, services().redirect_hosts, request.host)
 
 
 def will_lose_cookie() -> bool:

@@ -108,3 +108,27 @@ def test_templates_and_views_ask_as_with_flask_login(app: Flask, client: FlaskCl
     assert client.get("/open").text == "False True False None"
     user_id = client.post("/log-in").text
     assert client.get("/open").text == f"True False True {user_id}"
+
+
+NEXT = {
+    "/notes?a=1": "/notes?a=1",
+    "https://app.example.org/x": "https://app.example.org/x",
+    "//evil.example": "/home",
+    "/\\evil.example": "/home",
+    "/\t/evil.example": "/home",
+    "https://evil.example": "/home",
+    "": "/home",
+}
+
+
+@pytest.mark.parametrize("target", NEXT)
+def test_an_own_log_in_page_leads_on_to_what_is_safe(
+    settings: Settings, stores: Stores, target: str
+) -> None:
+    app = Flask("own")
+    app.config.update(settings, ALLOWED_REDIRECT_HOSTS="app.example.org")
+    auth = Auth(app)
+    for how in ({"query_string": {"next": target}}, {"method": "POST", "data": {"next": target}}):
+        with app.test_request_context("/log-in", **how):
+            assert auth.next_url("/home") == NEXT[target]
+    services_of(app).close()

@@ -36,7 +36,6 @@ from authapp.web.pages.messages import (
 from authapp.web.pages.notices import redirect_with
 from authapp.web.pages.rendering import render_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
-from authapp.web.redirects import safe_next
 from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
     clear_site_data,
@@ -45,6 +44,7 @@ from authapp.web.visitor_login import (
     devices,
     log_in_visitor,
     log_out_visitor,
+    safe_target,
     sign_out_reason,
     will_lose_cookie,
 )
@@ -62,11 +62,7 @@ def _limited(template: str, form: LoginForm | SignupForm, error: TooManyAttempts
 
 def _next_url(target: str | None) -> str:
     """Where log-in leads: to `target` if it may, else home."""
-    return _safe(target) or url_for(".home")
-
-
-def _safe(target: str | None) -> str | None:
-    return safe_next(target, services().redirect_hosts, request.host)
+    return safe_target(target) or url_for(".home")
 
 
 # not strict: else the empty path of `GET http://any.example` is redirected to the host it names
@@ -144,13 +140,13 @@ def login_submit() -> ResponseReturnValue:
 @pages.get("/logout")
 def logout() -> ResponseReturnValue:
     """A button. A link alone ends nothing: another site, or a mail, may have placed it."""
-    onward = _safe(request.args.get("next"))
+    onward = safe_target(request.args.get("next"))
     return render_page("authapp/logout.html", next=onward)
 
 
 @pages.post("/logout")
 def logout_submit() -> ResponseReturnValue:
-    onward = _safe(read_form(request).get("next") or request.args.get("next"))
+    onward = safe_target(read_form(request).get("next") or request.args.get("next"))
     log_out_visitor()
     return _logged_out(onward)
 
