@@ -25,6 +25,7 @@ from flask.globals import request_ctx
 from authapp.accounts.audit import Event, Fact
 from authapp.sessions.records import EndReason
 from authapp.telemetry.logging import get_logger
+from authapp.web.middleware.fast_path import sees_no_plain_request
 
 _log = get_logger(__name__)
 _signals = Namespace()
@@ -93,6 +94,7 @@ class SignalSender:
         self._teardown_request()
         return response
 
+    @sees_no_plain_request
     def _teardown_request(self, _error: BaseException | None = None) -> None:
         while queue := request.environ.pop(_QUEUE, None):  # a receiver may change something, too
             for fact in queue:

@@ -7,7 +7,8 @@ fast path answers the common cases. All others go on to Flask, with the result o
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from flask import Flask
 
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+_blind_hooks: WeakSet[Callable[..., Any]] = WeakSet()
+
+
+def sees_no_plain_request(hook: Hook) -> Hook:
+    """Marks a hook of ours that has nothing to do in requests that the fast path answers."""
+    _blind_hooks.add(hook)
+    return hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +86,11 @@ def _hooks(app: Flask) -> list[Any]:
         *(app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs),
         app.url_value_preprocessors,
     )
-    hooks = [{scope: list(functions) for scope, functions in kind.items()} for kind in found]
-    return [*hooks, list(app.teardown_appcontext_funcs)]
+    hooks = [
+        (id(kind), scope, hook)
+        for kind in found
+        for scope, functions in kind.items()
+        for hook in functions
+        if getattr(hook, "__func__", hook) not in _blind_hooks
+    ]
+    return [*hooks, *app.teardown_appcontext_funcs]

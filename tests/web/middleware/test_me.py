@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from authapp.errors import StoreUnavailable
+from authapp.signals import user_logged_in
 from authapp.web.middleware.fast_path import FastPath
 from tests.support.people import CLIENT
 from tests.web.conftest import MakeApp
@@ -210,3 +211,22 @@ def test_flask_limiters_own_limits_count_these_too(
     log_in(client)
     statuses = [client.get(ME).status_code for _ in range(4)]
     assert statuses == [200, 200, 200, 429]
+
+
+def test_receivers_of_signals_leave_the_fast_path_open(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told of acts, and there are none in such a request."""
+    told: list[object] = []
+
+    def receive(_app: Flask, **facts: object) -> None:
+        told.append(facts)
+
+    app = make_app()
+    sign_up(app)
+    with user_logged_in.connected_to(receive, app):
+        client = browser(app)
+        log_in(client)
+        assert told
+        monkeypatch.setattr(Flask, "full_dispatch_request", None)
+        assert client.get(ME).status_code == 200
