@@ -38,7 +38,7 @@ SIGNALS = [s for s in vars(signals).values() if isinstance(s, NamedSignal)]
 
 @pytest.fixture
 def told(app: Flask) -> Iterator[Told]:
-    """What is sent, in order."""
+    """The signals that were sent, in order."""
     told: Told = []
     receivers: list[tuple[NamedSignal, Callable[..., None]]] = []
     for one in SIGNALS:

@@ -70,7 +70,7 @@ class EmailHashes:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What an event says, for those who are told of it at once.
+    """The facts of an event, for receivers that are told of it at once.
 
     Attributes:
         user_id: of the person, also of one who is deleted.

@@ -34,7 +34,7 @@ def find_installation(
     there, `alembic_version` above all: they are no installation of ours.
 
     Args:
-        connection: one whose search path is still that of the account.
+        connection: one that still has the search path of the account.
         former_revisions: the revisions before migration 0013.
     """
     path = connection.scalar(text("SELECT pg_catalog.current_schemas(false)::text[]")) or []

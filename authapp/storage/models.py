@@ -168,7 +168,7 @@ class SessionRow(Base):
 
 
 class AuditEvent(Base):
-    """What happened to an account: never a password, a token or a full email."""
+    """An event of an account. It never holds a password, a token or a full email."""
 
     __tablename__ = "audit_events"
 

@@ -66,7 +66,7 @@ def log_in_visitor_as(user_id: UUID, *, remember: bool) -> ActiveSession:
 
 
 def _carried_over(visitor: AuthSession) -> dict[str, Any]:
-    """What the new session takes over of the visitor's data: all of it, or what the app chooses.
+    """The visitor's data that the new session takes over: all of it, or what the app chooses.
 
     The CSRF token of Flask-WTF never comes along. An attacker who planted the visitor's cookie
     knows that token.

@@ -53,7 +53,7 @@ def copy(services: Services, held: Held) -> None:
 
 
 def outcome(work: Callable[[], object]) -> object:
-    """What comes of it: what is returned, or the type of the error."""
+    """The outcome: the returned value, or the type of the error."""
     try:
         return work()
     except AuthappError as error:
