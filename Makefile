@@ -26,7 +26,7 @@ test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k logi
 	@$(PYTHON) -m pytest -n 4 --dist worksteal $(ARGS)
 
 # The rooms' own tests and a few of the web. None starts a browser, or a server of the product.
-CHECKED := tests/accounts tests/authentication tests/cache tests/crypto tests/sessions tests/storage tests/telemetry \
+CHECKED := tests/accounts tests/authentication tests/cache tests/crypto tests/passwords tests/sessions tests/storage tests/telemetry \
 	tests/test_architecture.py tests/test_config.py tests/test_services.py \
 	tests/web/api/test_account.py tests/web/pages/test_account.py tests/web/test_cookies.py tests/web/test_csrf.py
 

@@ -12,10 +12,11 @@ The house, from the top; imports only point down:
     serving, dev       how gunicorn and granian serve it; embedded engines and `make run`
     web, cli           the edges: pages, API, forward-auth, `flask.session`; the command line
     services, doctor   builds everything from the settings; examines settings and stores
-    authentication     log-in, passwords, limits of attempts
+    authentication     log-in, sign-up, change of password, limits of attempts
     sessions           begin, find, change, end
-    accounts           users, roles, emails, the audit log
+    accounts           users, roles, emails, the audit log, import
     cache              copies in Redis, and the changes that keep them true
+    passwords          which ones are accepted; hashing, and its queue
     storage            Postgres and Redis: connections, bounds, circuit breakers, tables
     crypto, telemetry  keys and tokens; metrics and logs
     config             settings from the environment; `setting_types`: the kinds of their values

@@ -11,16 +11,14 @@ from limits.strategies import RateLimiter
 from authapp.accounts.audit import AuditLog, EmailHashes, Fact
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import ParseEmail, parse_email
+from authapp.accounts.importing.users import UserImport
 from authapp.accounts.roles import Roles, known_permissions
 from authapp.accounts.store import UserStore
-from authapp.accounts.user_import import UserImport
 from authapp.authentication.administration import Administration
-from authapp.authentication.hashing_queue import HashingQueue
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
 from authapp.authentication.password_changes import PasswordChanges
-from authapp.authentication.password_hashing import PasswordHasher
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.authentication.registration import Registration
@@ -33,6 +31,8 @@ from authapp.crypto.sealing import Sealer, derive_key
 from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
+from authapp.passwords.hashing import PasswordHasher
+from authapp.passwords.hashing_queue import HashingQueue
 from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.maintenance import Maintenance

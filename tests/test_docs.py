@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import fields as fields_of
 
-from authapp.authentication.passwords import _SERVICE_WORDS, why_refused
 from authapp.config import Config
+from authapp.passwords.policy import _SERVICE_WORDS, why_refused
 from authapp.services import POOL_SIZE
 from authapp.web.api.account import PasswordBody, ProfileBody, SignupBody
 from authapp.web.api.representations import AccountView, RoleView, SessionView, UserView

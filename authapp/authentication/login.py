@@ -10,10 +10,8 @@ from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials, CredentialStore
 from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.store import UserStore
-from authapp.authentication.constant_time import ConstantTimeRefusal
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import Attempt, LoginLimits
-from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.cache.changes import Changed
 from authapp.crypto.tokens import DeviceToken, SessionToken
@@ -27,6 +25,8 @@ from authapp.errors import (
     UnknownAddress,
     Window,
 )
+from authapp.passwords.constant_time import ConstantTimeRefusal
+from authapp.passwords.hashing import PasswordHasher, Verdict
 from authapp.sessions.records import EndReason, IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline

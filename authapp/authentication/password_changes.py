@@ -11,11 +11,11 @@ from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import ParseEmail
 from authapp.accounts.store import UserStore
 from authapp.authentication.known_devices import KnownDevices
-from authapp.authentication.password_hashing import PasswordHasher
-from authapp.authentication.passwords import why_refused
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.cache.changes import Changed, Changes
 from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
+from authapp.passwords.hashing import PasswordHasher
+from authapp.passwords.policy import why_refused
 from authapp.sessions.records import ActiveSession, EndReason, IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
 

@@ -7,9 +7,9 @@ from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials, CredentialStore
 from authapp.accounts.emails import Email
 from authapp.authentication.limits import Attempt, LoginLimits
-from authapp.authentication.password_hashing import PasswordHasher, Verdict
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidCredentials, InvalidField
+from authapp.passwords.hashing import PasswordHasher, Verdict
 from authapp.storage.deadlines import deadline
 
 

@@ -7,10 +7,10 @@ from authapp.accounts.identity import USER, Identity
 from authapp.accounts.profiles import stored_name, why_name_refused
 from authapp.accounts.store import UserStore
 from authapp.authentication.limits import LoginLimits
-from authapp.authentication.password_hashing import PasswordHasher
-from authapp.authentication.passwords import why_refused
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidField, Window
+from authapp.passwords.hashing import PasswordHasher
+from authapp.passwords.policy import why_refused
 
 
 class Registration:

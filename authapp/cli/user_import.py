@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import click
 
-from authapp.accounts.user_import import Batch
+from authapp.accounts.importing.users import Batch
 from authapp.accounts.visible_text import shown
 from authapp.cli.deployment import pass_services
 from authapp.errors import StoreUnavailable

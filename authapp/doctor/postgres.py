@@ -10,12 +10,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from authapp.accounts.credentials import imported_part, is_imported
-from authapp.authentication.foreign_hashes import INSTALL_ARGON2, has_argon2
 from authapp.config import Config
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State, reason
 from authapp.doctor.hosts import is_loopback
 from authapp.errors import SettingError
+from authapp.passwords.foreign_hashes import INSTALL_ARGON2, has_argon2
 from authapp.storage.database_urls import read_database_url
 from authapp.storage.deployments import expect_key_prefix
 from authapp.storage.installations import expect_no_role

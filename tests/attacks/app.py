@@ -4,7 +4,7 @@ REFUSAL_SECONDS is above what reading and recording take. On a machine as loaded
 tests it may not be, and then what it is to hide shows.
 """
 
-from authapp.authentication import constant_time
+from authapp.passwords import constant_time
 from wsgi import app
 
 __all__ = ["app"]

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from authapp import Config, create_app, dev
-from authapp.authentication import constant_time
+from authapp.passwords import constant_time
 from tests.attacks.site import Site
 from tests.support.databases import add_migrated_database
 from tests.support.instances import serving

@@ -8,9 +8,9 @@ from itertools import count
 import pytest
 
 from authapp.accounts.emails import parse_email
-from authapp.authentication import constant_time
 from authapp.config import Config
 from authapp.errors import StoreUnavailable
+from authapp.passwords import constant_time
 from authapp.services import Services
 from tests.attacks.test_enumeration import SUSPICIOUS, TRIES, WARM_UP, rank_test
 from tests.sessions.test_provisional import postgres_away

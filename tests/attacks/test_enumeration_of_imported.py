@@ -9,9 +9,9 @@ from itertools import count
 import pytest
 from werkzeug.security import generate_password_hash
 
-from authapp.authentication import constant_time
 from authapp.config import Config
 from authapp.errors import InvalidCredentials
+from authapp.passwords import constant_time
 from authapp.services import Services
 from tests.attacks.test_enumeration import SUSPICIOUS, TRIES, WARM_UP, rank_test
 from tests.authentication.test_imported_users import bring

@@ -9,9 +9,9 @@ import bcrypt
 import pytest
 
 from authapp.accounts.emails import parse_email
-from authapp.authentication import constant_time
 from authapp.config import Config
 from authapp.errors import InvalidCredentials, StoreUnavailable
+from authapp.passwords import constant_time
 from authapp.services import Services
 from authapp.telemetry import metrics
 from tests.sessions.test_provisional import postgres_away

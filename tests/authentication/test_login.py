@@ -12,8 +12,6 @@ import pytest
 from authapp.accounts import emails
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.store import UserStore
-from authapp.authentication import constant_time
-from authapp.authentication.password_hashing import PasswordHasher
 from authapp.config import Config
 from authapp.errors import (
     Busy,
@@ -26,6 +24,8 @@ from authapp.errors import (
     UnknownRole,
     UnknownUser,
 )
+from authapp.passwords import constant_time
+from authapp.passwords.hashing import PasswordHasher
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason
 from authapp.storage.models import User

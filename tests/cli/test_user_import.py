@@ -14,8 +14,8 @@ from flask import Flask
 
 from authapp import Config, create_app
 from authapp.accounts.emails import parse_email
-from authapp.accounts.import_lines import MAX_LINE
-from authapp.accounts.user_import import BATCH
+from authapp.accounts.importing.lines import MAX_LINE
+from authapp.accounts.importing.users import BATCH
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
 from tests.support.foreign_hashes import all_kinds

@@ -16,8 +16,8 @@ import bcrypt
 import pytest
 from flask import Flask
 
-from authapp.authentication import constant_time
 from authapp.authentication.limits import LoginLimits
+from authapp.passwords import constant_time
 from authapp.web.api.bodies import MAX_BODY
 from tests.web.conftest import MakeApp
 from tests.web.support import COOKIE, EMAIL, PASSWORD, behind_proxy, browser, log_in, sign_up

@@ -9,7 +9,7 @@ from werkzeug.exceptions import NotFound
 
 from authapp import errors
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
-from authapp.authentication.passwords import MAX_CODE_POINTS, MIN_CODE_POINTS, is_short
+from authapp.passwords.policy import MAX_CODE_POINTS, MIN_CODE_POINTS, is_short
 from authapp.sessions.records import ActiveSession, EndReason, IssuedTokens, SessionSummary
 from authapp.web.api.bodies import read_body
 from authapp.web.api.description import Operation, Parameter, documents

@@ -6,8 +6,8 @@ from flask import abort, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
-from authapp.authentication.passwords import is_short
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
+from authapp.passwords.policy import is_short
 from authapp.sessions.records import EndReason
 from authapp.web.api.bodies import read_form
 from authapp.web.api.representations import SessionView

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from authapp.authentication.limits import Attempt
 from authapp.errors import Busy
 from authapp.storage.deadlines import remaining
 from authapp.telemetry import metrics
@@ -24,6 +23,13 @@ T = TypeVar("T")
 
 _NICENESS = 19
 _LONGEST = 60.0  # seconds to wait for a hash where there is no deadline
+
+
+class CountedAttempt(Protocol):
+    """An attempt that a limit has counted."""
+
+    def take_back(self) -> None:
+        """Uncounts the attempt."""
 
 
 class HashingQueue:
@@ -43,7 +49,7 @@ class HashingQueue:
         self._executor = ThreadPoolExecutor(1, "hashing", initializer=_lower_priority)
 
     @contextmanager
-    def place(self, *counted: Attempt) -> Iterator[None]:
+    def place(self, *counted: CountedAttempt) -> Iterator[None]:
         """Occupies a place for everything that belongs to one log-in.
 
         Args:

@@ -13,9 +13,9 @@ from typing import Any
 import bcrypt
 import pytest
 
-from authapp.authentication.hashing_queue import HashingQueue
 from authapp.config import Config
 from authapp.errors import AuthappError, Busy, InvalidCredentials
+from authapp.passwords.hashing_queue import HashingQueue
 from authapp.services import LOGINS_AT_ONCE, REQUEST_THREADS, Services
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline, remaining

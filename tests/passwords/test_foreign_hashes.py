@@ -10,16 +10,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from authapp.authentication.foreign_hashes import (
+from authapp.errors import Busy
+from authapp.passwords.foreign_hashes import (
     MAX_LENGTH,
     MAX_SECONDS,
     UnreadableHash,
     read_hash,
     typed_forms,
 )
-from authapp.authentication.hashing_queue import HashingQueue
-from authapp.authentication.password_hashing import PasswordHasher, Verdict
-from authapp.errors import Busy
+from authapp.passwords.hashing import PasswordHasher, Verdict
+from authapp.passwords.hashing_queue import HashingQueue
 from tests.support.events import logged_events
 from tests.support.foreign_hashes import KINDS, all_kinds
 

@@ -13,7 +13,9 @@ from uuid import UUID
 
 import bcrypt
 
-from authapp.authentication.foreign_hashes import (
+from authapp.crypto.sealing import Sealer, derive_key
+from authapp.errors import Busy
+from authapp.passwords.foreign_hashes import (
     INSTALL_ARGON2,
     ForeignHash,
     LibraryMissing,
@@ -23,10 +25,8 @@ from authapp.authentication.foreign_hashes import (
     read_hash,
     typed_forms,
 )
-from authapp.authentication.hashing_queue import HashingQueue
-from authapp.authentication.passwords import MAX_TYPED
-from authapp.crypto.sealing import Sealer, derive_key
-from authapp.errors import Busy
+from authapp.passwords.hashing_queue import HashingQueue
+from authapp.passwords.policy import MAX_TYPED
 from authapp.storage.models import IMPORTED
 from authapp.telemetry.logging import get_logger
 

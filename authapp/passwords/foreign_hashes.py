@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import bcrypt
 
-from authapp.authentication.passwords import MAX_TYPED
+from authapp.passwords.policy import MAX_TYPED
 
 MAX_LENGTH = 512  # characters of a hash; the longest that the named systems make has about 200
 MAX_SECONDS = 1.0  # of one comparison

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR
 from authapp.accounts.emails import ParseEmail
-from authapp.accounts.import_lines import LineReader, LineRefused, NewUser, numbered_lines
+from authapp.accounts.importing.lines import LineReader, LineRefused, NewUser, numbered_lines
 from authapp.accounts.roles import all_roles, roles_named
 from authapp.cache.changes import Changes
 from authapp.storage.models import AuditEvent, User, UserRole
@@ -65,7 +65,7 @@ class UserImport:
         """Adds the users of a file, batch by batch. An account that is there is never changed.
 
         Args:
-            file: one JSON object a line; see `import_lines.FIELDS`.
+            file: one JSON object a line; see `lines.FIELDS`.
             dry_run: only says what would be done.
         """
         with self._database.transaction() as db:

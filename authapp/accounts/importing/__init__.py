@@ -1,0 +1,1 @@
+"""The import of users whom another system knows."""

@@ -1,0 +1,1 @@
+"""Passwords: which new ones are accepted, and how they are hashed and compared."""
