@@ -13,6 +13,7 @@ The house, from the top; imports only point down:
     web, cli           the edges: pages, API, forward-auth, `flask.session`; the command line
     services, doctor   builds everything from the settings; examines settings and stores
     authentication     log-in, sign-up, change of password, limits of attempts
+    mail               mails that wait, one-time links, and how they leave
     sessions           begin, find, change, end
     accounts           users, roles, emails, the audit log, import
     cache              copies in Redis, and the changes that keep them true

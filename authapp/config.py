@@ -65,6 +65,20 @@ class Config:
     LOGIN_FAILURES_PER_ACCOUNT: str = _setting(kinds.rate, "10 per 15 minutes")
     BCRYPT_ROUNDS: int = _setting(kinds.whole(4, 15), 12)
 
+    # who may sign up, and what a new password and a fresh proof are
+    SIGNUP: str = _setting(kinds.one_of("closed", "invite", "domains", "open"), "closed")
+    SIGNUP_DOMAINS: tuple[str, ...] = _setting(kinds.email_domains, ())
+    PASSWORD_MIN_LENGTH: int = _setting(kinds.whole(8, 64), 15)
+    PASSWORD_BLOCKLIST: str = _setting(kinds.text, "")
+    STEP_UP_SECONDS: int = _setting(kinds.whole(10, _DAY), 600)
+
+    # mail
+    MAIL_URL: str = _setting(kinds.mail_url, "", secret=True)
+    MAIL_FROM: str = _setting(kinds.mail_from, "")
+    MAIL_LIMIT_PER_RECIPIENT: str = _setting(kinds.rate, "10 per hour")
+    MAIL_LIMIT_TOTAL: str = _setting(kinds.rate, "1000 per minute")
+    EMAIL_VERIFICATION: str = _setting(kinds.one_of("required", "off"), "")
+
     # where it is reached
     PUBLIC_URL: str = _setting(kinds.public_url, "")
     TRUSTED_ORIGINS: tuple[str, ...] = _setting(kinds.origins, ())
@@ -117,6 +131,7 @@ class Config:
             raise SettingError(f"SESSION_COOKIE_DOMAIN: leave it empty, {name} is refused with it")
         if name.startswith("__Host-") and self.SESSION_COOKIE_PATH != "/":
             raise SettingError(f"SESSION_COOKIE_PATH: set it to /, {name} is refused otherwise")
+        self._check_people()
         mount_point = urlsplit(self.PUBLIC_URL).path
         if self.PUBLIC_URL and not f"{mount_point}/".startswith(
             self.SESSION_COOKIE_PATH.rstrip("/") + "/"
@@ -125,6 +140,28 @@ class Config:
                 f"SESSION_COOKIE_PATH: set it to {mount_point or '/'} or a part of that, browsers "
                 f"send the cookie to no page of {self.PUBLIC_URL} otherwise"
             )
+
+    def _check_people(self) -> None:
+        """Checks what the settings of sign-up and of mail say together."""
+        if self.SIGNUP == "domains" and not self.SIGNUP_DOMAINS:
+            raise SettingError("SIGNUP_DOMAINS: set it to the domains that may sign up")
+        if self.SIGNUP_DOMAINS and self.SIGNUP != "domains":
+            raise SettingError("SIGNUP: set it to domains, or leave SIGNUP_DOMAINS empty")
+        if self.MAIL_URL and not self.PUBLIC_URL:
+            raise SettingError(
+                "PUBLIC_URL: set it to the address that people use, links in mails begin with it"
+            )
+        if self.MAIL_URL and not self.MAIL_FROM:
+            raise SettingError("MAIL_FROM: set it to the sender, like `no-reply@example.org`")
+        if self.EMAIL_VERIFICATION == "required" and not self.MAIL_URL:
+            raise SettingError("MAIL_URL: set it, nobody can confirm an address without mail")
+
+    @property
+    def is_verification_required(self) -> bool:
+        """Whether an address must be confirmed before it is used as an identity."""
+        if self.EMAIL_VERIFICATION:
+            return self.EMAIL_VERIFICATION == "required"
+        return bool(self.MAIL_URL)
 
     @classmethod
     def from_env(cls) -> "Config":

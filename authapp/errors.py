@@ -67,6 +67,42 @@ class EmailTaken(AuthappError):
     """Somebody has signed up with this email, in this or an equivalent spelling."""
 
 
+class SignupClosed(AuthappError):
+    """This visitor may not sign up. The message says who may."""
+
+
+class InvalidInvitation(AuthappError):
+    """The invitation is unknown, used, revoked or expired, or is for another address."""
+
+
+class EmailUnverified(AuthappError):
+    """The password is right, but the address must be confirmed first."""
+
+
+class PasswordChangeRequired(AuthappError):
+    """The password is right, but opens nothing but the choice of another.
+
+    Attributes:
+        reset_token: of a one-time link, by which another password can be chosen.
+    """
+
+    def __init__(self, reset_token: str) -> None:
+        super().__init__("Choose a password of your own first.")
+        self.reset_token = reset_token
+
+
+class StepUpRequired(AuthappError):
+    """The act needs a fresh proof of who the person is."""
+
+
+class InvalidToken(AuthappError):
+    """A one-time link or code is unknown, used, replaced or expired."""
+
+
+class MailOff(AuthappError):
+    """The feature needs mail, and no mail is configured."""
+
+
 class UnknownRole(AuthappError):
     """The named role does not exist. The message lists those that do."""
 

@@ -31,6 +31,8 @@ from authapp.crypto.sealing import Sealer, derive_key
 from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
+from authapp.mail.one_time_links import OneTimeLinks
+from authapp.mail.outbox import Outbox
 from authapp.passwords.hashing import PasswordHasher
 from authapp.passwords.hashing_queue import HashingQueue
 from authapp.sessions.housekeeping import SessionHousekeeping
@@ -80,6 +82,9 @@ class Services:
     tokens: SessionTokens
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
+    # mail
+    outbox: Outbox
+    one_time_links: OneTimeLinks
     # use cases
     registration: Registration
     user_import: UserImport
@@ -197,6 +202,15 @@ def build_services(
     email_hashes = EmailHashes(config.SECRET_KEY)
     sessions, housekeeping = _build_sessions(config, stores, tokens, clock)
 
+    outbox = Outbox(
+        config.SECRET_KEY,
+        clock,
+        enabled=bool(config.MAIL_URL),
+        per_recipient=config.MAIL_LIMIT_PER_RECIPIENT,
+        total=config.MAIL_LIMIT_TOTAL,
+    )
+    one_time_links = OneTimeLinks(config.SECRET_KEY, clock)
+
     parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
     hasher = PasswordHasher(
         peppers=config.PASSWORD_PEPPER,
@@ -237,6 +251,8 @@ def build_services(
         tokens=tokens.sessions,
         access_tokens=tokens.access,
         refresh_tokens=tokens.refresh,
+        outbox=outbox,
+        one_time_links=one_time_links,
         registration=Registration(
             users=users,
             credentials=credentials,

@@ -8,12 +8,14 @@ Raises:
 
 import re
 from collections.abc import Callable
+from email.utils import parseaddr
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from email_validator import EmailNotValidError, validate_email
 from limits import parse_many
 
+from authapp.mail.mail_url import read_mail_url
 from authapp.storage.database_urls import read_database_url
 from authapp.storage.redis_address import RedisAddress
 
@@ -142,6 +144,23 @@ def email_domains(value: str) -> tuple[str, ...]:
             ) from None
         domains.append(read.ascii_domain.lower().removesuffix(".test"))
     return tuple(domains)
+
+
+def mail_url(value: str) -> str:
+    read_mail_url(value)
+    return value
+
+
+def mail_from(value: str) -> str:
+    """A sender: `no-reply@example.org`, or `Name <no-reply@example.org>`."""
+    name, address = parseaddr(value)
+    try:
+        validate_email(address, check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        address = address if re.fullmatch(r"[^@\s]+@localhost", address) else ""
+    if not address or not value.isprintable() or not name.isprintable():
+        raise ValueError("set it to the sender, like `Name <no-reply@example.org>`")
+    return value
 
 
 def domain(value: str) -> str:

@@ -1,6 +1,7 @@
 """The credentials of a user for log-in: from Redis first, from Postgres on a miss."""
 
 from collections.abc import Callable
+from datetime import datetime
 
 import msgspec
 from sqlalchemy import (
@@ -45,12 +46,16 @@ class Credentials(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         epoch: raised by whatever ends trust in this record; a session starts only under it.
+        email_confirmation_due: the address must be confirmed before anybody logs in.
+        password_expires_at: of a one-time password; None for one that the person chose.
     """
 
     user: Identity
     password_hash: str
     epoch: int
     ver: int
+    email_confirmation_due: bool = False
+    password_expires_at: datetime | None = None
 
 
 class CredentialStore:
@@ -130,7 +135,14 @@ class CredentialStore:
         self.slowest_imported = (slowest or 0) / 1000
         if user is None:
             return None
-        return Credentials(identity_of(user), user.password_hash, user.epoch, user.ver)
+        return Credentials(
+            identity_of(user),
+            user.password_hash,
+            user.epoch,
+            user.ver,
+            user.email_confirmation_due,
+            user.password_expires_at,
+        )
 
     def prime(self, email: Email) -> None:
         """Fills the copy of somebody who has just signed up, for the log-in that follows."""

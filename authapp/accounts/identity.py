@@ -31,6 +31,7 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
         roles: names, sorted.
         permissions: what the roles list, sorted. `can` and `covers` know what they allow.
         created_at: aware, UTC.
+        email_verified: somebody showed that the email is this person's.
     """
 
     id: UUID
@@ -41,6 +42,7 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     active: bool
     created_at: datetime
     permissions: tuple[str, ...] = ()
+    email_verified: bool = False
 
     @property
     def is_authenticated(self) -> Literal[True]:
@@ -88,6 +90,7 @@ def identity_of(user: User) -> Identity:
         active=user.active,
         created_at=user.created_at,
         permissions=tuple(sorted({p for role in user.roles for p in role.permissions})),
+        email_verified=user.email_verified_at is not None,
     )
 
 
@@ -100,6 +103,7 @@ class Anonymous(msgspec.Struct, frozen=True):
     image: str = ""
     roles: tuple[str, ...] = ()
     active: bool = False
+    email_verified: bool = False
 
     @property
     def is_authenticated(self) -> Literal[False]:

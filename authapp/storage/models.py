@@ -1,4 +1,4 @@
-"""The tables: users, roles, sessions, audit events. Facts live here; Redis holds only copies."""
+"""The tables: people, sessions, audit events, mails. Facts live here; Redis holds only copies."""
 
 from datetime import UTC, datetime
 from functools import cache
@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -93,7 +94,13 @@ class Role(Base):
 
 class User(Base):
     """A person. `epoch` counts the changes that end trust in what was verified before (password,
-    activation); `ver` counts all changes. `password_hash` is empty while no password is set."""
+    activation); `ver` counts all changes. `password_hash` is empty while no password is set.
+
+    Attributes:
+        email_verified_at: None while nobody has shown that the address is this person's.
+        email_confirmation_due: the address must be confirmed before the account is of any use.
+        password_expires_at: of a one-time password, which opens nothing but the choice of another.
+    """
 
     __tablename__ = "users"
 
@@ -109,6 +116,8 @@ class User(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     email_verified_at: Mapped[datetime | None]
+    email_confirmation_due: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    password_expires_at: Mapped[datetime | None]
 
     roles: Mapped[list[Role]] = relationship(
         secondary=lambda: UserRole.__table__, order_by=Role.name, lazy="selectin"
@@ -138,7 +147,8 @@ def users_table(schema: str = DEFAULT_SCHEMA) -> Table:
 class SessionRow(Base):
     """A session. `digest` names it in the stores; it is a keyed hash of its token, or, where access
     tokens name it, a hash of `id`. `refresh_digest` is a keyed hash of the one refresh token that
-    was not used yet. The table can't be replayed."""
+    was not used yet. `proved_at` is when the person last proved who they are; None: when it began.
+    The table can't be replayed."""
 
     __tablename__ = "sessions"
 
@@ -159,6 +169,7 @@ class SessionRow(Base):
     ended_why: Mapped[str | None]
     refresh_digest: Mapped[bytes | None]
     remembered: Mapped[bool] = mapped_column(server_default=false())
+    proved_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("kind IN ('browser', 'api')", name="kind"),
@@ -206,6 +217,107 @@ class AuditEvent(Base):
             postgresql_where=text("actor_id IS NOT NULL"),
         ),
     )
+
+
+class OutgoingMail(Base):
+    """A mail that waits to be sent, or was.
+
+    Attributes:
+        recipient_hash: keyed hash of the canonical address, by which mails are counted.
+        sealed: recipient and content; None once it was sent or dropped.
+        expires_at: when it is of no use any more, because its link has expired.
+        last_error: why the last attempt failed, without the address.
+        failed_at: when it was dropped.
+    """
+
+    __tablename__ = "outgoing_mails"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    kind: Mapped[str]
+    user_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="SET NULL"), index=True
+    )
+    recipient_hash: Mapped[bytes]
+    sealed: Mapped[bytes | None]
+    created_at: Mapped[datetime]
+    next_attempt_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    last_error: Mapped[str] = mapped_column(server_default="")
+    sent_at: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_outgoing_mails_waiting",
+            "next_attempt_at",
+            postgresql_where=text("sent_at IS NULL AND failed_at IS NULL"),
+        ),
+        Index("ix_outgoing_mails_recipient_hash_created_at", "recipient_hash", "created_at"),
+        Index("ix_outgoing_mails_created_at", "created_at"),
+    )
+
+
+class OneTimeLink(Base):
+    """A link that was mailed. It counts once, for one purpose, account, address and epoch.
+
+    Attributes:
+        digest: SHA-256 of the token.
+        code_digest: keyed hash of the short code that stands for the link, if it has one.
+        code_failures: wrong codes so far.
+        email_canonical: the address that it was mailed to.
+    """
+
+    __tablename__ = "one_time_links"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    purpose: Mapped[str]
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    code_digest: Mapped[bytes | None]
+    code_failures: Mapped[int] = mapped_column(server_default=text("0"))
+    code_expires_at: Mapped[datetime | None]
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    email_canonical: Mapped[str]
+    epoch: Mapped[int]
+    details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_one_time_links_user_id_purpose", "user_id", "purpose"),
+        Index("ix_one_time_links_expires_at", "expires_at"),
+    )
+
+
+class Invitation(Base):
+    """An invitation to sign up, which counts once.
+
+    Attributes:
+        digest: SHA-256 of its token.
+        email: the only address that may use it; empty: any.
+        roles: names that the new person gets.
+    """
+
+    __tablename__ = "invitations"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    email: Mapped[str] = mapped_column(server_default="")
+    email_canonical: Mapped[str] = mapped_column(server_default="")
+    roles: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    created_by: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), index=True
+    )
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    used_by: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="SET NULL"), index=True
+    )
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_invitations_created_at_id", "created_at", "id"),)
 
 
 class Deployment(Base):

@@ -59,11 +59,31 @@ _ANSWERS: dict[type, _Answer] = {
         "for whoever runs this service to mend: the proxy in front must say the address.",
         for_people=True,
     ),
+    errors.InvalidToken: _Answer(
+        400, "invalid_token", "This link or code is used, replaced or too old. Ask for a new one."
+    ),
+    errors.InvalidInvitation: _Answer(
+        400,
+        "invalid_invitation",
+        "This invitation is used, revoked, too old, or for another address. Ask for a new one.",
+    ),
     errors.UnknownRole: _Answer(400, "unknown_role"),
     errors.InvalidCredentials: _Answer(
         401, "invalid_credentials", "Email or password is not right."
     ),
     errors.Forbidden: _Answer(403, "forbidden", "You may not see or do this."),
+    errors.SignupClosed: _Answer(403, "signup_closed", for_people=True),
+    errors.EmailUnverified: _Answer(
+        403, "email_unverified", "Confirm your email first, by the mail that we sent."
+    ),
+    errors.PasswordChangeRequired: _Answer(
+        403,
+        "password_change_required",
+        "This password counts once. Choose one of your own with `reset_token`.",
+    ),
+    errors.StepUpRequired: _Answer(
+        403, "step_up_required", "Confirm that it is you, then try again."
+    ),
     errors.CrossOrigin: _Answer(403, "cross_origin", for_people=True),
     errors.OwnAccount: _Answer(403, "own_account", for_people=True),
     errors.ExceedsOwnPermissions: _Answer(403, "exceeds_own_permissions", for_people=True),
@@ -77,6 +97,9 @@ _ANSWERS: dict[type, _Answer] = {
     errors.BuiltInRole: _Answer(409, "built_in_role", for_people=True),
     errors.RoleInUse: _Answer(409, "role_in_use", for_people=True),
     errors.TooManyAttempts: _Answer(429, "too_many_attempts"),
+    errors.MailOff: _Answer(
+        501, "mail_off", "This needs mail, which is not set up here. Ask whoever runs this service."
+    ),
     errors.StoreUnavailable: _Answer(
         503, "unavailable", "We can't answer right now. Nothing was changed; try again in a moment."
     ),

@@ -23,6 +23,7 @@ def settings_for(database_url: str, redis_url: str, **more: str) -> dict[str, st
         "PASSWORD_PEPPER": PEPPER,
         "BCRYPT_ROUNDS": "4",
         "WEB_CONCURRENCY": "1",
+        "SIGNUP": "open",
         **more,
     }
 

@@ -32,6 +32,7 @@ def settings(web_database_url: str, valkey: dev.Valkey) -> Settings:
     return {
         **settings_for(web_database_url, valkey.url, CREDENTIAL_CACHE_WRITE="blocking"),
         "SECRET_KEY": "k" * 32,
+        "SIGNUP": "open",
         "PASSWORD_PEPPER": "p" * 32,
     }
 

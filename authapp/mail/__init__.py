@@ -1,0 +1,1 @@
+"""Mail: what is written to people, the links in it, and how it leaves."""

@@ -1,0 +1,177 @@
+"""One-time links: random tokens that are mailed, of which only the SHA-256 is kept."""
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from authapp.crypto.sealing import KeyedHash
+from authapp.storage.models import OneTimeLink, User
+
+Purpose = Literal["verify", "reset", "change_email", "undo_email"]
+
+LIFETIMES: Final[Mapping[Purpose, timedelta]] = {
+    "verify": timedelta(hours=24),
+    "reset": timedelta(minutes=30),
+    "change_email": timedelta(hours=24),
+    "undo_email": timedelta(days=7),
+}
+CODE_LIFETIME: Final = timedelta(minutes=10)  # OWASP ASVS 5.0, 6.5.5
+CODE_DIGITS: Final = 8  # 26 bits; OWASP ASVS 5.0, 6.5.4 asks for 20
+
+_TOKEN_BYTES = 32
+_is_spelt = re.compile(r"[A-Za-z0-9_-]{43}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedLink:
+    """A link that was made, as it is mailed; neither token nor code is kept.
+
+    Attributes:
+        code: digits that stand for the link for a while; empty where it has none.
+    """
+
+    token: str = field(repr=False)
+    code: str = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RedeemedLink:
+    """A link that was used up just now, and the user whose row is locked."""
+
+    user: User
+    details: Mapping[str, Any]
+
+
+class OneTimeLinks:
+    """Issues and redeems links, within transactions that the callers complete.
+
+    Args:
+        secrets: the order of SECRET_KEY.
+    """
+
+    def __init__(self, secrets: Sequence[str], clock: Callable[[], datetime]) -> None:
+        self._code_hashes = [KeyedHash(secret, "mailed codes") for secret in secrets]
+        self._clock = clock
+
+    def issue(
+        self,
+        db: Session,
+        purpose: Purpose,
+        user: User,
+        *,
+        email_canonical: str = "",
+        with_code: bool = False,
+        details: Mapping[str, Any] | None = None,
+    ) -> IssuedLink:
+        """Makes a link. Older ones of this purpose and user are void.
+
+        Args:
+            user: whose row the caller has locked.
+            email_canonical: the address that it is mailed to; empty: that of the user.
+            details: JSON that `redeem` gives back; no secret.
+        """
+        now = self._clock()
+        self.void(db, user, purpose)
+        token = base64.urlsafe_b64encode(os.urandom(_TOKEN_BYTES)).decode().rstrip("=")
+        code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}" if with_code else ""
+        expires_at = now + LIFETIMES[purpose]
+        db.add(
+            OneTimeLink(
+                purpose=purpose,
+                digest=_digest(token),
+                code_digest=self._code_hash(user, code) if code else None,
+                code_expires_at=now + CODE_LIFETIME if code else None,
+                user_id=user.id,
+                email_canonical=email_canonical or user.email_canonical,
+                epoch=user.epoch,
+                details=dict(details or {}),
+                created_at=now,
+                expires_at=expires_at,
+            )
+        )
+        return IssuedLink(token, code, expires_at)
+
+    def find(self, db: Session, purpose: Purpose, token: str) -> OneTimeLink | None:
+        """The link of a token while it counts. Nothing is used up."""
+        if not _is_spelt(token):
+            return None
+        return db.scalar(
+            select(OneTimeLink).where(
+                OneTimeLink.digest == _digest(token),
+                OneTimeLink.purpose == purpose,
+                OneTimeLink.used_at.is_(None),
+                OneTimeLink.expires_at > self._clock(),
+            )
+        )
+
+    def redeem(self, db: Session, purpose: Purpose, token: str) -> RedeemedLink | None:
+        """Uses a link up, and locks its user: of many at once, one gets it.
+
+        Returns:
+            None when the token is unknown, of another purpose, used, expired or void, or the
+            user is inactive or has another password or address since it was made.
+        """
+        link = self.find(db, purpose, token)
+        if link is None:
+            return None
+        user = db.scalar(  # users are locked before whatever belongs to them
+            select(User)
+            .where(User.id == link.user_id, User.active)
+            .with_for_update(key_share=True)
+            .execution_options(populate_existing=True)
+        )
+        if user is None:
+            return None
+        used = db.execute(
+            update(OneTimeLink)
+            .where(OneTimeLink.id == link.id, OneTimeLink.used_at.is_(None))
+            .values(used_at=self._clock())
+            .returning(OneTimeLink.id)
+            .execution_options(synchronize_session=False)
+        ).one_or_none()
+        if used is None or not _is_bound(link, user):
+            return None
+        return RedeemedLink(user, dict(link.details))
+
+    def void(self, db: Session, user: User, *purposes: Purpose) -> None:
+        """Makes links of a user void: those of these purposes, or all."""
+        which = [OneTimeLink.purpose.in_(purposes)] if purposes else []
+        db.execute(
+            update(OneTimeLink)
+            .where(OneTimeLink.user_id == user.id, OneTimeLink.used_at.is_(None), *which)
+            .values(used_at=self._clock())
+            .execution_options(synchronize_session=False)
+        )
+
+    def _code_hash(self, user: User, code: str) -> bytes:
+        return self._code_hashes[0](user.id.bytes + code.encode())
+
+    def code_matches(self, link: OneTimeLink, user: User, code: str) -> bool:
+        """Whether a code stands for this link; the caller counts failures."""
+        body = user.id.bytes + code.encode()
+        digest = link.code_digest or b""
+        return any(hmac.compare_digest(digest, keyed(body)) for keyed in self._code_hashes)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _is_bound(link: OneTimeLink, user: User) -> bool:
+    """Whether password and address are those that the link was made for."""
+    if link.purpose == "undo_email":  # it outlives a password that a thief chose
+        return True
+    if link.purpose != "change_email" and link.email_canonical != user.email_canonical:
+        return False
+    return link.epoch == user.epoch
