@@ -151,10 +151,15 @@ class Config:
             raise SettingError(
                 "PUBLIC_URL: set it to the address that people use, links in mails begin with it"
             )
-        if self.MAIL_URL and not self.MAIL_FROM:
-            raise SettingError("MAIL_FROM: set it to the sender, like `no-reply@example.org`")
         if self.EMAIL_VERIFICATION == "required" and not self.MAIL_URL:
             raise SettingError("MAIL_URL: set it, nobody can confirm an address without mail")
+
+    @property
+    def mail_sender(self) -> str:
+        """MAIL_FROM; without it, nobody at the host of PUBLIC_URL."""
+        host = urlsplit(self.PUBLIC_URL).hostname or ""
+        is_name = bool(re.search(r"[a-z]", host)) and ":" not in host
+        return self.MAIL_FROM or f"no-reply@{host if is_name else 'localhost'}"
 
     @property
     def is_verification_required(self) -> bool:

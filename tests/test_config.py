@@ -391,3 +391,33 @@ def test_other_names_are_left_alone() -> None:
     given = GIVEN | dict.fromkeys(names, "x")
     assert Config.from_mapping(given) == Config.from_mapping(GIVEN)
     assert Config.from_mapping(GIVEN | {"TEMPLATES_AUTO_RELOAD": "x"}) == Config.from_mapping(GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("given", "sender"),
+    [
+        ({"PUBLIC_URL": "https://auth.example.org/auth"}, "no-reply@auth.example.org"),
+        ({"PUBLIC_URL": "http://127.0.0.1:8000"}, "no-reply@localhost"),
+        ({"PUBLIC_URL": "http://[::1]:8000"}, "no-reply@localhost"),
+        ({"MAIL_FROM": "Us <us@example.org>"}, "Us <us@example.org>"),
+    ],
+)
+def test_mail_has_a_sender(given: dict[str, str], sender: str) -> None:
+    assert Config.from_mapping(GIVEN | given).mail_sender == sender
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"MAIL_URL": "smtp://mail.example.org"}, "PUBLIC_URL: set it to the address"),
+        ({"MAIL_URL": "http://mail.example.org"}, "MAIL_URL: set it to smtp://"),
+        ({"MAIL_FROM": "nobody"}, "MAIL_FROM: set it to the sender"),
+        ({"EMAIL_VERIFICATION": "required"}, "MAIL_URL: set it"),
+        ({"SIGNUP": "domains"}, "SIGNUP_DOMAINS: set it"),
+        ({"SIGNUP_DOMAINS": "example.org"}, "SIGNUP: set it to domains"),
+        ({"SIGNUP": "everybody"}, "SIGNUP: set it to closed or invite or domains or open"),
+        ({"PASSWORD_MIN_LENGTH": "7"}, "PASSWORD_MIN_LENGTH: set it to a whole number"),
+    ],
+)
+def test_settings_of_people_and_mail_that_can_not_be(given: dict[str, str], message: str) -> None:
+    assert message in refusal(**given)
