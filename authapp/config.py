@@ -96,7 +96,7 @@ class Config:
     BRAND_COLOR: str = _setting(kinds.color, "")
     TERMS_URL: str = _setting(kinds.link, "")
     PRIVACY_URL: str = _setting(kinds.link, "")
-    SUPPORT_URL: str = _setting(kinds.link, "")
+    SUPPORT_URL: str = _setting(kinds.link_or_mailto, "")
 
     # in an app that embeds us: the endpoint of its own log-in page
     LOGIN_VIEW: str = _setting(kinds.text, "")
@@ -132,13 +132,12 @@ class Config:
         if name.startswith("__Host-") and self.SESSION_COOKIE_PATH != "/":
             raise SettingError(f"SESSION_COOKIE_PATH: set it to /, {name} is refused otherwise")
         self._check_people()
-        mount_point = urlsplit(self.PUBLIC_URL).path
-        if self.PUBLIC_URL and not f"{mount_point}/".startswith(
+        if self.PUBLIC_URL and not f"{self.mount_point}/".startswith(
             self.SESSION_COOKIE_PATH.rstrip("/") + "/"
         ):
             raise SettingError(
-                f"SESSION_COOKIE_PATH: set it to {mount_point or '/'} or a part of that, browsers "
-                f"send the cookie to no page of {self.PUBLIC_URL} otherwise"
+                f"SESSION_COOKIE_PATH: set it to {self.mount_point or '/'} or a part of that, "
+                f"browsers send the cookie to no page of {self.PUBLIC_URL} otherwise"
             )
 
     def _check_people(self) -> None:
@@ -162,6 +161,11 @@ class Config:
         return self.MAIL_FROM or f"no-reply@{host if is_name else 'localhost'}"
 
     @property
+    def mount_point(self) -> str:
+        """The path of PUBLIC_URL, like `/auth`; empty for the root of the host."""
+        return urlsplit(self.PUBLIC_URL).path
+
+    @property
     def is_verification_required(self) -> bool:
         """Whether an address must be confirmed before it is used as an identity."""
         if self.EMAIL_VERIFICATION:
@@ -175,7 +179,13 @@ class Config:
         Raises:
             SettingError: one is missing, weak or unknown; one line that names the remedy.
         """
-        return cls.from_mapping(os.environ)
+        config = cls.from_mapping(os.environ)
+        told = os.environ.get("SCRIPT_NAME", "").strip("/")  # gunicorn and our granian read it
+        if config.PUBLIC_URL and told and f"/{told}" != config.mount_point:
+            raise SettingError(
+                f"SCRIPT_NAME: remove it, PUBLIC_URL says where authapp is mounted{_shown(told)}"
+            )
+        return config
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "Config":

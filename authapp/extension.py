@@ -224,9 +224,17 @@ def set_up(
             "LOGIN_VIEW: forward-auth sends people to log in; set it to the endpoint of your "
             "log-in page, or mount ours with pages=True"
         )
+    if mount.url_prefix and f"{config.mount_point}/".endswith(f"{mount.url_prefix}/"):
+        raise SettingError(
+            f"PUBLIC_URL: leave {mount.url_prefix} out at its end, it is added as url_prefix says"
+        )
     _tell_flask(app, config, chosen)
     services = build_services(
-        config, _limiter(app, config), observe=SignalSender(app), permissions=permissions
+        config,
+        _limiter(app, config),
+        observe=SignalSender(app),
+        permissions=permissions,
+        url_prefix=mount.url_prefix,
     )
     authenticator = Authenticator(
         services.sessions,

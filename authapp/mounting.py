@@ -21,7 +21,7 @@ from authapp.web.middleware.fast_path import FastPath
 from authapp.web.middleware.first_request import FirstRequest
 from authapp.web.middleware.headers import form_targets, page_policy, security_headers
 from authapp.web.middleware.me import ME, Me
-from authapp.web.middleware.mount_point import TrustedProxies
+from authapp.web.middleware.mount_point import PublicMount, TrustedProxies
 from authapp.web.middleware.request import RequestMiddleware
 from authapp.web.pages.account import pages
 from authapp.web.pages.admin import admin
@@ -112,6 +112,8 @@ def _put_in_front(
     app.wsgi_app = ClientAddress(wsgi, hops)  # type: ignore[method-assign]
     if hops:
         app.wsgi_app = TrustedProxies(app, hops)  # type: ignore[method-assign]
+    if config.PUBLIC_URL:  # outermost: then no proxy says where we are mounted
+        app.wsgi_app = PublicMount(app, config.mount_point)  # type: ignore[method-assign]
     state.first_request = FirstRequest(app, partial(_at_first_request, app, state))
 
 

@@ -33,6 +33,7 @@ from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
 from authapp.mail.one_time_links import OneTimeLinks
 from authapp.mail.outbox import Outbox
+from authapp.mail.public_links import PublicLinks
 from authapp.passwords.hashing import PasswordHasher
 from authapp.passwords.hashing_queue import HashingQueue
 from authapp.sessions.housekeeping import SessionHousekeeping
@@ -85,6 +86,7 @@ class Services:
     # mail
     outbox: Outbox
     one_time_links: OneTimeLinks
+    public_link: PublicLinks
     # use cases
     registration: Registration
     user_import: UserImport
@@ -165,6 +167,7 @@ def build_services(
     clock: Callable[[], datetime] = utc_now,
     observe: Callable[[Fact], None] = lambda _: None,
     permissions: Mapping[str, str] | None = None,
+    url_prefix: str = "",
 ) -> Services:
     """Wires the stores and use cases. Opens no connection.
 
@@ -172,6 +175,7 @@ def build_services(
         limiter: gives the strategy that counts in Redis; None: nothing is limited.
         observe: told of what happened, once it is committed. It raises nothing.
         permissions: those that roles may give, with descriptions; None: our own.
+        url_prefix: comes before each of our paths, in an app that embeds us.
     Raises:
         SettingError: there are no threads, which bound all waits for Postgres.
     """
@@ -210,6 +214,7 @@ def build_services(
         total=config.MAIL_LIMIT_TOTAL,
     )
     one_time_links = OneTimeLinks(config.SECRET_KEY, clock)
+    public_link = PublicLinks(config.PUBLIC_URL, url_prefix)
 
     parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
     hasher = PasswordHasher(
@@ -253,6 +258,7 @@ def build_services(
         refresh_tokens=tokens.refresh,
         outbox=outbox,
         one_time_links=one_time_links,
+        public_link=public_link,
         registration=Registration(
             users=users,
             credentials=credentials,

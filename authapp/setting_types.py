@@ -233,6 +233,17 @@ def link(value: str) -> str:
     return value
 
 
+def link_or_mailto(value: str) -> str:
+    """The address of a page, or of somebody to write to."""
+    if not value.lower().startswith("mailto:"):
+        return link(value)
+    try:
+        validate_email(value[7:], check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        raise ValueError("set it to https://…, to a path like `/help`, or to `mailto:…`") from None
+    return value
+
+
 def color(value: str) -> str:
     if not re.fullmatch(r"#(?:[0-9a-fA-F]{3}){1,2}", value):
         raise ValueError("set it to a colour like `#3451b2` or `#35b`")

@@ -194,6 +194,10 @@ def test_a_missing_setting_is_named_with_its_remedy(name: str, value: str | None
         ("PUBLIC_URL", "https://auth.example.org/a/../b", "like `https://auth.example.org`"),
         ("PUBLIC_URL", "https://auth.example.org//b", "like `https://auth.example.org`"),
         ("PUBLIC_URL", "https://auth.example.org:0", "like `https://auth.example.org`"),
+        ("SUPPORT_URL", "mailto:", "or to `mailto:…`"),
+        ("SUPPORT_URL", "mailto:a@b.example?cc=c@d.example", "or to `mailto:…`"),
+        ("SUPPORT_URL", "javascript:alert(1)", "like `/terms`"),
+        ("TERMS_URL", "mailto:help@example.org", "like `/terms`"),
         ("TRUSTED_ORIGINS", "*", "like `https://app.example.org`"),
         ("TRUSTED_ORIGINS", "null", "like `https://app.example.org`"),
         ("TRUSTED_ORIGINS", "https://a.example/", "like `https://app.example.org`"),
@@ -248,6 +252,7 @@ def test_an_unusable_setting_is_named_with_its_remedy(
         ("HOST", "0.0.0.0", "0.0.0.0"),
         ("KEY_PREFIX", "Auth-1_b.c:", "Auth-1_b.c:"),
         ("PUBLIC_URL", "https://Auth.example.org:443/", "https://auth.example.org"),
+        ("SUPPORT_URL", "mailto:help@example.org", "mailto:help@example.org"),
         ("PUBLIC_URL", "http://[::1]:8000/a/b/", "http://[::1]:8000/a/b"),
         (
             "TRUSTED_ORIGINS",
@@ -317,6 +322,30 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (GIVEN | {"PORT": "8123"}).items():
         monkeypatch.setenv(name, value)
     assert Config.from_env() == Config.from_mapping(GIVEN | {"PORT": 8_123})
+
+
+@pytest.mark.parametrize(
+    ("told", "url", "fits"),
+    [
+        ("/auth", "https://a.example/auth", True),
+        ("/auth/", "https://a.example/auth", True),
+        ("", "https://a.example/auth", True),
+        ("/auth", "", True),
+        ("/", "https://a.example", True),
+        ("/other", "https://a.example/auth", False),
+        ("/auth", "https://a.example", False),
+    ],
+)
+def test_a_server_that_mounts_elsewhere_than_the_public_url_says_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, told: str, url: str, fits: bool
+) -> None:
+    for name, value in (GIVEN | {"SCRIPT_NAME": told, "PUBLIC_URL": url}).items():
+        monkeypatch.setenv(name, value)
+    if fits:
+        assert url == Config.from_env().PUBLIC_URL
+        return
+    with pytest.raises(SettingError, match=r"^SCRIPT_NAME: remove it, PUBLIC_URL says"):
+        Config.from_env()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Under a mount point every link, redirect and form leads where it should, however it is mounted:
-by SCRIPT_NAME, or by a proxy that says X-Forwarded-Prefix and takes the prefix off the path or not.
+by PUBLIC_URL, by SCRIPT_NAME, or by a proxy that says X-Forwarded-Prefix; and whether or not the
+proxy takes the prefix off the path.
 """
 
 import http.client
@@ -14,6 +15,7 @@ from flask import Flask, request, url_for
 from werkzeug.test import Client, TestResponse
 
 from authapp import Auth
+from authapp.errors import SettingError
 from tests.deploy.proxies import nginx_program, served
 from tests.deploy.servers import Server, listens
 from tests.support.instances import free_port
@@ -25,6 +27,7 @@ from tests.web.support import (
     Page,
     Stores,
     behind_proxy,
+    browser,
     cookies_of,
     program,
     services_of,
@@ -135,20 +138,45 @@ WAYS: dict[str, Callable[[Flask], Site]] = {
 }
 
 
+# with PUBLIC_URL, which says it alone: what a proxy says is not heard
+PUBLIC = "http://localhost/auth"
+PUBLIC_WAYS: dict[str, Callable[[Flask], Site]] = {
+    "PUBLIC_URL, taken off": lambda app: by_prefix(app, strips=True, prefix="/evil"),
+    "PUBLIC_URL, left": lambda app: by_prefix(app, strips=False, prefix="/evil"),
+    "PUBLIC_URL, the same prefix": lambda app: by_prefix(app, strips=False),
+    "PUBLIC_URL, the same SCRIPT_NAME": by_script_name,
+}
+
+
 @pytest.fixture
-def app(make_app: MakeApp) -> Flask:
-    app = make_app(TRUSTED_PROXY_HOPS=1, LOGIN_LIMIT_PER_ADDRESS="9999 per minute")
-    sign_up(app, roles=["admin", "user"])
-    return app
+def mounted(make_app: MakeApp) -> Callable[..., Flask]:
+    """Makes the application with somebody in it, to be mounted."""
+
+    def make(**settings: object) -> Flask:
+        limit = {"LOGIN_LIMIT_PER_ADDRESS": "9999 per minute"}
+        app = make_app(**{"TRUSTED_PROXY_HOPS": 1, **limit, **settings})
+        sign_up(app, roles=["admin", "user"])
+        return app
+
+    return make
 
 
-@pytest.fixture(params=[*WAYS, "nginx that takes it off", "nginx that leaves it"])
-def visitor(request: pytest.FixtureRequest, app: Flask, tmp_path: Path) -> Iterator[Client]:
+@pytest.fixture
+def app(mounted: Callable[..., Flask]) -> Flask:
+    return mounted()
+
+
+@pytest.fixture(params=[*WAYS, *PUBLIC_WAYS, "nginx that takes it off", "nginx that leaves it"])
+def visitor(
+    request: pytest.FixtureRequest, mounted: Callable[..., Flask], tmp_path: Path
+) -> Iterator[Client]:
     with ExitStack() as stack:
         if request.param in WAYS:
-            site = WAYS[request.param](app)
+            site = WAYS[request.param](mounted())
+        elif request.param in PUBLIC_WAYS:
+            site = PUBLIC_WAYS[request.param](mounted(PUBLIC_URL=PUBLIC))
         else:
-            site = by_nginx(stack, tmp_path, app, strips="takes" in request.param)
+            site = by_nginx(stack, tmp_path, mounted(), strips="takes" in request.param)
         yield Client(site)
 
 
@@ -417,3 +445,67 @@ def test_an_app_that_embeds_us_is_mounted_alike(settings: Settings, stores: Stor
         assert answer.text == "/notes /auth/notes"
     assert program(notes).get("/auth/notes").text == "any auth/notes"
     services_of(notes).close()
+
+
+# -- PUBLIC_URL ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hops", [0, 1])
+def test_the_path_of_the_public_url_is_the_mount_point(make_app: MakeApp, hops: int) -> None:
+    app = make_app(PUBLIC_URL="https://example.org/auth", TRUSTED_PROXY_HOPS=hops)
+    for path in ("/account", "/auth/account"):
+        for sent in ({}, {"X-Forwarded-Prefix": "/evil"}, {"X-Forwarded-Prefix": "/auth"}):
+            answer = browser(app).get(path, headers=sent)
+            assert answer.location == "/auth/login?next=/auth/account", (path, sent)
+    assert browser(app).get("/authx/account").status_code == 404
+    assert browser(app).get("/auth/auth/account").status_code == 404
+
+
+def test_a_public_url_without_a_path_is_the_root_whatever_a_proxy_says(make_app: MakeApp) -> None:
+    app = make_app(PUBLIC_URL="https://example.org", TRUSTED_PROXY_HOPS=1)
+    answer = browser(app).get("/account", headers={"X-Forwarded-Prefix": "/evil"})
+    assert answer.location == "/login?next=/account"
+
+
+# SCRIPT_NAME as the server was told, and the mount point of links on pages
+TOLD = [
+    ("", "/site/auth"),
+    ("/site/auth", "/site/auth"),
+    ("/site/auth/", "/site/auth"),
+    ("/auth", "/site/auth"),  # a proxy took the beginning off, the server the rest
+    ("/other", "/other"),
+    ("/site", "/site"),
+]
+
+
+@pytest.mark.parametrize(("told", "expected"), TOLD)
+def test_a_server_may_have_been_told_the_same(
+    make_app: MakeApp, capsys: pytest.CaptureFixture[str], told: str, expected: str
+) -> None:
+    app = make_app(PUBLIC_URL="https://example.org/site/auth")
+    for _ in range(2):
+        answer = browser(app).get("/account", environ_overrides={"SCRIPT_NAME": told})
+        assert answer.location == f"{expected}/login?next={expected}/account"
+    warned = capsys.readouterr().err.count("mount_point_differs")
+    assert warned == (0 if expected == "/site/auth" else 1), "it is said once"
+
+
+def test_links_in_mails_begin_with_the_public_url(
+    make_app: MakeApp, settings: Settings, stores: Stores
+) -> None:
+    link = services_of(make_app(PUBLIC_URL="https://example.org/auth/")).public_link
+    assert link("/verify", token="a-b_c") == "https://example.org/auth/verify?token=a-b_c"
+    assert link("/login") == "https://example.org/auth/login"
+    shop = Flask("shop")
+    shop.config.update(settings, PUBLIC_URL="https://example.org/shop")
+    Auth(shop, url_prefix="/account", pages=True)
+    assert services_of(shop).public_link("/reset") == "https://example.org/shop/account/reset"
+    services_of(shop).close()
+
+
+@pytest.mark.parametrize("url", ["https://example.org/auth", "https://example.org/shop/auth"])
+def test_a_public_url_that_ends_with_our_prefix_is_refused(settings: Settings, url: str) -> None:
+    shop = Flask("shop")
+    shop.config.update(settings, PUBLIC_URL=url)
+    with pytest.raises(SettingError, match=r"^PUBLIC_URL: leave /auth out at its end"):
+        Auth(shop, url_prefix="/auth", pages=True)
