@@ -14,10 +14,11 @@ import redis
 from authapp import dev
 from authapp.config import Config
 from authapp.services import Services
-from tests.support import instances
+from tests.support import instances, smtp
 from tests.support.clock import Clock
 from tests.support.services import open_services
 from tests.support.settings import make_config
+from tests.support.smtp import MailServer
 from tests.support.waiting import wait_until
 
 PASSWORD = "tests-only"
@@ -117,6 +118,13 @@ def two_instances(config: Config, clock: Clock) -> Iterator[Services]:
     """Another instance beside `services`."""
     with open_services(config, clock) as services:
         yield services
+
+
+@pytest.fixture
+def mail_server() -> Iterator[MailServer]:
+    """A mail server; `MailServer.settings` are those of an app that mails through it."""
+    with smtp.mail_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
