@@ -29,7 +29,7 @@ CODE_LIFETIME: Final = timedelta(minutes=10)  # OWASP ASVS 5.0, 6.5.5
 CODE_DIGITS: Final = 8  # 26 bits; OWASP ASVS 5.0, 6.5.4 asks for 20
 
 _TOKEN_BYTES = 32
-_is_spelt = re.compile(r"[A-Za-z0-9_-]{43}").fullmatch
+is_spelt = re.compile(r"[A-Za-z0-9_-]{43}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class OneTimeLinks:
 
     def find(self, db: Session, purpose: Purpose, token: str) -> OneTimeLink | None:
         """The link of a token while it counts. Nothing is used up."""
-        if not _is_spelt(token):
+        if not is_spelt(token):
             return None
         return db.scalar(
             select(OneTimeLink).where(

@@ -18,6 +18,7 @@ from authapp.web.middleware.headers import CLEAR_CACHE, CLEAR_SITE_DATA
 from authapp.web.pages.messages import SIGNED_OUT
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.redirects import safe_next
+from authapp.web.session import mailed_links
 from authapp.web.session.auth_session import AuthSession, CarryOver, auth_session
 
 
@@ -69,12 +70,12 @@ def _carried_over(visitor: AuthSession) -> dict[str, Any]:
     """The visitor's data that the new session takes over: all of it, or what the app chooses.
 
     The CSRF token of Flask-WTF never comes along. An attacker who planted the visitor's cookie
-    knows that token.
+    knows that token. Nor does the token of a mailed link, which may be another person's.
     """
     config = current_app.config
     choose: CarryOver = config.get("LOGIN_CARRY_OVER") or dict
     csrf_tokens = ("csrf_token", config.get("WTF_CSRF_FIELD_NAME", ""))
-    return visitor.carried_over(choose, without=csrf_tokens)
+    return visitor.carried_over(choose, without=(*csrf_tokens, *mailed_links.KEYS.values()))
 
 
 def safe_target(target: str | None) -> str | None:

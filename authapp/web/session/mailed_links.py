@@ -1,0 +1,67 @@
+"""Mailed links: their token leaves the address bar at once, and waits sealed in `flask.session`."""
+
+import base64
+import binascii
+from typing import Final
+
+from flask import Response, after_this_request, current_app, redirect, session, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from authapp.crypto.sealing import Sealer
+from authapp.mail.one_time_links import Purpose, is_spelt
+
+KEYS: Final[dict[Purpose, str]] = {
+    "verify": "_verify_link",
+    "reset": "_reset_link",
+    "change_email": "_change_email_link",
+    "undo_email": "_undo_email_link",
+}
+
+
+def set_aside(purpose: Purpose, token: str, endpoint: str) -> AnyResponse:
+    """Takes the token out of the address bar: leads to the page that finds it by `waiting`.
+
+    Nothing is used up. The token is sealed, because the session of somebody who is signed in is
+    kept in the stores, where no token that can be used ever is.
+    """
+    if is_spelt(token):
+        sealed = _sealer().seal(KEYS[purpose], token.encode())
+        session[KEYS[purpose]] = base64.urlsafe_b64encode(sealed).decode()
+    else:
+        drop(purpose)  # or the page would show a form for the link before this one
+    refer_nobody()
+    return redirect(url_for(endpoint), 303)
+
+
+def waiting(purpose: Purpose) -> str:
+    """The token that was set aside; empty where there is none."""
+    try:
+        sealed = base64.urlsafe_b64decode(session.get(KEYS[purpose], ""))
+    except (binascii.Error, TypeError, ValueError):
+        return ""
+    opened = _sealer().open(KEYS[purpose], sealed)
+    return "" if opened is None else opened.decode()
+
+
+def drop(purpose: Purpose) -> None:
+    """Forgets the token that was set aside, once its link is used up."""
+    session.pop(KEYS[purpose], None)
+
+
+def refer_nobody() -> None:
+    """Has the browser tell nobody from which page it came.
+
+    It then says `Origin: null` of the form on this page, so the view that takes the form is marked
+    with `from_any_origin`: the token in the form itself is the proof that the form is ours.
+    """
+
+    def add(response: Response) -> Response:
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    after_this_request(add)
+
+
+def _sealer() -> Sealer:
+    config = current_app.config
+    return Sealer([config["SECRET_KEY"], *config["SECRET_KEY_FALLBACKS"]], "mailed links")
