@@ -11,7 +11,8 @@ The house, from the top; imports only point down:
     python_api         `auth.users`, `auth.sessions` and `auth.roles` for the code of an app
     serving, dev       how gunicorn and granian serve it; embedded engines and `make run`
     web, cli           the edges: pages, API, forward-auth, `flask.session`; the command line
-    services, doctor   builds everything from the settings; examines settings and stores
+    services, stores   build everything from the settings
+    doctor             examines settings and stores
     authentication     log-in, sign-up, change of password, limits of attempts
     mail               mails that wait, one-time links, and how they leave
     sessions           begin, find, change, end

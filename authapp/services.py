@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import redis
@@ -23,11 +23,10 @@ from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.authentication.registration import Registration
 from authapp.cache.changes import Changes
-from authapp.cache.keys import CredentialKeys
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config
 from authapp.crypto.access_tokens import AccessTokens
-from authapp.crypto.sealing import Sealer, derive_key
+from authapp.crypto.sealing import derive_key
 from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
@@ -37,23 +36,18 @@ from authapp.mail.public_links import PublicLinks
 from authapp.passwords.hashing import PasswordHasher
 from authapp.passwords.hashing_queue import HashingQueue
 from authapp.sessions.housekeeping import SessionHousekeeping
-from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.maintenance import Maintenance
-from authapp.sessions.provisional import ProvisionalSessions
-from authapp.sessions.records import SessionPolicy
-from authapp.sessions.rows import SessionRows
 from authapp.sessions.store import SessionStore
 from authapp.storage.background import Background
 from authapp.storage.bounded_connections import require_threads
-from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.locks import Locks
-from authapp.storage.postgres import Database, connect
+from authapp.storage.postgres import Database
 from authapp.storage.redis import redis_client
+from authapp.stores import Tokens, build_sessions, open_stores
 from authapp.telemetry import metrics
 
 REQUEST_THREADS = 8  # a worker
 POOL_SIZE = REQUEST_THREADS + 2  # Postgres connections a worker; two for its background work
-FILL_TIMEOUT = 1.0  # seconds that Redis has to take a copy nobody waits for
 LOGINS_AT_ONCE = REQUEST_THREADS // 2 - 1  # in a worker, so that most threads answer all others
 
 
@@ -150,17 +144,6 @@ def _at_once(task: Callable[[], None]) -> None:
 utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
 
 
-def session_policy(config: Config) -> SessionPolicy:
-    return SessionPolicy(
-        idle=timedelta(seconds=config.SESSION_IDLE_SECONDS),
-        absolute=timedelta(seconds=config.SESSION_ABSOLUTE_SECONDS),
-        remember=timedelta(seconds=config.REMEMBER_ME_SECONDS),
-        revalidate=timedelta(seconds=config.REVALIDATE_SECONDS),
-        max_per_user=config.SESSION_MAX_PER_USER,
-        access_token=timedelta(seconds=config.ACCESS_TOKEN_SECONDS),
-    )
-
-
 def build_services(
     config: Config,
     limiter: Callable[[], RateLimiter] | None,
@@ -180,8 +163,8 @@ def build_services(
         SettingError: there are no threads, which bound all waits for Postgres.
     """
     require_threads()
-    stores = _open_stores(config, observe)
-    tokens = _Tokens(
+    stores = open_stores(config, POOL_SIZE, observe)
+    tokens = Tokens(
         sessions=SessionTokens(config.SECRET_KEY),
         access=AccessTokens(config.SECRET_KEY, clock),
         refresh=RefreshTokens(config.SECRET_KEY),
@@ -204,7 +187,7 @@ def build_services(
         fill=background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
     )
     email_hashes = EmailHashes(config.SECRET_KEY)
-    sessions, housekeeping = _build_sessions(config, stores, tokens, clock)
+    sessions, housekeeping = build_sessions(config, stores, tokens, clock)
 
     outbox = Outbox(
         config.SECRET_KEY,
@@ -312,86 +295,3 @@ def build_services(
         revalidate_seconds=config.REVALIDATE_SECONDS,
         redirect_hosts=config.ALLOWED_REDIRECT_HOSTS,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Stores:
-    """Both stores, and the changes that keep the copies in Redis true to Postgres.
-
-    Attributes:
-        patient_cache: the same copies through a connection that may take longer, for filling.
-    """
-
-    database: Database
-    redis: "redis.Redis"
-    redis_breaker: Breaker
-    cache: VersionedCache
-    patient_cache: VersionedCache
-    credential_keys: CredentialKeys
-    changes: Changes
-
-
-@dataclass(frozen=True, slots=True)
-class _Tokens:
-    sessions: SessionTokens
-    access: AccessTokens
-    refresh: RefreshTokens
-
-
-def _open_stores(config: Config, observe: Callable[[Fact], None]) -> _Stores:
-    database = Database(
-        engine=connect(config.DATABASE_URL, POOL_SIZE, config.KEY_PREFIX, config.DATABASE_SCHEMA),
-        breaker=Breaker("postgres"),
-    )
-    redis_breaker, sealer = Breaker("redis"), Sealer(config.SECRET_KEY)
-    client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
-    cache = VersionedCache(client, sealer, redis_breaker, config.KEY_PREFIX)
-    patient = redis_client(config.REDIS_URL, retries=0, timeout=FILL_TIMEOUT)
-    credential_keys = CredentialKeys(config.SECRET_KEY)
-    return _Stores(
-        database=database,
-        redis=client,
-        redis_breaker=redis_breaker,
-        cache=cache,
-        patient_cache=VersionedCache(patient, sealer, redis_breaker, config.KEY_PREFIX),
-        credential_keys=credential_keys,
-        changes=Changes(database, cache, credential_keys, observe),
-    )
-
-
-def _build_sessions(
-    config: Config, stores: _Stores, tokens: _Tokens, clock: Callable[[], datetime]
-) -> tuple[SessionStore, SessionHousekeeping]:
-    policy = session_policy(config)
-    rows = SessionRows(
-        tokens=tokens.sessions,
-        access_tokens=tokens.access,
-        refresh_tokens=tokens.refresh,
-        policy=policy,
-        clock=clock,
-    )
-    provisional = ProvisionalSessions(
-        cache=stores.cache, tokens=tokens.sessions, policy=policy, clock=clock
-    )
-    lookup = SessionLookup(
-        database=stores.database,
-        changes=stores.changes,
-        cache=stores.cache,
-        rows=rows,
-        provisional=provisional,
-        policy=policy,
-        clock=clock,
-    )
-    sessions = SessionStore(
-        database=stores.database,
-        changes=stores.changes,
-        rows=rows,
-        lookup=lookup,
-        provisional=provisional,
-        policy=policy,
-        clock=clock,
-    )
-    housekeeping = SessionHousekeeping(
-        database=stores.database, changes=stores.changes, rows=rows, policy=policy, clock=clock
-    )
-    return sessions, housekeeping

@@ -22,13 +22,14 @@ from authapp.cache.keys import session_key
 from authapp.config import Config
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
-from authapp.services import Services, build_services, session_policy, utc_now
+from authapp.services import Services, build_services, utc_now
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import SessionRecord
 from authapp.sessions.rows import SessionRows
 from authapp.storage.models import Role, SessionRow, User, UserRole
 from authapp.storage.redis import REDIS_ERRORS
+from authapp.stores import session_policy
 from benchmarks.servers import BenchmarkError
 
 ROLES = ("user", "auditor", "staff")

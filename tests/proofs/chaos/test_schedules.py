@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from authapp import dev
-from authapp import services as assembly
+from authapp import dev, stores
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
@@ -65,7 +64,7 @@ def arena(engines: tuple[Postgres, Redis], monkeypatch: pytest.MonkeyPatch) -> I
 def an_arena(postgres: Postgres, redis: Redis, patch: pytest.MonkeyPatch) -> Iterator[Arena]:
     """Instances that wait less long than they do in earnest, so that there is time for many."""
     patch.setattr(redis_clients.redis_client, "__defaults__", (0.05,))
-    patch.setattr(assembly, "FILL_TIMEOUT", 0.05)
+    patch.setattr(stores, "FILL_TIMEOUT", 0.05)
     patch.setattr(database, "PING_TIMEOUT", 0.1)
     patch.setattr(bounded_connections, "PATIENCE", 1.0)
     patch.setattr(database, "CONNECT_TIMEOUT", 1)

@@ -1,0 +1,121 @@
+"""Opens both stores from the settings, and builds the sessions in them, for `services`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import redis
+
+from authapp.accounts.audit import Fact
+from authapp.cache.changes import Changes
+from authapp.cache.keys import CredentialKeys
+from authapp.cache.versioned_cache import VersionedCache
+from authapp.config import Config
+from authapp.crypto.access_tokens import AccessTokens
+from authapp.crypto.sealing import Sealer
+from authapp.crypto.tokens import RefreshTokens, SessionTokens
+from authapp.sessions.housekeeping import SessionHousekeeping
+from authapp.sessions.lookup import SessionLookup
+from authapp.sessions.provisional import ProvisionalSessions
+from authapp.sessions.records import SessionPolicy
+from authapp.sessions.rows import SessionRows
+from authapp.sessions.store import SessionStore
+from authapp.storage.circuit_breaker import Breaker
+from authapp.storage.postgres import Database, connect
+from authapp.storage.redis import redis_client
+
+FILL_TIMEOUT = 1.0  # seconds that Redis has to take a copy nobody waits for
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Both stores, and the changes that keep the copies in Redis true to Postgres.
+
+    Attributes:
+        patient_cache: the same copies through a connection that may take longer, for filling.
+    """
+
+    database: Database
+    redis: "redis.Redis"
+    redis_breaker: Breaker
+    cache: VersionedCache
+    patient_cache: VersionedCache
+    credential_keys: CredentialKeys
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    sessions: SessionTokens
+    access: AccessTokens
+    refresh: RefreshTokens
+
+
+def open_stores(config: Config, pool_size: int, observe: Callable[[Fact], None]) -> Stores:
+    database = Database(
+        engine=connect(config.DATABASE_URL, pool_size, config.KEY_PREFIX, config.DATABASE_SCHEMA),
+        breaker=Breaker("postgres"),
+    )
+    redis_breaker, sealer = Breaker("redis"), Sealer(config.SECRET_KEY)
+    client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
+    cache = VersionedCache(client, sealer, redis_breaker, config.KEY_PREFIX)
+    patient = redis_client(config.REDIS_URL, retries=0, timeout=FILL_TIMEOUT)
+    credential_keys = CredentialKeys(config.SECRET_KEY)
+    return Stores(
+        database=database,
+        redis=client,
+        redis_breaker=redis_breaker,
+        cache=cache,
+        patient_cache=VersionedCache(patient, sealer, redis_breaker, config.KEY_PREFIX),
+        credential_keys=credential_keys,
+        changes=Changes(database, cache, credential_keys, observe),
+    )
+
+
+def build_sessions(
+    config: Config, stores: Stores, tokens: Tokens, clock: Callable[[], datetime]
+) -> tuple[SessionStore, SessionHousekeeping]:
+    policy = session_policy(config)
+    rows = SessionRows(
+        tokens=tokens.sessions,
+        access_tokens=tokens.access,
+        refresh_tokens=tokens.refresh,
+        policy=policy,
+        clock=clock,
+    )
+    provisional = ProvisionalSessions(
+        cache=stores.cache, tokens=tokens.sessions, policy=policy, clock=clock
+    )
+    lookup = SessionLookup(
+        database=stores.database,
+        changes=stores.changes,
+        cache=stores.cache,
+        rows=rows,
+        provisional=provisional,
+        policy=policy,
+        clock=clock,
+    )
+    sessions = SessionStore(
+        database=stores.database,
+        changes=stores.changes,
+        rows=rows,
+        lookup=lookup,
+        provisional=provisional,
+        policy=policy,
+        clock=clock,
+    )
+    housekeeping = SessionHousekeeping(
+        database=stores.database, changes=stores.changes, rows=rows, policy=policy, clock=clock
+    )
+    return sessions, housekeeping
+
+
+def session_policy(config: Config) -> SessionPolicy:
+    return SessionPolicy(
+        idle=timedelta(seconds=config.SESSION_IDLE_SECONDS),
+        absolute=timedelta(seconds=config.SESSION_ABSOLUTE_SECONDS),
+        remember=timedelta(seconds=config.REMEMBER_ME_SECONDS),
+        revalidate=timedelta(seconds=config.REVALIDATE_SECONDS),
+        max_per_user=config.SESSION_MAX_PER_USER,
+        access_token=timedelta(seconds=config.ACCESS_TOKEN_SECONDS),
+    )
