@@ -88,6 +88,7 @@ class Config:
     HOST: str = _setting(kinds.host, "127.0.0.1")
     PORT: int = _setting(kinds.whole(0, 65_535), 8_000)
     WEB_CONCURRENCY: int = _setting(kinds.whole(1, 512), min(512, usable_processors()))
+    WEB_THREADS: int = _setting(kinds.whole(1, 512), 8)  # of a worker
     DATA_DIR: str = _setting(kinds.text, "var")
 
     # what pages show of whoever runs this

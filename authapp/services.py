@@ -33,6 +33,7 @@ from authapp.errors import StoreUnavailable
 from authapp.mail.one_time_links import OneTimeLinks
 from authapp.mail.outbox import Outbox
 from authapp.mail.public_links import PublicLinks
+from authapp.passwords.foreign_hashes import bcrypt_seconds
 from authapp.passwords.hashing import PasswordHasher
 from authapp.passwords.hashing_queue import HashingQueue
 from authapp.sessions.housekeeping import SessionHousekeeping
@@ -46,9 +47,8 @@ from authapp.storage.redis import redis_client
 from authapp.stores import Tokens, build_sessions, open_stores
 from authapp.telemetry import metrics
 
-REQUEST_THREADS = 8  # a worker
+REQUEST_THREADS = 8  # a worker, for all but waiting log-ins
 POOL_SIZE = REQUEST_THREADS + 2  # Postgres connections a worker; two for its background work
-LOGINS_AT_ONCE = REQUEST_THREADS // 2 - 1  # in a worker, so that most threads answer all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,15 @@ class Services:
         return True
 
 
+def logins_at_once(threads: int) -> int:
+    """How many log-ins may hash or wait in a worker with so many threads.
+
+    They leave REQUEST_THREADS to all others. A worker that has few threads leaves them more than
+    half.
+    """
+    return max(threads - REQUEST_THREADS, threads // 2 - 1, 1)
+
+
 def _at_once(task: Callable[[], None]) -> None:
     task()
 
@@ -203,7 +212,11 @@ def build_services(
     hasher = PasswordHasher(
         peppers=config.PASSWORD_PEPPER,
         rounds=config.BCRYPT_ROUNDS,
-        queue=HashingQueue(LOGINS_AT_ONCE),
+        queue=HashingQueue(
+            places=logins_at_once(config.WEB_THREADS),
+            seconds=bcrypt_seconds(config.BCRYPT_ROUNDS),
+            patience=config.LOGIN_TIMEOUT_SECONDS,
+        ),
     )
     limits = LoginLimits(
         shared=limiter,

@@ -72,6 +72,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "HOST": "127.0.0.1",
         "PORT": 8_000,
         "WEB_CONCURRENCY": usable_processors(),
+        "WEB_THREADS": 8,
         "DATA_DIR": "var",
         "BRAND_NAME": "authapp",
         "BRAND_LOGO_URL": "",

@@ -219,7 +219,7 @@ class Authentication:
                     email = self._parse_email(text)
                     with self._noting_refusals(email, actor):
                         issued = self._log_in_counted(
-                            counted, email, password, begin, devices, refusal
+                            counted, email, password, actor.address, begin, devices, refusal
                         )
         except AuthappError as error:
             metrics.LOGINS.labels(_OUTCOMES.get(type(error), "unavailable")).inc()
@@ -243,6 +243,7 @@ class Authentication:
         by_address: Attempt,
         email: Email,
         password: str,
+        address: str,
         begin: Callable[[Email, Credentials], Issued],
         devices: Sequence[str],
         refusal: ConstantTimeRefusal,
@@ -254,7 +255,8 @@ class Authentication:
         everybody else.
         """
         by_account, device = self._count_for_account(email, devices)
-        with self._hasher.queue.place(by_address, by_account), refusal.drawn_out():
+        place = self._hasher.queue.place(by_address, by_account, address=address)
+        with place, refusal.drawn_out():
             cached = self._find_cached(email, password, refusal)
             if device and (cached is None or cached.epoch > device.epoch):
                 # the token is older than the current trust, so it gives no window of its own

@@ -52,7 +52,8 @@ class Reauthentication:
         with deadline(self._timeout):
             with self._refused_attempts.noting_limits("password.limited", actor):
                 counted = self._limits.count_password_change(email)
-            with counted.told_by_errors(), self._hasher.queue.place(counted):
+            place = self._hasher.queue.place(counted, address=actor.address)
+            with counted.told_by_errors(), place:
                 found = self._credentials.read(email)
                 if found is None or not found.user.active:
                     raise InvalidCredentials

@@ -83,7 +83,7 @@ class Registration:
         with self._refused_attempts.noting_limits("signup.limited", actor):
             counted = self._limits.count_sign_up(actor.address)
         with counted.told_by_errors():
-            with self._hasher.queue.place(counted):
+            with self._hasher.queue.place(counted, address=actor.address):
                 hashed = self._hasher.hash(password)
                 user = self._users.create(parsed, name, hashed, actor=actor)
             self._credentials.prime(parsed)

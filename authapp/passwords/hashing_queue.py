@@ -1,18 +1,21 @@
-"""The password hashing queue: one thread per process hashes, and few requests may wait for it.
+"""The password hashing queue: one thread per process hashes, and log-ins wait for it in turn.
 
 bcrypt keeps a core busy for a fifth of a second and releases the interpreter lock during that time.
-If request threads hashed by themselves, a few log-ins would delay every session check, and waiting
-log-ins would fill all request threads. So one thread of the lowest priority hashes, and log-ins may
-occupy fewer than half of the request threads; further log-ins are asked to come back later.
+If request threads hashed by themselves, a few log-ins would delay every session check. So one
+thread of the lowest priority hashes. A log-in waits for its turn if the turn comes in time, and is
+asked at once to come back later if not.
 """
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as TookTooLong
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, Protocol, TypeVar
 
 from authapp.errors import Busy
 from authapp.storage.deadlines import remaining
@@ -23,6 +26,9 @@ T = TypeVar("T")
 
 _NICENESS = 19
 _LONGEST = 60.0  # seconds to wait for a hash where there is no deadline
+_LONGEST_AWAY = 30  # seconds that somebody is asked to stay away at most
+_USABLE = 0.9  # of the time that a log-in may take; the rest is for what follows the hash
+_NEWEST = 0.2  # weight of the newest hash in the measured pace
 
 
 class CountedAttempt(Protocol):
@@ -32,55 +38,196 @@ class CountedAttempt(Protocol):
         """Uncounts the attempt."""
 
 
+def _nothing() -> None:
+    pass
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """A place in the queue.
+
+    Attributes:
+        address: whose log-in it is.
+        round: how many places that address had already; places of lower rounds come first.
+        number: of places of one round the first come comes first.
+    """
+
+    address: str
+    round: int
+    number: int
+    work: Callable[[], Any] = _nothing
+    result: "Future[Any]" = field(default_factory=Future)
+    is_displaced: bool = False
+
+
 class HashingQueue:
-    """The queue of one process, with a fixed number of places.
+    """The queue of one process. What can't be hashed in time is refused at once.
+
+    Addresses take turns: who sends many log-ins waits behind who sends one.
 
     Args:
         places: how many log-ins may hash, or wait for their turn, at the same time.
+        seconds: what a hash takes, until the first ones were measured.
+        patience: seconds that a log-in may take.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, seconds: float = 0.0, patience: float = _LONGEST) -> None:
         self._places = places
+        self._pace = seconds
+        self._usable = patience * _USABLE
         self._start()
         start_in_forks(self._start)  # a forked process starts with an empty queue
 
     def _start(self) -> None:
-        self._free = threading.BoundedSemaphore(self._places)
-        self._executor = ThreadPoolExecutor(1, "hashing", initializer=_lower_priority)
+        self._changed = threading.Condition()
+        self._held: list[_Place] = []
+        self._waiting: list[_Place] = []  # with work that has not begun
+        self._mine = threading.local()
+        self._thread: threading.Thread | None = None
+        self._arrivals = 0
+        self._next_free = (
+            0.0  # when nobody who was refused is asked to come, by the monotonic clock
+        )
 
     @contextmanager
-    def place(self, *counted: CountedAttempt) -> Iterator[None]:
+    def place(self, *counted: CountedAttempt, address: str = "") -> Iterator[None]:
         """Occupies a place for everything that belongs to one log-in.
 
         Args:
-            counted: the attempt, as limits counted it. It is taken back when no place is free,
-                because the attempt was told nothing about a password.
+            counted: the attempt, as limits counted it. It is taken back when there is no place for
+                it, because the attempt was told nothing about a password.
+            address: from where it comes.
         Raises:
-            Busy: no place is free.
+            Busy: its turn would not come in time.
         """
-        if not self._free.acquire(blocking=False):
-            for attempt in counted:
-                attempt.take_back()
-            raise Busy
+        try:
+            held = self._enter(address)
+        except Busy:
+            _take_back(counted)
+            raise
+        self._mine.place = held
         metrics.HASHING.inc()
         try:
             yield
+        except Busy:
+            if held.is_displaced:
+                _take_back(counted)
+            raise
         finally:
             metrics.HASHING.dec()
-            self._free.release()
+            self._mine.place = None
+            with self._changed:
+                self._held.remove(held)
 
     def run(self, work: Callable[[], T]) -> T:
         """Runs `work` on the hashing thread and returns its result.
 
         Raises:
-            Busy: its turn did not come before the deadline (`deadlines.deadline`).
+            Busy: its turn did not come before the deadline (`deadlines.deadline`), or it gave way
+                to somebody from another address.
         """
-        future = self._executor.submit(work)
+        place: _Place | None = getattr(self._mine, "place", None)
+        with self._changed:
+            if place is None:  # nothing limits who hashes outside a place
+                place = self._new_place("", 0)
+            if place.is_displaced:
+                raise Busy(self._away())
+            place.work, place.result = work, Future()
+            result: Future[T] = place.result
+            self._waiting.append(place)
+            self._run_thread()
+            self._changed.notify()
         try:
-            return future.result(remaining(_LONGEST))
+            return result.result(remaining(_LONGEST))
         except TookTooLong:
-            future.cancel()  # if it already runs, nobody looks at its result
+            result.cancel()  # if it already runs, nobody looks at its result
+            with self._changed:
+                if place in self._waiting:
+                    self._waiting.remove(place)
             raise Busy from None
+
+    def _enter(self, address: str) -> _Place:
+        with self._changed:
+            mine = sum(place.address == address for place in self._held)
+            ahead = sum(place.round <= mine for place in self._held)
+            if not self._has_room(ahead):
+                raise Busy(self._away())
+            if not self._has_room(len(self._held)):
+                self._displace(mine)
+            place = self._new_place(address, mine)
+            self._held.append(place)
+            return place
+
+    def _has_room(self, ahead: int) -> bool:
+        """Whether one more can be served behind so many."""
+        return ahead < self._places and (ahead == 0 or (ahead + 1) * self._pace <= self._usable)
+
+    def _displace(self, round_: int) -> None:
+        """Has the last of those who wait give way to a place of this round.
+
+        Raises:
+            Busy: nobody waits who comes later than that.
+        """
+        last = max(self._waiting, key=_order, default=None)
+        if last is None or last.round <= round_:
+            raise Busy(self._away())
+        self._waiting.remove(last)
+        last.is_displaced = True
+        last.result.set_exception(Busy(self._away()))
+
+    def _away(self) -> int:
+        """The seconds after which there will be room: the further away, the more were refused."""
+        now = time.monotonic()
+        room_in = max(0.0, (len(self._held) + 1) * self._pace - self._usable)
+        self._next_free = min(max(now + room_in, self._next_free) + self._pace, now + _LONGEST_AWAY)
+        return max(1, ceil(self._next_free - now))
+
+    def _new_place(self, address: str, round_: int) -> _Place:
+        self._arrivals += 1
+        return _Place(address, round_, self._arrivals)
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def _run_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="hashing", daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        _lower_priority()
+        while True:
+            place = self._next()
+            started = time.perf_counter()
+            try:
+                found = place.work()
+            except BaseException as error:  # noqa: BLE001 — it is for who waits
+                _settle(place.result.set_exception, error)
+            else:
+                _settle(place.result.set_result, found)
+            self._pace += (time.perf_counter() - started - self._pace) * _NEWEST
+
+    def _next(self) -> _Place:
+        """The place whose turn it is, once one waits."""
+        with self._changed:
+            while not self._waiting:
+                self._changed.wait()
+            place = min(self._waiting, key=_order)
+            self._waiting.remove(place)
+            return place
+
+
+def _order(place: _Place) -> tuple[int, int]:
+    return place.round, place.number
+
+
+def _settle(tell: Callable[[Any], None], outcome: object) -> None:
+    with suppress(InvalidStateError):  # who waited has gone away
+        tell(outcome)
+
+
+def _take_back(counted: tuple[CountedAttempt, ...]) -> None:
+    for attempt in counted:
+        attempt.take_back()
 
 
 def _lower_priority() -> None:

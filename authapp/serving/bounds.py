@@ -6,4 +6,5 @@ RECEIVE = 10  # for a request to arrive whole, from its first byte on
 GRACEFUL = 10  # what requests get to end at a stop
 BACKLOG = 2048  # connections that wait to be accepted
 CONNECTIONS = 1000  # at once, in a worker
+THREADS = 40  # of a worker: all but eight may be waiting for their turn to hash
 REQUEST_LINE = 8_190  # bytes

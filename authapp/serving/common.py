@@ -1,5 +1,6 @@
 """Shared by every server of `wsgi:app`: the settings, the numbers, the steps of a start."""
 
+import os
 import socket
 import sys
 
@@ -15,6 +16,7 @@ from authapp.telemetry import metrics  # noqa: E402
 
 def read_settings() -> Config:
     """The settings; or the end of the process, with one line that names the remedy."""
+    os.environ["WEB_THREADS"] = os.environ.get("WEB_THREADS") or str(bounds.THREADS)
     try:
         return Config.from_env()
     except SettingError as error:
@@ -52,6 +54,11 @@ def require_current_schema(config: Config) -> None:
         schema.require_current(config.DATABASE_URL, config.KEY_PREFIX, config.DATABASE_SCHEMA)
     except SettingError as error:
         sys.exit(f"authapp: {error}")
+
+
+def tell_threads(number: int) -> None:
+    """Has the workers, which start after this, know how many threads they have."""
+    os.environ["WEB_THREADS"] = str(number)
 
 
 def register_worker() -> None:

@@ -24,7 +24,6 @@ from authapp.serving import bounds, common, metrics_dir
 
 # isort: split
 from authapp.dev import child_processes
-from authapp.services import REQUEST_THREADS
 from authapp.serving.granian_wsgi import GranianLayer
 from authapp.telemetry import deferred as together
 from authapp.telemetry.logging import logging_config
@@ -79,6 +78,8 @@ class Server(MPServer):
 def main(arguments: list[str]) -> None:
     given = _parse(arguments)
     config = common.read_settings()
+    threads = given.threads or config.WEB_THREADS
+    common.tell_threads(threads)
     listener = _listen(given.bind, config)
     common.require_current_schema(config)
     server = Server(
@@ -89,7 +90,7 @@ def main(arguments: list[str]) -> None:
         websockets=False,
         loop=Loops.asyncio,  # WSGI runs in none
         workers=config.WEB_CONCURRENCY,
-        blocking_threads=given.threads,
+        blocking_threads=threads,
         backlog=bounds.BACKLOG,
         backpressure=bounds.CONNECTIONS,
         http1_settings=HTTP1Settings(
@@ -117,7 +118,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m authapp.serving.granian", description=__doc__)
     parser.add_argument("application", nargs="?", default="wsgi:app")
     parser.add_argument("--bind", help="fd://N in place of HOST and PORT: a socket handed over")
-    parser.add_argument("--threads", type=int, default=REQUEST_THREADS)
+    parser.add_argument("--threads", type=int, help="in place of WEB_THREADS")
     parser.add_argument("--graceful-timeout", type=int, default=bounds.GRACEFUL)
     return parser.parse_args(arguments)
 

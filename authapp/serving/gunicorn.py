@@ -15,7 +15,6 @@ from gunicorn.workers.sync import SyncWorker
 from authapp.serving import bounds, common, metrics_dir
 
 # isort: split
-from authapp.services import REQUEST_THREADS
 from authapp.telemetry.logging import logging_config
 
 _config = common.read_settings()
@@ -28,7 +27,7 @@ backlog = bounds.BACKLOG
 # how many requests at once
 worker_class = "authapp.serving.gunicorn_worker.BufferingWorker"  # gthread that waits for no client
 workers = _config.WEB_CONCURRENCY
-threads = REQUEST_THREADS
+threads = _config.WEB_THREADS
 worker_connections = bounds.CONNECTIONS
 
 # how long; seconds
@@ -70,6 +69,7 @@ control_socket_disable = True  # nothing here uses it
 def on_starting(server: Any) -> None:
     """Before anything listens."""
     _require_threads(server.cfg)
+    common.tell_threads(server.cfg.threads)  # `--threads` may have changed it
     # gunicorn tries for five seconds; and sockets that were handed over are there already
     if server.cfg.settings["bind"].get() == [bind] and not {"LISTEN_FDS", "GUNICORN_FD"} & {
         *os.environ

@@ -16,7 +16,7 @@ import pytest
 from authapp.config import Config
 from authapp.errors import AuthappError, Busy, InvalidCredentials
 from authapp.passwords.hashing_queue import HashingQueue
-from authapp.services import LOGINS_AT_ONCE, REQUEST_THREADS, Services
+from authapp.services import REQUEST_THREADS, Services, logins_at_once
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline, remaining
 from authapp.storage.postgres import FailureKind, PostgresUnavailable
@@ -27,6 +27,8 @@ from tests.support.services import open_services, sql
 from tests.support.settings import make_config
 from tests.support.threads import at_once
 from tests.support.waiting import wait_until
+
+LOGINS_AT_ONCE = logins_at_once(REQUEST_THREADS)  # in a worker without more threads
 
 
 @contextmanager
@@ -145,8 +147,99 @@ def test_one_more_than_there_are_places_is_told_to_come_back() -> None:
         pass
 
 
-def test_log_ins_leave_more_than_half_of_the_threads_to_others() -> None:
-    assert 0 < LOGINS_AT_ONCE < REQUEST_THREADS / 2
+@pytest.mark.parametrize("threads", [3, 4, 8, 16, 40, 64])
+def test_log_ins_leave_threads_to_others(threads: int) -> None:
+    left = threads - logins_at_once(threads)
+    assert left < threads
+    assert left >= min(REQUEST_THREADS, threads / 2)
+
+
+def test_who_can_not_be_served_in_time_is_told_at_once() -> None:
+    """0.5 s a hash and 5 s for a log-in: nine fit into the nine tenths that are for hashing."""
+    queue = HashingQueue(100, seconds=0.5, patience=5)
+    with full(queue, 9), pytest.raises(Busy), queue.place():
+        pass
+    with full(queue, 8), queue.place():
+        pass
+
+
+def test_one_log_in_is_served_however_slow_hashing_is() -> None:
+    with HashingQueue(3, seconds=60, patience=5).place():
+        pass
+
+
+def test_the_pace_is_measured() -> None:
+    queue = HashingQueue(100, seconds=60, patience=5)
+    for _ in range(60):
+        queue.run(lambda: None)
+    with full(queue, 50), queue.place():
+        pass
+
+
+def test_the_more_are_refused_the_later_they_are_asked_to_come_back() -> None:
+    queue = HashingQueue(100, seconds=0.5, patience=5)
+    waits = []
+    with full(queue, 9):
+        for _ in range(6):
+            with pytest.raises(Busy) as refused, queue.place():
+                pass
+            waits.append(refused.value.retry_after)
+    assert waits == sorted(waits)
+    assert waits[0] <= 2
+    assert 3 <= waits[-1] <= 4  # six at half a second each, from half a second on
+    with full(queue, 9):
+        for _ in range(500):
+            with pytest.raises(Busy) as refused, queue.place():
+                pass
+    assert refused.value.retry_after <= 31
+
+
+def log_in_from(queue: HashingQueue, address: str, done: list[str]) -> None:
+    with queue.place(address=address):
+        queue.run(lambda: done.append(address))
+
+
+def await_waiting(queue: HashingQueue, many: int) -> None:
+    wait_until(lambda: len(queue._waiting) == many, "they do not wait")
+
+
+def test_addresses_take_turns() -> None:
+    queue = HashingQueue(20)
+    done: list[str] = []
+    with ThreadPoolExecutor(10) as pool, stuck(queue.run):
+        for number, address in enumerate(("crowd", "crowd", "crowd", "crowd", "one", "two")):
+            pool.submit(log_in_from, queue, address, done)
+            await_waiting(queue, number + 1)
+    assert done == ["crowd", "one", "two", "crowd", "crowd", "crowd"]
+
+
+def test_one_address_can_not_fill_the_queue() -> None:
+    """Who waits last of a crowd gives way, is told at once, and has used up no attempt."""
+    queue = HashingQueue(5)
+    done: list[str] = []
+    taken_back: list[str] = []
+
+    class Counted:
+        def take_back(self) -> None:
+            taken_back.append("crowd")
+
+    def log_in_of_crowd() -> None:
+        with queue.place(Counted(), address="crowd"):
+            queue.run(lambda: done.append("crowd"))
+
+    with ThreadPoolExecutor(10) as pool:
+        with stuck(queue.run):
+            crowd = []
+            for number in range(5):
+                crowd.append(pool.submit(log_in_of_crowd))
+                await_waiting(queue, number + 1)
+            with pytest.raises(Busy), queue.place(address="crowd"):
+                pass
+            mine = pool.submit(log_in_from, queue, "one", done)
+            assert isinstance(crowd[-1].exception(30), Busy)
+            assert taken_back == ["crowd"]
+        mine.result(30)
+    assert done == ["crowd", "one", "crowd", "crowd", "crowd"]
 
 
 USES: dict[str, Callable[[Services, Any], Any]] = {

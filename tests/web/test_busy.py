@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
-from authapp.services import LOGINS_AT_ONCE
+from authapp.services import REQUEST_THREADS, logins_at_once
 from tests.support.hashing import hashing
 from tests.web.support import (
     EMAIL,
@@ -23,6 +23,8 @@ from tests.web.support import (
     program,
     services_of,
 )
+
+LOGINS_AT_ONCE = logins_at_once(REQUEST_THREADS)  # in a worker without more threads
 
 CREDENTIALS = {"email": EMAIL, "password": PASSWORD}
 

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from authapp import extension
 from authapp.cache.keys import session_key
 from authapp.errors import StoreUnavailable
-from authapp.services import LOGINS_AT_ONCE, build_services
+from authapp.services import REQUEST_THREADS, build_services, logins_at_once
 from tests.support.clock import Clock
 from tests.support.waiting import wait_until
 from tests.web.conftest import MakeApp
@@ -28,6 +28,8 @@ from tests.web.support import (
     sign_up,
     token_of,
 )
+
+LOGINS_AT_ONCE = logins_at_once(REQUEST_THREADS)  # in a worker without more threads
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
