@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run example test check lint format bench bench-quick bench-logins bench-growth calls clean
+.PHONY: help install run example test check lint format bench bench-quick bench-logins bench-burst bench-growth calls clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -51,6 +51,9 @@ bench-quick: $(INSTALLED) ## the same in less than two minutes; writes var/bench
 
 bench-logins: $(INSTALLED) ## what a storm of log-ins costs session checks, and how many succeed; ARGS=--quick
 	@$(PYTHON) -m benchmarks.storm $(ARGS)
+
+bench-burst: $(INSTALLED) ## twenty and forty people log in within a second, beside Flask-Login; ARGS=--quick
+	@$(PYTHON) -m benchmarks.burst $(ARGS)
 
 calls: $(INSTALLED) ## how many calls, through how many files, a session check and a log-in pass; ARGS=--all
 	@$(PYTHON) -m benchmarks.calls $(ARGS)

@@ -144,6 +144,57 @@ def log_in(port: int, people: People, clients: int, seconds: float, *, patient: 
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What became of a crowd.
+
+    Attributes:
+        slowest: seconds until the last of those who got in was in, from their own press.
+        refused_after: seconds after which the last of those who were refused knew.
+        retry_after: seconds that they were told, the longest.
+    """
+
+    logged_in: int
+    refused: int
+    failed: int
+    slowest: float
+    refused_after: float
+    retry_after: int
+
+
+def log_in_crowd(port: int, people: People, number: int, path: str) -> Outcome:
+    """So many people press the button, evenly within a second."""
+    answers: list[tuple[int, float, int]] = []
+    begins = time.perf_counter() + 0.2
+
+    def press(who: int) -> None:
+        due = begins + who / number
+        body = json.dumps({"email": people.emails[who], "password": people.password})
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            time.sleep(max(0.0, due - time.perf_counter()))
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            wait = int(answer.headers.get("Retry-After") or 0)
+            answers.append((answer.status, time.perf_counter() - due, wait))
+
+    threads = [threading.Thread(target=press, args=(who,)) for who in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done = [took for status, took, _ in answers if status == 200]
+    told = [(took, wait) for status, took, wait in answers if status == 503]
+    return Outcome(
+        logged_in=len(done),
+        refused=len(told),
+        failed=number - len(done) - len(told),
+        slowest=max(done, default=0.0),
+        refused_after=max((took for took, _ in told), default=0.0),
+        retry_after=max((wait for _, wait in told), default=0),
+    )
+
+
+@dataclass(frozen=True)
 class Hashes:
     """
     Attributes:

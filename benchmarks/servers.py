@@ -184,8 +184,8 @@ GRANIAN = (
 )
 
 
-def gunicorn_options() -> list[str]:
-    """The options of gunicorn.conf.py at the root, for peers with one worker."""
+def gunicorn_options(workers: int = 1) -> list[str]:
+    """The options of gunicorn.conf.py at the root, for peers."""
     told = subprocess.run(
         [sys.executable, "-c", _TELL],
         env={
@@ -201,7 +201,7 @@ def gunicorn_options() -> list[str]:
     )
     names = json.loads(told.stdout)
     return [
-        *("--config", "/dev/null", "--workers", "1", "--bind", "127.0.0.1:PORT"),
+        *("--config", "/dev/null", "--workers", str(workers), "--bind", "127.0.0.1:PORT"),
         *("--worker-class", "gthread", "--threads", str(names["threads"])),
         *("--keep-alive", str(names["keepalive"])),
         *("--worker-tmp-dir", names["worker_tmp_dir"] or "/tmp"),
@@ -220,6 +220,7 @@ SETTINGS = {
     "PASSWORD_PEPPER": "benchmark-" * 5,
     "SESSION_COOKIE_SECURE": "0",
     "WEB_CONCURRENCY": "1",
+    "SIGNUP": "open",
     "REVALIDATE_SECONDS": "60",
     "LOGIN_TIMEOUT_SECONDS": "60",  # on a machine that does much else
 }

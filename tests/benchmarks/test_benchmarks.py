@@ -73,4 +73,4 @@ def test_an_answer_that_is_not_the_expected_one_is_not_timed(
 def test_peers_are_served_as_we_are() -> None:
     options = servers.gunicorn_options()
     assert options[options.index("--worker-class") + 1] == "gthread"
-    assert options[options.index("--threads") + 1] == "8"
+    assert options[options.index("--threads") + 1] == "40"
