@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         login_required,
         permission_required,
         roles_required,
+        step_up_required,
     )
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "login_required",
     "permission_required",
     "roles_required",
+    "step_up_required",
     "users_table",
 ]
 

@@ -25,10 +25,11 @@ from authapp.web.middleware.mount_point import PublicMount, TrustedProxies
 from authapp.web.middleware.request import RequestMiddleware
 from authapp.web.pages.account import pages
 from authapp.web.pages.admin import admin
+from authapp.web.pages.confirm import confirm_pages
 from authapp.web.pages.rendering import brand_style, static_file
 
 # whose unsafe methods `OriginPolicy` looks at
-_WITH_ORIGIN_CHECK = (pages, admin, api, users_api, api_docs, health)
+_WITH_ORIGIN_CHECK = (pages, confirm_pages, admin, api, users_api, api_docs, health)
 
 
 def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: bool) -> None:
@@ -63,6 +64,7 @@ def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
         own.add_url_rule(_BRAND, "brand_style", brand_style)
     parts = (
         (mount.pages, pages),
+        (mount.pages, confirm_pages),
         (mount.admin, admin),
         (mount.api, api),
         (mount.api and mount.admin, users_api),

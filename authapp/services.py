@@ -22,6 +22,7 @@ from authapp.authentication.password_changes import PasswordChanges
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.authentication.registration import Registration
+from authapp.authentication.step_up import StepUp
 from authapp.cache.changes import Changes
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config
@@ -86,6 +87,7 @@ class Services:
     user_import: UserImport
     authentication: Authentication
     password_changes: PasswordChanges
+    step_up: StepUp
     administration: Administration
     refused_attempts: RefusedAttempts
     maintenance: Maintenance
@@ -291,6 +293,14 @@ def build_services(
             known_devices=known_devices,
             parse_email=parse,
             clock=clock,
+        ),
+        step_up=StepUp(
+            sessions,
+            stores.changes,
+            reauthentication,
+            parse_email=parse,
+            clock=clock,
+            lasts=timedelta(seconds=config.STEP_UP_SECONDS),
         ),
         administration=Administration(
             users=users,

@@ -18,6 +18,7 @@ from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import SessionPolicy
+from authapp.sessions.rotation import SessionRotation
 from authapp.sessions.rows import SessionRows
 from authapp.sessions.store import SessionStore
 from authapp.storage.circuit_breaker import Breaker
@@ -100,6 +101,7 @@ def build_sessions(
         changes=stores.changes,
         rows=rows,
         lookup=lookup,
+        rotation=SessionRotation(stores.changes, rows),
         provisional=provisional,
         policy=policy,
         clock=clock,

@@ -27,6 +27,7 @@ Event = Literal[
     "profile.changed",
     "password.changed",
     "password.set",
+    "identity.confirmed",
     "roles.set",
     "role.created",
     "role.deleted",

@@ -36,15 +36,16 @@ class Reauthentication:
 
     @contextmanager
     def verified(
-        self, email: Email, password: str, actor: Actor
+        self, email: Email, password: str, actor: Actor, *, field: str = "current_password"
     ) -> Iterator[tuple[Credentials, Attempt]]:
         """A block with the credentials that the password opens, and the attempt as limits counted
         it. The block may hash in the same place.
 
         Args:
             actor: the person, who is logged in.
+            field: the name of the password in the form, for the error.
         Raises:
-            InvalidField: `current_password` is wrong.
+            InvalidField: the password is wrong.
             InvalidCredentials: the user is gone or inactive.
             TooManyAttempts: too many wrong passwords.
             Busy: the password hashing queue is full.
@@ -60,6 +61,6 @@ class Reauthentication:
                 compared = self._hasher.verify(password, found.password_hash, found.user.id)
                 if compared.verdict is Verdict.MISMATCH:
                     self._refused_attempts.note("password.refused", actor)
-                    raise InvalidField({"current_password": "this is not your current password"})
+                    raise InvalidField({field: "this is not your current password"})
                 counted.take_back()
                 yield found, counted

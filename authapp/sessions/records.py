@@ -100,6 +100,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     Attributes:
         remembered: the person asked to stay signed in on this device, or the program can refresh.
         provisional: present while the session has no row.
+        proved_at: when the person last proved who they are; None: when the session began.
     """
 
     id: UUID
@@ -115,6 +116,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     remembered: bool = False
     ended_why: EndReason | None = None
     provisional: Provisional | None = None
+    proved_at: datetime | None = None
 
 
 class ActiveSession(msgspec.Struct, frozen=True):

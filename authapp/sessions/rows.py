@@ -69,6 +69,7 @@ class SessionRows:
             remembered=row.remembered,
             checked_at=self._clock(),
             ended_why=why,
+            proved_at=row.proved_at,
         )
 
     def expired(self, record: SessionRecord) -> EndReason | None:
@@ -91,9 +92,15 @@ class SessionRows:
         remember: bool,
         lifetime: Lifetime | None = None,
         data: Mapping[str, Any] | None = None,
+        proved_at: datetime | None = None,
     ) -> ActiveSession:
-        """Begins a session of a browser, with `lifetime` or what the limits say."""
+        """Begins a session of a browser, with `lifetime` or what the limits say.
+
+        Args:
+            proved_at: when the person last proved who they are; None: just now.
+        """
         row, token = self.new(user, actor, remember=remember, lifetime=lifetime, data=data)
+        row.proved_at = proved_at
         change.db.add(row)
         return ActiveSession(token, self.record(row, user))
 
@@ -121,6 +128,20 @@ class SessionRows:
         )
         change.db.add(row)
         return self.issue_tokens(row, user, refreshable=refreshable)
+
+    def add_like(
+        self,
+        change: Change,
+        user: User,
+        actor: Actor,
+        before: ActiveSession,
+        data: Mapping[str, Any],
+    ) -> ActiveSession | IssuedTokens:
+        """Begins a session of the same kind as another, with new limits."""
+        remember = before.record.remembered
+        if before.record.kind == "api":
+            return self.add_program(change, user, actor, refreshable=remember, data=data)
+        return self.add(change, user, actor, remember=remember, data=data)
 
     def new(
         self,

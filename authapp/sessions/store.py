@@ -1,4 +1,4 @@
-"""Sessions: begin, patch, end, replace, list. `lookup.py` finds them again."""
+"""Sessions: begin, patch, end, list. `lookup.py` finds them again, `rotation.py` renews tokens."""
 
 import hmac
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +21,11 @@ from authapp.sessions.records import (
     ActiveSession,
     EndReason,
     IssuedTokens,
-    Lifetime,
     SessionPolicy,
     SessionSummary,
     is_storable,
 )
+from authapp.sessions.rotation import SessionRotation, hold_row, must_have_had_row
 from authapp.sessions.rows import SessionRows, hold_verified, record_begun
 from authapp.storage.models import SessionRow, User
 from authapp.storage.postgres import Database, again_if_lost
@@ -46,7 +46,9 @@ class SessionStore:
         changes: Changes,
         rows: SessionRows,
         lookup: SessionLookup,
+        rotation: SessionRotation,
         provisional: ProvisionalSessions,
+        *,
         policy: SessionPolicy,
         clock: Clock,
     ) -> None:
@@ -55,6 +57,8 @@ class SessionStore:
         self._changes = changes
         self._rows = rows
         self.find = lookup.find  # the session of a token
+        self.rotate = rotation.rotate
+        self.regenerate = rotation.regenerate
         self._policy = policy
         self._clock = clock
 
@@ -167,7 +171,7 @@ class SessionStore:
                 .returning(SessionRow.digest, SessionRow.ver)
             ).one_or_none()
             if row is None:
-                _must_have_had_row(live)
+                must_have_had_row(live)
             else:
                 change.touch_session(*row)
         return change.returning(row is not None)
@@ -231,7 +235,7 @@ class SessionStore:
                 .execution_options(synchronize_session=False)
             ).one_or_none()
             if mine is None:
-                _must_have_had_row(live)
+                must_have_had_row(live)
             else:
                 change.touch_session(*mine)
         return change.returning(ended)
@@ -269,58 +273,12 @@ class SessionStore:
         Returns:
             None when this session is no longer live: then none is ended nor begun.
         """
-        row = self._held(change, live)
+        row = hold_row(change, live)
         if row is None:
             return None
         data = dict(row.data)
         self.end_all(change, user, why)
-        remember = live.record.remembered
-        if live.record.kind == "api":
-            return self._rows.add_program(change, user, actor, refreshable=remember, data=data)
-        return self._rows.add(change, user, actor, remember=remember, data=data)
-
-    def _held(self, change: Change, live: ActiveSession) -> SessionRow | None:
-        row = change.db.scalar(
-            select(SessionRow)
-            .where(SessionRow.digest == live.token.digest, SessionRow.ended_at.is_(None))
-            .with_for_update()
-        )
-        if row is None:
-            _must_have_had_row(live)
-        return row
-
-    def regenerate(self, live: ActiveSession, actor: Actor) -> Changed[ActiveSession | None]:
-        """A new token for a browser's session, with its limits and data; the old one is dead.
-
-        Returns:
-            None when the session is no longer live, or is a program's.
-        """
-        with self._changes.begin() as change:
-            fresh = self._regenerate(change, live, actor)
-        return change.returning(fresh)
-
-    def _regenerate(
-        self, change: Change, live: ActiveSession, actor: Actor
-    ) -> ActiveSession | None:
-        user = change.db.scalars(
-            select(User).where(User.id == live.record.user.id).with_for_update(key_share=True)
-        ).one()
-        row = self._held(change, live)
-        if row is None or not user.active or row.epoch != user.epoch:
-            return None
-        if row.kind != "browser":
-            return None
-        lifetime = Lifetime(timedelta(seconds=row.idle_seconds), row.expires_at)
-        data = dict(row.data)
-        self._rows.end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
-        return self._rows.add(
-            change,
-            user,
-            actor,
-            remember=live.record.remembered,
-            lifetime=lifetime,
-            data=data,
-        )
+        return self._rows.add_like(change, user, actor, live, data)
 
     def refresh(self, token: RefreshToken, actor: Actor) -> IssuedTokens:
         """A new access token for a session that goes on, and the next refresh token.
@@ -386,13 +344,3 @@ class SessionStore:
             for row in rows
             if row.last_seen_at + timedelta(seconds=row.idle_seconds) + grace > now
         ]
-
-
-def _must_have_had_row(live: ActiveSession) -> None:
-    """That no live row is found says that the session ended, if it had one.
-
-    Raises:
-        StoreUnavailable: it had none; Postgres came back between the reading of it and now.
-    """
-    if live.record.provisional is not None:
-        raise StoreUnavailable("postgres")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, redirect, request
@@ -22,10 +22,11 @@ from authapp import errors
 from authapp.storage.deadlines import deadline
 from authapp.telemetry.logging import get_logger
 from authapp.web.app_state import state_of
-from authapp.web.guards import is_own_view, login_url
+from authapp.web.guards import confirm_url, is_own_view, login_url
 from authapp.web.middleware.client_address import unreadable
 from authapp.web.middleware.request_log import request_id
 from authapp.web.pages.rendering import render_page
+from authapp.web.redirects import safe_next
 from authapp.web.session.auth_session import auth_session
 
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
@@ -82,7 +83,7 @@ _ANSWERS: dict[type, _Answer] = {
         "This password counts once. Choose one of your own with `reset_token`.",
     ),
     errors.StepUpRequired: _Answer(
-        403, "step_up_required", "Confirm that it is you, then try again."
+        403, "step_up_required", "Confirm that it is you, then try again.", for_people=True
     ),
     errors.CrossOrigin: _Answer(403, "cross_origin", for_people=True),
     errors.OwnAccount: _Answer(403, "own_account", for_people=True),
@@ -223,6 +224,10 @@ def answer_domain_error(error: errors.AuthappError) -> ResponseReturnValue:
         target = login_url()
         if target is not None:
             return redirect(_with_next(target))
+    if isinstance(error, errors.StepUpRequired) and not wants_json():
+        target = confirm_url(_page_to_come_back_to())
+        if target is not None:
+            return redirect(target, 303)
     problem = problem_of(error)
     try:
         answer: ResponseReturnValue = current_app.handle_user_exception(problem)
@@ -330,6 +335,16 @@ def _is_visitor_known(error: HTTPException, without_visitor: Collection[str]) ->
     except (errors.StoreUnavailable, errors.TooManyTokens):
         return False
     return True
+
+
+def _page_to_come_back_to() -> str | None:
+    """The page that was asked for, or the one whose form was sent: no form is sent twice."""
+    if request.method in {"GET", "HEAD"}:
+        return request.script_root + request.full_path.removesuffix("?")
+    sent_from = safe_next(request.referrer, (), request.host)
+    if sent_from is None:
+        return None
+    return urlsplit(sent_from)._replace(scheme="", netloc="").geturl()
 
 
 def _with_next(login_page: str) -> str:

@@ -1,4 +1,4 @@
-"""The visitor and the guards of views: `current_user`, `login_required`, `roles_required`."""
+"""The visitor and the guards of views: `current_user`, `login_required`, `step_up_required`…"""
 
 from collections.abc import Callable
 from functools import wraps
@@ -54,6 +54,17 @@ def login_url(onward: str | None = None) -> str | None:
         return url_for(state.login_view, next=onward)
     except BuildError:
         raise no_login_view(state.login_view) from None
+
+
+def confirm_url(onward: str | None = None) -> str | None:
+    """The page that asks for the password again; None if it is not mounted.
+
+    Args:
+        onward: where the page shall lead.
+    """
+    if not state_of().mount.pages:
+        return None
+    return url_for(f"{BLUEPRINT}.confirm.confirm", next=onward)
 
 
 def no_login_view(name: str) -> RuntimeError:
@@ -120,6 +131,18 @@ def require_permission(permission: str) -> Identity:
     return person
 
 
+def require_step_up() -> ActiveSession:
+    """The live session of the visitor, who proved not long ago who they are.
+
+    Raises:
+        NotAuthenticated: there is none.
+        StepUpRequired: the proof is too old. People are led to the page that asks for another.
+    """
+    live = require_live()
+    services().step_up.require_fresh(live)
+    return live
+
+
 def login_required(view: Callable[P, R]) -> Callable[P, R]:
     """Lets only signed-in people reach a view; others go to log-in, programs get 401.
 
@@ -129,6 +152,22 @@ def login_required(view: Callable[P, R]) -> Callable[P, R]:
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         require_live()
+        return cast(R, current_app.ensure_sync(view)(*args, **kwargs))
+
+    return guarded
+
+
+def step_up_required(view: Callable[P, R]) -> Callable[P, R]:
+    """Lets only people reach a view who proved not long ago who they are (`STEP_UP_SECONDS`).
+
+    Others are asked for their password, and come back by GET; programs get 403
+    `step_up_required`. Below another guard it asks only those who may do the act. A form needs it
+    on the view that shows the form, too, so that nobody is asked when all is typed.
+    """
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        require_step_up()
         return cast(R, current_app.ensure_sync(view)(*args, **kwargs))
 
     return guarded

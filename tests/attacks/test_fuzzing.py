@@ -36,6 +36,7 @@ SOUND: dict[str, dict[str, Any]] = {
     "/account": {"name": "Ada", "image": "https://example.org/ada.png"},
     "/me": {"name": "Ada", "image": "https://example.org/ada.png"},
     "/password": {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
+    "/confirm": {"password": PASSWORD, "next": "/"},
     "/users": {"q": "a", "cursor": "", "limit": 50},
     "/admin/audit": {"user": "", "event": "", "cursor": ""},
     "/users/<uuid:user_id>": {"active": True, "name": "Ada", "image": ""},

@@ -48,6 +48,8 @@ GET    /account                           302  200  200  200  200  200  200  200
 POST   /account                           302  303  303  303  303  303  303  303  302
 GET    /account/password                  302  200  200  200  200  200  200  200  302
 POST   /account/password                  302  303  303  303  303  303  303  303  302
+GET    /account/confirm                   302  200  200  200  200  200  200  200  302
+POST   /account/confirm                   302  303  303  303  303  303  303  303  302
 GET    /account/sessions                  302  200  200  200  200  200  200  200  302
 POST   /account/sessions/<own>/end        302  303  303  303  303  303  303  303  302
 POST   /account/sessions/<other>/end      302  404  404  404  404  404  404  404  302
@@ -84,6 +86,7 @@ POST   /api/v1/logout                     204  204  204  204  204  204  204  204
 GET    /api/v1/me                         401  200  200  200  200  200  200  200  401
 PATCH  /api/v1/me                         401  200  200  200  200  200  200  200  401
 POST   /api/v1/me/password                401  204  204  204  204  204  204  204  401
+POST   /api/v1/me/confirm                 401  204  204  204  204  204  204  204  401
 GET    /api/v1/me/sessions                401  200  200  200  200  200  200  200  401
 DELETE /api/v1/me/sessions                401  204  204  204  204  204  204  204  401
 DELETE /api/v1/me/sessions/<own>          401  204  204  204  204  204  204  204  401
@@ -126,6 +129,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/account/password": CHANGE,
     "/me": {"name": "N"},
     "/me/password": CHANGE,
+    "/confirm": {"password": PASSWORD},
     "/users/<own>": {"active": False, "name": "N"},
     "/users/<other>": {"active": False, "name": "N"},
     "/users/<missing>": {"active": False, "name": "N"},

@@ -33,6 +33,7 @@ UNSAFE: dict[str, dict[str, Any]] = {
     "/logout": {},
     "/account": {"data": {"name": "Mallory"}},
     "/account/password": {"data": CHANGE},
+    "/account/confirm": {"data": {"password": PASSWORD}},
     "/account/sessions/end-others": {},
     "/account/sessions/00000000-0000-0000-0000-000000000000/end": {},
     "/api/v1/login": {"json": LOGIN},

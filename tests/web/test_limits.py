@@ -44,6 +44,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "/api/v1/signup": {"json": {"email": "new{}@example.org", "password": PASSWORD}},
     "/account/password": {"data": WRONG},
     "/api/v1/me/password": {"json": WRONG},
+    "/account/confirm": {"data": {"password": "wrong"}},
+    "/api/v1/me/confirm": {"json": {"password": "wrong"}},
 }
 
 
@@ -75,7 +77,7 @@ def post(client: FlaskClient, path: str, number: int, **headers: str) -> TestRes
 def test_what_costs_a_hash_is_refused_before_it(make_app: MakeApp, path: str) -> None:
     app = limited(make_app)
     client = browser(app)
-    if "password" in path:
+    if "/account/" in path or "/me/" in path:
         sign_up(app)
         client = signed_in_as(app)
     with hashing() as costs:
@@ -96,7 +98,7 @@ def test_what_is_over_its_limit_takes_no_place(make_app: MakeApp, path: str) -> 
     """Refused before it asks for a hashing slot, and so even where there is none."""
     app = limited(make_app)
     client = browser(app)
-    if "password" in path:
+    if "/account/" in path or "/me/" in path:
         sign_up(app)
         client = signed_in_as(app)
     for number in range(LIMIT):
@@ -109,7 +111,7 @@ def test_what_is_over_its_limit_takes_no_place(make_app: MakeApp, path: str) -> 
 def test_who_finds_no_place_has_used_up_no_attempt(make_app: MakeApp, path: str) -> None:
     app = limited(make_app)
     client = browser(app)
-    if "password" in path:
+    if "/account/" in path or "/me/" in path:
         sign_up(app)
         client = signed_in_as(app)
     with every_slot_taken(app):
@@ -191,7 +193,7 @@ def test_it_tells_what_is_left(make_app: MakeApp, path: str) -> None:
     """As draft-ietf-httpapi-ratelimit-headers-10 has it, also when it refuses."""
     app = limited(make_app)
     client = browser(app)
-    if "password" in path:
+    if "/account/" in path or "/me/" in path:
         sign_up(app)
         client = signed_in_as(app)
     policy = POLICIES.get(path.rpartition("/")[2], "password-account")
@@ -251,7 +253,7 @@ def test_who_hammers_the_log_in_keeps_nobody_from_a_new_password(make_app: MakeA
 
 
 def test_no_call_that_hashes_is_missing_from_the_table(app: Flask) -> None:
-    named = ("login", "signup", "password", "tokens")
+    named = ("login", "signup", "password", "confirm", "tokens")
     there_are = {
         rule.rule
         for rule in app.url_map.iter_rules()

@@ -29,6 +29,7 @@ CHANGES = {
     "/account": {"name": "Other"},
     "/account/password": {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},
     "/account/sessions/end-others": {},
+    "/account/confirm": {"password": PASSWORD},
 }
 
 

@@ -10,7 +10,13 @@ from werkzeug.exceptions import NotFound
 from authapp import errors
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
 from authapp.passwords.policy import MAX_CODE_POINTS, MIN_CODE_POINTS, is_short
-from authapp.sessions.records import ActiveSession, EndReason, IssuedTokens, SessionSummary
+from authapp.sessions.records import (
+    ActiveSession,
+    EndReason,
+    IssuedLogin,
+    IssuedTokens,
+    SessionSummary,
+)
 from authapp.web.api.bodies import read_body
 from authapp.web.api.description import Operation, Parameter, documents
 from authapp.web.api.representations import (
@@ -81,6 +87,10 @@ class RefreshBody(msgspec.Struct, forbid_unknown_fields=True):
 class ProfileBody(msgspec.Struct, forbid_unknown_fields=True):
     name: NameField | msgspec.UnsetType = msgspec.UNSET
     image: ImageField | msgspec.UnsetType = msgspec.UNSET
+
+
+class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True):
+    password: str
 
 
 class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -223,17 +233,21 @@ def update_me() -> Response:
     return json_response(UserView.of(auth_session().settle(changed)))
 
 
+# of an answer after which the session goes on under a new token
+_NEW_TOKENS = {
+    "Set-Cookie": Parameter("to a browser: the session's new token"),
+    "X-Access-Token": Parameter("to a program: its new access token"),
+    "X-Refresh-Token": Parameter("to a program that has one: its new refresh token"),
+}
+
+
 @api.post("/me/password")
 @documents(
     Operation(
         "Sets a new password: all other sessions end, this one gets a new token",
         {204: None},
         body=PasswordBody,
-        headers={
-            "Set-Cookie": Parameter("to a browser: the session's new token"),
-            "X-Access-Token": Parameter("to a program: its new access token"),
-            "X-Refresh-Token": Parameter("to a program that has one: its new refresh token"),
-        },
+        headers=_NEW_TOKENS,
         fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
         changes=True,
     )
@@ -246,15 +260,38 @@ def change_password() -> tuple[str, int, dict[str, str]]:
         changed = services().password_changes.change_password(
             live, body.current_password, body.new_password, known_actor(), devices()
         )
-    issued = auth_session().settle(changed)
+    return "", 204, _rotated(auth_session().settle(changed))
+
+
+def _rotated(issued: IssuedLogin | IssuedTokens) -> dict[str, str]:
+    """The headers in which a program finds the new tokens of its session; a browser gets the
+    cookie."""
     tell_rate_limit(issued.rate_limit)
     auth_session().rotate(issued)
-    headers = {}
-    if isinstance(issued, IssuedTokens):
-        headers["X-Access-Token"] = issued.session.token.text
-        if issued.refresh:
-            headers["X-Refresh-Token"] = issued.refresh.text
-    return "", 204, headers
+    if isinstance(issued, IssuedLogin):
+        return {}
+    refresh = {"X-Refresh-Token": issued.refresh.text} if issued.refresh else {}
+    return {"X-Access-Token": issued.session.token.text, **refresh}
+
+
+@api.post("/me/confirm")
+@documents(
+    Operation(
+        "Proves again who one is, for acts that answer `step_up_required`; this session gets a new "
+        "token",
+        {204: None},
+        body=ConfirmBody,
+        headers=_NEW_TOKENS,
+        fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
+        changes=True,
+    )
+)
+def confirm() -> tuple[str, int, dict[str, str]]:
+    live = require_live()
+    body = read_body(request, ConfirmBody)
+    with rate_limit_of_errors():
+        changed = services().step_up.confirm(live, body.password, known_actor())
+    return "", 204, _rotated(auth_session().settle(changed))
 
 
 @api.get("/me/sessions")

@@ -16,6 +16,7 @@ from authapp.errors import (
     NoSuchRole,
     OwnAccount,
     RoleInUse,
+    StepUpRequired,
     UnknownRole,
     UnknownUser,
 )
@@ -38,6 +39,7 @@ from authapp.web.guards import (
     require_live,
     require_permission,
     services,
+    step_up_required,
 )
 from authapp.web.session.auth_session import auth_session
 
@@ -138,11 +140,19 @@ def update_user(user_id: UUID) -> Response:
         {200: (UserView, AccountView)},
         "permission",
         RolesBody,
-        fails=[UnknownUser, UnknownRole, LastAdmin, OwnAccount, ExceedsOwnPermissions],
+        fails=[
+            UnknownUser,
+            UnknownRole,
+            LastAdmin,
+            OwnAccount,
+            ExceedsOwnPermissions,
+            StepUpRequired,
+        ],
         changes=True,
     )
 )
 @permission_required(Permission.ROLES_GRANT)
+@step_up_required
 def set_roles(user_id: UUID) -> Response:
     body = read_body(request, RolesBody)
     changed = services().administration.set_roles(user_id, body.roles, known_actor())
@@ -181,10 +191,11 @@ def roles() -> Response:
         {201: RoleView},
         "permission",
         RoleBody,
-        fails=[ExceedsOwnPermissions],
+        fails=[ExceedsOwnPermissions, StepUpRequired],
     )
 )
 @permission_required(Permission.ROLES_GRANT)
+@step_up_required
 def create_role() -> Response:
     body = read_body(request, RoleBody)
     role = services().roles.create(body.name, body.permissions, known_actor())

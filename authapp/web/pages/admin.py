@@ -28,6 +28,7 @@ from authapp.web.guards import (
     known_actor,
     permission_required,
     services,
+    step_up_required,
 )
 from authapp.web.pages.audit_question import events_asked_for
 from authapp.web.pages.forms import AuditForm, RoleForm, show_errors, text
@@ -57,6 +58,7 @@ def user(user_id: UUID) -> ResponseReturnValue:
 
 @admin.post("/users/<uuid:user_id>/roles")
 @permission_required(Permission.ROLES_GRANT)
+@step_up_required
 def set_roles(user_id: UUID) -> ResponseReturnValue:
     roles = read_form(request).getlist("roles")
 
@@ -95,6 +97,7 @@ def roles() -> ResponseReturnValue:
 
 @admin.post("/roles")
 @permission_required(Permission.ROLES_GRANT)
+@step_up_required
 def roles_submit() -> ResponseReturnValue:
     form = RoleForm()
     if not form.validate():

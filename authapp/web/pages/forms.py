@@ -98,6 +98,11 @@ class PasswordForm(PageForm):
     )
 
 
+class ConfirmForm(PageForm):
+    password = PasswordField("Password", validators=[InputRequired("Enter your password.")])
+    next = HiddenField()
+
+
 class RoleForm(PageForm):
     """A new role. The page shows the permissions to tick that its reader may give."""
 

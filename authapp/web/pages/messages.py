@@ -46,6 +46,7 @@ HAPPENED: dict[Event, str] = {
     "user.deleted": "Account deleted",
     "profile.changed": "Profile changed",
     "password.changed": "Password changed",
+    "identity.confirmed": "Password confirmed",
     "password.set": "Password set by an operator",
     "roles.set": "Roles set",
     "role.created": "Role created",
