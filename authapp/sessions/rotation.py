@@ -42,7 +42,7 @@ class SessionRotation:
         return self._rows.add_like(change, user, actor, live, data)
 
     def regenerate(self, live: ActiveSession, actor: Actor) -> Changed[ActiveSession | None]:
-        """A new token for a browser's session, with its limits. It proves nothing anew.
+        """A new token for a browser's session, with its limits. The proof stays as old as it was.
 
         Returns:
             None when the session is no longer live, or is a program's.

@@ -340,7 +340,7 @@ def test_a_session_that_ended_meanwhile_is_not_revived(
     sign_up(app)
     client = signed_in_as(app)
     step_up = services_of(app).step_up
-    verified = step_up._reauthentication.verified  # type: ignore[attr-defined]
+    verified = step_up._reauthentication.verified
 
     def ends_it(*args: object, **kwargs: object) -> object:
         stores.sql("UPDATE sessions SET ended_at = now(), ended_why = 'logout', ver = ver + 1")
