@@ -37,6 +37,7 @@ from authapp.mail.public_links import PublicLinks
 from authapp.passwords.foreign_hashes import bcrypt_seconds
 from authapp.passwords.hashing import PasswordHasher
 from authapp.passwords.hashing_queue import HashingQueue
+from authapp.passwords.policy import PasswordPolicy
 from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.sessions.maintenance import Maintenance
 from authapp.sessions.store import SessionStore
@@ -92,6 +93,7 @@ class Services:
     refused_attempts: RefusedAttempts
     maintenance: Maintenance
     # settings that the edges use
+    password_policy: PasswordPolicy
     revalidate_seconds: int
     redirect_hosts: tuple[str, ...]
 
@@ -211,6 +213,7 @@ def build_services(
     public_link = PublicLinks(config.PUBLIC_URL, url_prefix)
 
     parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
+    password_policy = PasswordPolicy(config.PASSWORD_MIN_LENGTH, config.BRAND_NAME)
     hasher = PasswordHasher(
         peppers=config.PASSWORD_PEPPER,
         rounds=config.BCRYPT_ROUNDS,
@@ -260,6 +263,7 @@ def build_services(
         registration=Registration(
             users=users,
             credentials=credentials,
+            policy=password_policy,
             hasher=hasher,
             limits=limits,
             refused_attempts=refused_attempts,
@@ -288,6 +292,7 @@ def build_services(
             credentials=credentials,
             sessions=sessions,
             changes=stores.changes,
+            policy=password_policy,
             hasher=hasher,
             reauthentication=reauthentication,
             known_devices=known_devices,
@@ -315,6 +320,7 @@ def build_services(
             changes=stores.changes,
             locks=Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX),
         ),
+        password_policy=password_policy,
         revalidate_seconds=config.REVALIDATE_SECONDS,
         redirect_hosts=config.ALLOWED_REDIRECT_HOSTS,
     )

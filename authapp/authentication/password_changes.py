@@ -15,7 +15,7 @@ from authapp.authentication.reauthentication import Reauthentication
 from authapp.cache.changes import Changed, Changes
 from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
 from authapp.passwords.hashing import PasswordHasher
-from authapp.passwords.policy import why_refused
+from authapp.passwords.policy import PasswordPolicy
 from authapp.sessions.records import ActiveSession, EndReason, IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
 
@@ -35,6 +35,7 @@ class PasswordChanges:
         sessions: SessionStore,
         changes: Changes,
         *,
+        policy: PasswordPolicy,
         hasher: PasswordHasher,
         reauthentication: Reauthentication,
         known_devices: KnownDevices,
@@ -45,6 +46,7 @@ class PasswordChanges:
         self._credentials = credentials
         self._sessions = sessions
         self._changes = changes
+        self._policy = policy
         self._hasher = hasher
         self._reauthentication = reauthentication
         self._known_devices = known_devices
@@ -75,7 +77,7 @@ class PasswordChanges:
         email = self._parse_email(user.email)
         verified = self._reauthentication.verified(email, current, actor)
         with verified as (found, counted):
-            if reason := why_refused(new, (user.email, user.name)):
+            if reason := self._policy.why_refused(new, user.email, user.name):
                 raise InvalidField({"new_password": reason})
             new_hash = self._hasher.hash(new)
         with counted.told_by_errors(), self._changes.begin() as change:
@@ -114,7 +116,7 @@ class PasswordChanges:
         found = self._credentials.read(self._parse_email(email))
         if found is None:
             raise UnknownUser(f"there is no user {email}")
-        if reason := why_refused(password, (email,)):
+        if reason := self._policy.why_refused(password, email, found.user.name):
             raise InvalidField({"password": reason})
         with self._hasher.queue.place():
             new_hash = self._hasher.hash(password)

@@ -10,7 +10,7 @@ from authapp.authentication.limits import LoginLimits
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidField, Window
 from authapp.passwords.hashing import PasswordHasher
-from authapp.passwords.policy import why_refused
+from authapp.passwords.policy import PasswordPolicy
 
 
 class Registration:
@@ -25,6 +25,7 @@ class Registration:
         self,
         users: UserStore,
         credentials: CredentialStore,
+        policy: PasswordPolicy,
         hasher: PasswordHasher,
         limits: LoginLimits,
         refused_attempts: RefusedAttempts,
@@ -32,6 +33,7 @@ class Registration:
     ) -> None:
         self._users = users
         self._credentials = credentials
+        self._policy = policy
         self._hasher = hasher
         self._limits = limits
         self._refused_attempts = refused_attempts
@@ -106,7 +108,7 @@ class Registration:
             name = ""
         name = stored_name(name)
         if password is not None and (
-            reason := why_refused(password, (parsed.stored if parsed else "", name))
+            reason := self._policy.why_refused(password, parsed.stored if parsed else "", name)
         ):
             errors["password"] = reason
         if errors or parsed is None:

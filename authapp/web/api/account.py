@@ -9,7 +9,7 @@ from werkzeug.exceptions import NotFound
 
 from authapp import errors
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
-from authapp.passwords.policy import MAX_CODE_POINTS, MIN_CODE_POINTS, is_short
+from authapp.passwords.policy import MAX_CODE_POINTS
 from authapp.sessions.records import (
     ActiveSession,
     EndReason,
@@ -18,7 +18,7 @@ from authapp.sessions.records import (
     SessionSummary,
 )
 from authapp.web.api.bodies import read_body
-from authapp.web.api.description import Operation, Parameter, documents
+from authapp.web.api.description import NEW_PASSWORD, Operation, Parameter, documents
 from authapp.web.api.representations import (
     LoginAnswer,
     SessionList,
@@ -54,8 +54,8 @@ NewPassword = Annotated[
     str,
     field_doc(
         "A few unrelated words do well. The first ones that attackers try are refused.",
-        minLength=MIN_CODE_POINTS,
         maxLength=MAX_CODE_POINTS,
+        format=NEW_PASSWORD,
     ),
 ]
 NameField = Annotated[str, field_doc("Letters that can be shown.", maxLength=MAX_NAME)]
@@ -151,7 +151,8 @@ def login() -> Response:
         body = read_body(request, LoginBody)
     live = log_in_visitor(body.email, body.password, remember=body.remember)
     warning = COOKIE_WILL_BE_DROPPED if will_lose_cookie() else msgspec.UNSET
-    advice = TOO_SHORT_NOW if is_short(body.password) else msgspec.UNSET
+    is_short = services().password_policy.is_short(body.password)
+    advice = TOO_SHORT_NOW if is_short else msgspec.UNSET
     return json_response(LoginAnswer(UserView.of(live.record.user), _view(live), warning, advice))
 
 

@@ -13,6 +13,7 @@ from authapp.web import rate_limits
 from authapp.web.error_handlers import CHALLENGE, REFUSED, answer_to
 
 PREFIX = "/api/v1"
+NEW_PASSWORD = "password"  # noqa: S105 — the format of a field for a password to be chosen
 Needs = Literal["nobody", "somebody", "permission"]
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -147,7 +148,13 @@ def endpoints(app: Flask, prefix: str = "") -> Iterator[Endpoint]:
 
 
 def document(
-    app: Flask, cookie: str, version: str, prefix: str = "", server: str = ""
+    app: Flask,
+    cookie: str,
+    version: str,
+    prefix: str = "",
+    server: str = "",
+    *,
+    least_password: int,
 ) -> dict[str, Any]:
     """The description, ready for JSON.
 
@@ -155,6 +162,7 @@ def document(
         cookie: the name of the session cookie.
         prefix: what the app mounts the API under.
         server: what all paths are under, as clients see it; empty for the root of the host.
+        least_password: the least characters of a new password.
     """
     found = sorted(endpoints(app, prefix), key=lambda e: (e.path, e.method))
     records: set[type] = {ProblemBody, LaterAnswer}
@@ -164,6 +172,10 @@ def document(
         records |= {endpoint.operation.body} if endpoint.operation.body else set()
     ordered = sorted(records, key=lambda record: record.__name__)
     _, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    for schema in schemas.values():
+        for value in schema.get("properties", {}).values():
+            if value.get("format") == NEW_PASSWORD:
+                value["minLength"] = least_password
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in found:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _endpoint(endpoint)

@@ -10,6 +10,7 @@ from authapp.web.api.description import document, endpoints
 from authapp.web.api.representations import json_response
 from authapp.web.app_state import state_of
 from authapp.web.blueprint import OwnBlueprint
+from authapp.web.guards import services
 from authapp.web.middleware.mount_point import link_to
 from authapp.web.pages.rendering import render_page
 
@@ -43,7 +44,14 @@ def page() -> str:
 
 def _document() -> dict[str, Any]:
     cookie = current_app.config["SESSION_COOKIE_NAME"]
-    return document(current_app, cookie, _version(), _prefix(), link_to(request.environ, _prefix()))
+    return document(
+        current_app,
+        cookie,
+        _version(),
+        _prefix(),
+        link_to(request.environ, _prefix()),
+        least_password=services().password_policy.min_length,
+    )
 
 
 def _prefix() -> str:

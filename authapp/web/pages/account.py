@@ -7,7 +7,6 @@ from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
-from authapp.passwords.policy import is_short
 from authapp.sessions.records import EndReason
 from authapp.web.api.bodies import read_form
 from authapp.web.api.representations import SessionView
@@ -132,7 +131,7 @@ def login_submit() -> ResponseReturnValue:
     if will_lose_cookie():
         # The log-in page leads on if the cookie comes back, and else says that it did not.
         onward = url_for(".login", next=onward, cookie="sent")
-    elif is_short(text(form.password)):
+    elif services().password_policy.is_short(text(form.password)):
         return redirect_with("password-short", ".password", next=onward)
     return redirect(onward, 303)
 

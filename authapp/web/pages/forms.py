@@ -1,6 +1,7 @@
 """The forms of the pages: labels, hints and shape. The use cases validate what a value means."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from flask import request
 from wtforms import (
@@ -18,8 +19,7 @@ from wtforms.validators import DataRequired, InputRequired, Length
 
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
 from authapp.web.api.bodies import MAX_FORM, read_form
-
-CHOOSING_HINT = "At least 15 characters. A few unrelated words work well; pasting is fine."
+from authapp.web.guards import services
 
 
 def _strip(value: str | None) -> str | None:
@@ -41,6 +41,15 @@ class PageForm(Form):
         super().__init__(formdata=typed, data=data)
 
 
+class NewPasswordField(PasswordField):
+    """The field of a password that is being chosen."""
+
+    def __init__(self, label: str, **how: Any) -> None:
+        least = services().password_policy.min_length
+        hint = f"At least {least} characters. A few unrelated words work well; pasting is fine."
+        super().__init__(label, description=hint, **how)
+
+
 class SignupForm(PageForm):
     email = EmailField(
         "Email",
@@ -53,11 +62,7 @@ class SignupForm(PageForm):
         filters=[_strip],
         validators=[Length(max=MAX_NAME, message=f"Use at most {MAX_NAME} characters.")],
     )
-    password = PasswordField(
-        "Password",
-        description=CHOOSING_HINT,
-        validators=[InputRequired("Choose a password.")],
-    )
+    password = NewPasswordField("Password", validators=[InputRequired("Choose a password.")])
 
 
 class LoginForm(PageForm):
@@ -91,10 +96,8 @@ class PasswordForm(PageForm):
     current_password = PasswordField(
         "Current password", validators=[InputRequired("Enter your current password.")]
     )
-    new_password = PasswordField(
-        "New password",
-        description=CHOOSING_HINT,
-        validators=[InputRequired("Choose a new password.")],
+    new_password = NewPasswordField(
+        "New password", validators=[InputRequired("Choose a new password.")]
     )
 
 
