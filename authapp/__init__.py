@@ -13,6 +13,7 @@ The house, from the top; imports only point down:
     web, cli           the edges: pages, API, forward-auth, `flask.session`; the command line
     services, stores   build everything from the settings
     doctor             examines settings and stores
+    mailing            builds what writes mails down and sends them
     authentication     log-in, sign-up, change of password, limits of attempts
     mail               mails that wait, one-time links, and how they leave
     sessions           begin, find, change, end
@@ -22,6 +23,7 @@ The house, from the top; imports only point down:
     storage            Postgres and Redis: connections, bounds, circuit breakers, tables
     crypto, telemetry  keys and tokens; metrics and logs
     config             settings from the environment; `setting_types`: the kinds of their values
+    brand              name and look on pages and in mails
     processors         processors this process may use
     errors             what callers may catch
 

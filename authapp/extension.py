@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack, overload
 
 from flask import Flask, request
 from flask_limiter import Limiter
+from jinja2 import ChoiceLoader, FileSystemLoader
 from limits.strategies import RateLimiter
 
 from authapp.accounts.identity import Identity
@@ -21,6 +22,7 @@ from authapp.cli.tree import register_commands
 from authapp.config import Config
 from authapp.doctor import examine
 from authapp.errors import AuthappError, SettingError
+from authapp.mailing import TEMPLATES, brand_of
 from authapp.mounting import put_mounted
 from authapp.python_api import Roles, Sessions, Users
 from authapp.services import POOL_SIZE, build_services
@@ -34,7 +36,6 @@ from authapp.web.app_state import EXTENSION, AppState, Mount, state_of
 from authapp.web.csrf import OriginPolicy, View, from_any_origin
 from authapp.web.error_handlers import answer_domain_error
 from authapp.web.guards import current_user, unknown_actor
-from authapp.web.pages.brand import Brand
 from authapp.web.pending_changes import mark_pending
 from authapp.web.request_check import RequestCheck
 from authapp.web.request_credentials import Authenticator
@@ -235,6 +236,9 @@ def set_up(
         observe=SignalSender(app),
         permissions=permissions,
         url_prefix=mount.url_prefix,
+        mail_templates=ChoiceLoader(
+            [app.create_global_jinja_loader(), FileSystemLoader(TEMPLATES)]
+        ),
     )
     authenticator = Authenticator(
         services.sessions,
@@ -242,7 +246,7 @@ def set_up(
         services.access_tokens,
         config.SESSION_COOKIE_NAME,
     )
-    state = AppState(services, authenticator, mount, _brand(config), config.LOGIN_VIEW)
+    state = AppState(services, authenticator, mount, brand_of(config), config.LOGIN_VIEW)
     app.extensions[EXTENSION] = state
     app.session_interface = SessionInterface(
         app,
@@ -264,17 +268,6 @@ def set_up(
     )
     put_mounted(app, config, state, has_fast_path=not counts_each_request(app))
     return state
-
-
-def _brand(config: Config) -> Brand:
-    return Brand(
-        name=config.BRAND_NAME,
-        logo_url=config.BRAND_LOGO_URL,
-        color=config.BRAND_COLOR,
-        terms_url=config.TERMS_URL,
-        privacy_url=config.PRIVACY_URL,
-        support_url=config.SUPPORT_URL,
-    )
 
 
 def counts_each_request(app: Flask) -> bool:

@@ -120,8 +120,10 @@ def _put_in_front(
 
 
 def _at_first_request(app: Flask, state: AppState) -> None:
-    """Starts maintenance, and settles with what the app set up after us."""
+    """Starts maintenance and mail, and settles with what the app set up after us."""
     state.services.maintenance.keep_running()
+    if state.services.mail_sender is not None:
+        state.services.mail_sender.keep_running()
     # Flask-WTF's CSRFProtect: our forms have no token of its kind, but the origin check
     exempt = getattr(app.extensions.get("csrf"), "exempt", None)
     if exempt is not None:

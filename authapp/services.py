@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import redis
+from jinja2 import BaseLoader
 from limits.strategies import RateLimiter
 
 from authapp.accounts.audit import AuditLog, EmailHashes, Fact
@@ -34,12 +35,15 @@ from authapp.errors import StoreUnavailable
 from authapp.mail.one_time_links import OneTimeLinks
 from authapp.mail.outbox import Outbox
 from authapp.mail.public_links import PublicLinks
+from authapp.mail.queue import MailQueue
+from authapp.mail.sending import MailSender
+from authapp.mailing import build_mailing
 from authapp.passwords.foreign_hashes import bcrypt_seconds
 from authapp.passwords.hashing import PasswordHasher
 from authapp.passwords.hashing_queue import HashingQueue
 from authapp.passwords.policy import PasswordPolicy
 from authapp.sessions.housekeeping import SessionHousekeeping
-from authapp.sessions.maintenance import Maintenance
+from authapp.sessions.maintenance import BATCH, RETENTION, Maintenance
 from authapp.sessions.store import SessionStore
 from authapp.storage.background import Background
 from authapp.storage.bounded_connections import require_threads
@@ -58,6 +62,7 @@ class Services:
     """The stores and use cases that the edges call. Holds no request and no person.
 
     Attributes:
+        mail_sender: None where mail is off.
         redirect_hosts: other hosts that log-in may lead to.
     """
 
@@ -81,6 +86,8 @@ class Services:
     refresh_tokens: RefreshTokens
     # mail
     outbox: Outbox
+    mail_queue: MailQueue
+    mail_sender: MailSender | None
     one_time_links: OneTimeLinks
     public_link: PublicLinks
     # use cases
@@ -107,9 +114,10 @@ class Services:
         return [f"redis: {wrong}"] if wrong else []
 
     def note_pending(self) -> None:
-        """Has the metrics say how many fences are written down, if Postgres can be asked."""
+        """Has the metrics say how many fences and mails wait, if Postgres can be asked."""
         try:
             metrics.PENDING_FENCES.set(self.changes.pending())
+            self.mail_queue.note_waiting()
         except StoreUnavailable:
             return  # what was seen last stays
 
@@ -119,6 +127,8 @@ class Services:
         For whoever makes an application and drops it again; the end of a process does it, too.
         """
         self.maintenance.stop()
+        if self.mail_sender is not None:
+            self.mail_sender.stop()
         self.background.drain()
         self.refused_attempts.finish()
         self.cache.breaker.retire()
@@ -164,6 +174,7 @@ def build_services(
     observe: Callable[[Fact], None] = lambda _: None,
     permissions: Mapping[str, str] | None = None,
     url_prefix: str = "",
+    mail_templates: BaseLoader | None = None,
 ) -> Services:
     """Wires the stores and use cases. Opens no connection.
 
@@ -172,6 +183,7 @@ def build_services(
         observe: told of what happened, once it is committed. It raises nothing.
         permissions: those that roles may give, with descriptions; None: our own.
         url_prefix: comes before each of our paths, in an app that embeds us.
+        mail_templates: finds templates of mails; None: our own.
     Raises:
         SettingError: there are no threads, which bound all waits for Postgres.
     """
@@ -202,15 +214,8 @@ def build_services(
     email_hashes = EmailHashes(config.SECRET_KEY)
     sessions, housekeeping = build_sessions(config, stores, tokens, clock)
 
-    outbox = Outbox(
-        config.SECRET_KEY,
-        clock,
-        enabled=bool(config.MAIL_URL),
-        per_recipient=config.MAIL_LIMIT_PER_RECIPIENT,
-        total=config.MAIL_LIMIT_TOTAL,
-    )
+    mailing = build_mailing(config, stores.database, clock, url_prefix, mail_templates)
     one_time_links = OneTimeLinks(config.SECRET_KEY, clock)
-    public_link = PublicLinks(config.PUBLIC_URL, url_prefix)
 
     parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
     password_policy = PasswordPolicy(config.PASSWORD_MIN_LENGTH, config.BRAND_NAME)
@@ -257,9 +262,11 @@ def build_services(
         tokens=tokens.sessions,
         access_tokens=tokens.access,
         refresh_tokens=tokens.refresh,
-        outbox=outbox,
+        outbox=mailing.outbox,
+        mail_queue=mailing.queue,
+        mail_sender=mailing.sender,
         one_time_links=one_time_links,
-        public_link=public_link,
+        public_link=mailing.public_link,
         registration=Registration(
             users=users,
             credentials=credentials,
@@ -319,6 +326,7 @@ def build_services(
             housekeeping=housekeeping,
             changes=stores.changes,
             locks=Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX),
+            others=(("old mails removed", partial(mailing.queue.prune, RETENTION, BATCH)),),
         ),
         password_policy=password_policy,
         revalidate_seconds=config.REVALIDATE_SECONDS,

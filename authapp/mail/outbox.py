@@ -8,12 +8,13 @@ from uuid import UUID
 
 import msgspec
 from limits import RateLimitItem, parse
-from sqlalchemy import func, select, text
+from sqlalchemy import ColumnElement, ScalarSelect, event, func, select
 from sqlalchemy.orm import Session
 
 from authapp.accounts.emails import Email
 from authapp.crypto.sealing import KeyedHash, Sealer
 from authapp.storage.models import OutgoingMail
+from authapp.telemetry import metrics
 
 MailKind = Literal[
     "verify",  # confirm the address of a new account: link and code
@@ -57,11 +58,32 @@ class Letter(msgspec.Struct, frozen=True):
     context: dict[str, str]
 
 
+class Letters:
+    """Seals and opens letters.
+
+    Args:
+        secrets: first seals, all open; the order of SECRET_KEY.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._sealer = Sealer(secrets, "mail")
+
+    def seal(self, letter: Letter) -> bytes:
+        return self._sealer.seal(_SEALED_FOR, msgspec.msgpack.encode(letter))
+
+    def open(self, sealed: bytes) -> Letter | None:
+        """None where SECRET_KEY no longer has the key."""
+        opened = self._sealer.open(_SEALED_FOR, sealed)
+        return None if opened is None else msgspec.msgpack.decode(opened, type=Letter)
+
+
 class Outbox:
     """Mails that wait to be sent. `sending.py` sends them.
 
     Args:
-        secrets: first seals, all open; the order of SECRET_KEY.
+        letters: seals them.
+        key: of the hashes by which mails to one address are counted.
+        wake: is called when a mail was written and can be sent.
         per_recipient: a rate, like `10 per hour`.
         total: a rate of all mails, like `1000 per minute`.
     Attributes:
@@ -70,33 +92,42 @@ class Outbox:
 
     def __init__(
         self,
-        secrets: Sequence[str],
+        letters: Letters,
+        key: str,
         clock: Callable[[], datetime],
+        wake: Callable[[], None],
         *,
         enabled: bool,
         per_recipient: str,
         total: str,
     ) -> None:
         self.enabled = enabled
-        self._sealer = Sealer(secrets, "mail")
-        self._hash = KeyedHash(secrets[0], "mail recipients")
+        self._letters = letters
+        self._hash = KeyedHash(key, "mail recipients")
         self._clock = clock
+        self._wake = wake
         self._per_recipient = parse(per_recipient)
         self._total = parse(total)
 
     def has_room(self, db: Session, to: Email) -> bool:
-        """Whether the caps let another mail to this address go."""
+        """Whether the caps let another mail to this address go.
+
+        Until the end of the transaction no other one can write to this address, so that the cap of
+        a recipient is exact. The total cap may be exceeded by the mails that are written at this
+        very moment, at most one for each thread that answers requests.
+        """
+        hashed = self._recipient_hash(to)
+        number = int.from_bytes(hashed[:8], signed=True)
+        db.execute(select(func.pg_advisory_xact_lock(number)))
         now = self._clock()
-        recipient = OutgoingMail.recipient_hash == self._recipient_hash(to)
-        for cap, which in ((self._per_recipient, recipient), (self._total, text("true"))):
-            sent = db.scalar(
-                select(func.count())
-                .select_from(OutgoingMail)
-                .where(which, OutgoingMail.created_at > now - _period(cap))
-            )
-            if (sent or 0) >= cap.amount:
-                return False
-        return True
+        since, since_in_all = now - _period(self._per_recipient), now - _period(self._total)
+        to_one = OutgoingMail.recipient_hash == hashed
+        counts = (
+            _up_to(self._per_recipient.amount, to_one, OutgoingMail.created_at > since),
+            _up_to(self._total.amount, OutgoingMail.created_at > since_in_all),
+        )
+        sent, sent_in_all = db.execute(select(*counts)).one()
+        return bool(sent < self._per_recipient.amount and sent_in_all < self._total.amount)
 
     def put(self, db: Session, mail: Mail) -> bool:
         """Writes a mail down within the caller's transaction; it leaves once that is committed.
@@ -111,26 +142,30 @@ class Outbox:
             kind=mail.kind,
             user_id=mail.user_id,
             recipient_hash=self._recipient_hash(mail.to),
-            sealed=self._sealer.seal(
-                _SEALED_FOR, msgspec.msgpack.encode(Letter(mail.to.stored, dict(mail.context)))
-            ),
+            sealed=self._letters.seal(Letter(mail.to.stored, dict(mail.context))),
             created_at=now,
             next_attempt_at=now,
             expires_at=mail.expires_at,
         )
         db.add(row)
+        event.listen(db, "after_commit", self._written, once=True)
         return True
 
-    def open(self, sealed: bytes) -> Letter | None:
-        """The sealed part of a mail; None where SECRET_KEY no longer has the key."""
-        opened = self._sealer.open(_SEALED_FOR, sealed)
-        return None if opened is None else msgspec.msgpack.decode(opened, type=Letter)
+    def _written(self, _db: Session) -> None:
+        metrics.MAILS.labels("queued").inc()
+        self._wake()
 
     def _recipient_hash(self, to: Email) -> bytes:
         return self._hash(to.canonical.encode())
 
 
 _SEALED_FOR = "outgoing mail"
+
+
+def _up_to(limit: int, *which: ColumnElement[bool]) -> ScalarSelect[int]:
+    """Counts mails, and stops at the limit."""
+    found = select(OutgoingMail.id).where(*which).limit(limit).subquery()
+    return select(func.count()).select_from(found).scalar_subquery()
 
 
 def _period(cap: RateLimitItem) -> timedelta:

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,12 +39,21 @@ class Progress:
 class Maintenance:
     """Safe to interrupt and to run many times at once: each batch is one short transaction.
 
+    Args:
+        others: more steps that need Postgres alone: what each is about, and one batch of it.
     Raises:
         StoreUnavailable: what was done until then stays done.
     """
 
-    def __init__(self, housekeeping: SessionHousekeeping, changes: Changes, locks: Locks) -> None:
+    def __init__(
+        self,
+        housekeeping: SessionHousekeeping,
+        changes: Changes,
+        locks: Locks,
+        others: Sequence[tuple[str, Callable[[], int]]] = (),
+    ) -> None:
         self._housekeeping = housekeeping
+        self._others = others
         self._changes = changes
         self._locks = locks
         self._stopped = threading.Event()
@@ -60,6 +69,9 @@ class Maintenance:
             for pages in sessions.page_ranges():
                 while rows := batch(pages):
                     yield Progress(step, rows)
+        for step, prune in self._others:
+            while rows := prune():
+                yield Progress(step, rows)
         while rows := self._changes.replay():  # last: fails while Redis is away
             yield Progress("fences set", rows)
 

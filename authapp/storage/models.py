@@ -226,6 +226,8 @@ class OutgoingMail(Base):
         recipient_hash: keyed hash of the canonical address, by which mails are counted.
         sealed: recipient and content; None once it was sent or dropped.
         expires_at: when it is of no use any more, because its link has expired.
+        attempts: times that it was given to the server, or was about to be.
+        unconfirmed: attempts of which nobody knows whether the server took the mail.
         last_error: why the last attempt failed, without the address.
         failed_at: when it was dropped.
     """
@@ -243,6 +245,7 @@ class OutgoingMail(Base):
     next_attempt_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    unconfirmed: Mapped[int] = mapped_column(server_default=text("0"))
     last_error: Mapped[str] = mapped_column(server_default="")
     sent_at: Mapped[datetime | None]
     failed_at: Mapped[datetime | None]

@@ -78,6 +78,19 @@ PENDING_FENCES = Gauge(
     "Fences written down for Redis to take later, at the last look",
     multiprocess_mode="mostrecent",
 )
+MAILS = Counter(
+    "authapp_mails",
+    "Mails: queued, sent, retried (put off), expired (dropped, too late), failed (dropped)",
+    ["outcome"],
+)
+MAILS_WAITING = Gauge(
+    "authapp_mails_waiting", "Mails that wait, at the last look", multiprocess_mode="mostrecent"
+)
+OLDEST_MAIL_SECONDS = Gauge(
+    "authapp_oldest_mail_seconds",
+    "How long the oldest of the mails that wait has waited, at the last look",
+    multiprocess_mode="mostrecent",
+)
 LOGINS = Counter(
     "authapp_logins",
     "Log-ins: succeeded, provisional (Postgres away), refused, limited, busy, unavailable",

@@ -6,9 +6,9 @@ from typing import cast
 
 from flask import Flask, Request, current_app
 
+from authapp.brand import Brand
 from authapp.services import Services
 from authapp.web.middleware.first_request import FirstRequest
-from authapp.web.pages.brand import Brand
 from authapp.web.request_credentials import Authenticator
 
 EXTENSION = "authapp"  # its name in `app.extensions`

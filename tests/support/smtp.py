@@ -45,13 +45,13 @@ class Received:
     @property
     def link(self) -> str:
         """The first address in the text that holds a token."""
-        found = re.search(r"https?://\S+token=[A-Za-z0-9_-]+", self.text)
+        found = re.search(r"https?://\S+(?:token=|/signup/)[A-Za-z0-9_-]+", self.text)
         assert found, self.text
         return found[0]
 
     @property
     def token(self) -> str:
-        return self.link.rpartition("token=")[2]
+        return re.split("token=|/", self.link)[-1]
 
     @property
     def code(self) -> str:

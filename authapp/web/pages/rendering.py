@@ -15,10 +15,10 @@ from flask import (
 )
 
 from authapp.accounts.identity import ANONYMOUS
+from authapp.brand import Brand
 from authapp.web.app_state import Mount, state_of
 from authapp.web.guards import login_url
 from authapp.web.middleware.headers import form_targets, other_page_policy, page_policy
-from authapp.web.pages.brand import Brand
 from authapp.web.pages.notices import notices, tells_of_log_out
 
 TEMPLATES = Path(__file__).parents[2] / "templates"

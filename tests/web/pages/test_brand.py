@@ -5,9 +5,9 @@ import re
 import pytest
 from werkzeug.test import TestResponse
 
+from authapp.brand import Brand, _contrast
 from authapp.config import Config
 from authapp.errors import SettingError
-from authapp.web.pages.brand import Brand, _contrast
 from tests.web.conftest import MakeApp, Settings
 from tests.web.support import EMAIL, PASSWORD, Page, browser, sign_up
 

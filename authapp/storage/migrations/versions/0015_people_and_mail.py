@@ -48,6 +48,7 @@ def _create_outgoing_mails() -> None:
         sa.Column("next_attempt_at", MOMENT, nullable=False),
         sa.Column("expires_at", MOMENT),
         sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("unconfirmed", sa.Integer, nullable=False, server_default="0"),
         sa.Column("last_error", sa.Text, nullable=False, server_default=""),
         sa.Column("sent_at", MOMENT),
         sa.Column("failed_at", MOMENT),

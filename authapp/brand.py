@@ -1,4 +1,4 @@
-"""The brand that pages show: name, logo, colour, and links of whoever runs this."""
+"""The brand that pages and mails show: name, logo, colour, and links of whoever runs this."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Brand:
-    """The name and look of this service on pages. Empty: not shown.
+    """The name and look of this service on pages and in mails. Empty: not shown.
 
     Attributes:
         logo_url: https or a path.
@@ -28,15 +28,20 @@ class Brand:
         return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
     @property
-    def style(self) -> str:
-        """A style sheet with the colour; empty without one.
+    def text_on_color(self) -> str:
+        """Black or white, whichever can be read better on the colour."""
+        if not self.color:
+            return _WHITE
+        is_dark = _contrast(self.color, _WHITE) >= _contrast(self.color, _BLACK)
+        return _WHITE if is_dark else _BLACK
 
-        Text on the colour is black or white, whichever can be read better.
-        """
+    @property
+    def style(self) -> str:
+        """A style sheet with the colour; empty without one."""
         if not self.color:
             return ""
-        light, dark = _contrast(self.color, _WHITE), _contrast(self.color, _BLACK)
-        text, away = (_WHITE, _BLACK) if light >= dark else (_BLACK, _WHITE)
+        text = self.text_on_color
+        away = _BLACK if text == _WHITE else _WHITE
         colors = {
             "--aa-accent": self.color,
             "--aa-accent-strong": _mixed(self.color, away),  # under the pointer

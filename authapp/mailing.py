@@ -1,0 +1,103 @@
+"""Builds from the settings what writes mails down and sends them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jinja2 import BaseLoader, FileSystemLoader
+
+from authapp.brand import Brand
+from authapp.config import Config
+from authapp.crypto.sealing import KeyedHash
+from authapp.mail.mail_url import read_mail_url
+from authapp.mail.messages import Messages
+from authapp.mail.outbox import Letters, Outbox
+from authapp.mail.public_links import PublicLinks
+from authapp.mail.queue import MailQueue
+from authapp.mail.sending import MailSender
+from authapp.mail.smtp import SmtpTransport
+from authapp.mail.transport import FileTransport, Transport
+from authapp.storage.postgres import Database
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class Mailing:
+    """The parts that mails pass.
+
+    Attributes:
+        sender: None where mail is off.
+    """
+
+    outbox: Outbox
+    queue: MailQueue
+    public_link: PublicLinks
+    sender: MailSender | None
+
+
+def build_mailing(
+    config: Config,
+    database: Database,
+    clock: Callable[[], datetime],
+    url_prefix: str,
+    templates: BaseLoader | None,
+) -> Mailing:
+    """
+    Args:
+        url_prefix: comes before each of our paths, in an app that embeds us.
+        templates: finds templates of mails; None: ours.
+    """
+    letters = Letters(config.SECRET_KEY)
+    public_link = PublicLinks(config.PUBLIC_URL, url_prefix)
+    queue = MailQueue(database, clock)
+    sender = None
+    if config.MAIL_URL:
+        messages = Messages(
+            templates or FileSystemLoader(TEMPLATES),
+            brand_of(config),
+            public_link,
+            config.mail_sender,
+            partial(_message_id, KeyedHash(config.SECRET_KEY[0], "mail identifiers")),
+        )
+        sender = MailSender(queue, letters.open, messages, open_transport(config), clock)
+    outbox = Outbox(
+        letters,
+        config.SECRET_KEY[0],
+        clock,
+        sender.wake if sender else _nothing,
+        enabled=sender is not None,
+        per_recipient=config.MAIL_LIMIT_PER_RECIPIENT,
+        total=config.MAIL_LIMIT_TOTAL,
+    )
+    return Mailing(outbox, queue, public_link, sender)
+
+
+def open_transport(config: Config) -> Transport:
+    """The transport that MAIL_URL names."""
+    url = read_mail_url(config.MAIL_URL)
+    if url.scheme == "file":
+        return FileTransport(url.directory)
+    return SmtpTransport(url, urlsplit(config.PUBLIC_URL).hostname or "localhost")
+
+
+def brand_of(config: Config) -> Brand:
+    return Brand(
+        name=config.BRAND_NAME,
+        logo_url=config.BRAND_LOGO_URL,
+        color=config.BRAND_COLOR,
+        terms_url=config.TERMS_URL,
+        privacy_url=config.PRIVACY_URL,
+        support_url=config.SUPPORT_URL,
+    )
+
+
+def _message_id(keyed: KeyedHash, number: int) -> str:
+    return keyed(number.to_bytes(8)).hex()[:32]
+
+
+def _nothing() -> None:
+    pass
