@@ -26,7 +26,7 @@ from authapp.web.middleware.request import RequestMiddleware
 from authapp.web.pages.account import pages
 from authapp.web.pages.admin import admin
 from authapp.web.pages.confirm import confirm_pages
-from authapp.web.pages.rendering import brand_style, static_file
+from authapp.web.pages.rendering import brand_style, change_password, favicon, static_file
 
 # whose unsafe methods `OriginPolicy` looks at
 _WITH_ORIGIN_CHECK = (pages, confirm_pages, admin, api, users_api, api_docs, health)
@@ -62,6 +62,9 @@ def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
     if mount.has_pages:
         own.add_url_rule(_STATIC, "static", static_file)
         own.add_url_rule(_BRAND, "brand_style", brand_style)
+    if mount.is_whole_app:  # else they are the app's
+        own.add_url_rule(_FAVICON, "favicon", favicon)
+        own.add_url_rule("/.well-known/change-password", "change_password", change_password)
     parts = (
         (mount.pages, pages),
         (mount.pages, confirm_pages),
@@ -79,11 +82,12 @@ def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
 
 
 _STATIC, _BRAND = "/static/authapp/<path:filename>", "/static/authapp/brand.css"
+_FAVICON = "/favicon.ico"
 
 
 def _files(mount: Mount) -> frozenset[str]:
     """The routes whose answers browsers may store."""
-    return frozenset(mount.url_prefix + path for path in (_STATIC, _BRAND))
+    return frozenset(mount.url_prefix + path for path in (_STATIC, _BRAND, _FAVICON))
 
 
 def _for_proxies(mount: Mount) -> frozenset[str]:

@@ -73,10 +73,9 @@ def test_every_kind_of_answer_has_them(app: Flask, kind: str) -> None:
         assert answer.headers.getlist(name) == [value]
     policy = policy_of(answer)
     assert policy["default-src"] == {"'none'"}
-    assert policy["style-src"] == {"'self'"}
+    assert policy["script-src"] == policy["style-src"] == {"'self'"}
     assert policy["form-action"] == {"'self'", "app.example.org"}
     assert policy["base-uri"] == policy["frame-ancestors"] == {"'none'"}
-    assert "script-src" not in policy
     assert "unsafe" not in str(policy)
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
     assert "Werkzeug" not in answer.headers.get("Server", "")
@@ -208,9 +207,8 @@ def test_no_page_needs_anything_inline(app: Flask) -> None:
         if answer.status_code in {302, 303, 308}:
             continue
         page = Page(answer)
-        assert not {"script", "style", "iframe", "object", "b", "i"} & {
-            tag for tag, _ in page.elements
-        }, name
+        assert not {"style", "iframe", "object", "b", "i"} & {tag for tag, _ in page.elements}, name
+        assert all(script.get("src") for script in page.all("script")), name
         ids = [a["id"] for _, a in page.elements if "id" in a]
         assert len(ids) == len(set(ids)), name
         for tag, attributes in page.elements:
@@ -219,7 +217,7 @@ def test_no_page_needs_anything_inline(app: Flask) -> None:
             for link in ("href", "src", "action"):
                 assert not attributes.get(link, "").lower().startswith(("javascript:", "data:"))
                 if (
-                    tag in {"link", "img"}
+                    tag in {"link", "img", "script"}
                     and link in attributes
                     and "avatar" not in str(attributes)
                 ):
@@ -230,7 +228,9 @@ def test_no_page_needs_anything_inline(app: Flask) -> None:
 
 def test_every_file_a_page_names_is_served(app: Flask) -> None:
     page = Page(browser(app).get("/"))
-    named = {a["href"] for a in page.all("link")} | {a["src"] for a in page.all("img")}
-    assert named == {f"/static/authapp/{name}" for name in ("authapp.css", "favicon.svg")}
+    named = {a["href"] for a in page.all("link")}
+    named |= {a["src"] for tag in ("img", "script") for a in page.all(tag)}
+    files = ("authapp.css", "favicon.svg", "local_times.js")
+    assert named == {f"/static/authapp/{name}" for name in files}
     for path in named:
         assert program(app).get(path).status_code == 200, path

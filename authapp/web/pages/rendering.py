@@ -9,10 +9,14 @@ from flask import (
     Response,
     after_this_request,
     current_app,
+    redirect,
     render_template,
     request,
     send_from_directory,
+    url_for,
 )
+from flask.typing import ResponseReturnValue
+from markupsafe import Markup
 
 from authapp.accounts.identity import ANONYMOUS
 from authapp.brand import Brand
@@ -24,6 +28,8 @@ from authapp.web.pages.notices import notices, tells_of_log_out
 TEMPLATES = Path(__file__).parents[2] / "templates"
 _STATIC = Path(__file__).parents[2] / "static"
 _BASE = "authapp/base.html"
+_TO_THE_MINUTE = Markup('<time datetime="{}">{}</time>')
+_TO_THE_SECOND = Markup('<time datetime="{}" data-seconds>{}</time>')
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,14 @@ class PageContext:
         return tells_of_log_out(messages)
 
     @staticmethod
-    def time(at: datetime) -> str:
-        return f"{at:%-d %b %Y, %H:%M} UTC"
+    def time(at: datetime, *, seconds: bool = False) -> str:
+        """A time as text."""
+        return f"{at:{'%-d %b %Y, %H:%M:%S' if seconds else '%-d %b %Y, %H:%M'}} UTC"
+
+    def moment(self, at: datetime, *, seconds: bool = False) -> Markup:
+        """A time as an element, which `local_times.js` shows in the visitor's own time zone."""
+        element = _TO_THE_SECOND if seconds else _TO_THE_MINUTE
+        return element.format(at.isoformat(timespec="seconds"), self.time(at, seconds=seconds))
 
 
 def render_page(
@@ -89,6 +101,16 @@ def render_page(
 def static_file(filename: str) -> Response:
     """A file of our own: the style sheet and the icon."""
     return send_from_directory(_STATIC, filename)
+
+
+def favicon() -> Response:
+    """The icon for browsers that ask for it by this name, whatever a page says."""
+    return static_file("favicon.ico")
+
+
+def change_password() -> ResponseReturnValue:
+    """Where password managers send a person (W3C, A Well-Known URL for Changing Passwords)."""
+    return redirect(url_for("authapp.pages.password"), 303)
 
 
 def brand_style() -> Response:

@@ -11,7 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from authapp.web.api.description import Endpoint, endpoints
 from tests.support.people import grant_role
-from tests.web.support import EMAIL, browser, log_in, sign_up
+from tests.web.support import EMAIL, Page, browser, log_in, sign_up
 
 NOBODY = str(UUID(int=7))
 
@@ -126,4 +126,12 @@ def test_people_can_read_it(app: Flask) -> None:
     for endpoint in endpoints_of(app):
         assert f"{endpoint.method} {endpoint.path}" in page
     assert "<dd>how many, 1 to 200; 50 if left out</dd>" in page
-    assert "<script" not in page
+
+
+def test_the_page_has_contents_that_lead_to_all_of_it(app: Flask) -> None:
+    page = Page(browser(app).get("/api/v1/"))
+    ids = {a["id"] for _, a in page.elements if "id" in a}
+    leads = {a["href"].removeprefix("#") for a in page.all("a") if a["href"].startswith("#")}
+    assert leads <= ids
+    assert {endpoint.name for endpoint in endpoints_of(app)} <= leads
+    assert {a["id"] for a in page.all("h3")} <= leads, "each record"
