@@ -130,7 +130,7 @@ def _migrations(connection: Connection, database_schema: str) -> Finding:
         told, _, remedy = str(error).partition(": ")[2].partition("; ")
         return Finding("postgres schema", State.FAIL, told, remedy)
     found = schema.examine(connection, database_schema)
-    state = State.OK if found.is_current else State.FAIL
+    state = State.OK if found.is_usable else State.FAIL
     return Finding("postgres schema", state, found.told, found.remedy)
 
 

@@ -108,6 +108,31 @@ def pin_functions(connection: Connection) -> None:
     )
 
 
+def note_compatibility(connection: Connection, oldest: str) -> None:
+    """Writes down for older versions whether they work with the schema, once there is a table.
+
+    Args:
+        oldest: versions that need this migration, or a newer one, work with it.
+    """
+    if connection.scalar(text("SELECT to_regclass('compatibility')")):
+        connection.execute(
+            text(
+                "INSERT INTO compatibility (oldest_revision) VALUES (:oldest)"
+                " ON CONFLICT (id) DO UPDATE SET oldest_revision = excluded.oldest_revision"
+            ),
+            {"oldest": oldest},
+        )
+
+
+def oldest_compatible(connection: Connection, schema: str) -> str | None:
+    """The oldest migration that a version may need which works with this schema; None: unknown."""
+    table = f"{_quoted(connection, schema)}.compatibility"
+    if not connection.scalar(text("SELECT pg_catalog.to_regclass(:table)"), {"table": table}):
+        return None
+    found = connection.scalar(text(f"SELECT oldest_revision FROM {table}"))  # noqa: S608 — quoted
+    return None if found is None else str(found)
+
+
 def _revisions(connection: Connection, schema: str) -> tuple[str, ...]:
     there = text(
         "SELECT true FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"

@@ -336,6 +336,23 @@ class Deployment(Base):
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
 
 
+class Compatibility(Base):
+    """The one row that says which versions of authapp work with this schema, for older ones.
+
+    Attributes:
+        oldest_revision: versions that need this migration, or a newer one, work with it.
+    """
+
+    __tablename__ = "compatibility"
+
+    id: Mapped[int] = mapped_column(
+        SmallInteger, primary_key=True, autoincrement=False, server_default=text("1")
+    )
+    oldest_revision: Mapped[str]
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
 class PendingFence(Base):
     """A fence that Redis has yet to take: of a key, or of all copies of a user but sessions.
 

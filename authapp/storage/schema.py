@@ -26,6 +26,7 @@ from authapp.storage.installations import (
     find_installation,
     look_only_in,
     may_create_in,
+    oldest_compatible,
     pin_functions,
 )
 from authapp.storage.postgres import SERVER_FAILURES
@@ -40,10 +41,15 @@ _LOCK = 0x61757468  # any number that all instances share
 def upgrade(database_url: str, revision: str = "head", *, schema: str = DEFAULT_SCHEMA) -> None:
     """Brings our tables to `revision`, and into `schema`. Two at once wait for each other.
 
+    A newer database that works with this version is left as it is.
+
     Raises:
         SettingError: the database can't be reached or used; one line that names the remedy.
     """
-    with _migrating(database_url, schema) as (connection, installation):
+    with _migrating(database_url, schema) as (connection, installation, found):
+        if found.is_newer and found.is_usable:
+            return
+        _require_known(found)
         expect_no_role(connection, schema)
         create_schema(connection, schema)
         if not may_create_in(connection, schema):
@@ -61,7 +67,8 @@ def downgrade(database_url: str, revision: str, *, schema: str = DEFAULT_SCHEMA)
     Raises:
         SettingError: as `upgrade`.
     """
-    with _migrating(database_url, schema) as (connection, installation):
+    with _migrating(database_url, schema) as (connection, installation, found):
+        _require_known(found)
         _run(connection, installation, command.downgrade, schema, revision)
 
 
@@ -85,7 +92,7 @@ def require_current(database_url: str, key_prefix: str = "", schema: str = DEFAU
     with _connection(database_url, schema, check) as connection:
         expect_no_role(connection, schema)
         found = examine(connection, schema)
-    if not found.is_current:
+    if not found.is_usable:
         raise SettingError(f"the database is {found.told}: {found.remedy}")
 
 
@@ -97,7 +104,8 @@ class SchemaState:
         found: the revision it is at; "none" before the first migration.
         needed: the revision that this version needs.
         remedy: what to do; empty where nothing is.
-        is_newer: it is at a migration that this version does not have.
+        is_newer: it is at a migration that this version does not have. Such a database can be used
+            if the migrations that made it newer say so.
     """
 
     found: str
@@ -107,13 +115,13 @@ class SchemaState:
     is_newer: bool = False
 
     @property
-    def is_current(self) -> bool:
+    def is_usable(self) -> bool:
         return not self.remedy
 
 
 def examine(connection: Connection, schema: str = DEFAULT_SCHEMA) -> SchemaState:
     """Whether the database is at the migration that this version needs."""
-    return _state_of(_find(connection, schema))
+    return _state_of(connection, _find(connection, schema))
 
 
 def _find(connection: Connection, schema: str) -> Installation:
@@ -121,17 +129,21 @@ def _find(connection: Connection, schema: str) -> Installation:
     return find_installation(connection, schema, [script.revision for script in former])
 
 
-def _state_of(installation: Installation) -> SchemaState:
+def _state_of(connection: Connection, installation: Installation) -> SchemaState:
     script = _scripts()
     revisions = installation.revisions
     found, needed = ", ".join(revisions) or "none", script.get_current_head() or "none"
     if found == needed:
         return SchemaState(found, needed, f"at migration {needed}")
     if unknown := [revision for revision in revisions if not _is_known(script, revision)]:
+        told = f"at migration {', '.join(unknown)}, which this version of authapp does not know"
+        oldest = oldest_compatible(connection, installation.schema)
+        if oldest is not None and _is_known(script, oldest):
+            return SchemaState(found, needed, f"{told}, but works with it", is_newer=True)
         return SchemaState(
             found,
             needed,
-            f"at migration {', '.join(unknown)}, which this version of authapp does not know",
+            told,
             "install the version that made it, which is newer; or go back by that version's "
             f"`flask --app wsgi auth db downgrade {needed}`, or by a backup",
             is_newer=True,
@@ -141,14 +153,20 @@ def _state_of(installation: Installation) -> SchemaState:
 
 
 @contextmanager
-def _migrating(database_url: str, schema: str) -> Iterator[tuple[Connection, Installation]]:
+def _migrating(
+    database_url: str, schema: str
+) -> Iterator[tuple[Connection, Installation, SchemaState]]:
     """A connection on which nobody else migrates, and what was found there."""
     with _connection(database_url, schema) as connection, _alone(connection):
         installation = _find(connection, schema)
-        found = _state_of(installation)
-        if found.is_newer:
-            raise SettingError(f"the database is {found.told}: {found.remedy}")
-        yield connection, installation
+        yield connection, installation, _state_of(connection, installation)
+
+
+def _require_known(found: SchemaState) -> None:
+    """Refuses to migrate what another version made, whose migrations are not here."""
+    if found.is_newer:
+        remedy = found.remedy or "migrate it with the version that made it"
+        raise SettingError(f"the database is {found.told}: {remedy}")
 
 
 def _run(

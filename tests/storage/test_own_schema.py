@@ -44,6 +44,10 @@ TABLES = [
     "audit_events",
     "pending_fences",
     "deployment",
+    "outgoing_mails",
+    "one_time_links",
+    "invitations",
+    "compatibility",
 ]
 # what Postgres knows of a schema, as it writes it itself
 CONTENTS = [
@@ -94,7 +98,7 @@ def as_role(url: str, *rights: str) -> str:
 
 def make_old_layout(url: str, place: str = "public") -> None:
     """The tables as migrations 0001 to 0012 made them before there was DATABASE_SCHEMA."""
-    with schema._migrating(url, "authapp_data") as (connection, _):
+    with schema._migrating(url, "authapp_data") as (connection, *_):
         before = Installation(place, place, ())
         schema._run(connection, before, command.upgrade, "authapp_data", "0012")
 

@@ -169,13 +169,22 @@ def test_an_unreachable_database_is_named_with_the_remedy(
     assert "tests-only" not in message
 
 
+def needed_revision() -> str:
+    return str(ScriptDirectory.from_config(_alembic()).get_current_head())
+
+
 # -- a database that this version can't migrate ----------------------------------------------------
 
 
-def at_unknown_revision(url: str) -> None:
+def at_unknown_revision(url: str, works_with: str = "9999") -> None:
+    """As a newer version leaves it, which says with which versions it works."""
     schema.upgrade(url)
     with engine_of(url).begin() as connection:
         connection.execute(text("UPDATE authapp_data.alembic_version SET version_num = '9999'"))
+        connection.execute(
+            text("UPDATE authapp_data.compatibility SET oldest_revision = :oldest"),
+            {"oldest": works_with},
+        )
 
 
 @pytest.mark.parametrize(
@@ -197,6 +206,46 @@ def test_a_database_of_a_newer_version_is_refused_with_what_helps(
     assert "install the version that made it" in message
     assert f"db downgrade {ScriptDirectory.from_config(_alembic()).get_current_head()}" in message
     assert "db upgrade" not in message
+
+
+@pytest.mark.parametrize("works_with", [needed_revision(), "0001"])
+def test_a_database_of_a_newer_version_that_works_with_this_one_is_used(
+    url: str, works_with: str
+) -> None:
+    at_unknown_revision(url, works_with)
+    schema.require_current(url)
+    schema.upgrade(url)  # as a start script does; nothing happens
+    found = schema.current(url)
+    assert (found.found, found.is_newer, found.is_usable) == ("9999", True, True)
+    assert "works with it" in found.told
+    message = refusal(lambda: schema.downgrade(url, "0015"))
+    assert "migrate it with the version that made it" in message
+
+
+def test_migrations_say_with_which_versions_they_work(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that says nothing works with no version that does not need it."""
+
+    def oldest() -> str:
+        with engine_of(url).begin() as connection:
+            found = connection.scalar(
+                text("SELECT oldest_revision FROM authapp_data.compatibility")
+            )
+        return str(found)
+
+    scripts = schema._scripts()
+    modules = {one.revision: one.module for one in scripts.walk_revisions()}
+    head = max(modules)
+    schema.upgrade(url)
+    declared = [getattr(module, "works_with", name) for name, module in modules.items()]
+    assert oldest() == max(declared)
+    assert all(works_with <= name for works_with, name in zip(declared, modules, strict=True))
+    schema.downgrade(url, "0015")
+    assert oldest() == "0015"
+    if head > "0015":
+        schema.upgrade(url)
+        assert oldest() == max(declared)
 
 
 def test_the_revision_is_told_whichever_it_is(url: str) -> None:

@@ -4,19 +4,24 @@ Migrations name no schema: the connection looks only in the one that our tables 
 functions are named `authapp_…`, and look only there, too, once each migration is done.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from alembic import context
 
-from authapp.storage.installations import pin_functions
+from authapp.storage.installations import note_compatibility, pin_functions
 from authapp.storage.models import Base
 
 attributes = context.config.attributes
 
 
-def pin(*_step: Any, **_named: Any) -> None:
-    """Not before migration 0013, where they are in the schema of others."""
+def finish(*_step: Any, heads: Collection[Any] = (), **_named: Any) -> None:
+    """Pins functions, though not before migration 0013, where they are in the schema of others; and
+    notes with which versions the schema works."""
     connection = attributes["connection"]
+    applied = context.script.iterate_revisions(tuple(heads) or "base", "base")
+    declared = [getattr(one.module, "works_with", one.revision) for one in applied]
+    note_compatibility(connection, max(declared, default="base"))
     if connection.exec_driver_sql("SELECT current_schema()").scalar() == attributes["schema"]:
         pin_functions(connection)
 
@@ -25,7 +30,7 @@ context.configure(
     connection=attributes["connection"],
     target_metadata=Base.metadata,
     transaction_per_migration=True,
-    on_version_apply=pin,
+    on_version_apply=finish,
 )
 with context.begin_transaction():
     context.run_migrations()

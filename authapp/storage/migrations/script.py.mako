@@ -8,6 +8,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+# the oldest migration whose version works with this schema, unless it is this one:
+# works_with = ${repr(down_revision)}
 
 
 def upgrade() -> None:

@@ -17,6 +17,7 @@ def upgrade() -> None:
     _create_outgoing_mails()
     _create_one_time_links()
     _create_invitations()
+    _create_compatibility()
 
 
 def _extend_people() -> None:
@@ -124,7 +125,18 @@ def _create_invitations() -> None:
     op.create_index("ix_invitations_used_by", "invitations", ["used_by"])
 
 
+def _create_compatibility() -> None:
+    op.create_table(
+        "compatibility",
+        sa.Column("id", sa.SmallInteger, autoincrement=False, server_default=sa.text("1")),
+        sa.Column("oldest_revision", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_compatibility"),
+        sa.CheckConstraint("id = 1", name=op.f("ck_compatibility_one_row")),
+    )
+
+
 def downgrade() -> None:
+    op.drop_table("compatibility")
     op.drop_table("invitations")
     op.drop_table("one_time_links")
     op.drop_table("outgoing_mails")
