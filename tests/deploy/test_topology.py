@@ -182,7 +182,7 @@ def test_clients_that_stop_in_the_middle_hold_up_nobody(
 ) -> None:
     """More of them than both instances have threads. An instance hears nothing of them."""
     with ExitStack() as stack:
-        for _ in range(60):
+        for _ in range(180):
             connection = stack.enter_context(closing(deployment.connect()))
             connection.sock.sendall(sent)
         for _ in range(10):

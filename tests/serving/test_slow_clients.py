@@ -51,7 +51,12 @@ def instance(
 ) -> Iterator[Instance]:
     """With one worker."""
     # a body cut short counts as an attempt
-    environment = environment_for(database_url, valkey.url, LOGIN_LIMIT_PER_ADDRESS=UNLIMITED)
+    environment = environment_for(
+        database_url,
+        valkey.url,
+        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,
+        WEB_THREADS=str(REQUEST_THREADS),
+    )
     log = tmp_path_factory.mktemp("slow") / "log"
     with serving("wsgi:app", environment, log) as started:
         yield started

@@ -44,7 +44,9 @@ def test_in_a_rush_people_are_told_to_come_back(app: Flask, rush: None, path: st
         answer = browser(app).post(path, data=CREDENTIALS)
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
-    assert "Many people are logging in" in Page(answer).text
+    page = Page(answer)
+    assert "Many people are logging in" in page.text
+    assert page.by_id("email")["value"] == EMAIL, "the form is kept"
     assert "Set-Cookie" not in answer.headers
     assert hashed == []
 

@@ -6,7 +6,7 @@ from flask import abort, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
-from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
+from authapp.errors import Busy, EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
 from authapp.sessions.records import EndReason
 from authapp.web.api.bodies import read_form
 from authapp.web.api.representations import SessionView
@@ -30,6 +30,7 @@ from authapp.web.pages.forms import (
 from authapp.web.pages.messages import (
     COOKIE_DROPPED,
     WRONG_CREDENTIALS,
+    too_busy,
     too_many_attempts,
 )
 from authapp.web.pages.notices import redirect_with
@@ -51,10 +52,14 @@ from authapp.web.visitor_login import (
 pages = OwnBlueprint("pages", __name__)
 
 
-def _limited(template: str, form: LoginForm | SignupForm, error: TooManyAttempts) -> Response:
+def _come_back(
+    template: str, form: LoginForm | SignupForm, error: TooManyAttempts | Busy
+) -> Response:
     """The form again, with what was typed, saying when there is room for another attempt."""
-    problem = too_many_attempts(error.retry_after)
-    page = make_response(render_page(template, form=form, problem=problem), 429)
+    is_limit = isinstance(error, TooManyAttempts)
+    problem = (too_many_attempts if is_limit else too_busy)(error.retry_after)
+    status = 429 if is_limit else 503
+    page = make_response(render_page(template, form=form, problem=problem), status)
     page.headers["Retry-After"] = str(error.retry_after)
     return page
 
@@ -91,8 +96,8 @@ def signup_submit() -> ResponseReturnValue:
     except EmailTaken:
         show_errors(form, {"email": "somebody has signed up with this email; log in instead"})
         return render_page("authapp/signup.html", form=form), 409
-    except TooManyAttempts as error:
-        return _limited("authapp/signup.html", form, error)
+    except (TooManyAttempts, Busy) as error:
+        return _come_back("authapp/signup.html", form, error)
     tell_rate_limit(window)
     note_user(request.environ, user.id)
     onward = request.args.get("next")
@@ -125,8 +130,8 @@ def login_submit() -> ResponseReturnValue:
         return render_page("authapp/login.html", form=form), 400
     except InvalidCredentials:
         return render_page("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
-    except TooManyAttempts as error:
-        return _limited("authapp/login.html", form, error)
+    except (TooManyAttempts, Busy) as error:
+        return _come_back("authapp/login.html", form, error)
     onward = _next_url(form.next.data or request.args.get("next"))
     if will_lose_cookie():
         # The log-in page leads on if the cookie comes back, and else says that it did not.

@@ -94,6 +94,17 @@ def too_many_attempts(retry_after: int) -> str:
     return f"Too many attempts. Try again in {-(-retry_after // 60)} minutes."
 
 
+def too_busy(retry_after: int) -> str:
+    """
+    Args:
+        retry_after: seconds.
+    """
+    return (
+        "Many people are logging in right now, so your password was not looked at. "
+        f"Try again in {retry_after} seconds."
+    )
+
+
 def within(seconds: int) -> str:
     """The sentence that is added if a change reaches other instances late."""
     return f"Other devices may take up to {seconds} seconds to notice."
