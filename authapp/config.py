@@ -91,6 +91,9 @@ class Config:
     WEB_THREADS: int = _setting(kinds.whole(1, 512), 8)  # of a worker
     DATA_DIR: str = _setting(kinds.text, "var")
 
+    # whether each request that forward-auth lets pass gets a line in the log
+    LOG_ALLOWED_CHECKS: bool = _setting(kinds.switch, default=True)
+
     # what pages show of whoever runs this
     BRAND_NAME: str = _setting(kinds.text, "authapp")
     BRAND_LOGO_URL: str = _setting(kinds.link, "")

@@ -114,6 +114,7 @@ def _put_in_front(
             behind_proxy=hops > 0,
             for_proxies=_for_proxies(mount),
             files=_files(mount),
+            logs_allowed=config.LOG_ALLOWED_CHECKS,
         )
     app.wsgi_app = ClientAddress(wsgi, hops)  # type: ignore[method-assign]
     if hops:

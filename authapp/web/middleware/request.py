@@ -29,6 +29,7 @@ class RequestMiddleware:
             client could name one.
         for_proxies: routes whose answers of 200 are read by a proxy and by no browser.
         files: routes whose answers browsers may store.
+        logs_allowed: whether a proxy's request that may pass gets a line in the log.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RequestMiddleware:
         behind_proxy: bool,
         for_proxies: Collection[str],
         files: Collection[str],
+        logs_allowed: bool = True,
     ) -> None:
         self._app = app
         self._owns = owns
@@ -47,6 +49,7 @@ class RequestMiddleware:
         self._behind_proxy = behind_proxy
         self._for_proxies = for_proxies
         self._files = files
+        self._logs_allowed = logs_allowed
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         started = time.perf_counter()
@@ -60,11 +63,18 @@ class RequestMiddleware:
             if not self._owns(request):
                 return start_response(status, headers, *error)
             code, route = int(status[:3]), _route_of(environ, request)
-            if code != 200 or route not in self._for_proxies:
+            is_allowed_check = code == 200 and route in self._for_proxies
+            if not is_allowed_check:
                 self._complete(headers, route)
             headers.append(("X-Request-ID", identifier))
-            seconds = time.perf_counter() - started
-            note_request(fields, environ["REQUEST_METHOD"], route, code, seconds)
+            note_request(
+                fields,
+                environ["REQUEST_METHOD"],
+                route,
+                code,
+                time.perf_counter() - started,
+                has_line=self._logs_allowed or not is_allowed_check,
+            )
             return start_response(status, headers, *error)
 
         return self._app(environ, start)

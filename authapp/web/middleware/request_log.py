@@ -66,14 +66,32 @@ def note_user(environ: Mapping[str, Any], user_id: UUID) -> None:
 
 
 def note_request(
-    fields: Mapping[str, Any], method: str, route: str | None, status: int, seconds: float
+    fields: Mapping[str, Any],
+    method: str,
+    route: str | None,
+    status: int,
+    seconds: float,
+    *,
+    has_line: bool = True,
 ) -> None:
     """Logs and counts a request that was answered.
 
     Args:
         fields: what each log line of the request says.
         route: and not the path, which may hold what people typed.
+        has_line: whether the request gets a line in the log.
     """
+    if has_line:
+        _log_line(fields, method, route, status, seconds)
+    label = method if route and method in _METHODS else "other"
+    counter, stopwatch = _meters(label, route or "none", status)
+    count(counter)
+    stopwatch.observe(seconds)
+
+
+def _log_line(
+    fields: Mapping[str, Any], method: str, route: str | None, status: int, seconds: float
+) -> None:
     line = {
         "event": "request",
         **fields,
@@ -83,10 +101,6 @@ def note_request(
         "ms": round(seconds * 1000, 1),
     }
     log_request(_log, line)
-    label = method if route and method in _METHODS else "other"
-    counter, stopwatch = _meters(label, route or "none", status)
-    count(counter)
-    stopwatch.observe(seconds)
 
 
 @cache  # to look labels up costs as much as to count

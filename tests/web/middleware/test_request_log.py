@@ -345,3 +345,23 @@ class Kept(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("on", [200, 401, 200]), ("off", [401, 200])])
+def test_requests_that_forward_auth_lets_pass_may_go_without_a_line(
+    make_app: MakeApp, log: io.StringIO, setting: str, expected: list[int]
+) -> None:
+    """Whatever is refused has its line, and so has every other request."""
+    app = make_app(LOG_ALLOWED_CHECKS=setting)
+    client = browser(app)
+    sign_up(app)
+    log_in(client)
+    lines(log)
+    log.truncate(0)
+    log.seek(0)
+    for path in ("nginx", "redirect"):
+        assert client.get(f"/forward-auth/{path}").status_code == 200
+    assert browser(app).get("/forward-auth/nginx").status_code == 401
+    assert client.get("/api/v1/me").status_code == 200
+    told = [line["status"] for line in lines(log) if line["event"] == "request"]
+    assert told == ([200] if setting == "on" else []) + expected
