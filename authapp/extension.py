@@ -44,7 +44,7 @@ from authapp.web.visitor_login import (
     log_in_visitor,
     log_in_visitor_as,
     log_out_visitor,
-    safe_target,
+    next_target,
     sign_out_reason,
 )
 
@@ -176,8 +176,7 @@ class Auth:
         3.7.2), in whatever spelling browsers understand. It is read from the form, else from the
         address.
         """
-        typed = request.form.get("next") if request.method == "POST" else None
-        return safe_target(typed or request.args.get("next")) or default
+        return next_target() or default
 
     def sign_out_reason(self) -> str | None:
         """Why the visitor's last session ended, as a sentence for the app's own log-in page.

@@ -27,6 +27,7 @@ from authapp.web.pages.account import pages
 from authapp.web.pages.admin import admin
 from authapp.web.pages.confirm import confirm_pages
 from authapp.web.pages.rendering import brand_style, change_password, favicon, static_file
+from authapp.web.redirects import start_page
 
 # whose unsafe methods `OriginPolicy` looks at
 _WITH_ORIGIN_CHECK = (pages, confirm_pages, admin, api, users_api, api_docs, health)
@@ -44,7 +45,7 @@ def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: b
         state.authenticator,
         config.ALLOWED_REDIRECT_HOSTS,
         _login_path(app, state),
-        f"{mount.url_prefix}/",
+        cache(lambda: start_page(app.url_map, mount.url_prefix)),
     )
     if mount.has_any:
         app.register_blueprint(_blueprint(mount, forward_auth), url_prefix=mount.url_prefix or None)

@@ -74,7 +74,7 @@ class ForwardAuth:
     Args:
         allowed_hosts: other hosts that log-in may lead to, and may be on.
         login: gives the path of the log-in page, without the mount point.
-        home: the path that log-in leads to by itself.
+        home: gives the path that log-in leads to by itself, in the same way.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ForwardAuth:
         authenticator: Authenticator,
         allowed_hosts: Collection[str],
         login: Callable[[], str] = lambda: "/login",
-        home: str = "/",
+        home: Callable[[], str] = lambda: "/",
     ) -> None:
         self._authenticator = authenticator
         self._login_path = login
@@ -172,7 +172,7 @@ class ForwardAuth:
             InvalidField: `login` is on no host that is allowed.
         """
         page = link_to(environ, self._login_path())
-        home = link_to(environ, self._home_path)
+        home = link_to(environ, self._home_path())
         if not login and not original:
             return page
         own_host = get_host(environ)

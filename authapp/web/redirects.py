@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+from werkzeug.routing import Map
+
 MAX_NEXT = 2_000  # characters; urlsplit normalises, which takes longer than the text grows
 
 
@@ -30,3 +32,13 @@ def safe_next(target: str | None, allowed_hosts: Collection[str], own_host: str)
     if parts.netloc.lower() == own_host.lower() or named in allowed_hosts:
         return target
     return None
+
+
+def start_page(url_map: Map, prefix: str) -> str:
+    """The path that log-in and log-out lead to by themselves: of the app's own start page, or of
+    ours where the app has none. It is without the mount point.
+
+    Args:
+        prefix: what comes before each of our paths.
+    """
+    return "/" if url_map.bind("localhost").test("/") else f"{prefix}/"

@@ -15,9 +15,10 @@ from authapp.web.cookies.header import read_devices
 from authapp.web.cookies.plain_http import drops_cookie
 from authapp.web.guards import services, unknown_actor
 from authapp.web.middleware.headers import CLEAR_CACHE, CLEAR_SITE_DATA
+from authapp.web.middleware.mount_point import link_to
 from authapp.web.pages.messages import SIGNED_OUT
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
-from authapp.web.redirects import safe_next
+from authapp.web.redirects import safe_next, start_page
 from authapp.web.session import mailed_links
 from authapp.web.session.auth_session import AuthSession, CarryOver, auth_session
 
@@ -81,6 +82,20 @@ def _carried_over(visitor: AuthSession) -> dict[str, Any]:
 def safe_target(target: str | None) -> str | None:
     """`target` if log-in and log-out may lead there from this request, else None."""
     return safe_next(target, services().redirect_hosts, request.host)
+
+
+def next_target() -> str | None:
+    """Where log-in or log-out shall lead by `next` of the request, if it may lead there.
+
+    It is read from the form, else from the address.
+    """
+    typed = request.form.get("next") if request.method == "POST" else None
+    return safe_target(typed or request.args.get("next"))
+
+
+def start_url() -> str:
+    """The page that log-in and log-out lead to by themselves."""
+    return link_to(request.environ, start_page(current_app.url_map, state_of().mount.url_prefix))
 
 
 def will_lose_cookie() -> bool:

@@ -323,6 +323,26 @@ def test_a_guard_leads_to_our_log_in_page_and_back(shop: Flask) -> None:
     assert client.get("/cart").text == "the cart"
 
 
+@pytest.mark.parametrize("has_start_page", [True, False])
+@pytest.mark.parametrize("root", ["", "/site"])
+def test_log_in_and_out_lead_to_the_start_page_of_the_app(
+    make_shop: MakeShop, root: str, has_start_page: bool
+) -> None:
+    app = make_shop(url_prefix="/auth", **EVERYTHING)
+    if has_start_page:
+        app.add_url_rule("/", "start", lambda: "the shop's start page")
+    sign_up(app)
+    start = f"{root}/" if has_start_page else f"{root}/auth/"
+    client, under = browser(app), {"SCRIPT_NAME": root}
+    form = {"email": EMAIL, "password": PASSWORD}
+    assert client.post("/auth/login", data=form, environ_overrides=under).location == start
+    assert client.get("/auth/login", environ_overrides=under).location == start
+    assert client.post("/auth/logout", environ_overrides=under).location == start
+    asked = {"X-Original-URL": start}
+    answer = client.get("/auth/forward-auth/nginx", headers=asked, environ_overrides=under)
+    assert answer.location == f"{root}/auth/login", "next adds nothing"
+
+
 def test_the_description_says_where_the_calls_are(shop: Flask) -> None:
     described = program(shop).get("/auth/api/v1/openapi.json").get_json()
     validate(described)

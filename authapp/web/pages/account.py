@@ -33,7 +33,7 @@ from authapp.web.pages.messages import (
     too_busy,
     too_many_attempts,
 )
-from authapp.web.pages.notices import redirect_with
+from authapp.web.pages.notices import redirect_with, say
 from authapp.web.pages.rendering import render_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.session.auth_session import auth_session
@@ -44,8 +44,9 @@ from authapp.web.visitor_login import (
     devices,
     log_in_visitor,
     log_out_visitor,
-    safe_target,
+    next_target,
     sign_out_reason,
+    start_url,
     will_lose_cookie,
 )
 
@@ -62,11 +63,6 @@ def _come_back(
     page = make_response(render_page(template, form=form, problem=problem), status)
     page.headers["Retry-After"] = str(error.retry_after)
     return page
-
-
-def _next_url(target: str | None) -> str:
-    """Where log-in leads: to `target` if it may, else home."""
-    return safe_target(target) or url_for(".home")
 
 
 # not strict: else the empty path of `GET http://any.example` is redirected to the host it names
@@ -106,7 +102,7 @@ def signup_submit() -> ResponseReturnValue:
 
 @pages.get("/login")
 def login() -> ResponseReturnValue:
-    onward = _next_url(request.args.get("next"))
+    onward = next_target() or start_url()
     if auth_session().live:
         return redirect(onward)
     reason = sign_out_reason()
@@ -132,7 +128,7 @@ def login_submit() -> ResponseReturnValue:
         return render_page("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
     except (TooManyAttempts, Busy) as error:
         return _come_back("authapp/login.html", form, error)
-    onward = _next_url(form.next.data or request.args.get("next"))
+    onward = next_target() or start_url()
     if will_lose_cookie():
         # The log-in page leads on if the cookie comes back, and else says that it did not.
         onward = url_for(".login", next=onward, cookie="sent")
@@ -144,21 +140,21 @@ def login_submit() -> ResponseReturnValue:
 @pages.get("/logout")
 def logout() -> ResponseReturnValue:
     """A button. A link alone ends nothing: another site, or a mail, may have placed it."""
-    onward = safe_target(request.args.get("next"))
-    return render_page("authapp/logout.html", next=onward)
+    return render_page("authapp/logout.html", next=next_target())
 
 
 @pages.post("/logout")
 def logout_submit() -> ResponseReturnValue:
-    onward = safe_target(read_form(request).get("next") or request.args.get("next"))
+    read_form(request)  # which bounds it
+    onward = next_target()
     log_out_visitor()
     return _logged_out(onward)
 
 
 def _logged_out(onward: str | None = None) -> ResponseReturnValue:
-    response = make_response(
-        redirect(onward, 303) if onward else redirect_with("logged-out", ".home")
-    )
+    if not onward:
+        say("logged-out")
+    response = redirect(onward or start_url(), 303)
     response.headers.update(clear_site_data())
     return response
 
@@ -214,7 +210,7 @@ def password() -> ResponseReturnValue:
 
 def _password_page(form: PasswordForm) -> str:
     """The page that asks for a new password; log-in may have led here on the way to `next`."""
-    onward = _next_url(request.args["next"]) if "next" in request.args else None
+    onward = next_target() or start_url() if "next" in request.args else None
     return render_page("authapp/password.html", form=form, onward=onward)
 
 

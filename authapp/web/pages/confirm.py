@@ -10,7 +10,7 @@ from authapp.web.pages.forms import ConfirmForm, show_errors, text
 from authapp.web.pages.rendering import render_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.session.auth_session import auth_session
-from authapp.web.visitor_login import safe_target
+from authapp.web.visitor_login import next_target
 
 confirm_pages = OwnBlueprint("confirm", __name__)
 
@@ -36,13 +36,9 @@ def confirm_submit() -> ResponseReturnValue:
     issued = auth_session().settle(changed)
     tell_rate_limit(issued.rate_limit)
     auth_session().rotate(issued)
-    return redirect(_onward(form), 303)
+    # to the page that asked for the proof
+    return redirect(next_target() or url_for("authapp.pages.account"), 303)
 
 
 def _page(form: ConfirmForm) -> str:
     return render_page("authapp/confirm.html", form=form)
-
-
-def _onward(form: ConfirmForm) -> str:
-    """The page that asked for the proof; without one, the account."""
-    return safe_target(text(form.next)) or url_for("authapp.pages.account")

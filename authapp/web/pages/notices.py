@@ -12,8 +12,8 @@ from authapp.web.pages.messages import DONE, within
 from authapp.web.session.auth_session import FLASHES, auth_session
 
 
-def redirect_with(name: str, endpoint: str, **values: object) -> Response:
-    """Redirect to a page that says what was done, and how long other devices may take to notice.
+def say(name: str) -> None:
+    """Have the next page say what was done, and how long other devices may take to notice.
 
     Args:
         name: of the message, in `messages.py`.
@@ -22,6 +22,15 @@ def redirect_with(name: str, endpoint: str, **values: object) -> Response:
     if auth_session().is_change_pending:
         text = f"{text} {within(services().revalidate_seconds)}"
     _flash(text)
+
+
+def redirect_with(name: str, endpoint: str, **values: object) -> Response:
+    """Redirect to a page that says what was done.
+
+    Args:
+        name: as for `say`.
+    """
+    say(name)
     return redirect(url_for(endpoint, **values), 303)  # type: ignore[arg-type]
 
 
