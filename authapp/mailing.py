@@ -18,7 +18,7 @@ from authapp.mail.outbox import Letters, Outbox
 from authapp.mail.public_links import PublicLinks
 from authapp.mail.queue import MailQueue
 from authapp.mail.sending import MailSender
-from authapp.mail.smtp import SmtpTransport
+from authapp.mail.smtp import SmtpTransport, TimeOuts
 from authapp.mail.transport import FileTransport, Transport
 from authapp.storage.postgres import Database
 
@@ -76,12 +76,13 @@ def build_mailing(
     return Mailing(outbox, queue, public_link, sender)
 
 
-def open_transport(config: Config) -> Transport:
+def open_transport(config: Config, time_outs: TimeOuts | None = None) -> Transport:
     """The transport that MAIL_URL names."""
     url = read_mail_url(config.MAIL_URL)
     if url.scheme == "file":
         return FileTransport(url.directory)
-    return SmtpTransport(url, urlsplit(config.PUBLIC_URL).hostname or "localhost")
+    name = urlsplit(config.PUBLIC_URL).hostname or "localhost"
+    return SmtpTransport(url, name, time_outs=time_outs)
 
 
 def brand_of(config: Config) -> Brand:

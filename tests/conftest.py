@@ -93,7 +93,7 @@ def config(database_url: str, valkey: dev.Valkey, redis_client: redis.Redis) -> 
         with connection, connection.cursor() as cursor:
             cursor.execute(
                 "SET LOCAL authapp.fenced = 'on'; DELETE FROM audit_events; DELETE FROM users;"
-                "DELETE FROM pending_fences;"
+                "DELETE FROM pending_fences; DELETE FROM outgoing_mails;"
                 "UPDATE roles SET permissions = '{}' WHERE name = 'user';"
                 "DELETE FROM roles WHERE name NOT IN ('admin', 'user')"
             )

@@ -27,8 +27,10 @@ from authapp.doctor.redis_servers import _version, eviction_policy_problem
 from authapp.storage import schema
 from authapp.storage.redis import redis_client
 from tests.proofs.cluster.servers import Node, await_servers, linked
+from tests.support import smtp
 from tests.support.databases import add_migrated_database, migrate, run_sql
 from tests.support.settings import PEPPER, make_config
+from tests.support.smtp import MailServer
 
 Says = Callable[[str, str], tuple[str, ...]]
 
@@ -141,7 +143,7 @@ def test_all_is_well(config: Config) -> None:
         *("postgres", "postgres transport", "postgres schema", "postgres writes"),
         *("pending fences", "key prefix", "imported passwords", "postgres connections"),
         *("redis", "redis transport", "redis role", "redis replicas", "redis eviction"),
-        *("redis memory", "redis persistence", "redis functions", "redis copies", "clocks"),
+        *("redis memory", "redis persistence", "redis functions", "redis copies", "clocks", "mail"),
     }
 
 
@@ -688,3 +690,67 @@ def test_the_command_says_by_its_status_whether_anything_fails(
     (finding,) = [finding for finding in json.loads(told) if finding["state"] == state]
     assert set(finding) == {"check", "state", "text", "remedy"}
     assert finding["remedy"] in line
+
+
+# -- mail ------------------------------------------------------------------------------------------
+
+
+def mailing(config: Config, url: str, **more: str) -> Config:
+    settings = {"MAIL_URL": url, "PUBLIC_URL": "https://auth.example.org"} | more
+    return make_config(config.DATABASE_URL, config.REDIS_URL, **FINE, **settings)
+
+
+def test_mail_that_can_leave(config: Config, mail_server: MailServer, tmp_path: Path) -> None:
+    findings = found(mailing(config, mail_server.url))
+    assert the("mail", findings).state is OK
+    assert f"127.0.0.1:{mail_server.port} takes mails from" in the("mail", findings).text
+    assert the("waiting mails", findings).state is OK
+    assert the("links in mails", findings).state is OK
+    assert (mail_server.connections, mail_server.mails) == (1, [])
+    findings = found(mailing(config, f"file:{tmp_path}/mail"))
+    assert the("mail", findings).state is OK
+    assert "nobody receives any" in the("mail", findings).text
+
+
+def test_mail_that_cannot_leave(config: Config, tmp_path: Path) -> None:
+    with smtp.silent_server() as url:
+        pass
+    (tmp_path / "file").write_text("")
+    for given, words in (
+        (url, "connect: Connection refused"),
+        (url.replace("//", f"//mailer:{HUSH}@"), "connect: Connection refused"),
+        (f"file:{tmp_path}/file/mail", "directory: Not a directory"),
+    ):
+        finding = the("mail", found(mailing(config, given)))
+        assert finding.state is FAIL
+        assert words in finding.text
+
+
+def test_a_mail_server_that_hangs_does_not_hold_the_examination_up(config: Config) -> None:
+    with smtp.silent_server() as url:
+        findings = found(mailing(config, url), seconds=2)
+    assert the("mail", findings) == Finding(
+        "mail",
+        FAIL,
+        "it stopped answering",
+        "see whether its process is frozen, or its disk or network hangs",
+    )
+
+
+def test_links_that_travel_in_the_clear(config: Config, mail_server: MailServer) -> None:
+    config = mailing(config, mail_server.url, PUBLIC_URL="http://auth.example.org")
+    assert the("links in mails", found(config)).state is FAIL
+
+
+def test_mails_that_wait_or_were_dropped(config: Config, mail_server: MailServer) -> None:
+    for column in ("sent_at", "failed_at"):
+        run_sql(
+            config.DATABASE_URL,
+            f"INSERT INTO outgoing_mails (kind, recipient_hash, created_at, next_attempt_at,"
+            f" {column}) VALUES ('test', '', now() - interval '1 hour', now(), NULL),"
+            f" ('test', '', now() - interval '1 hour', now(), now())",
+        )
+    findings = found(mailing(config, mail_server.url))
+    assert the("waiting mails", findings).text == "2 waiting for more than five minutes"
+    assert the("dropped mails", findings).text == "1 dropped within a day"
+    assert the("waiting mails", findings).state is the("dropped mails", findings).state is WARN

@@ -44,6 +44,11 @@ FOR_OTHER_SHELLS = (
     "SECRET_KEY",
     "PASSWORD_PEPPER",
     "SESSION_COOKIE_SECURE",
+    "SIGNUP",
+    "EMAIL_VERIFICATION",
+    "PUBLIC_URL",
+    "MAIL_URL",
+    "MAIL_FROM",
 )
 
 
@@ -97,6 +102,8 @@ def _start(running: ExitStack, environment: dict[str, str], command: Sequence[st
     if not command:
         server = _check_server(environment)
     data_dir = Path(environment.get("DATA_DIR") or "var").absolute()
+    if not command:
+        _open_to_everybody(environment, data_dir)
     own_database = not environment.get("DATABASE_URL")
     own_redis = not environment.get("REDIS_URL")
     if own_database or own_redis:
@@ -107,10 +114,33 @@ def _start(running: ExitStack, environment: dict[str, str], command: Sequence[st
     _run_step((*AUTHAPP, "db", "upgrade"), environment)
     if own_database:
         _run_step((*AUTHAPP, "users", "first-admin"), environment)
+    if environment.get("MAIL_URL") == _mail_url(data_dir):
+        sys.stdout.write(f"Mail is written to {data_dir / 'mail'}, one file each.\n")
+        sys.stdout.flush()
     status = _run(SERVERS[server], environment, SERVER_STOPS)
     if status != 0:
         raise LaunchError(f"{server} ended with status {status}; all else is stopped", status)
     return 0
+
+
+def _open_to_everybody(environment: dict[str, str], data_dir: Path) -> None:
+    """Open sign-up, and mail in files, for whoever tries the product, unless settings say else."""
+    host, port = environment.get("HOST") or "127.0.0.1", environment.get("PORT") or "8000"
+    if host in {"0.0.0.0", "::", "[::]"}:  # noqa: S104 - every address of this machine
+        host = "127.0.0.1"
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    wanted = {"SIGNUP": "open", "EMAIL_VERIFICATION": "off"}
+    if environment.get("SIGNUP_DOMAINS"):
+        del wanted["SIGNUP"]
+    if int(port) or environment.get("PUBLIC_URL"):  # port 0 is a free one, which nobody knows yet
+        wanted |= {"PUBLIC_URL": f"http://{host}:{port}", "MAIL_URL": _mail_url(data_dir)}
+    for name, value in wanted.items():
+        environment[name] = environment.get(name) or value
+
+
+def _mail_url(data_dir: Path) -> str:
+    return f"file:{data_dir / 'mail'}"
 
 
 def _check_server(environment: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
 """`flask --app wsgi auth doctor`: whether settings and stores are in order, and the remedy.
 
-settings, postgres and redis_servers examine one thing each and yield findings; a store that can't
-be asked is a finding too, and the rest is still examined.
+settings, postgres, redis_servers and mail examine one thing each and yield findings; a store that
+can't be asked is a finding too, and the rest is still examined.
 """
 
 import queue
@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from threading import Thread
 
 from authapp.config import Config
-from authapp.doctor import postgres, redis_servers, settings
+from authapp.doctor import mail, postgres, redis_servers, settings
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State
 
 __all__ = ["Finding", "State", "examine"]
 
-STORE_SECONDS = 10.0  # the longest wait for both stores; one that is frozen may hold a driver
+STORE_SECONDS = 10.0  # the longest wait for stores and mail; one that is frozen may hold a driver
 
 
 def examine(
@@ -35,6 +35,7 @@ def examine(
     stores = [
         _Examination("postgres", postgres.examine(config, pool_size, clocks)),
         _Examination("redis", redis_servers.examine(config, clocks)),
+        _Examination("mail", mail.examine(config)),
     ]
     found = list(settings.examine(config))
     deadline = time.monotonic() + seconds

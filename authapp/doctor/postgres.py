@@ -19,7 +19,15 @@ from authapp.passwords.foreign_hashes import INSTALL_ARGON2, has_argon2
 from authapp.storage.database_urls import read_database_url
 from authapp.storage.deployments import expect_key_prefix
 from authapp.storage.installations import expect_no_role
-from authapp.storage.models import AuditEvent, PendingFence, SessionRow, User, UserRole
+from authapp.storage.models import (
+    AuditEvent,
+    OneTimeLink,
+    OutgoingMail,
+    PendingFence,
+    SessionRow,
+    User,
+    UserRole,
+)
 from authapp.storage.postgres import STATEMENT_TIMEOUT
 from authapp.storage.postgres_connections import (
     SEARCH_PATH,
@@ -31,7 +39,7 @@ from authapp.storage.schema_names import in_schema
 
 NEEDED = 11  # CREATE TRIGGER … EXECUTE FUNCTION
 MAINTAINED = 14  # older ones get no security fixes
-WRITTEN = (User, UserRole, SessionRow, AuditEvent, PendingFence)
+WRITTEN = (User, UserRole, SessionRow, AuditEvent, PendingFence, OutgoingMail, OneTimeLink)
 
 
 def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]:
@@ -58,6 +66,7 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
                 yield _fences(connection)
                 yield _key_prefix(connection, config.KEY_PREFIX, config.DATABASE_SCHEMA)
                 yield _imported(connection)
+                yield from _mails(connection, is_on=bool(config.MAIL_URL))
             yield _room(connection, config.WEB_CONCURRENCY * pool_size)
     except SettingError as error:
         told, _, remedy = str(error).removeprefix("DATABASE_URL: ").partition("; ")
@@ -166,6 +175,29 @@ def _fences(connection: Connection) -> Finding:
         remedy = "once Redis answers run `flask --app wsgi auth maintenance`"
         return Finding("pending fences", State.WARN, told, remedy)
     return Finding("pending fences", State.OK, "none")
+
+
+def _mails(connection: Connection, *, is_on: bool) -> Iterator[Finding]:
+    """The mails that wait, or were dropped within a day. Without either and without mail: none."""
+    waits = OutgoingMail.sent_at.is_(None) & OutgoingMail.failed_at.is_(None)
+    late = func.now() - text("interval '5 minutes'")
+    recent = func.now() - text("interval '1 day'")
+    waiting, dropped = connection.execute(
+        select(
+            func.count().filter(waits, OutgoingMail.created_at < late),
+            func.count().filter(OutgoingMail.failed_at > recent),
+        )
+    ).one()
+    if waiting:
+        told = f"{waiting} waiting for more than five minutes"
+        remedy = "see `flask --app wsgi auth mail status`" if is_on else "set MAIL_URL again"
+        yield Finding("waiting mails", State.WARN, told, remedy)
+    if dropped:
+        told = f"{dropped} dropped within a day"
+        remedy = "see `flask --app wsgi auth mail status`, and mail_dropped in the log"
+        yield Finding("dropped mails", State.WARN, told, remedy)
+    if is_on and not waiting and not dropped:
+        yield Finding("waiting mails", State.OK, "none is late, and none was dropped within a day")
 
 
 def _key_prefix(connection: Connection, key_prefix: str, schema: str) -> Finding:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from ipaddress import ip_address
 from urllib.parse import urljoin
@@ -15,7 +16,6 @@ from authapp.brand import Brand
 from authapp.mail.outbox import Letter
 from authapp.mail.public_links import PublicLinks
 from authapp.mail.smtp import ascii_domain
-from authapp.mail.transport import POLICY
 
 TEMPLATES = "authapp/mail"  # KIND.txt, whose first line is the subject, and KIND.html
 _LINE = 900  # bytes of a line that need no encoding (RFC 5322, 2.1.1)
@@ -69,7 +69,7 @@ class Messages:
         html = self._environment.get_template(f"{TEMPLATES}/{kind}.html").render(
             {**context, "subject": subject.strip()}
         )
-        mail = EmailMessage(policy=POLICY)
+        mail = EmailMessage(policy=SMTP)
         mail["From"] = self._sender
         mail["To"] = _header_address(letter.recipient)
         mail["Subject"] = " ".join(subject.split())
@@ -117,8 +117,9 @@ def _is_ip_address(text: str) -> bool:
     return True
 
 
-def _shown_time(text: str) -> str:
+def _shown_time(value: object) -> str:
     """A moment, given as RFC 3339, for people."""
+    text = str(value)  # nothing, where the context has no such name
     try:
         moment = datetime.fromisoformat(text).astimezone(UTC)
     except ValueError:

@@ -2,14 +2,16 @@
 
 import os
 import random
+import secrets
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 
+from authapp.accounts.emails import Email
 from authapp.errors import StoreUnavailable
 from authapp.mail.messages import Messages
-from authapp.mail.outbox import Letter
+from authapp.mail.outbox import Letter, MailKind
 from authapp.mail.queue import Claimed, MailQueue, Outcome
 from authapp.mail.transport import (
     Connection,
@@ -28,6 +30,7 @@ PAUSES = (1.0, 60.0)  # seconds after the server could not be reached: at first,
 RETRIES = (timedelta(seconds=15), timedelta(hours=1))  # after a mail was refused: first, at most
 GIVE_UP = timedelta(days=1)  # how long a mail is tried
 UNCONFIRMED = 2  # attempts whose outcome nobody knows: more could deliver a mail more than twice
+GOT_TWICE = "the server got it twice and never said whether it took it"
 _END_SECONDS = 5.0  # that the end of a process waits for the mail at hand
 
 _log = get_logger(__name__)
@@ -80,6 +83,20 @@ class MailSender:
     def wake(self) -> None:
         """Has the thread look at once."""
         self._due.set()
+
+    def send_now(self, kind: MailKind, to: Email) -> None:
+        """Sends a mail past the queue, in the caller's thread; for operators.
+
+        Raises:
+            DeliveryFailed, Unreachable, Unconfirmed
+        """
+        letter = Letter(to.stored, {})
+        message = self._messages.render(kind, letter, self._clock(), secrets.randbits(63))
+        connection = self._transport.connect()
+        try:
+            connection.send(message, to.stored)
+        finally:
+            connection.close()
 
     def stop(self) -> None:
         """Begins no mail any more, and waits a moment for the one at hand."""
@@ -199,7 +216,7 @@ class MailSender:
         if mail.created_at + GIVE_UP <= now:
             return "it could not be sent for a day"
         if mail.unconfirmed >= UNCONFIRMED:
-            return "the server got it twice and never said whether it took it"
+            return GOT_TWICE
         return ""
 
     def _put_off(self, mail: Claimed, reason: str, *, is_known: bool = True) -> None:

@@ -7,18 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8
 from typing import TypeVar
 
 import idna
 
 from authapp.mail.mail_url import MailUrl
-from authapp.mail.transport import (
-    POLICY,
-    POLICY_UTF8,
-    DeliveryFailed,
-    Unconfirmed,
-    Unreachable,
-)
+from authapp.mail.transport import DeliveryFailed, Unconfirmed, Unreachable
 
 _NO_MAIL = {530, 535, 538}  # the server wants a log-in first, or another one (RFC 4954, 6)
 _CLOSING = 421
@@ -113,11 +108,11 @@ class SmtpConnection:
     def send(self, message: EmailMessage, recipient: str) -> None:
         local, _, domain = recipient.rpartition("@")
         address = f"{local}@{ascii_domain(domain)}"
-        options, policy = [], POLICY
+        options, policy = [], SMTP
         if not address.isascii():
             if not self._server.has_extn("smtputf8"):
                 raise DeliveryFailed("the server takes ASCII addresses only", is_final=True)
-            options, policy = ["SMTPUTF8", "BODY=8BITMIME"], POLICY_UTF8
+            options, policy = ["SMTPUTF8", "BODY=8BITMIME"], SMTPUTF8
             self._server.command_encoding = "utf-8"
         content = message.as_bytes(policy=policy)
         sender = message["From"].addresses[0].addr_spec

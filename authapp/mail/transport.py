@@ -4,12 +4,9 @@ import os
 import secrets
 import time
 from email.message import EmailMessage
-from email.policy import SMTP, SMTPUTF8
+from email.policy import SMTPUTF8
 from pathlib import Path
-from typing import Final, Protocol
-
-POLICY: Final = SMTP.clone(max_line_length=None)  # an address is never folded
-POLICY_UTF8: Final = SMTPUTF8.clone(max_line_length=None)
+from typing import Protocol
 
 
 class DeliveryFailed(Exception):
@@ -97,7 +94,7 @@ class FileTransport:
         try:
             opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(opened, "wb") as file:
-                file.write(message.as_bytes(policy=POLICY_UTF8))
+                file.write(message.as_bytes(policy=SMTPUTF8))
             draft.rename(self._directory / f"{name}.eml")
         except OSError as error:
             draft.unlink(missing_ok=True)

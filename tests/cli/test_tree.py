@@ -47,7 +47,7 @@ def settings(config: Config) -> dict[str, str]:
 
 def test_the_console_script_has_every_command_of_flask_auth() -> None:
     assert auth.commands.items() <= authapp.commands.items()
-    assert {"db", "users", "roles", "sessions", "audit", "maintenance", "doctor"} == {
+    assert {"db", "users", "roles", "sessions", "audit", "mail", "maintenance", "doctor"} == {
         *auth.commands
     }
 

@@ -2,6 +2,7 @@
 # ruff: noqa: N802, ARG002 - aiosmtpd gives the names
 
 import asyncio
+import logging
 import re
 import socket
 import ssl
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email import message_from_bytes
+from email import message_from_string
 from email.message import EmailMessage
 from email.policy import SMTPUTF8
 from functools import partial
@@ -20,6 +21,9 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from tests.support.waiting import PATIENCE, wait_until
 
 HOST = "127.0.0.1"
+
+# aiosmtpd's log has the addresses, and tests look whether ours has
+logging.getLogger("mail.log").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Received:
     def _part(self, kind: str) -> str:
         part = self.message.get_body((kind,))
         assert part is not None, self.message.as_string()
-        return str(part.get_content())
+        return str(part.get_content()).replace("\r\n", "\n")
 
 
 @dataclass
@@ -73,6 +77,7 @@ class MailServer:
     Attributes:
         mails: those that it answered 250 to, and those that it took without an answer.
         replies: by command (`RCPT`, `DATA`), or `recipient@address`: answers instead of its own.
+        freezes_after_data: it takes a mail, and freezes before it answers.
         dies_after_data: so many times it takes a mail and closes the connection without an answer.
         connections: how many there were.
     """
@@ -80,6 +85,7 @@ class MailServer:
     port: int = 0
     mails: list[Received] = field(default_factory=list)
     replies: dict[str, str] = field(default_factory=dict)
+    freezes_after_data: bool = False
     dies_after_data: int = 0
     connections: int = 0
     _thawed: threading.Event = field(default_factory=threading.Event)
@@ -154,11 +160,15 @@ class _Handler:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         if reply := self._server.replies.get("DATA"):
             return reply
-        content = cast(bytes, envelope.original_content)
-        message = message_from_bytes(content, _class=EmailMessage, policy=SMTPUTF8)
+        content = cast(bytes, envelope.original_content).decode()
+        message = message_from_string(content, _class=EmailMessage, policy=SMTPUTF8)
         self._server.mails.append(
             Received(str(envelope.mail_from), tuple(envelope.rcpt_tos), message)
         )
+        if self._server.freezes_after_data:
+            self._server.freezes_after_data = False
+            self._server.freeze()
+            await asyncio.sleep(0)
         if self._server.dies_after_data > 0:
             self._server.dies_after_data -= 1
             cast(asyncio.Transport, server.transport).abort()

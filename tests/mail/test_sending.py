@@ -1,0 +1,384 @@
+"""Mails leave in the background: at least once, in time, and whatever the server does."""
+
+import threading
+import time
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from authapp import dev
+from authapp.accounts.emails import parse_email
+from authapp.errors import StoreUnavailable
+from authapp.mail import sending
+from authapp.mail.outbox import Mail
+from authapp.mail.queue import LEASE
+from authapp.mail.transport import Unreachable
+from authapp.services import Services
+from authapp.telemetry import metrics
+from tests.mail.conftest import ANN, OpenMailing, impatient_sender, put, sender_of
+from tests.support.clock import Clock
+from tests.support.services import sql
+from tests.support.smtp import MailServer, silent_server
+from tests.support.waiting import wait_until
+
+HOUR = 3600.0
+
+
+def rows(services: Services) -> list[tuple[object, ...]]:
+    """Of each mail: sent, failed, attempts, whether its content is kept, the error."""
+    return sql(
+        services,
+        "SELECT sent_at IS NOT NULL, failed_at IS NOT NULL, attempts, sealed IS NOT NULL,"
+        " last_error FROM outgoing_mails ORDER BY id",
+    )
+
+
+SENT = (True, False, 1, False, "")
+
+
+def counted(outcome: str) -> float:
+    return float(metrics.MAILS.labels(outcome)._value.get())
+
+
+# -- once ------------------------------------------------------------------------------------------
+
+
+def test_a_mail_leaves_soon_after_the_commit_and_not_before(
+    mailing: Services, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "POLL", 600.0)  # so that only the commit can wake the thread
+    queued, sent = counted("queued"), counted("sent")
+    sender = sender_of(mailing)
+    sender.keep_running()
+    sender.keep_running()  # of no effect
+    assert [thread.name for thread in threading.enumerate()].count("mail") == 1
+    put(mailing)
+    mail_server.wait_for(ANN)
+    with mailing.database.transaction() as db:
+        mailing.outbox.put(db, Mail("test", parse_email("nobody@example.org")))
+        db.rollback()
+    put(mailing, "bob@example.org")
+    mail_server.wait_for("bob@example.org")
+    wait_until(lambda: rows(mailing) == [SENT, SENT])
+    assert mail_server.to("nobody@example.org") == []
+    assert (counted("queued") - queued, counted("sent") - sent) == (2, 2)
+
+
+def test_a_mail_of_another_process_leaves_too(
+    mailing: Services,
+    open_mailing: OpenMailing,
+    mail_server: MailServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sending, "POLL", 0.05)
+    sender_of(mailing).keep_running()
+    put(open_mailing())  # it does not send
+    mail_server.wait_for(ANN)
+
+
+def test_instances_share_the_queue_and_each_mail_leaves_once(
+    open_mailing: OpenMailing, mail_server: MailServer
+) -> None:
+    instances = [open_mailing(MAIL_LIMIT_PER_RECIPIENT="1000 per hour") for _ in range(3)]
+    for number in range(120):
+        put(instances[0], f"p{number % 40}@example.org")
+    for services in instances:
+        sender_of(services).keep_running()
+    wait_until(lambda: rows(instances[0]).count(SENT) == 120)
+    assert len(mail_server.mails) == 120
+    assert {len(mail_server.to(f"p{number}@example.org")) for number in range(40)} == {3}
+
+
+def test_no_transaction_is_open_while_the_server_is_waited_for(
+    mailing: Services, mail_server: MailServer
+) -> None:
+    put(mailing)
+    mail_server.freezes_after_data = True
+    thread = threading.Thread(target=sender_of(mailing).send_batch)
+    thread.start()
+    mail_server.wait_for(ANN)
+    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+    assert sql(mailing, open_ones) == [(0,)]
+    mail_server.thaw()
+    thread.join()
+    assert rows(mailing) == [SENT]
+
+
+# -- crashes ---------------------------------------------------------------------------------------
+
+
+def test_a_sender_that_dies_before_it_notes_a_mail_makes_it_arrive_twice_and_no_more(
+    mailing: Services, mail_server: MailServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    put(mailing)
+    for crashes in (1, 2):
+        with monkeypatch.context() as patched:
+            patched.setattr(mailing.mail_queue, "settle", die)
+            with pytest.raises(Killed):
+                sender_of(mailing).send_batch()
+        sender_of(mailing)._outcomes.clear()  # they were the dead one's
+        assert len(mail_server.mails) == crashes
+        assert not sender_of(mailing).send_batch()  # the lease lasts
+        clock.forward(LEASE.total_seconds())
+    assert sender_of(mailing).send_batch()
+    assert len(mail_server.mails) == 2
+    assert rows(mailing) == [(False, True, 2, False, sending.GOT_TWICE)]
+    first, second = (mail.message["Message-ID"] for mail in mail_server.mails)
+    assert first == second  # so that mail programs can tell
+
+
+def test_a_sender_that_dies_before_it_begins_does_no_harm(
+    mailing: Services, open_mailing: OpenMailing, mail_server: MailServer, clock: Clock
+) -> None:
+    put(mailing)
+    (claimed,) = mailing.mail_queue.claim(10)
+    other = open_mailing()
+    assert not sender_of(other).send_batch()
+    clock.forward(LEASE.total_seconds())
+    assert sender_of(other).send_batch()
+    assert not mailing.mail_queue.begin(claimed)  # it was frozen, and wakes up too late
+    assert rows(mailing) == [SENT]
+    assert len(mail_server.mails) == 1
+
+
+def test_a_server_that_dies_after_data_gets_a_mail_twice_at_most(
+    mailing: Services, mail_server: MailServer, clock: Clock
+) -> None:
+    mail_server.dies_after_data = 1
+    put(mailing)
+    sender_of(mailing).send_batch()
+    assert rows(mailing) == [
+        (False, False, 1, True, "after DATA: the server closed the connection")
+    ]
+    clock.forward(HOUR)
+    sender_of(mailing).send_batch()
+    assert len(mail_server.to(ANN)) == 2
+    assert rows(mailing)[0][:2] == (True, False)
+
+    mail_server.dies_after_data = 3
+    put(mailing, "bob@example.org")
+    for _ in range(4):
+        sender_of(mailing).send_batch()
+        clock.forward(HOUR)
+    assert len(mail_server.to("bob@example.org")) == 2
+    assert rows(mailing)[1][1:4] == (True, 2, False)
+
+
+def test_postgres_goes_away_between_sending_and_noting(
+    mailing: Services, mail_server: MailServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreUnavailable("postgres")
+
+    put(mailing)
+    with monkeypatch.context() as patched:
+        patched.setattr(mailing.mail_queue, "settle", away)
+        with pytest.raises(StoreUnavailable):
+            sender_of(mailing).send_batch()
+    clock.forward(LEASE.total_seconds())
+    assert not sender_of(mailing).send_batch()
+    assert rows(mailing) == [SENT]
+    assert len(mail_server.mails) == 1
+
+
+def test_the_thread_outlives_an_outage_of_postgres(
+    mailing: Services,
+    mail_server: MailServer,
+    postgres: dev.PostgreSQL,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sending, "POLL", 0.05)
+    sender_of(mailing).keep_running()
+    claim, asked = mailing.mail_queue.claim, []
+
+    def away(limit: int) -> object:
+        asked.append(limit)
+        if len(asked) < 3:
+            raise StoreUnavailable("postgres")
+        if len(asked) == 3:
+            raise ZeroDivisionError  # a defect
+        return claim(limit)
+
+    monkeypatch.setattr(sending, "PAUSES", (0.01, 0.05))
+    monkeypatch.setattr(mailing.mail_queue, "claim", away)
+    put(mailing)
+    mail_server.wait_for(ANN)
+
+
+# -- servers that are away, hang, or refuse --------------------------------------------------------
+
+
+def test_while_the_server_is_away_mails_wait_and_nothing_is_held_against_them(
+    mailing: Services, mail_server: MailServer, clock: Clock
+) -> None:
+    for number in range(3):
+        put(mailing, f"p{number}@example.org")
+    with silent_server() as url:
+        pass
+    gone = impatient_sender(mailing, url, clock)
+    for _ in range(5):
+        with pytest.raises(Unreachable):
+            gone.send_batch()
+    assert rows(mailing) == [(False, False, 0, True, "connect: Connection refused")] * 3
+    assert sender_of(mailing).send_batch()
+    assert rows(mailing) == [SENT] * 3
+
+
+@pytest.mark.parametrize("hangs", ["at once", "at MAIL", "after DATA"])
+def test_a_server_that_hangs_delays_no_request_and_every_mail_arrives(
+    open_mailing: OpenMailing,
+    mail_server: MailServer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    hangs: str,
+) -> None:
+    """A short while stands for the minute, and half a second for each time-out."""
+    mailing = open_mailing()
+    monkeypatch.setattr(sending, "PAUSES", (0.01, 0.05))
+    monkeypatch.setattr(sending, "POLL", 0.05)
+    sender = impatient_sender(mailing, mail_server.url, clock)
+    put(mailing, "first@example.org")
+    if hangs == "after DATA":
+        mail_server.freezes_after_data = True
+    if hangs == "at once":
+        mail_server.freeze()
+    sender.keep_running()
+    if hangs == "at MAIL":
+        mail_server.wait_for("first@example.org")
+        mail_server.freeze()
+    started = time.monotonic()
+    for number in range(10):
+        assert put(mailing, f"p{number}@example.org")
+    assert time.monotonic() - started < 10  # writing waits for no server
+    time.sleep(1.2)  # some time-outs
+    mail_server.thaw()
+    for number in range(10):
+        mail_server.wait_for(f"p{number}@example.org")
+        clock.forward(HOUR / 100)
+    clock.forward(HOUR)
+    wait_until(lambda: all(row[0] for row in rows(mailing)), lambda: rows(mailing))
+    sender.stop()
+    twice = [mail for mail in mail_server.mails if len(mail_server.to(mail.recipients[0])) > 1]
+    assert {mail.recipients for mail in twice} <= (
+        {("first@example.org",)} if hangs == "after DATA" else set()
+    )
+
+
+def test_a_mail_that_is_refused_for_good_is_dropped_at_once(
+    mailing: Services, mail_server: MailServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = counted("failed")
+    mail_server.replies[ANN] = f"550 5.1.1 {ANN}: no such user"
+    put(mailing)
+    put(mailing, "bob@example.org")
+    sender_of(mailing).send_batch()
+    assert rows(mailing) == [(False, True, 1, False, "RCPT: 550 5.1.1"), SENT]
+    assert counted("failed") - failed == 1
+    assert "mail_dropped" in caplog.text
+    assert "ann" not in caplog.text
+
+
+def test_a_mail_that_is_refused_for_now_is_tried_again_later_and_later(
+    mailing: Services, mail_server: MailServer, clock: Clock
+) -> None:
+    mail_server.replies["RCPT"] = "450 4.2.0 greylisted"
+    put(mailing)
+    pauses = []
+    for attempts in range(1, 7):
+        sender_of(mailing).send_batch()
+        assert rows(mailing) == [(False, False, attempts, True, "RCPT: 450 4.2.0")]
+        ((pause,),) = sql(mailing, "SELECT extract(epoch FROM next_attempt_at) FROM outgoing_mails")
+        pauses.append(float(pause) - clock.now.timestamp())
+        assert not sender_of(mailing).send_batch()
+        clock.forward(pauses[-1] + 0.001)
+    assert 12 <= pauses[0] <= 18
+    assert all(1.3 < after / before < 3 for before, after in pairwise(pauses))
+    mail_server.replies.clear()
+    sender_of(mailing).send_batch()
+    assert rows(mailing) == [(True, False, 7, False, "")]
+
+
+def test_a_mail_is_dropped_when_its_link_has_expired_or_after_a_day(
+    mailing: Services, mail_server: MailServer, clock: Clock
+) -> None:
+    expired = counted("expired")
+    put(mailing, expires_at=clock.now + timedelta(minutes=30))
+    put(mailing)
+    clock.forward(1800)
+    mail_server.replies["RCPT"] = "450 later"
+    sender_of(mailing).send_batch()
+    assert [row[1] for row in rows(mailing)] == [True, False]
+    clock.forward(86_400)
+    sender_of(mailing).send_batch()
+    assert [row[1:4:2] for row in rows(mailing)] == [(True, False)] * 2
+    assert counted("expired") - expired == 2
+    assert mail_server.mails == []
+
+
+def test_a_mail_whose_key_is_gone_is_dropped(
+    mailing: Services, open_mailing: OpenMailing, mail_server: MailServer
+) -> None:
+    put(mailing)
+    sender_of(open_mailing(SECRET_KEY="another secret key of 32 bytes or more")).send_batch()
+    assert [row[1] for row in rows(mailing)] == [True]
+    assert mail_server.mails == []
+
+
+def test_a_mail_whose_template_is_broken_waits_for_another_release(
+    mailing: Services, mail_server: MailServer, clock: Clock
+) -> None:
+    put(mailing, kind="of tomorrow")  # type: ignore[arg-type]
+    put(mailing, "bob@example.org")
+    sender_of(mailing).send_batch()
+    assert rows(mailing) == [(False, False, 0, True, "template: TemplateNotFound"), SENT]
+
+
+# -- the end, and what stays -----------------------------------------------------------------------
+
+
+def test_the_end_of_a_process_waits_for_the_mail_at_hand_and_gives_the_others_back(
+    mailing: Services, mail_server: MailServer
+) -> None:
+    for number in range(3):
+        put(mailing, f"p{number}@example.org")
+    mail_server.freezes_after_data = True
+    sender = sender_of(mailing)
+    sender.keep_running()
+    mail_server.wait_for("p0@example.org")
+    threading.Timer(0.3, mail_server.thaw).start()
+    sender.stop()
+    assert rows(mailing)[0] == SENT
+    assert rows(mailing)[1:] == [(False, False, 0, True, "")] * 2
+    assert len(mailing.mail_queue.claim(10)) == 2
+
+
+def test_old_mails_are_removed(mailing: Services, clock: Clock) -> None:
+    put(mailing)
+    sender_of(mailing).send_batch()
+    put(mailing, "bob@example.org")
+    clock.forward(86_400 * 29)
+    assert [progress.step for progress in mailing.maintenance.run()] == []
+    clock.forward(86_400 * 2)
+    steps = [(progress.step, progress.rows) for progress in mailing.maintenance.run()]
+    assert steps == [("old mails removed", 1)]
+    assert len(rows(mailing)) == 1  # the one that waits is for the sender to drop
+
+
+def test_the_metrics_tell_how_many_wait_and_how_long(mailing: Services, clock: Clock) -> None:
+    put(mailing)
+    clock.forward(90)
+    put(mailing, "bob@example.org")
+    mailing.note_pending()
+    assert metrics.MAILS_WAITING._value.get() == 2
+    assert metrics.OLDEST_MAIL_SECONDS._value.get() == 90
+    sender_of(mailing).send_batch()
+    mailing.note_pending()
+    assert metrics.MAILS_WAITING._value.get() == 0
+    assert metrics.OLDEST_MAIL_SECONDS._value.get() == 0
