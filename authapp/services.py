@@ -21,6 +21,10 @@ from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
 from authapp.authentication.password_changes import PasswordChanges
 from authapp.authentication.reauthentication import Reauthentication
+from authapp.authentication.recovery.forgotten import ForgottenPasswords
+from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
+from authapp.authentication.recovery.reset_links import ResetLinks
+from authapp.authentication.recovery.resets import PasswordResets
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.authentication.registration import Registration
 from authapp.authentication.step_up import StepUp
@@ -96,6 +100,9 @@ class Services:
     authentication: Authentication
     password_changes: PasswordChanges
     step_up: StepUp
+    forgotten_passwords: ForgottenPasswords
+    password_resets: PasswordResets
+    reset_links: ResetLinks
     administration: Administration
     refused_attempts: RefusedAttempts
     maintenance: Maintenance
@@ -130,6 +137,7 @@ class Services:
         if self.mail_sender is not None:
             self.mail_sender.stop()
         self.background.drain()
+        self.forgotten_passwords.finish()
         self.refused_attempts.finish()
         self.cache.breaker.retire()
         self.database.breaker.retire()
@@ -246,6 +254,15 @@ def build_services(
         timeout=config.LOGIN_TIMEOUT_SECONDS,
     )
 
+    reset_links = ResetLinks(
+        stores.database,
+        stores.changes,
+        outbox=mailing.outbox,
+        links=one_time_links,
+        public_link=mailing.public_link,
+        clock=clock,
+    )
+
     return Services(
         database=stores.database,
         redis=stores.redis,
@@ -291,7 +308,30 @@ def build_services(
             limits=limits,
             known_devices=known_devices,
             refused_attempts=refused_attempts,
+            one_time_passwords=OneTimePasswords(stores.changes, users, one_time_links, clock),
             parse_email=parse,
+            timeout=config.LOGIN_TIMEOUT_SECONDS,
+        ),
+        reset_links=reset_links,
+        forgotten_passwords=ForgottenPasswords(
+            stores.database,
+            reset_links,
+            limits=limits,
+            refused_attempts=refused_attempts,
+            parse_email=parse,
+            background=Background(),
+            timeout=config.LOGIN_TIMEOUT_SECONDS,
+        ),
+        password_resets=PasswordResets(
+            stores.changes,
+            sessions,
+            one_time_links,
+            reset_links,
+            hasher=hasher,
+            policy=password_policy,
+            limits=limits,
+            refused_attempts=refused_attempts,
+            clock=clock,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         password_changes=PasswordChanges(

@@ -1,7 +1,7 @@
 """Users: queries and commands, one transaction each. "Not found" is a value, not an exception."""
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -73,6 +73,7 @@ class UserStore:
         actor: Actor = OPERATOR,
         *,
         verified: bool = False,
+        password_lasts: timedelta | None = None,
     ) -> Identity:
         """Adds a user.
 
@@ -80,6 +81,7 @@ class UserStore:
             password_hash: empty for an account that nobody can log in to with a password.
             actor: the operator, the visitor who signs up, or a person who adds another.
             verified: the email is known to be the user's.
+            password_lasts: how long a one-time password counts; None for one of the user's own.
         Raises:
             EmailTaken: in this or an equivalent spelling.
             UnknownRole: nothing was added.
@@ -104,6 +106,7 @@ class UserStore:
                     created_at=now,
                     updated_at=now,
                     email_verified_at=now if verified else None,
+                    password_expires_at=now + password_lasts if password_lasts else None,
                 )
                 .on_conflict_do_nothing(index_elements=["email_canonical"])
                 .returning(User.id)

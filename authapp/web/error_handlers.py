@@ -93,13 +93,17 @@ _ANSWERS: dict[type, _Answer] = {
     errors.EmailTaken: _Answer(
         409, "email_taken", "Somebody has signed up with this email. Log in instead."
     ),
+    errors.UserInactive: _Answer(409, "user_inactive", for_people=True),
     errors.LastAdmin: _Answer(409, "last_admin", for_people=True),
     errors.UserInUse: _Answer(409, "user_in_use", for_people=True),
     errors.BuiltInRole: _Answer(409, "built_in_role", for_people=True),
     errors.RoleInUse: _Answer(409, "role_in_use", for_people=True),
     errors.TooManyAttempts: _Answer(429, "too_many_attempts"),
     errors.MailOff: _Answer(
-        501, "mail_off", "This needs mail, which is not set up here. Ask whoever runs this service."
+        501,
+        "mail_off",
+        "This needs mail, which is not set up here. Ask whoever runs this service.",
+        for_people=True,
     ),
     errors.StoreUnavailable: _Answer(
         503, "unavailable", "We can't answer right now. Nothing was changed; try again in a moment."
@@ -136,6 +140,7 @@ _PAGES = {
     413: ("That was too much", "Shorten what you typed and try again."),
     429: ("Too many attempts", "Wait a moment, then try again."),
     500: ("Something broke", "It is not your fault, and we have a note of it."),
+    501: ("This is not set up here", "Ask whoever runs this service."),
     503: ("We can't answer right now", "Nothing was changed, and you are still signed in."),
 }
 
@@ -148,6 +153,7 @@ class Problem(HTTPException):
         fields: field name → reason.
         for_people: whether pages show the description.
         retry_after: seconds, or None.
+        reset_token: by which programs choose the password that is due; empty with other errors.
     """
 
     def __init__(self, error: errors.AuthappError, answer: _Answer) -> None:
@@ -157,6 +163,7 @@ class Problem(HTTPException):
         self.for_people = answer.for_people
         self.fields: dict[str, str] = getattr(error, "errors", {})
         self.retry_after: int | None = getattr(error, "retry_after", None)
+        self.reset_token: str = getattr(error, "reset_token", "")
 
     @property
     def name(self) -> str:
@@ -291,6 +298,8 @@ def _as_json(error: HTTPException) -> Response:
     }
     if isinstance(error, Problem) and error.fields:
         body["errors"] = error.fields
+    if isinstance(error, Problem) and error.reset_token:
+        body["reset_token"] = error.reset_token
     response = Response(msgspec.json.encode(body), mimetype="application/problem+json")
     if error.code == HTTPStatus.UNAUTHORIZED:
         # RFC 6750, 3: the challenge names an error only if an access token was sent

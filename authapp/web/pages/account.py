@@ -6,10 +6,18 @@ from flask import abort, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
-from authapp.errors import Busy, EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
+from authapp.errors import (
+    Busy,
+    EmailTaken,
+    InvalidCredentials,
+    InvalidField,
+    PasswordChangeRequired,
+    TooManyAttempts,
+)
 from authapp.sessions.records import EndReason
 from authapp.web.api.bodies import read_form
 from authapp.web.api.representations import SessionView
+from authapp.web.app_state import BLUEPRINT
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import (
     known_actor,
@@ -36,6 +44,7 @@ from authapp.web.pages.messages import (
 from authapp.web.pages.notices import redirect_with, say
 from authapp.web.pages.rendering import render_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
+from authapp.web.session import mailed_links
 from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
     clear_site_data,
@@ -124,6 +133,8 @@ def login_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_page("authapp/login.html", form=form), 400
+    except PasswordChangeRequired as due:
+        return mailed_links.set_aside("reset", due.reset_token, f"{BLUEPRINT}.recovery.reset")
     except InvalidCredentials:
         return render_page("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
     except (TooManyAttempts, Busy) as error:

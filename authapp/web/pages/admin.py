@@ -18,6 +18,7 @@ from authapp.errors import (
     OwnAccount,
     RoleInUse,
     UnknownUser,
+    UserInactive,
 )
 from authapp.web.api.bodies import read_form
 from authapp.web.api.users import search_text
@@ -87,6 +88,16 @@ def end_sessions(user_id: UUID) -> ResponseReturnValue:
         return services().administration.end_sessions_of(user_id, known_actor())
 
     return _answer(user_id, change, "sessions-of-user-ended")
+
+
+@admin.post("/users/<uuid:user_id>/reset")
+@permission_required(Permission.USERS_WRITE)
+def start_reset(user_id: UUID) -> ResponseReturnValue:
+    def mail() -> Changed[None]:
+        services().reset_links.mail_for(user_id, known_actor())
+        return Changed(None, everywhere=True)
+
+    return _answer(user_id, mail, "reset-mailed")
 
 
 @admin.get("/roles")
@@ -203,7 +214,7 @@ def _answer(user_id: UUID, change: Callable[[], Changed[object]], what: str) -> 
     """Make a change of a user and lead back to their page, which says that it was done."""
     try:
         auth_session().settle(change())
-    except (LastAdmin, OwnAccount, ExceedsOwnPermissions) as error:
+    except (LastAdmin, OwnAccount, ExceedsOwnPermissions, UserInactive) as error:
         if not current_user.can(Permission.USERS_READ):
             raise
         return _page(_existing(user_id), str(error)), problem_of(error).code or 500

@@ -47,6 +47,11 @@ class PageContext:
     is_visitor_known: bool = True
     is_error: bool = False
 
+    @property
+    def has_mail(self) -> bool:
+        """Whether people can be sent to a page that mails them something."""
+        return state_of().services.outbox.enabled
+
     @staticmethod
     def login_url(onward: str | None = None) -> str | None:
         return login_url(onward)
