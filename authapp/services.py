@@ -16,6 +16,7 @@ from authapp.accounts.importing.users import UserImport
 from authapp.accounts.roles import Roles, known_permissions
 from authapp.accounts.store import UserStore
 from authapp.authentication.administration import Administration
+from authapp.authentication.email_changes import ChangeMails, EmailChanges
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
@@ -103,6 +104,7 @@ class Services:
     forgotten_passwords: ForgottenPasswords
     password_resets: PasswordResets
     reset_links: ResetLinks
+    email_changes: EmailChanges
     administration: Administration
     refused_attempts: RefusedAttempts
     maintenance: Maintenance
@@ -353,6 +355,16 @@ def build_services(
             parse_email=parse,
             clock=clock,
             lasts=timedelta(seconds=config.STEP_UP_SECONDS),
+        ),
+        email_changes=EmailChanges(
+            stores.database,
+            stores.changes,
+            users,
+            sessions,
+            reauthentication=reauthentication,
+            mails=ChangeMails(outbox, one_time_links, public_link),
+            parse_email=parse,
+            clock=clock,
         ),
         administration=Administration(
             users=users,
