@@ -16,7 +16,7 @@ from authapp.accounts.importing.users import UserImport
 from authapp.accounts.roles import Roles, known_permissions
 from authapp.accounts.store import UserStore
 from authapp.authentication.administration import Administration
-from authapp.authentication.email_changes import ChangeMails, EmailChanges
+from authapp.authentication.email_changes import EmailChanges
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
@@ -37,6 +37,7 @@ from authapp.crypto.sealing import derive_key
 from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
+from authapp.mail.address_mails import AddressMails
 from authapp.mail.one_time_links import OneTimeLinks
 from authapp.mail.outbox import Outbox
 from authapp.mail.public_links import PublicLinks
@@ -362,7 +363,7 @@ def build_services(
             users,
             sessions,
             reauthentication=reauthentication,
-            mails=ChangeMails(outbox, one_time_links, public_link),
+            mails=AddressMails(mailing.outbox, one_time_links, mailing.public_link, clock),
             parse_email=parse,
             clock=clock,
         ),

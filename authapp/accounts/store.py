@@ -210,9 +210,7 @@ class UserStore:
             )
         self._changed(change, user)
 
-    def set_email(
-        self, change: Change, user: User, email: Email, *, verified: bool
-    ) -> None:
+    def set_email(self, change: Change, user: User, email: Email, *, verified: bool) -> None:
         """Gives a locked user another address, within the caller's change.
 
         The caller has ended trust in credentials that were verified under the address before.

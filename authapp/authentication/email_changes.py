@@ -1,6 +1,6 @@
 """Changes of a person's email: asked for, confirmed by the new address, undone by the old one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,21 +27,14 @@ from authapp.errors import (
     NotAuthenticated,
     TooManyAttempts,
 )
-from authapp.mail.one_time_links import OneTimeLinks
-from authapp.mail.outbox import Mail, MailKind, Outbox
-from authapp.mail.public_links import PublicLinks
+from authapp.mail.address_mails import AddressMails, MailCapped, address_of
 from authapp.sessions.records import ActiveSession, EndReason
 from authapp.sessions.rotation import hold_row
 from authapp.sessions.store import SessionStore
-from authapp.sessions.user_agents import device_name
 from authapp.storage.models import User
 from authapp.storage.postgres import Database
 
 _CAP_RETRY_AFTER: Final = 600  # seconds; when a cap of mails has room again is not known
-
-
-class _MailCapped(Exception):
-    """A cap refuses a mail, so nothing that the mail tells of may happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,32 +57,6 @@ class PendingChange:
         return live is not None and live.record.id == self.session_id
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeMails:
-    """Writes the mails about a change of address down, and makes their links."""
-
-    outbox: Outbox
-    links: OneTimeLinks
-    public_link: PublicLinks
-
-    def put(
-        self,
-        db: Session,
-        kind: MailKind,
-        to: Email,
-        context: Mapping[str, str],
-        user: User,
-        expires_at: datetime | None = None,
-    ) -> None:
-        """
-        Raises:
-            _MailCapped
-        """
-        context = {"forgot_link": self.public_link("/forgot"), **context}
-        if not self.outbox.put(db, Mail(kind, to, context, expires_at, user.id)):
-            raise _MailCapped
-
-
 class EmailChanges:
     """The use cases that replace the email of a person.
 
@@ -105,7 +72,7 @@ class EmailChanges:
         sessions: SessionStore,
         *,
         reauthentication: Reauthentication,
-        mails: ChangeMails,
+        mails: AddressMails,
         parse_email: ParseEmail,
         clock: Callable[[], datetime],
     ) -> None:
@@ -144,7 +111,7 @@ class EmailChanges:
         """
         self.require_mail()
         new = self._parse_email(email)
-        with suppress(_MailCapped), self._changes.begin(acknowledged=False) as change:
+        with suppress(MailCapped), self._changes.begin(acknowledged=False) as change:
             self._ask(change, live, new, actor.known_as(live.record.user.id))
 
     def _ask(self, change: Change, live: ActiveSession, new: Email, actor: Actor) -> None:
@@ -165,13 +132,10 @@ class EmailChanges:
         )
         is_reserved = bool(reserved(db, [new], now, besides=user.id))
         if holder is not None and not holder.email_confirmation_due:
-            login = {"login_link": self._mails.public_link("/login")}
-            self._mails.put(db, "already_registered", _address_of(holder), login, holder)
+            self._mails.tell_holder(db, holder)
         elif not is_reserved:
-            link = {"link": self._mails.public_link("/verify", token=issued.token)}
-            self._mails.put(db, "confirm_change", new, link, user, issued.expires_at)
-        told = {"new_email": new.stored, **self._facts(actor)}
-        self._mails.put(db, "change_announced", _address_of(user), told, user)
+            self._mails.ask_new(db, user, new, issued.token, issued.expires_at)
+        self._mails.announce(db, user, new, actor)
         audit.record_act(db, "email.change_requested", now, user_id=user.id, actor=actor)
 
     # -- confirm -------------------------------------------------------------------------------
@@ -186,7 +150,7 @@ class EmailChanges:
                 return None
             return PendingChange(
                 user.id,
-                _address_of(user),
+                address_of(user),
                 Email(link.details["email"], link.email_canonical),
                 user.epoch,
                 UUID(link.details["session"]),
@@ -222,7 +186,7 @@ class EmailChanges:
         try:
             with self._changes.begin() as change:
                 user = self._confirm(change, token, pending, actor)
-        except _MailCapped:
+        except MailCapped:
             raise TooManyAttempts(_CAP_RETRY_AFTER, "mail") from None
         return change.returning(user)
 
@@ -247,11 +211,11 @@ class EmailChanges:
             raise InvalidToken("the link does not count")
         if holder is not None and holder is not user:
             self._remove_unconfirmed(change, holder, actor)
-        old, may_undo = _address_of(user), user.email_verified_at is not None
+        old, may_undo = address_of(user), user.email_verified_at is not None
         why = EndReason.EMAIL_CHANGED
         self._sessions.end_others_within(change, user, pending.session_id, why, actor)
         self._move(change, user, new, verified=True)
-        self._tell(db, user, old, actor, may_undo=may_undo)
+        self._mails.tell_both(db, user, old, actor, may_undo=may_undo)
         audit.record(db, "email.changed", self._clock(), user_id=user.id, actor=actor)
         return identity_of(user)
 
@@ -293,7 +257,7 @@ class EmailChanges:
             redeemed = self._links.redeem(db, "undo_email", token)
             if redeemed is None:
                 raise InvalidToken("the link does not count")
-            user, lost = redeemed.user, _address_of(redeemed.user)
+            user, lost = redeemed.user, address_of(redeemed.user)
             back = Email(redeemed.details["email"], redeemed.email_canonical)
             actor = actor.known_as(user.id)
             self._sessions.end_all(change, user, EndReason.EMAIL_CHANGED)
@@ -301,12 +265,10 @@ class EmailChanges:
             self._move(change, user, back, verified=True)
             self._links.void(db, user, "undo_email")  # a thief's address has such a link, too
             # Refused by a cap, the mails do not stop this: the person asks for a link later.
-            with suppress(_MailCapped):
-                self._tell(db, user, lost, actor, may_undo=False)
-            with suppress(_MailCapped):
-                issued = self._links.issue(db, "reset", user, details={"mailed": True})
-                link = {"link": self._mails.public_link("/reset", token=issued.token)}
-                self._mails.put(db, "reset", back, link, user, issued.expires_at)
+            with suppress(MailCapped):
+                self._mails.tell_both(db, user, lost, actor, may_undo=False)
+            with suppress(MailCapped):
+                self._mails.send_reset(db, user)
             audit.record(db, "email.change_undone", self._clock(), user_id=user.id, actor=actor)
         return change.returning(user.id)
 
@@ -334,14 +296,14 @@ class EmailChanges:
             user, _ = lock_user(db, user_id, actor, Permission.USERS_WRITE)
             if actor.id == user.id and not actor.is_operator:
                 raise InvalidField({"email": "change your own on your account page"})
-            old, is_moved = _address_of(user), new.canonical != user.email_canonical
+            old, is_moved = address_of(user), new.canonical != user.email_canonical
             may_undo = is_moved and user.email_verified_at is not None and not actor.is_operator
             if is_moved:
                 self._sessions.end_all(change, user, EndReason.EMAIL_CHANGED)
             self._move(change, user, new, verified=verified)
             if is_moved:
-                with suppress(_MailCapped):
-                    self._tell(db, user, old, actor, may_undo=may_undo)
+                with suppress(MailCapped):
+                    self._mails.tell_both(db, user, old, actor, may_undo=may_undo)
             audit.record_act(db, "email.changed", self._clock(), user_id=user.id, actor=actor)
         return change.returning(identity_of(user))
 
@@ -352,41 +314,6 @@ class EmailChanges:
         self._users.set_email(change, user, new, verified=verified)
         self._links.void(change.db, user)
         self._links.void_undo_to(change.db, user, new.canonical)
-
-    def _tell(self, db: Session, user: User, old: Email, actor: Actor, *, may_undo: bool) -> None:
-        """Tells the old address, and the new one, of a change.
-
-        Raises:
-            _MailCapped
-        """
-        if not self._mails.outbox.enabled:
-            return
-        told = {"new_email": user.email, **self._facts(actor if actor.id == user.id else None)}
-        undo = {}
-        if may_undo:
-            issued = self._links.issue(
-                db,
-                "undo_email",
-                user,
-                email_canonical=old.canonical,
-                details={"email": old.stored},
-            )
-            undo = {"undo_link": self._mails.public_link("/email/undo", token=issued.token)}
-        self._mails.put(db, "email_changed", old, {**told, **undo}, user)
-        with suppress(_MailCapped):
-            self._mails.put(db, "email_changed", _address_of(user), told, user)
-
-    def _facts(self, actor: Actor | None) -> dict[str, str]:
-        """When, and from where if the person did it."""
-        when = {"when": self._clock().isoformat()}
-        if actor is None:
-            return when
-        device = device_name(actor.user_agent)
-        return {**when, "address": actor.address, "device": device}
-
-
-def _address_of(user: User) -> Email:
-    return Email(user.email, user.email_canonical)
 
 
 def _lock_both(db: Session, user_id: UUID, email: Email) -> tuple[User | None, User | None]:
