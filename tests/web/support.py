@@ -223,7 +223,6 @@ class Stores:
         self.sql("SET LOCAL authapp.fenced = 'on'; DELETE FROM users")
         self.sql("DELETE FROM outgoing_mails")
         self.sql("DELETE FROM pending_fences")
-        self.sql("DELETE FROM outgoing_mails")
         self.sql("DELETE FROM audit_events")
         self.sql("DELETE FROM outgoing_mails")
         self.redis.flushall()
