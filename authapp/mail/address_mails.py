@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.emails import Email
-from authapp.mail.one_time_links import OneTimeLinks
+from authapp.mail.one_time_links import MAILED, OneTimeLinks
 from authapp.mail.outbox import Mail, MailKind, Outbox
 from authapp.mail.public_links import PublicLinks
 from authapp.sessions.user_agents import device_name
@@ -76,7 +76,7 @@ class AddressMails:
 
     def send_reset(self, db: Session, user: User) -> None:
         """Mails the link by which a person chooses a password."""
-        issued = self.links.issue(db, "reset", user, details={"mailed": True})
+        issued = self.links.issue(db, "reset", user, details=MAILED)
         link = {"link": self.public_link("/reset", token=issued.token)}
         self._put(db, "reset", address_of(user), link, user, issued.expires_at)
 

@@ -25,6 +25,8 @@ LIFETIMES: Final[Mapping[Purpose, timedelta]] = {
     "change_email": timedelta(hours=24),
     "undo_email": timedelta(days=7),
 }
+# details of a reset link: whoever has it reads the mail of the account
+MAILED: Final[Mapping[str, Any]] = {"mailed": True}
 CODE_LIFETIME: Final = timedelta(minutes=10)  # OWASP ASVS 5.0, 6.5.5
 CODE_DIGITS: Final = 8  # 26 bits; OWASP ASVS 5.0, 6.5.4 asks for 20
 

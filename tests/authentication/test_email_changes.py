@@ -263,7 +263,7 @@ def test_of_many_confirmations_at_once_one_wins(
             return "void"
         return "changed"
 
-    found = at_once(*[partial(confirm, one) for one in [services, two_instances] * 5])
+    found = map(str, at_once(*[partial(confirm, one) for one in [services, two_instances] * 5]))
     assert sorted(found) == ["changed"] + ["void"] * 9
 
 
@@ -563,7 +563,7 @@ def test_of_many_uses_of_an_undo_link_one_wins(
             return "void"
         return "undone"
 
-    found = at_once(*[partial(undo, one) for one in [services, two_instances] * 5])
+    found = map(str, at_once(*[partial(undo, one) for one in [services, two_instances] * 5]))
     assert sorted(found) == ["undone"] + ["void"] * 9
 
 

@@ -16,7 +16,7 @@ from authapp.accounts.emails import Email
 from authapp.accounts.identity import Permission
 from authapp.cache.changes import Change, Changes
 from authapp.errors import MailOff, TooManyAttempts, UserInactive
-from authapp.mail.one_time_links import LIFETIMES, OneTimeLinks, is_spelt
+from authapp.mail.one_time_links import LIFETIMES, MAILED, OneTimeLinks, is_spelt
 from authapp.mail.outbox import Mail, Outbox
 from authapp.mail.public_links import PublicLinks
 from authapp.sessions.user_agents import device_name
@@ -26,7 +26,6 @@ from authapp.storage.postgres import Database
 RESET_MINUTES: Final = int(LIFETIMES["reset"].total_seconds()) // 60
 
 _CAP_RETRY_AFTER = 600  # seconds; when a cap of mails has room again is not known
-_MAILED = {"mailed": True}  # details of a link: whoever has it reads the mail of the account
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,7 @@ class ResetLinks:
             TooManyAttempts: a cap of mails refuses. The error takes back what this change has done,
                 so the older link goes on to count.
         """
-        issued = self._links.issue(change.db, "reset", user, details=_MAILED)
+        issued = self._links.issue(change.db, "reset", user, details=MAILED)
         context = {
             "link": self._public_link("/reset", token=issued.token),
             "name": user.name,
@@ -165,7 +164,7 @@ class ResetLinks:
 
 def was_mailed(details: object) -> bool:
     """Whether a link with these details came by mail."""
-    return details == _MAILED
+    return details == MAILED
 
 
 def _address_of(user: User) -> Email:
