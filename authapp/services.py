@@ -51,6 +51,7 @@ from authapp.passwords.policy import PasswordPolicy
 from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.sessions.maintenance import BATCH, RETENTION, Maintenance
 from authapp.sessions.store import SessionStore
+from authapp.sessions.user_agents import device_name
 from authapp.storage.background import Background
 from authapp.storage.bounded_connections import require_threads
 from authapp.storage.locks import Locks
@@ -363,7 +364,9 @@ def build_services(
             users,
             sessions,
             reauthentication=reauthentication,
-            mails=AddressMails(mailing.outbox, one_time_links, mailing.public_link, clock),
+            mails=AddressMails(
+                mailing.outbox, one_time_links, mailing.public_link, clock, device_name
+            ),
             parse_email=parse,
             clock=clock,
         ),

@@ -12,7 +12,6 @@ from authapp.accounts.emails import Email
 from authapp.mail.one_time_links import MAILED, OneTimeLinks
 from authapp.mail.outbox import Mail, MailKind, Outbox
 from authapp.mail.public_links import PublicLinks
-from authapp.sessions.user_agents import device_name
 from authapp.storage.models import User
 
 
@@ -28,6 +27,9 @@ def address_of(user: User) -> Email:
 class AddressMails:
     """Writes mails down within transactions that the callers complete.
 
+    Attributes:
+        device_name: names the device of a User-Agent for people.
+
     Raises:
         MailCapped: from every method. The transaction has to end without a commit, or the act has
             to be of use without the mail.
@@ -37,6 +39,7 @@ class AddressMails:
     links: OneTimeLinks
     public_link: PublicLinks
     clock: Callable[[], datetime]
+    device_name: Callable[[str], str]
 
     def ask_new(self, db: Session, user: User, new: Email, token: str, expires: datetime) -> None:
         """Asks a new address to confirm that it is the person's."""
@@ -85,7 +88,7 @@ class AddressMails:
         when = {"when": self.clock().isoformat()}
         if actor.id != user.id:
             return when
-        return {**when, "address": actor.address, "device": device_name(actor.user_agent)}
+        return {**when, "address": actor.address, "device": self.device_name(actor.user_agent)}
 
     def _put(
         self,
