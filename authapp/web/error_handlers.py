@@ -1,7 +1,7 @@
 """Where errors become HTTP: a table of ours, and answers as pages or as problem+json (RFC 9457)."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +28,7 @@ from authapp.web.middleware.request_log import request_id
 from authapp.web.pages.rendering import render_page
 from authapp.web.redirects import safe_next
 from authapp.web.session.auth_session import auth_session
+from authapp.web.visitor_login import sign_out_reason
 
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
 
@@ -187,8 +188,16 @@ def problem_of(error: errors.AuthappError) -> Problem:
     known = (_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
     answer = next(known, _Answer(500, "internal_error", "Something broke."))
     if isinstance(error, errors.NotAuthenticated):
-        answer = _SESSION_INVALID if error.presented else _SESSION_MISSING
+        answer = _session_invalid() if error.presented else _SESSION_MISSING
     return _kind_of(answer.status)(error, answer)
+
+
+def _session_invalid() -> _Answer:
+    """Says why the session ended, where that is known already."""
+    reason = sign_out_reason() if auth_session().is_known else None
+    if not reason:
+        return _SESSION_INVALID
+    return replace(_SESSION_INVALID, detail=f"{reason} Log in again.")
 
 
 def answer_to(kind: type[errors.AuthappError]) -> list[tuple[int, str]]:
