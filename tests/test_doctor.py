@@ -85,6 +85,9 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO"}
         ("secrets", {"PASSWORD_PEPPER": FINE["SECRET_KEY"]}, WARN, "one leak loses both"),
         ("passwords", {}, OK, "12 rounds"),
         ("passwords", {"BCRYPT_ROUNDS": "11"}, WARN, "cheap to guess"),
+        ("new passwords", {}, OK, "15 characters or more"),
+        ("new passwords", {"PASSWORD_MIN_LENGTH": "14"}, WARN, "14 characters are enough"),
+        ("new passwords", {"PASSWORD_BLOCKLIST": "/no/such/file"}, FAIL, "No such file"),
         ("cookie flags", {}, OK, "Secure"),
         ("cookie flags", {"SESSION_COOKIE_SECURE": "0"}, OK, "only this machine asks"),
         ("cookie flags", {"SESSION_COOKIE_SECURE": "0", "HOST": "0.0.0.0"}, FAIL, "plain HTTP"),
@@ -138,8 +141,15 @@ def test_all_is_well(config: Config) -> None:
     findings = found(make_config(config.DATABASE_URL, config.REDIS_URL, **FINE))
     assert states(findings) == {OK}
     assert {finding.check for finding in findings} == {
-        *("SECRET_KEY", "PASSWORD_PEPPER", "passwords", "cookie flags", "cookie name"),
-        *("cookie domain", "session limits", "proxy trust", "slow clients", "redirects"),
+        *("SECRET_KEY", "PASSWORD_PEPPER", "passwords", "new passwords", "cookie flags"),
+        *(
+            "cookie name",
+            "cookie domain",
+            "session limits",
+            "proxy trust",
+            "slow clients",
+            "redirects",
+        ),
         *("postgres", "postgres transport", "postgres schema", "postgres writes"),
         *("pending fences", "key prefix", "imported passwords", "postgres connections"),
         *("redis", "redis transport", "redis role", "redis replicas", "redis eviction"),

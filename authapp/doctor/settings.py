@@ -7,11 +7,14 @@ from zxcvbn import zxcvbn
 from authapp.config import Config
 from authapp.doctor.findings import Finding, State
 from authapp.doctor.hosts import is_loopback
+from authapp.errors import SettingError
+from authapp.passwords.block_list import BlockList
 
 # Guesses an attacker who knows words, dates and keyboards would need, as a power of ten. 32 random
 # bytes need far more; what people make up, and what is repeated, mostly less.
 GUESSES = 30
 BCRYPT_ROUNDS = 12
+ALONE = 15  # NIST SP 800-63B-4, 3.1.1.2: characters of a password that is the only factor
 AAL1_SECONDS = 30 * 86_400  # NIST SP 800-63B-4, 2.1.3: re-authentication at least so often
 
 MAKE_ONE = "`python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
@@ -28,6 +31,7 @@ def examine(config: Config) -> Iterator[Finding]:
             "give each its own; add the new one in front to rotate",
         )
     yield _bcrypt(config)
+    yield _new_passwords(config)
     yield _cookie_flags(config)
     yield _cookie_name(config)
     yield _cookie_domain(config)
@@ -58,6 +62,21 @@ def _bcrypt(config: Config) -> Finding:
         remedy = f"set BCRYPT_ROUNDS to {BCRYPT_ROUNDS} or more; people are rehashed as they log in"
         return Finding("passwords", State.WARN, text, remedy)
     return Finding("passwords", State.OK, f"bcrypt with {rounds} rounds")
+
+
+def _new_passwords(config: Config) -> Finding:
+    check, least = "new passwords", config.PASSWORD_MIN_LENGTH
+    try:
+        own = len(BlockList(config.PASSWORD_BLOCKLIST))
+    except SettingError as error:
+        text, _, remedy = str(error).removeprefix("PASSWORD_BLOCKLIST: ").partition("; ")
+        return Finding(check, State.FAIL, f"PASSWORD_BLOCKLIST can't be used: {text}", remedy)
+    if least < ALONE:
+        text = f"{least} characters are enough, and a password is all that a log-in asks for"
+        remedy = f"set PASSWORD_MIN_LENGTH to {ALONE}, as NIST SP 800-63B-4 asks, or leave it out"
+        return Finding(check, State.WARN, text, remedy)
+    listed = f", and {own:,} of your own list are refused" if own else ""
+    return Finding(check, State.OK, f"{least} characters or more{listed}")
 
 
 def _cookie_flags(config: Config) -> Finding:

@@ -25,8 +25,6 @@ LIFETIMES: Final[Mapping[Purpose, timedelta]] = {
     "change_email": timedelta(hours=24),
     "undo_email": timedelta(days=7),
 }
-# details of a reset link: whoever has it reads the mail of the account
-MAILED: Final[Mapping[str, Any]] = {"mailed": True}
 CODE_LIFETIME: Final = timedelta(minutes=10)  # OWASP ASVS 5.0, 6.5.5
 CODE_DIGITS: Final = 8  # 26 bits; OWASP ASVS 5.0, 6.5.4 asks for 20
 
@@ -49,15 +47,10 @@ class IssuedLink:
 
 @dataclass(frozen=True, slots=True)
 class RedeemedLink:
-    """A link that was used up just now, and the user whose row is locked.
-
-    Attributes:
-        email_canonical: the address that it was mailed to.
-    """
+    """A link that was used up just now, and the user whose row is locked."""
 
     user: User
     details: Mapping[str, Any]
-    email_canonical: str
 
 
 class OneTimeLinks:
@@ -81,8 +74,7 @@ class OneTimeLinks:
         with_code: bool = False,
         details: Mapping[str, Any] | None = None,
     ) -> IssuedLink:
-        """Makes a link. Older ones of this purpose and user are void, but for undoing a change: a
-        second change takes nothing from the owner of the first address.
+        """Makes a link. Older ones of this purpose and user are void.
 
         Args:
             user: whose row the caller has locked.
@@ -90,8 +82,7 @@ class OneTimeLinks:
             details: JSON that `redeem` gives back; no secret.
         """
         now = self._clock()
-        if purpose != "undo_email":
-            self.void(db, user, purpose)
+        self.void(db, user, purpose)
         token = base64.urlsafe_b64encode(os.urandom(_TOKEN_BYTES)).decode().rstrip("=")
         code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}" if with_code else ""
         expires_at = now + LIFETIMES[purpose]
@@ -151,33 +142,14 @@ class OneTimeLinks:
         ).one_or_none()
         if used is None or not _is_bound(link, user):
             return None
-        return RedeemedLink(user, dict(link.details), link.email_canonical)
+        return RedeemedLink(user, dict(link.details))
 
     def void(self, db: Session, user: User, *purposes: Purpose) -> None:
-        """Makes links of a user void: those of these purposes, or all that a new password voids.
-
-        Links that undo a change of address outlive a new password, because a thief may have chosen
-        it. They are void only where they are named.
-        """
-        named = OneTimeLink.purpose.in_(purposes)
-        which = [named if purposes else OneTimeLink.purpose != "undo_email"]
+        """Makes links of a user void: those of these purposes, or all."""
+        which = [OneTimeLink.purpose.in_(purposes)] if purposes else []
         db.execute(
             update(OneTimeLink)
             .where(OneTimeLink.user_id == user.id, OneTimeLink.used_at.is_(None), *which)
-            .values(used_at=self._clock())
-            .execution_options(synchronize_session=False)
-        )
-
-    def void_undo_to(self, db: Session, user: User, email_canonical: str) -> None:
-        """Makes the links void by which this address, which the user has again, would come back."""
-        db.execute(
-            update(OneTimeLink)
-            .where(
-                OneTimeLink.user_id == user.id,
-                OneTimeLink.purpose == "undo_email",
-                OneTimeLink.email_canonical == email_canonical,
-                OneTimeLink.used_at.is_(None),
-            )
             .values(used_at=self._clock())
             .execution_options(synchronize_session=False)
         )

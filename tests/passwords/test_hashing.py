@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from authapp.passwords.block_list import BlockList
 from authapp.passwords.hashing import PasswordHasher, Verdict
 from authapp.passwords.hashing_queue import HashingQueue
 from authapp.passwords.policy import PasswordPolicy
@@ -20,6 +21,7 @@ QUEUE = HashingQueue(4)
 HASHER = PasswordHasher([PEPPER], ROUNDS, QUEUE)
 RETIRED = PasswordHasher([OLD_PEPPER], ROUNDS, QUEUE)
 ACCOUNT = uuid4()
+POLICY = PasswordPolicy(15, BlockList())
 
 
 def compare(hasher: PasswordHasher, password: str, stored: str) -> Verdict:
@@ -152,5 +154,5 @@ def test_a_hash_made_under_other_settings(
 @settings(max_examples=20)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=15, max_size=128))
 def test_what_is_taken_can_be_used(password: str) -> None:
-    if PasswordPolicy(15).why_refused(password) is None:
+    if POLICY.why_refused(password) is None:
         assert compare(HASHER, password, HASHER.hash(password)) is Verdict.MATCH

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+from authapp.passwords.block_list import BlockList
 from authapp.passwords.policy import (
     MAX_CODE_POINTS,
     MAX_TYPED,
@@ -16,14 +17,14 @@ from tests.support.people import PASSWORD
 
 MIN_LENGTH = 15
 CONTEXT = ("ada.lovelace@example.org", "Ada Augusta King")
-why_refused = PasswordPolicy(MIN_LENGTH).why_refused
+why_refused = PasswordPolicy(MIN_LENGTH, BlockList(), "Nimbus Notes").why_refused
 
 
 def test_a_password_that_is_long_before_it_is_normalised_is_refused_by_its_length() -> None:
     fits = "\u1f82" * MAX_CODE_POINTS
     apart = unicodedata.normalize("NFD", fits)
     assert len(apart) == MAX_TYPED
-    assert why_refused(apart) is None or "characters" not in str(why_refused(apart))
+    assert "at most" not in str(why_refused(apart))
     assert why_refused(apart + "x") == f"use at most {MAX_CODE_POINTS} characters"
 
 
@@ -31,15 +32,21 @@ def test_a_password_that_is_long_before_it_is_normalised_is_refused_by_its_lengt
     "password",
     [
         PASSWORD,
-        "x" * 14 + "y",
+        "kX9#mQ2vL0pR7tZ",
         "all lower case letters",
         "   blanks are fine   ",
         "ünïcödé ist erlaubt",
         "密码短语由许多汉字组成也可以用的",
-        "\N{PILE OF POO}\N{DOG FACE}" * 7 + "!",
+        "\N{PILE OF POO}\N{DOG FACE}\N{CAT FACE}\N{ROCKET}\N{TULIP} in a small boat!",
         "nul \0 in the middle of it",
-        "long" + "er and l" * 15 + "onge",  # 128
-        "qwertyuiopasdfgX",
+        "long" + "er and l" * 13 + "onger words end",  # 123
+        "marble fountain lantern",
+        "planning annual trips",
+        "my login to the gym is boring",
+        "the king likes green tea",
+        "a password no augusta would guess",
+        "ada8472659013745",
+        "ada.correct.horse.battery",
     ],
 )
 def test_a_good_password_is_taken(password: str) -> None:
@@ -70,14 +77,33 @@ def test_a_good_password_is_taken(password: str) -> None:
         ("ada.lovelace@example.org", "your email"),
         ("Ada.Lovelace@Example.org", "your email"),
         ("ada.lovelaceada.lovelace", "your email"),
-        ("ada augusta king", "your email"),
-        ("AdaAugustaKing" * 2, "your email"),
-        ("augusta" * 3, "your email"),
-        ("authapp" * 3, "name of this service"),
+        ("ada augusta king", "your name"),
+        ("AdaAugustaKing" * 2, "your name"),
+        ("augusta" * 3, "your name"),
+        ("authapp" * 3, 'the word "authapp"'),
+        ("authapp-password", 'the word "password" and the word "authapp";'),
+        ("Password12345678", 'the word "password" with a few characters added'),
+        ("password password1", 'the word "password" with a few characters added'),
+        ("p4ssw0rd-p@$$w0rd", 'the word "password"'),
+        ("ada.lovelace@example.org1", "your email with a few characters added"),
+        ("1985!ada.lovelace@example.org", "your email with a few characters added"),
+        ("4d4.l0v3l4c3@3x4mpl3.0rg", "your email;"),
+        ("ada_lovelace_2024", "your email with a few characters added"),
+        ("Lovelace-Example-2024", "your email with a few characters added"),
+        ("AugustaKing1985!", "your name with a few characters added"),
+        ("king.king.king.king", "your name;"),
+        ("Nimbus Notes 2024!", "the name of this service with a few characters added"),
+        ("n1mbusn0t3s2024", "the name of this service with a few characters added"),
+        ("king-nimbus-2024", "the name of this service and your name with"),
+        ("qwertyuiopasdfgX", "common words"),
+        ("x" * 14 + "y", "it repeats the same characters"),
+        ("summer2024summer!", "it is made of common words"),
     ],
 )
 def test_a_bad_password_is_refused_with_the_reason(password: str, reason: str) -> None:
-    assert reason in (why_refused(password, *CONTEXT) or "taken")
+    refused = why_refused(password, *CONTEXT) or "taken"
+    assert reason in refused
+    assert any(advice in refused for advice in ("a few unrelated words", "use"))
 
 
 @pytest.mark.parametrize("password", ["ａｄａlove@example.org", "adalove@example.org"])
@@ -95,3 +121,12 @@ def test_common_passwords_that_are_long_enough_are_refused() -> None:
 @given(st.text(max_size=200))
 def test_every_password_gets_an_answer(password: str) -> None:
     why_refused(password, *CONTEXT)
+
+
+@pytest.mark.parametrize("least", [8, 15, 64])
+def test_the_shortest_password_is_as_long_as_the_operator_says(least: int) -> None:
+    policy = PasswordPolicy(least, BlockList())
+    fits = "k7Qw9zXp rivers meet under a copper lantern that drifts north #1"[:least]
+    assert policy.why_refused(fits) is None
+    assert f"at least {least} characters" in str(policy.why_refused(fits[1:]))
+    assert (policy.is_short(fits), policy.is_short(fits[1:])) == (False, True)

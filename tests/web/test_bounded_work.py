@@ -45,6 +45,13 @@ TEXTS = {
     "blanks": " " * (MAX_BODY - 200),
     "letters": "a" * (MAX_BODY - 200),
 }
+# what the estimate of a new password takes longest for
+PASSWORDS = {
+    "digits": "1112111311141115" * 8,
+    "one digit": "1" * 64 + "2" * 64,
+    "signs for letters": "4@8({[<3691!|70$5+%2" * 6,
+    "words": "erandthe" * 15 + "x",
+}
 BODIES = {
     "numbers": filled("1.1111111111111111111e-300,", MAX_BODY, '{"a":[', "1]}"),
     "digits": filled("1", MAX_BODY, '{"email":', "}"),
@@ -215,6 +222,14 @@ def texts() -> Iterator[tuple[str, Environ]]:
                 yield f"{path} {field}: {name}", request_of(path, "POST", **sent)
 
 
+def passwords() -> Iterator[tuple[str, Environ]]:
+    """Passwords that somebody chooses."""
+    for path, write in (("/api/v1/signup", as_json), ("/signup", as_form)):
+        for name, password in PASSWORDS.items():
+            sent = write(email=EMAIL, password=password)
+            yield f"{path}: {name}", request_of(path, "POST", **sent)
+
+
 def bodies() -> Iterator[tuple[str, Environ]]:
     for path in ("/api/v1/login", "/api/v1/signup", "/api/v1/tokens", "/api/v1/tokens/refresh"):
         for name, body in BODIES.items():
@@ -272,7 +287,13 @@ def app(make_app: MakeApp) -> Flask:
     return app
 
 
-INPUTS = {"text": texts, "a body": bodies, "an address": queries, "a header": headers}
+INPUTS = {
+    "text": texts,
+    "a new password": passwords,
+    "a body": bodies,
+    "an address": queries,
+    "a header": headers,
+}
 
 
 @pytest.mark.parametrize("inputs", INPUTS.values(), ids=INPUTS)

@@ -212,7 +212,7 @@ def test_its_own_error_pages_are_used_outside_ours_and_ours_inside(shop: Flask) 
         page = visitor.open(path, method=method)
         assert page.status_code == status, path
         assert f"Error {status}" in Page(page).text
-    wrong = {"email": EMAIL, "password": "wrong password here"}
+    wrong = {"email": EMAIL, "password": "neither this nor that one"}
     for method, path, status in (
         ("POST", "/auth/api/v1/login", 401),
         ("GET", "/auth/api/v1/me", 401),

@@ -140,7 +140,6 @@ def signup() -> Response:
         headers={"Set-Cookie": Parameter("the session's token")},
         fails=[
             errors.InvalidCredentials,
-            errors.PasswordChangeRequired,
             errors.TooManyAttempts,
             errors.UnknownAddress,
             errors.Busy,
@@ -166,7 +165,6 @@ def login() -> Response:
         TokenBody,
         fails=[
             errors.InvalidCredentials,
-            errors.PasswordChangeRequired,
             errors.TooManyAttempts,
             errors.UnknownAddress,
             errors.Busy,

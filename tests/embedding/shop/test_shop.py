@@ -5,7 +5,7 @@ import re
 import pytest
 from shop import create_app, db
 
-ANN = {"email": "ann@example.org", "password": "a password long enough"}
+ANN = {"email": "ann@example.org", "password": "seven quiet rivers meet"}
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-"""Recovery: people choose a new password by a link that counts once."""
