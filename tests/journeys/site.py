@@ -104,4 +104,5 @@ class Site:
 def served(environment: Mapping[str, str], log_path: Path) -> Iterator[Site]:
     """Serve the product on a free port of 127.0.0.1."""
     with serving("wsgi:app", environment, log_path) as instance:
-        yield Site(instance, environment)
+        public_url = environment.get("PUBLIC_URL", "").format(port=instance.port)
+        yield Site(instance, {**environment, "PUBLIC_URL": public_url})

@@ -70,7 +70,7 @@ def serving(
     """Serve on a free port of 127.0.0.1. Call it from the main thread (`start_child` says why).
 
     Args:
-        environment: all of it; HOST and PORT are added.
+        environment: all of it; HOST and PORT are added. In PUBLIC_URL `{port}` becomes the port.
         options: for the server, beside its settings.
     """
     assert may_serve, "use the fixture `served_by`: else `-m served` leaves this test out"
@@ -80,6 +80,8 @@ def serving(
     ):
         descriptor, port = listener.fileno(), listener.getsockname()[1]
         where = ("--bind", f"fd://{descriptor}", "--graceful-timeout", "1")
+        public_url = environment.get("PUBLIC_URL", "").format(port=port)
+        own = {"HOST": "127.0.0.1", "PORT": str(port), "PUBLIC_URL": public_url}
         with child_processes.signals_held() as mask:
             process = child_processes.start_child(
                 # the socket is handed over, so nobody can take the port in between
@@ -88,7 +90,7 @@ def serving(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment, "HOST": "127.0.0.1", "PORT": str(port)},
+                env={**environment, **own},
                 cwd=cwd,
                 pass_fds=(descriptor,),
             )

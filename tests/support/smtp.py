@@ -207,10 +207,12 @@ def mail_server(
         server.connections += 1
         return SMTP(_Handler(server), **options)
 
-    listening = loop.run_until_complete(loop.create_server(connected, HOST, port, ssl=tls))
-    server.port = listening.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, name="mail server", daemon=True)
     thread.start()
+    # not by the thread of the test, which may have a loop of its own
+    listen = loop.create_server(connected, HOST, port, ssl=tls)
+    listening = asyncio.run_coroutine_threadsafe(listen, loop).result(PATIENCE)
+    server.port = listening.sockets[0].getsockname()[1]
     try:
         yield server
     finally:
