@@ -91,6 +91,10 @@ class PasswordChangeRequired(AuthappError):
         self.reset_token = reset_token
 
 
+class UserInactive(AuthappError):
+    """The account is deactivated, so the act would be of no use. The message says the remedy."""
+
+
 class StepUpRequired(AuthappError):
     """The act needs a fresh proof of who the person is."""
 

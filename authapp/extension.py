@@ -31,6 +31,7 @@ from authapp.signals import SignalSender
 from authapp.storage.redis import LimiterStorage
 from authapp.telemetry.logging import get_logger
 from authapp.web.api.account import api
+from authapp.web.api.recovery import recovery_api
 from authapp.web.api.users import users_api
 from authapp.web.app_state import EXTENSION, AppState, Mount, state_of
 from authapp.web.csrf import OriginPolicy, View, from_any_origin
@@ -251,7 +252,11 @@ def set_up(
         app,
         authenticator,
         unknown_actor,
-        partial(mark_pending, within=config.REVALIDATE_SECONDS, calls=(api, users_api)),
+        partial(
+            mark_pending,
+            within=config.REVALIDATE_SECONDS,
+            calls=(api, recovery_api, users_api),
+        ),
     )
     app.before_request(RequestCheck(mount, _origin_policy(config)))
     app.context_processor(lambda: {"current_user": current_user})

@@ -9,6 +9,7 @@ from werkzeug.routing import BuildError
 from authapp.config import Config
 from authapp.web.api.account import api
 from authapp.web.api.docs import api_docs
+from authapp.web.api.recovery import recovery_api
 from authapp.web.api.users import users_api
 from authapp.web.app_state import BLUEPRINT, AppState, Mount
 from authapp.web.blueprint import OwnBlueprint
@@ -26,11 +27,15 @@ from authapp.web.middleware.request import RequestMiddleware
 from authapp.web.pages.account import pages
 from authapp.web.pages.admin import admin
 from authapp.web.pages.confirm import confirm_pages
+from authapp.web.pages.recovery import recovery_pages
 from authapp.web.pages.rendering import brand_style, change_password, favicon, static_file
 from authapp.web.redirects import start_page
 
 # whose unsafe methods `OriginPolicy` looks at
-_WITH_ORIGIN_CHECK = (pages, confirm_pages, admin, api, users_api, api_docs, health)
+_WITH_ORIGIN_CHECK = (
+    *(pages, recovery_pages, confirm_pages, admin),
+    *(api, recovery_api, users_api, api_docs, health),
+)
 
 
 def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: bool) -> None:
@@ -69,8 +74,10 @@ def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
     parts = (
         (mount.pages, pages),
         (mount.pages, confirm_pages),
+        (mount.pages, recovery_pages),
         (mount.admin, admin),
         (mount.api, api),
+        (mount.api, recovery_api),
         (mount.api and mount.admin, users_api),
         (mount.api, api_docs),
         (mount.health, health),

@@ -16,11 +16,16 @@ from authapp.accounts.importing.users import UserImport
 from authapp.accounts.roles import Roles, known_permissions
 from authapp.accounts.store import UserStore
 from authapp.authentication.administration import Administration
+from authapp.authentication.email_changes import EmailChanges
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
 from authapp.authentication.password_changes import PasswordChanges
 from authapp.authentication.reauthentication import Reauthentication
+from authapp.authentication.recovery.forgotten import ForgottenPasswords
+from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
+from authapp.authentication.recovery.reset_links import ResetLinks
+from authapp.authentication.recovery.resets import PasswordResets
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.authentication.registration import Registration
 from authapp.authentication.step_up import StepUp
@@ -32,6 +37,7 @@ from authapp.crypto.sealing import derive_key
 from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
+from authapp.mail.address_mails import AddressMails
 from authapp.mail.one_time_links import OneTimeLinks
 from authapp.mail.outbox import Outbox
 from authapp.mail.public_links import PublicLinks
@@ -46,6 +52,7 @@ from authapp.passwords.policy import PasswordPolicy
 from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.sessions.maintenance import BATCH, RETENTION, Maintenance
 from authapp.sessions.store import SessionStore
+from authapp.sessions.user_agents import device_name
 from authapp.storage.background import Background
 from authapp.storage.bounded_connections import require_threads
 from authapp.storage.locks import Locks
@@ -97,6 +104,10 @@ class Services:
     authentication: Authentication
     password_changes: PasswordChanges
     step_up: StepUp
+    forgotten_passwords: ForgottenPasswords
+    password_resets: PasswordResets
+    reset_links: ResetLinks
+    email_changes: EmailChanges
     administration: Administration
     refused_attempts: RefusedAttempts
     maintenance: Maintenance
@@ -131,6 +142,7 @@ class Services:
         if self.mail_sender is not None:
             self.mail_sender.stop()
         self.background.drain()
+        self.forgotten_passwords.finish()
         self.refused_attempts.finish()
         self.cache.breaker.retire()
         self.database.breaker.retire()
@@ -249,6 +261,15 @@ def build_services(
         timeout=config.LOGIN_TIMEOUT_SECONDS,
     )
 
+    reset_links = ResetLinks(
+        stores.database,
+        stores.changes,
+        outbox=mailing.outbox,
+        links=one_time_links,
+        public_link=mailing.public_link,
+        clock=clock,
+    )
+
     return Services(
         database=stores.database,
         redis=stores.redis,
@@ -294,7 +315,30 @@ def build_services(
             limits=limits,
             known_devices=known_devices,
             refused_attempts=refused_attempts,
+            one_time_passwords=OneTimePasswords(stores.changes, users, one_time_links, clock),
             parse_email=parse,
+            timeout=config.LOGIN_TIMEOUT_SECONDS,
+        ),
+        reset_links=reset_links,
+        forgotten_passwords=ForgottenPasswords(
+            stores.database,
+            reset_links,
+            limits=limits,
+            refused_attempts=refused_attempts,
+            parse_email=parse,
+            background=Background(),
+            timeout=config.LOGIN_TIMEOUT_SECONDS,
+        ),
+        password_resets=PasswordResets(
+            stores.changes,
+            sessions,
+            one_time_links,
+            reset_links,
+            hasher=hasher,
+            policy=password_policy,
+            limits=limits,
+            refused_attempts=refused_attempts,
+            clock=clock,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         password_changes=PasswordChanges(
@@ -316,6 +360,18 @@ def build_services(
             parse_email=parse,
             clock=clock,
             lasts=timedelta(seconds=config.STEP_UP_SECONDS),
+        ),
+        email_changes=EmailChanges(
+            stores.database,
+            stores.changes,
+            users,
+            sessions,
+            reauthentication=reauthentication,
+            mails=AddressMails(
+                mailing.outbox, one_time_links, mailing.public_link, clock, device_name
+            ),
+            parse_email=parse,
+            clock=clock,
         ),
         administration=Administration(
             users=users,

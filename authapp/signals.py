@@ -49,6 +49,7 @@ _BY_EVENT: dict[Event, NamedSignal] = {
     "session.ended": session_ended,
     "password.changed": password_changed,
     "password.set": password_changed,
+    "password.reset": password_changed,
     "profile.changed": profile_changed,
     "roles.set": roles_changed,
     "role.granted": roles_changed,

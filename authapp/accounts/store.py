@@ -1,7 +1,7 @@
 """Users: queries and commands, one transaction each. "Not found" is a value, not an exception."""
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -23,7 +23,7 @@ from authapp.cache.changes import Change, Changed, Changes
 from authapp.cache.keys import user_key
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import EmailTaken, UnknownUser, UserInUse
-from authapp.storage.models import Role, User
+from authapp.storage.models import OneTimeLink, Role, User
 from authapp.storage.postgres import Database
 
 Clock = Callable[[], datetime]
@@ -73,6 +73,7 @@ class UserStore:
         actor: Actor = OPERATOR,
         *,
         verified: bool = False,
+        password_lasts: timedelta | None = None,
     ) -> Identity:
         """Adds a user.
 
@@ -80,6 +81,7 @@ class UserStore:
             password_hash: empty for an account that nobody can log in to with a password.
             actor: the operator, the visitor who signs up, or a person who adds another.
             verified: the email is known to be the user's.
+            password_lasts: how long a one-time password counts; None for one of the user's own.
         Raises:
             EmailTaken: in this or an equivalent spelling.
             UnknownRole: nothing was added.
@@ -104,12 +106,15 @@ class UserStore:
                     created_at=now,
                     updated_at=now,
                     email_verified_at=now if verified else None,
+                    password_expires_at=now + password_lasts if password_lasts else None,
                 )
                 .on_conflict_do_nothing(index_elements=["email_canonical"])
                 .returning(User.id)
             )
             if user_id is None:
                 raise EmailTaken(f"{email.stored} is taken")
+            if reserved(db, [email], now):  # asked last, as it may be given up at this moment
+                raise EmailTaken(f"{email.stored} is reserved")
             user = db.get_one(User, user_id)
             user.roles = granted
             audit.record(
@@ -205,6 +210,25 @@ class UserStore:
             )
         self._changed(change, user)
 
+    def set_email(self, change: Change, user: User, email: Email, *, verified: bool) -> None:
+        """Gives a locked user another address, within the caller's change.
+
+        The caller has ended trust in credentials that were verified under the address before.
+
+        Raises:
+            EmailTaken: somebody else has it, or may take it back.
+        """
+        now = self._clock()
+        user.email, user.email_canonical = email.stored, email.canonical
+        user.email_verified_at = now if verified else None
+        user.email_confirmation_due = False
+        try:
+            self._changed(change, user)
+        except IntegrityError as error:
+            raise EmailTaken(f"{email.stored} is taken") from error
+        if reserved(change.db, [email], now, besides=user.id):
+            raise EmailTaken(f"{email.stored} is reserved")
+
     def rehash(self, user_id: UUID, epoch: int, password_hash: str) -> None:
         """Replaces the hash of an unchanged password, unless the password changed meanwhile."""
         with self._changes.begin(acknowledged=False) as change:
@@ -270,3 +294,22 @@ class UserStore:
         user.ver += 1
         user.updated_at = self._clock()
         change.touch_user(user)
+
+
+def reserved(
+    db: Session, emails: Collection[Email], now: datetime, *, besides: UUID | None = None
+) -> set[str]:
+    """The canonical forms of those addresses that somebody gave up not long ago, and may take back.
+
+    Args:
+        besides: a user for whom nothing is reserved.
+    """
+    query = select(OneTimeLink.email_canonical).where(
+        OneTimeLink.email_canonical.in_([email.canonical for email in emails]),
+        OneTimeLink.purpose == "undo_email",
+        OneTimeLink.used_at.is_(None),
+        OneTimeLink.expires_at > now,
+    )
+    if besides is not None:
+        query = query.where(OneTimeLink.user_id != besides)
+    return set(db.scalars(query))

@@ -97,9 +97,6 @@ class LoginLimits:
         self._shared = shared
         self._own = MovingWindowRateLimiter(MemoryStorage())
         self._per_address = parse(per_address)
-        self._per_network = type(self._per_address)(
-            2 * self._per_address.amount, self._per_address.multiples
-        )
         self._per_account = parse(per_account)
         self._key = key
         self._workers = workers
@@ -122,6 +119,15 @@ class LoginLimits:
             UnknownAddress: `address` can't be read.
         """
         return self._hit_network("signup", address)
+
+    def count_mail_request(self, address: str) -> Attempt:
+        """Counts a request for a mail from an address, as `count_address` counts log-ins.
+
+        Raises:
+            TooManyAttempts
+            UnknownAddress: `address` can't be read.
+        """
+        return self._hit_network("mail", address)
 
     def count_account(self, email: Email) -> Attempt:
         """Counts an attempt to log in to an account, whether it exists or not.
@@ -150,17 +156,29 @@ class LoginLimits:
         name = self._name(email)
         return self._hit("password-account", self._per_account, name, disclose=True)
 
-    def _hit_network(self, act: str, address: str) -> Attempt:
+    def count_redemption(self, address: str) -> Attempt:
+        """Counts the use of a mailed link from an address, as `count_address` counts log-ins.
+
+        There is room for five times as many. Nobody guesses a link, so this bounds work alone.
+
+        Raises:
+            TooManyAttempts
+            UnknownAddress: `address` can't be read.
+        """
+        return self._hit_network("link", address, times=5)
+
+    def _hit_network(self, act: str, address: str, times: int = 1) -> Attempt:
         if self._shared is None:
             return Attempt()
         one = network_of(address)
         if not one:
             raise UnknownAddress("the address of the client is not known")
-        counted = self._hit(f"{act}-address", self._per_address, one, disclose=True)
+        per_address = _times(self._per_address, times)
+        counted = self._hit(f"{act}-address", per_address, one, disclose=True)
         wider = network_of(address, 48)
         if wider != one:  # asked second: what the narrow limit refuses fills no neighbour's window
             counted.add(
-                self._hit(f"{act}-network", self._per_network, wider, disclose_refusal=True)
+                self._hit(f"{act}-network", _times(per_address, 2), wider, disclose_refusal=True)
             )
         return counted
 
@@ -217,6 +235,11 @@ class LoginLimits:
 
     def _name(self, email: Email) -> str:
         return hmac.digest(self._key, email.canonical.encode(), "sha256").hex()
+
+
+def _times(limit: RateLimitItem, times: int) -> RateLimitItem:
+    """A limit of so many times as many attempts in the same time."""
+    return type(limit)(times * limit.amount, limit.multiples, limit.namespace)
 
 
 def _hit_window(

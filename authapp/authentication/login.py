@@ -12,6 +12,7 @@ from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.store import UserStore
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import Attempt, LoginLimits
+from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.cache.changes import Changed
 from authapp.crypto.tokens import DeviceToken, SessionToken
@@ -20,6 +21,7 @@ from authapp.errors import (
     Busy,
     InvalidCredentials,
     InvalidField,
+    PasswordChangeRequired,
     StoreUnavailable,
     TooManyAttempts,
     UnknownAddress,
@@ -40,6 +42,7 @@ _OUTCOMES: dict[type[AuthappError], str] = {
     InvalidField: "refused",
     UnknownAddress: "refused",
     InvalidCredentials: "refused",
+    PasswordChangeRequired: "refused",
     TooManyAttempts: "limited",
     Busy: "busy",
 }
@@ -69,6 +72,7 @@ class Authentication:
         limits: LoginLimits,
         known_devices: KnownDevices,
         refused_attempts: RefusedAttempts,
+        one_time_passwords: OneTimePasswords,
         parse_email: ParseEmail,
         timeout: float,
     ) -> None:
@@ -79,6 +83,7 @@ class Authentication:
         self._limits = limits
         self._known_devices = known_devices
         self._refused_attempts = refused_attempts
+        self._one_time_passwords = one_time_passwords
         self._parse_email = parse_email
         self._timeout = timeout
 
@@ -103,6 +108,7 @@ class Authentication:
             InvalidField: `email` is not an email address.
             TooManyAttempts: raised before anything is hashed.
             InvalidCredentials: unknown email, wrong password or inactive user, in equal time.
+            PasswordChangeRequired: the password is a one-time one; no session begins.
         """
 
         def begin(parsed: Email, verified: Credentials) -> IssuedLogin:
@@ -155,7 +161,7 @@ class Authentication:
         Args:
             refreshable: the session outlives its first token; the program gets a refresh token.
         Raises:
-            InvalidField, TooManyAttempts, InvalidCredentials: as `log_in`.
+            InvalidField, TooManyAttempts, InvalidCredentials, PasswordChangeRequired: as `log_in`.
             StoreUnavailable: also while Postgres alone is unreachable.
         """
 
@@ -263,6 +269,7 @@ class Authentication:
                 by_account.add(self._limits.count_account(email))
             verified, verdict = self._verify(email, password, cached, refusal)
             by_account.take_back()
+            self._one_time_passwords.lead_on(verified)
             if verdict is Verdict.MATCH_REHASH:
                 self._rehash(verified, password)
             try:
@@ -348,6 +355,8 @@ class Authentication:
             else:
                 compared = self._hasher.verify(password, found.password_hash, found.user.id)
             refusal.count(compared.seconds)
+        if found is not None and self._one_time_passwords.has_expired(found):
+            return Verdict.MISMATCH
         return compared.verdict
 
     def _rehash(self, verified: Credentials, password: str) -> None:

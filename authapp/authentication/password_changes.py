@@ -12,6 +12,7 @@ from authapp.accounts.emails import ParseEmail
 from authapp.accounts.store import UserStore
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.reauthentication import Reauthentication
+from authapp.authentication.recovery import one_time_passwords
 from authapp.cache.changes import Changed, Changes
 from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
 from authapp.passwords.hashing import PasswordHasher
@@ -89,7 +90,7 @@ class PasswordChanges:
             fresh = self._sessions.end_others_and_rotate(change, person, live, why, actor)
             if fresh is None:  # logged out while this ran
                 raise NotAuthenticated(presented=True)
-            person.password_hash = new_hash
+            person.password_hash, person.password_expires_at = new_hash, None
             audit.record(
                 change.db,
                 "password.changed",
@@ -102,10 +103,14 @@ class PasswordChanges:
         known = self._known_devices.issue_device_token(email, person.epoch, devices)
         return change.returning(IssuedLogin(fresh, known, counted.window))
 
-    def set_password(self, email: str, password: str, actor: Actor = OPERATOR) -> Changed[UUID]:
+    def set_password(
+        self, email: str, password: str, actor: Actor = OPERATOR, *, is_one_time: bool = False
+    ) -> Changed[UUID]:
         """Sets a password for a person (operators only); all their sessions end.
 
         Args:
+            is_one_time: the password opens nothing but the choice of another, and that not for long
+                (OWASP ASVS 5.0, 6.4.1).
             actor: in whose name the operator acts.
         Returns:
             The id of the person.
@@ -124,7 +129,7 @@ class PasswordChanges:
             person = self._users.lock(change, found.user.id, found.epoch)
             self._sessions.end_all(change, person, EndReason.PASSWORD_CHANGED)
             person.password_hash = new_hash
-            audit.record(
-                change.db, "password.set", self._clock(), user_id=found.user.id, actor=actor
-            )
+            now = self._clock()
+            person.password_expires_at = now + one_time_passwords.LASTS if is_one_time else None
+            audit.record(change.db, "password.set", now, user_id=found.user.id, actor=actor)
         return change.returning(found.user.id)

@@ -7,6 +7,7 @@ from authapp.accounts.identity import USER, Identity
 from authapp.accounts.profiles import stored_name, why_name_refused
 from authapp.accounts.store import UserStore
 from authapp.authentication.limits import LoginLimits
+from authapp.authentication.recovery import one_time_passwords
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import InvalidField, Window
 from authapp.passwords.hashing import PasswordHasher
@@ -48,12 +49,14 @@ class Registration:
         actor: Actor = OPERATOR,
         *,
         verified: bool = False,
+        is_one_time: bool = False,
     ) -> Identity:
         """Adds a person for an operator or another person: no limit holds them back.
 
         Args:
             password: None for an account that nobody can log in to with a password.
             verified: the email is known to be the person's.
+            is_one_time: the password opens nothing but the choice of another, for a while.
         Raises:
             InvalidField: everything that is wrong with the input, by field.
             EmailTaken, UnknownRole
@@ -64,7 +67,10 @@ class Registration:
             return self._users.create(parsed, name, "", roles, actor, verified=verified)
         with self._hasher.queue.place():
             hashed = self._hasher.hash(password)
-        user = self._users.create(parsed, name, hashed, roles, actor, verified=verified)
+        lasts = one_time_passwords.LASTS if is_one_time else None
+        user = self._users.create(
+            parsed, name, hashed, roles, actor, verified=verified, password_lasts=lasts
+        )
         self._credentials.prime(parsed)
         return user
 

@@ -8,6 +8,8 @@ import click
 from authapp.accounts.actor import OPERATOR
 from authapp.accounts.identity import ADMIN, USER, Identity
 from authapp.accounts.visible_text import shown
+from authapp.authentication.recovery import one_time_passwords
+from authapp.authentication.recovery.reset_links import RESET_MINUTES
 from authapp.cli.deployment import pass_services
 from authapp.cli.user_import import import_command
 from authapp.errors import UnknownUser
@@ -33,9 +35,9 @@ user_commands.add_command(import_command)
 def create(
     services: Services, email: str, name: str, roles: tuple[str, ...], password_stdin: bool
 ) -> None:
-    """Add a user; without --password-stdin a password is made up and printed once."""
+    """Add a user; without --password-stdin a one-time password is made up and printed once."""
     password, generated = _password(password_stdin)
-    services.registration.sign_up(email, password, name, roles or (USER,))
+    services.registration.sign_up(email, password, name, roles or (USER,), is_one_time=generated)
     click.echo(f"Created {email}.")
     _tell(password, generated)
 
@@ -108,11 +110,27 @@ def deactivate(services: Services, email: str) -> None:
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @pass_services
 def set_password(services: Services, email: str, password_stdin: bool) -> None:
-    """Set EMAIL's password; all their sessions end."""
+    """Set EMAIL's password; all their sessions end. Without --password-stdin a one-time password is
+    made up and printed once."""
     password, generated = _password(password_stdin)
-    services.password_changes.set_password(email, password)
+    services.password_changes.set_password(email, password, is_one_time=generated)
     click.echo(f"Set the password of {email}; all their sessions have ended.")
     _tell(password, generated)
+
+
+@user_commands.command()
+@click.argument("email")
+@pass_services
+def reset(services: Services, email: str) -> None:
+    """Mail EMAIL a link to choose a new password; where mail is off, print it to hand over."""
+    user = existing_user(services, email)
+    if services.outbox.enabled:
+        services.reset_links.mail_for(user.id, OPERATOR)
+        click.echo(f"A mail with a link to choose a new password goes to {user.email}.")
+    else:
+        link = services.reset_links.make(user.id)
+        click.echo(f"Mail is off: hand this link to {user.email}, and to nobody else.\n{link}")
+    click.echo(f"It works once, within {RESET_MINUTES} minutes; until then nothing changes.")
 
 
 @user_commands.command("first-admin", hidden=True)
@@ -145,8 +163,12 @@ def _password(from_stdin: bool) -> tuple[str, bool]:
 
 
 def _tell(password: str, generated: bool) -> None:
-    if generated:
-        click.echo(f"Password, shown only now: {password}")
+    if not generated:
+        return
+    click.echo(f"Password, shown only now: {password}")
+    click.echo(
+        f"It opens nothing but the choice of another, within {one_time_passwords.HOURS} hours."
+    )
 
 
 def _line(user: Identity) -> str:

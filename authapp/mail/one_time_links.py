@@ -25,6 +25,8 @@ LIFETIMES: Final[Mapping[Purpose, timedelta]] = {
     "change_email": timedelta(hours=24),
     "undo_email": timedelta(days=7),
 }
+# details of a reset link: whoever has it reads the mail of the account
+MAILED: Final[Mapping[str, Any]] = {"mailed": True}
 CODE_LIFETIME: Final = timedelta(minutes=10)  # OWASP ASVS 5.0, 6.5.5
 CODE_DIGITS: Final = 8  # 26 bits; OWASP ASVS 5.0, 6.5.4 asks for 20
 
@@ -47,10 +49,15 @@ class IssuedLink:
 
 @dataclass(frozen=True, slots=True)
 class RedeemedLink:
-    """A link that was used up just now, and the user whose row is locked."""
+    """A link that was used up just now, and the user whose row is locked.
+
+    Attributes:
+        email_canonical: the address that it was mailed to.
+    """
 
     user: User
     details: Mapping[str, Any]
+    email_canonical: str
 
 
 class OneTimeLinks:
@@ -74,7 +81,8 @@ class OneTimeLinks:
         with_code: bool = False,
         details: Mapping[str, Any] | None = None,
     ) -> IssuedLink:
-        """Makes a link. Older ones of this purpose and user are void.
+        """Makes a link. Older ones of this purpose and user are void, but for undoing a change: a
+        second change takes nothing from the owner of the first address.
 
         Args:
             user: whose row the caller has locked.
@@ -82,7 +90,8 @@ class OneTimeLinks:
             details: JSON that `redeem` gives back; no secret.
         """
         now = self._clock()
-        self.void(db, user, purpose)
+        if purpose != "undo_email":
+            self.void(db, user, purpose)
         token = base64.urlsafe_b64encode(os.urandom(_TOKEN_BYTES)).decode().rstrip("=")
         code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}" if with_code else ""
         expires_at = now + LIFETIMES[purpose]
@@ -142,14 +151,33 @@ class OneTimeLinks:
         ).one_or_none()
         if used is None or not _is_bound(link, user):
             return None
-        return RedeemedLink(user, dict(link.details))
+        return RedeemedLink(user, dict(link.details), link.email_canonical)
 
     def void(self, db: Session, user: User, *purposes: Purpose) -> None:
-        """Makes links of a user void: those of these purposes, or all."""
-        which = [OneTimeLink.purpose.in_(purposes)] if purposes else []
+        """Makes links of a user void: those of these purposes, or all that a new password voids.
+
+        Links that undo a change of address outlive a new password, because a thief may have chosen
+        it. They are void only where they are named.
+        """
+        named = OneTimeLink.purpose.in_(purposes)
+        which = [named if purposes else OneTimeLink.purpose != "undo_email"]
         db.execute(
             update(OneTimeLink)
             .where(OneTimeLink.user_id == user.id, OneTimeLink.used_at.is_(None), *which)
+            .values(used_at=self._clock())
+            .execution_options(synchronize_session=False)
+        )
+
+    def void_undo_to(self, db: Session, user: User, email_canonical: str) -> None:
+        """Makes the links void by which this address, which the user has again, would come back."""
+        db.execute(
+            update(OneTimeLink)
+            .where(
+                OneTimeLink.user_id == user.id,
+                OneTimeLink.purpose == "undo_email",
+                OneTimeLink.email_canonical == email_canonical,
+                OneTimeLink.used_at.is_(None),
+            )
             .values(used_at=self._clock())
             .execution_options(synchronize_session=False)
         )

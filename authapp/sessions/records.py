@@ -26,6 +26,7 @@ class EndReason(StrEnum):
     IDLE = "idle"
     ABSOLUTE = "absolute"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 — a reason, no password
+    EMAIL_CHANGED = "email_changed"
     REVOKED_BY_USER = "revoked_by_user"
     REVOKED_BY_ADMIN = "revoked_by_admin"
     DEACTIVATED = "deactivated"

@@ -224,21 +224,36 @@ class SessionStore:
             user = change.db.scalars(
                 select(User).where(User.id == user_id).with_for_update(key_share=True)
             ).one()
-            others = (SessionRow.user_id == user_id) & (SessionRow.id != live.record.id)
-            ended = self._rows.end(change, why, others, actor)
-            self._bump_epoch(change, user)
-            mine = change.db.execute(  # the session that stays follows the epoch
-                update(SessionRow)
-                .where(SessionRow.id == live.record.id)
-                .values(epoch=user.epoch, ver=SessionRow.ver + 1)
-                .returning(SessionRow.digest, SessionRow.ver)
-                .execution_options(synchronize_session=False)
-            ).one_or_none()
-            if mine is None:
+            ended, is_kept = self.end_others_within(change, user, live.record.id, why, actor)
+            if not is_kept:
                 must_have_had_row(live)
-            else:
-                change.touch_session(*mine)
         return change.returning(ended)
+
+    def end_others_within(
+        self, change: Change, user: User, kept: UUID | None, why: EndReason, actor: Actor
+    ) -> tuple[int, bool]:
+        """As `end_all`, but for one session of the user, which goes on.
+
+        Args:
+            kept: id of that session; None: none goes on.
+        Returns:
+            How many ended, and whether there is that session.
+        """
+        others = SessionRow.user_id == user.id
+        if kept is not None:
+            others &= SessionRow.id != kept
+        ended = self._rows.end(change, why, others, actor)
+        self._bump_epoch(change, user)
+        mine = change.db.execute(  # the session that stays follows the epoch
+            update(SessionRow)
+            .where(SessionRow.id == kept, SessionRow.user_id == user.id)
+            .values(epoch=user.epoch, ver=SessionRow.ver + 1)
+            .returning(SessionRow.digest, SessionRow.ver)
+            .execution_options(synchronize_session=False)
+        ).one_or_none()
+        if mine is not None:
+            change.touch_session(*mine)
+        return ended, mine is not None
 
     def end_all(self, change: Change, user: User, why: EndReason) -> int:
         """Ends all sessions of a user, and trust in whatever was verified of the user so far.

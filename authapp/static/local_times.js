@@ -1,14 +1,18 @@
 // Shows times in the time zone of the visitor. Without this script pages show them in UTC.
 "use strict";
 
+const parts = new Intl.DateTimeFormat("en-US", {
+  day: "numeric", month: "short", year: "numeric",
+  hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+});
+
 for (const time of document.querySelectorAll("time[datetime]")) {
   const at = new Date(time.dateTime);
   if (Number.isNaN(at.getTime())) continue;
-  const shape = {
-    day: "numeric", month: "short", year: "numeric",
-    hour: "2-digit", minute: "2-digit", hourCycle: "h23",
-  };
-  if ("seconds" in time.dataset) shape.second = "2-digit";
+  const { day, month, year, hour, minute, second } = Object.fromEntries(
+    parts.formatToParts(at).map(({ type, value }) => [type, value]),
+  );
+  const seconds = "seconds" in time.dataset ? `:${second}` : "";
   time.title = time.textContent;
-  time.textContent = new Intl.DateTimeFormat("en-GB", shape).format(at);
+  time.textContent = `${day} ${month} ${year}, ${hour}:${minute}${seconds}`;
 }

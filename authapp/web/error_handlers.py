@@ -1,7 +1,7 @@
 """Where errors become HTTP: a table of ours, and answers as pages or as problem+json (RFC 9457)."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +28,7 @@ from authapp.web.middleware.request_log import request_id
 from authapp.web.pages.rendering import render_page
 from authapp.web.redirects import safe_next
 from authapp.web.session.auth_session import auth_session
+from authapp.web.visitor_login import sign_out_reason
 
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
 
@@ -93,13 +94,17 @@ _ANSWERS: dict[type, _Answer] = {
     errors.EmailTaken: _Answer(
         409, "email_taken", "Somebody has signed up with this email. Log in instead."
     ),
+    errors.UserInactive: _Answer(409, "user_inactive", for_people=True),
     errors.LastAdmin: _Answer(409, "last_admin", for_people=True),
     errors.UserInUse: _Answer(409, "user_in_use", for_people=True),
     errors.BuiltInRole: _Answer(409, "built_in_role", for_people=True),
     errors.RoleInUse: _Answer(409, "role_in_use", for_people=True),
     errors.TooManyAttempts: _Answer(429, "too_many_attempts"),
     errors.MailOff: _Answer(
-        501, "mail_off", "This needs mail, which is not set up here. Ask whoever runs this service."
+        501,
+        "mail_off",
+        "This needs mail, which is not set up here. Ask whoever runs this service.",
+        for_people=True,
     ),
     errors.StoreUnavailable: _Answer(
         503, "unavailable", "We can't answer right now. Nothing was changed; try again in a moment."
@@ -136,6 +141,7 @@ _PAGES = {
     413: ("That was too much", "Shorten what you typed and try again."),
     429: ("Too many attempts", "Wait a moment, then try again."),
     500: ("Something broke", "It is not your fault, and we have a note of it."),
+    501: ("This is not set up here", "Ask whoever runs this service."),
     503: ("We can't answer right now", "Nothing was changed, and you are still signed in."),
 }
 
@@ -148,6 +154,7 @@ class Problem(HTTPException):
         fields: field name → reason.
         for_people: whether pages show the description.
         retry_after: seconds, or None.
+        reset_token: by which programs choose the password that is due; empty with other errors.
     """
 
     def __init__(self, error: errors.AuthappError, answer: _Answer) -> None:
@@ -157,6 +164,7 @@ class Problem(HTTPException):
         self.for_people = answer.for_people
         self.fields: dict[str, str] = getattr(error, "errors", {})
         self.retry_after: int | None = getattr(error, "retry_after", None)
+        self.reset_token: str = getattr(error, "reset_token", "")
 
     @property
     def name(self) -> str:
@@ -180,8 +188,16 @@ def problem_of(error: errors.AuthappError) -> Problem:
     known = (_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
     answer = next(known, _Answer(500, "internal_error", "Something broke."))
     if isinstance(error, errors.NotAuthenticated):
-        answer = _SESSION_INVALID if error.presented else _SESSION_MISSING
+        answer = _session_invalid() if error.presented else _SESSION_MISSING
     return _kind_of(answer.status)(error, answer)
+
+
+def _session_invalid() -> _Answer:
+    """Says why the session ended, where that is known already."""
+    reason = sign_out_reason() if auth_session().is_known else None
+    if not reason:
+        return _SESSION_INVALID
+    return replace(_SESSION_INVALID, detail=f"{reason} Log in again.")
 
 
 def answer_to(kind: type[errors.AuthappError]) -> list[tuple[int, str]]:
@@ -291,6 +307,8 @@ def _as_json(error: HTTPException) -> Response:
     }
     if isinstance(error, Problem) and error.fields:
         body["errors"] = error.fields
+    if isinstance(error, Problem) and error.reset_token:
+        body["reset_token"] = error.reset_token
     response = Response(msgspec.json.encode(body), mimetype="application/problem+json")
     if error.code == HTTPStatus.UNAUTHORIZED:
         # RFC 6750, 3: the challenge names an error only if an access token was sent

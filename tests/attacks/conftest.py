@@ -13,6 +13,7 @@ from authapp.passwords import constant_time
 from tests.attacks.site import Site
 from tests.support.databases import add_migrated_database
 from tests.support.instances import serving
+from tests.support.mails import MAIL_SETTINGS
 from tests.support.settings import UNLIMITED, environment_for, settings_for
 from tests.web.support import Stores
 
@@ -57,6 +58,11 @@ def shared_app(attacked_url: str, valkey: dev.Valkey) -> Flask:
         SECRET_KEY=SECRET_KEY,
         LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,  # all attackers have one address
         LOGIN_FAILURES_PER_ACCOUNT=UNLIMITED,
+        # what needs mail is there to be attacked; the mails wait
+        MAIL_URL=MAIL_SETTINGS["MAIL_URL"],
+        PUBLIC_URL="http://localhost",
+        EMAIL_VERIFICATION="off",
+        MAIL_LIMIT_PER_RECIPIENT=UNLIMITED,
     )
     return create_app(Config.from_mapping(settings))
 

@@ -33,6 +33,8 @@ SOUND: dict[str, dict[str, Any]] = {
     "/login": {"email": "ada@example.org", "password": PASSWORD, "remember": True, "next": "/"},
     "/tokens": {"email": "ada@example.org", "password": PASSWORD, "refresh": True},
     "/tokens/refresh": {"refresh_token": "none of ours"},
+    "/forgot": {"email": "ada@example.org"},
+    "/reset": {"token": "T" * 43, "new_password": OTHER_PASSWORD},
     "/account": {"name": "Ada", "image": "https://example.org/ada.png"},
     "/me": {"name": "Ada", "image": "https://example.org/ada.png"},
     "/password": {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},

@@ -17,9 +17,10 @@ from redis.connection import AbstractConnection
 from authapp import Config, create_app
 from authapp.errors import StoreUnavailable
 from authapp.sessions import maintenance
+from tests.support.mails import MAIL_SETTINGS, mails
 from tests.support.people import EMAIL, OTHER_PASSWORD, PASSWORD
 from tests.support.services import sql
-from tests.support.settings import environment_for
+from tests.support.settings import environment_for, make_config
 from tests.web.support import browser, log_in, services_of, token_of
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,12 @@ def refused(app: Flask, *arguments: str, stdin: str = "") -> str:
 
 
 def may_log_in(app: Flask, password: str, email: str = EMAIL) -> bool:
-    return log_in(browser(app), email, password).status_code == 303
+    return log_in(browser(app), email, password).location == "/"
+
+
+def is_one_time(app: Flask, password: str, email: str = EMAIL) -> bool:
+    """Whether a log-in leads to the choice of another password."""
+    return log_in(browser(app), email, password).location == "/reset"
 
 
 def roles(app: Flask, email: str = EMAIL) -> str:
@@ -64,11 +70,13 @@ def roles(app: Flask, email: str = EMAIL) -> str:
 # -- users create ----------------------------------------------------------------------------------
 
 
-def test_a_user_with_a_generated_password_can_log_in(app: Flask) -> None:
+def test_a_generated_password_opens_nothing_but_the_choice_of_another(app: Flask) -> None:
     told = done(app, "users", "create", EMAIL, "--name", "Ada King")
     (password,) = SHOWN_ONCE.findall(told)
     assert f"Created {EMAIL}." in told
-    assert may_log_in(app, password)
+    assert "nothing but the choice of another, within 72 hours." in told
+    assert is_one_time(app, password)
+    assert not may_log_in(app, password)
     shown = done(app, "users", "show", EMAIL)
     assert shown.split(maxsplit=1)[1] == f"{EMAIL}  Ada King  user  active\n"
     assert password not in shown
@@ -192,7 +200,8 @@ def test_setting_a_password_ends_all_sessions(app: Flask, generated: bool) -> No
         assert password not in told
     assert client.get("/account").status_code == 302
     assert not may_log_in(app, PASSWORD)
-    assert may_log_in(app, password)
+    assert may_log_in(app, password) is not generated
+    assert is_one_time(app, password) is generated
 
 
 def test_a_weak_password_is_not_set(app: Flask) -> None:
@@ -200,6 +209,40 @@ def test_a_weak_password_is_not_set(app: Flask) -> None:
     line = refused(app, "users", "set-password", EMAIL, "--password-stdin", stdin="short")
     assert "password: use at least 15 characters" in line
     assert may_log_in(app, PASSWORD)
+
+
+# -- users reset -----------------------------------------------------------------------------------
+
+
+def test_without_mail_a_link_is_printed_for_the_operator_to_hand_over(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    told = done(app, "users", "reset", EMAIL)
+    assert "Mail is off" in told
+    (link,) = re.findall(r"^\S*/reset\?token=\S{43}$", told, re.MULTILINE)
+    client = browser(app)
+    assert client.get(link).location == "/reset"
+    form = {"token": link.rpartition("=")[2], "new_password": OTHER_PASSWORD}
+    assert client.post("/reset", data=form).location == "/login"
+    assert may_log_in(app, OTHER_PASSWORD)
+
+
+def test_with_mail_the_operator_sees_no_link(config: Config) -> None:
+    app = create_app(make_config(config.DATABASE_URL, config.REDIS_URL, **MAIL_SETTINGS))
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    told = done(app, "users", "reset", EMAIL)
+    (mail,) = mails(services_of(app))
+    assert mail.recipient == EMAIL
+    assert mail.recipient in told
+    assert mail.token not in told
+    assert may_log_in(app, PASSWORD)
+    services_of(app).close()
+
+
+def test_a_reset_of_nobody(app: Flask) -> None:
+    assert "there is no user" in refused(app, "users", "reset", EMAIL)
+    done(app, "users", "create", EMAIL)
+    done(app, "users", "deactivate", EMAIL)
+    assert "activate it first" in refused(app, "users", "reset", EMAIL)
 
 
 # -- users activate, deactivate -------------------------------------------------------------------
@@ -588,4 +631,4 @@ def test_a_command_as_operators_type_it(config: Config, app: Flask) -> None:
     ended = flask(config, "users", "create", EMAIL)
     assert (ended.returncode, ended.stderr) == (0, "")
     (password,) = SHOWN_ONCE.findall(ended.stdout)
-    assert may_log_in(app, password)
+    assert is_one_time(app, password)

@@ -158,6 +158,7 @@ def open_window(
     cookies: list[StorageStateCookie] | None = None,
     user_agent: str | None = None,
     sharp: bool = False,
+    zone: str | None = None,
 ) -> BrowserContext:
     """A browser nobody used before, with the cookies it kept, if any; sharp as a phone's screen."""
     context = browser.new_context(
@@ -169,6 +170,7 @@ def open_window(
         java_script_enabled=scripts,
         reduced_motion="reduce",  # what is looked at stands still
         user_agent=user_agent,
+        timezone_id=zone,
         storage_state={"cookies": cookies} if cookies else None,
     )
     context.set_default_timeout(PATIENCE)

@@ -1,6 +1,10 @@
 """People see where they are signed in, and end what they don't want."""
 
-from playwright.sync_api import expect
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from playwright.sync_api import Browser, expect
 
 from tests.journeys.acts import (
     change_password,
@@ -10,8 +14,8 @@ from tests.journeys.acts import (
     sees_heading,
     sees_notice,
 )
-from tests.journeys.conftest import NewVisitor, once
-from tests.journeys.site import Person
+from tests.journeys.conftest import Device, NewVisitor, once, open_window
+from tests.journeys.site import Person, Site
 
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
 TOLD = "You were signed out because you ended this session elsewhere."
@@ -53,7 +57,12 @@ def test_one_device_ends_another(new_visitor: NewVisitor, someone: Person) -> No
 def test_one_device_ends_all_others(new_visitor: NewVisitor, someone: Person) -> None:
     here, others = new_visitor(someone), [new_visitor(someone), new_visitor(someone)]
     here.goto("/account/sessions")
-    here.get_by_role("button", name="End all others (2)").click()
+    here.get_by_role("link", name="End all others (2)").click()
+    sees_heading(here, "End all other sessions?")
+    here.get_by_role("link", name="Cancel").click()
+    sees_heading(here, "Where you are signed in")
+    here.get_by_role("link", name="End all others (2)").click()
+    here.get_by_role("button", name="End all others").click()
     sees_notice(here, "All other sessions were ended.")
     expect(here.get_by_role("main").get_by_role("listitem")).to_have_count(1)
     for page in others:
@@ -71,3 +80,24 @@ def test_change_of_the_password_signs_the_other_devices_out(
     sees_heading(here, "Your account")
     is_sent_to_log_in(there, "/account")
     sees_notice(there, "You were signed out because your password was changed.")
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/St_Johns"])
+def test_times_are_those_of_where_the_person_is(
+    browser: Browser, site: Site, someone: Person, zone: str, scripts: bool, device: Device
+) -> None:
+    context = open_window(
+        browser, site, device, scripts=scripts, cookies=[site.cookie_of(someone)], zone=zone
+    )
+    page = context.new_page()
+    page.goto("/account/sessions")
+    shown = page.get_by_role("main").get_by_role("time").first
+    at = datetime.fromisoformat(str(shown.get_attribute("datetime")))
+    assert at.utcoffset() == timedelta(0)
+    in_utc = f"{at:%-d %b %Y, %H:%M} UTC"
+    if scripts:
+        expect(shown).to_have_text(f"{at.astimezone(ZoneInfo(zone)):%-d %b %Y, %H:%M}")
+        expect(shown).to_have_attribute("title", in_utc)
+    else:
+        expect(shown).to_have_text(in_utc)
+    context.close()

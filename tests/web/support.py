@@ -221,9 +221,10 @@ class Stores:
     def clear(self) -> None:
         # not as a change by hand, whose fences would hit the next people with these emails
         self.sql("SET LOCAL authapp.fenced = 'on'; DELETE FROM users")
-        self.sql("DELETE FROM pending_fences")
         self.sql("DELETE FROM outgoing_mails")
+        self.sql("DELETE FROM pending_fences")
         self.sql("DELETE FROM audit_events")
+        self.sql("DELETE FROM outgoing_mails")
         self.redis.flushall()
 
     def age_proofs(self, seconds: int = 600) -> None:

@@ -36,6 +36,10 @@ GET    /signup                            200  200  200  200  200  200  200  200
 POST   /signup                            303  303  303  303  303  303  303  303  303
 GET    /login                             200  302  302  302  302  302  302  302  200
 POST   /login                             303  303  303  303  303  303  303  303  303
+GET    /forgot                            501  501  501  501  501  501  501  501  501
+POST   /forgot                            501  501  501  501  501  501  501  501  501
+GET    /reset                             200  200  200  200  200  200  200  200  200
+POST   /reset                             400  400  400  400  400  400  400  400  400
 GET    /logout                            200  200  200  200  200  200  200  200  200
 POST   /logout                            303  303  303  303  303  303  303  303  303
 GET    /logged-out.css                    200  200  200  200  200  200  200  200  200
@@ -55,23 +59,36 @@ GET    /account/sessions                  302  200  200  200  200  200  200  200
 POST   /account/sessions/<own>/end        302  303  303  303  303  303  303  303  302
 POST   /account/sessions/<other>/end      302  404  404  404  404  404  404  404  302
 POST   /account/sessions/<missing>/end    302  404  404  404  404  404  404  404  302
+GET    /account/sessions/end-others       302  200  200  200  200  200  200  200  302
 POST   /account/sessions/end-others       302  303  303  303  303  303  303  303  302
 GET    /admin/users                       302  403  200  403  403  403  403  200  302
 GET    /admin/users/<own>                 302  403  200  403  403  403  403  200  302
 GET    /admin/users/<other>               302  403  200  403  403  403  403  200  302
 GET    /admin/users/<missing>             302  403  404  403  403  403  403  404  302
+GET    /admin/users/<own>/roles           302  403  403  403  200  403  403  200  302
 POST   /admin/users/<own>/roles           302  403  403  403  403  403  403  403  302
+GET    /admin/users/<other>/roles         302  403  403  403  200  403  403  200  302
 POST   /admin/users/<other>/roles         302  403  403  403  303  403  403  303  302
+GET    /admin/users/<missing>/roles       302  403  403  403  404  403  403  404  302
 POST   /admin/users/<missing>/roles       302  403  403  403  404  403  403  404  302
 POST   /admin/users/<own>/activate        302  403  403  303  403  403  403  303  302
 POST   /admin/users/<other>/activate      302  403  403  303  403  403  403  303  302
 POST   /admin/users/<missing>/activate    302  403  403  404  403  403  403  404  302
+GET    /admin/users/<own>/deactivate      302  403  403  200  403  403  403  200  302
 POST   /admin/users/<own>/deactivate      302  403  403  403  403  403  403  403  302
+GET    /admin/users/<other>/deactivate    302  403  403  200  403  403  403  200  302
 POST   /admin/users/<other>/deactivate    302  403  403  303  403  403  403  303  302
+GET    /admin/users/<missing>/deactivate  302  403  403  404  403  403  403  404  302
 POST   /admin/users/<missing>/deactivate  302  403  403  404  403  403  403  404  302
+GET    /admin/users/<own>/end-sessions    302  403  403  403  403  200  403  200  302
 POST   /admin/users/<own>/end-sessions    302  403  403  403  403  303  403  303  302
+GET    /admin/users/<other>/end-sessions  302  403  403  403  403  200  403  200  302
 POST   /admin/users/<other>/end-sessions  302  403  403  403  403  303  403  303  302
+GET    /admin/users/<missing>/end-sessions 302  403  403  403  403  404  403  404  302
 POST   /admin/users/<missing>/end-sessions 302 403  403  403  403  404  403  404  302
+POST   /admin/users/<own>/reset           302  403  403  501  403  403  403  501  302
+POST   /admin/users/<other>/reset         302  403  403  501  403  403  403  501  302
+POST   /admin/users/<missing>/reset       302  403  403  501  403  403  403  501  302
 GET    /admin/roles                       302  403  403  403  200  403  403  200  302
 POST   /admin/roles                       302  403  403  403  303  403  403  303  302
 GET    /admin/roles/<role>/delete         302  403  403  403  200  403  403  200  302
@@ -81,6 +98,8 @@ POST   /api/v1/signup                     201  201  201  201  201  201  201  201
 POST   /api/v1/login                      200  200  200  200  200  200  200  200  200
 POST   /api/v1/tokens                     200  200  200  200  200  200  200  200  200
 POST   /api/v1/tokens/refresh             401  401  401  401  401  401  401  401  401
+POST   /api/v1/password/forgot            501  501  501  501  501  501  501  501  501
+POST   /api/v1/password/reset             400  400  400  400  400  400  400  400  400
 GET    /api/v1/                           200  200  200  200  200  200  200  200  200
 GET    /api/v1/openapi.json               200  200  200  200  200  200  200  200  200
 POST   /api/v1/logout                     204  204  204  204  204  204  204  204  204
@@ -106,6 +125,9 @@ PUT    /api/v1/users/<missing>/roles      401  403  403  403  404  403  403  404
 DELETE /api/v1/users/<own>/sessions       401  403  403  403  403  204  403  204  401
 DELETE /api/v1/users/<other>/sessions     401  403  403  403  403  204  403  204  401
 DELETE /api/v1/users/<missing>/sessions   401  403  403  403  403  404  403  404  401
+POST   /api/v1/users/<own>/reset          401  403  403  501  403  403  403  501  401
+POST   /api/v1/users/<other>/reset        401  403  403  501  403  403  403  501  401
+POST   /api/v1/users/<missing>/reset      401  403  403  501  403  403  403  501  401
 GET    /api/v1/roles                      401  403  200  403  403  403  403  200  401
 POST   /api/v1/roles                      401  403  403  403  201  403  403  201  401
 DELETE /api/v1/roles/<role>               401  403  403  403  204  403  403  204  401
@@ -126,6 +148,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "/login": ROOT,
     "/tokens": ROOT,
     "/tokens/refresh": {"refresh_token": "none of ours"},
+    "/forgot": {"email": "root@example.org"},
+    "/reset": {"token": "none of ours", "new_password": OTHER_PASSWORD},
+    "/users/<own>/reset": {},
+    "/users/<other>/reset": {},
+    "/users/<missing>/reset": {},
     "/account": {"name": "N"},
     "/account/password": CHANGE,
     "/me": {"name": "N"},

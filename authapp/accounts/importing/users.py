@@ -14,6 +14,7 @@ from authapp.accounts.actor import OPERATOR
 from authapp.accounts.emails import ParseEmail
 from authapp.accounts.importing.lines import LineReader, LineRefused, NewUser, numbered_lines
 from authapp.accounts.roles import all_roles, roles_named
+from authapp.accounts.store import reserved
 from authapp.cache.changes import Changes
 from authapp.storage.models import AuditEvent, User, UserRole
 from authapp.storage.postgres import Database
@@ -101,6 +102,7 @@ class UserImport:
             taken = set(
                 db.scalars(select(User.email_canonical).where(User.email_canonical.in_(emails)))
             )
+            taken |= reserved(db, [user.email for _, user in users], self._clock())
         for number, user in users:
             if user.email.canonical in taken:
                 batch.skipped.append(number)
@@ -125,7 +127,9 @@ class UserImport:
             db = change.db
             roles = roles_named(db, {role for _, user in users for role in user.roles})
             ids = {role.name: role.id for role in roles}
-            added = set(db.scalars(adding, rows))
+            taken = reserved(db, [user.email for _, user in users], now)
+            free = [row for row in rows if row["email_canonical"] not in taken]
+            added = set(db.scalars(adding, free)) if free else set()
             made = [user for _, user in users if user.id in added]
             links = [{"user_id": u.id, "role_id": ids[name]} for u in made for name in u.roles]
             if links:

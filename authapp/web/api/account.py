@@ -140,6 +140,7 @@ def signup() -> Response:
         headers={"Set-Cookie": Parameter("the session's token")},
         fails=[
             errors.InvalidCredentials,
+            errors.PasswordChangeRequired,
             errors.TooManyAttempts,
             errors.UnknownAddress,
             errors.Busy,
@@ -165,6 +166,7 @@ def login() -> Response:
         TokenBody,
         fails=[
             errors.InvalidCredentials,
+            errors.PasswordChangeRequired,
             errors.TooManyAttempts,
             errors.UnknownAddress,
             errors.Busy,

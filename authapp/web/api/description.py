@@ -25,7 +25,12 @@ _WHO = {
 
 
 class ProblemBody(msgspec.Struct, kw_only=True):
-    """An error (RFC 9457). Switch on `code`."""
+    """An error (RFC 9457). Switch on `code`.
+
+    Attributes:
+        errors: the reason by field, for `invalid_field`.
+        reset_token: for `password_change_required`: what `POST /password/reset` takes.
+    """
 
     type: str
     title: str
@@ -34,6 +39,7 @@ class ProblemBody(msgspec.Struct, kw_only=True):
     code: str
     request_id: str
     errors: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    reset_token: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class LaterAnswer(msgspec.Struct):

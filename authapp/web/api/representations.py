@@ -126,6 +126,12 @@ class UserList(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
+class MailAnswer(msgspec.Struct, frozen=True):
+    """What was asked for was done, as far as the answer tells; the rest comes by mail."""
+
+    status: str
+
+
 class RoleView(msgspec.Struct, frozen=True):
     """A role, and the permissions it gives."""
 

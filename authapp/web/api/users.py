@@ -9,22 +9,27 @@ from authapp.accounts.identity import Permission
 from authapp.accounts.visible_text import is_printed
 from authapp.errors import (
     BuiltInRole,
+    CrossOrigin,
     ExceedsOwnPermissions,
     Forbidden,
     InvalidField,
     LastAdmin,
+    MailOff,
     NoSuchRole,
     OwnAccount,
     RoleInUse,
     StepUpRequired,
+    TooManyAttempts,
     UnknownRole,
     UnknownUser,
+    UserInactive,
 )
 from authapp.web.api.account import ProfileBody, or_none
 from authapp.web.api.bodies import read_body
 from authapp.web.api.description import Operation, Parameter, documents
 from authapp.web.api.representations import (
     AccountView,
+    MailAnswer,
     RoleList,
     RoleView,
     UserList,
@@ -174,6 +179,29 @@ def end_sessions_of(user_id: UUID) -> tuple[str, int]:
     ended = services().administration.end_sessions_of(user_id, known_actor())
     auth_session().settle(ended)
     return "", 204
+
+
+@users_api.post("/users/<uuid:user_id>/reset")
+@documents(
+    Operation(
+        "Mails a user a link to a new password. Nothing else changes until it is used, and nobody "
+        "but the user sees it",
+        {202: MailAnswer},
+        "permission",
+        fails=[
+            CrossOrigin,
+            ExceedsOwnPermissions,
+            MailOff,
+            TooManyAttempts,
+            UnknownUser,
+            UserInactive,
+        ],
+    )
+)
+@permission_required(Permission.USERS_WRITE)
+def start_reset(user_id: UUID) -> Response:
+    services().reset_links.mail_for(user_id, known_actor())
+    return json_response(MailAnswer("mailed"), 202)
 
 
 @users_api.get("/roles")

@@ -6,10 +6,18 @@ from flask import abort, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
-from authapp.errors import Busy, EmailTaken, InvalidCredentials, InvalidField, TooManyAttempts
+from authapp.errors import (
+    Busy,
+    EmailTaken,
+    InvalidCredentials,
+    InvalidField,
+    PasswordChangeRequired,
+    TooManyAttempts,
+)
 from authapp.sessions.records import EndReason
 from authapp.web.api.bodies import read_form
 from authapp.web.api.representations import SessionView
+from authapp.web.app_state import BLUEPRINT
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import (
     known_actor,
@@ -34,8 +42,9 @@ from authapp.web.pages.messages import (
     too_many_attempts,
 )
 from authapp.web.pages.notices import redirect_with, say
-from authapp.web.pages.rendering import render_page
+from authapp.web.pages.rendering import Question, ask, render_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
+from authapp.web.session import mailed_links
 from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
     clear_site_data,
@@ -68,7 +77,7 @@ def _come_back(
 # not strict: else the empty path of `GET http://any.example` is redirected to the host it names
 @pages.get("/", strict_slashes=False)
 def home() -> ResponseReturnValue:
-    return render_page("authapp/home.html")
+    return render_page("authapp/home.html", reason=sign_out_reason())
 
 
 @pages.get("/signup")
@@ -124,6 +133,8 @@ def login_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_page("authapp/login.html", form=form), 400
+    except PasswordChangeRequired as due:
+        return mailed_links.set_aside("reset", due.reset_token, f"{BLUEPRINT}.recovery.reset")
     except InvalidCredentials:
         return render_page("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
     except (TooManyAttempts, Busy) as error:
@@ -262,9 +273,29 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
     return redirect_with("session-ended", ".sessions")
 
 
-@pages.post("/account/sessions/end-others")
+@pages.get("/account/sessions/end-others")
 @login_required
 def end_other_sessions() -> ResponseReturnValue:
+    record = require_live().record
+    others = len(services().sessions.of_user(record.user.id)) - 1
+    signed_in = "another place" if others == 1 else f"{others} other places"
+    sentences = [
+        f"You are signed in at {signed_in}, and will be signed out there at once.",
+        "You stay signed in here.",
+    ]
+    question = Question(
+        heading="End all other sessions?",
+        sentences=sentences if others > 0 else ["You are signed in nowhere else."],
+        button="End all others",
+        action=url_for(".end_other_sessions_submit"),
+        back=url_for(".sessions"),
+    )
+    return ask(question)
+
+
+@pages.post("/account/sessions/end-others")
+@login_required
+def end_other_sessions_submit() -> ResponseReturnValue:
     ended = services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
     auth_session().settle(ended)
     return redirect_with("sessions-ended", ".sessions")

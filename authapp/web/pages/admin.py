@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
-from flask import request
+from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from authapp.accounts.identity import Identity, Permission
@@ -18,6 +18,7 @@ from authapp.errors import (
     OwnAccount,
     RoleInUse,
     UnknownUser,
+    UserInactive,
 )
 from authapp.web.api.bodies import read_form
 from authapp.web.api.users import search_text
@@ -34,7 +35,7 @@ from authapp.web.pages.audit_question import events_asked_for
 from authapp.web.pages.forms import AuditForm, RoleForm, show_errors, text
 from authapp.web.pages.messages import HAPPENED
 from authapp.web.pages.notices import redirect_with
-from authapp.web.pages.rendering import render_page
+from authapp.web.pages.rendering import Question, ask, render_page
 from authapp.web.session.auth_session import auth_session
 
 admin = OwnBlueprint("admin", __name__, url_prefix="/admin")
@@ -56,10 +57,31 @@ def user(user_id: UUID) -> ResponseReturnValue:
     return _page(_existing(user_id))
 
 
-@admin.post("/users/<uuid:user_id>/roles")
+@admin.get("/users/<uuid:user_id>/roles")
 @permission_required(Permission.ROLES_GRANT)
 @step_up_required
 def set_roles(user_id: UUID) -> ResponseReturnValue:
+    """Shows what a person would gain and lose by the roles in the address."""
+    person, chosen = _existing(user_id), request.args.getlist("roles")
+    gains = [name for name in chosen if name not in person.roles]
+    losses = [name for name in person.roles if name not in chosen]
+    told = (("Gains", gains), ("Loses", losses))
+    sentences = [f"{verb}: {', '.join(names)}." for verb, names in told if names]
+    question = Question(
+        heading=f"Set the roles of {_called(person)}?",
+        sentences=[*sentences, "It counts at once."] if sentences else ["Nothing would change."],
+        button="Set roles",
+        action=url_for(".set_roles_submit", user_id=user_id),
+        back=url_for(".user", user_id=user_id),
+        fields=[("roles", name) for name in chosen],
+    )
+    return ask(question)
+
+
+@admin.post("/users/<uuid:user_id>/roles")
+@permission_required(Permission.ROLES_GRANT)
+@step_up_required
+def set_roles_submit(user_id: UUID) -> ResponseReturnValue:
     roles = read_form(request).getlist("roles")
 
     def change() -> Changed[Identity]:
@@ -74,19 +96,59 @@ def activate(user_id: UUID) -> ResponseReturnValue:
     return _answer(user_id, partial(_set_active, user_id, active=True), "activated")
 
 
-@admin.post("/users/<uuid:user_id>/deactivate")
+@admin.get("/users/<uuid:user_id>/deactivate")
 @permission_required(Permission.USERS_WRITE)
 def deactivate(user_id: UUID) -> ResponseReturnValue:
+    person = _existing(user_id)
+    question = Question(
+        heading=f"Deactivate {_called(person)}?",
+        sentences=[
+            "They are signed out everywhere at once, and can't log in until they are activated."
+        ],
+        button="Deactivate and sign out",
+        action=url_for(".deactivate_submit", user_id=user_id),
+        back=url_for(".user", user_id=user_id),
+    )
+    return ask(question)
+
+
+@admin.post("/users/<uuid:user_id>/deactivate")
+@permission_required(Permission.USERS_WRITE)
+def deactivate_submit(user_id: UUID) -> ResponseReturnValue:
     return _answer(user_id, partial(_set_active, user_id, active=False), "deactivated")
+
+
+@admin.get("/users/<uuid:user_id>/end-sessions")
+@permission_required(Permission.SESSIONS_END)
+def end_sessions(user_id: UUID) -> ResponseReturnValue:
+    person = _existing(user_id)
+    question = Question(
+        heading=f"End all sessions of {_called(person)}?",
+        sentences=["They are signed out everywhere at once, and can log in again."],
+        button="End all sessions",
+        action=url_for(".end_sessions_submit", user_id=user_id),
+        back=url_for(".user", user_id=user_id),
+    )
+    return ask(question)
 
 
 @admin.post("/users/<uuid:user_id>/end-sessions")
 @permission_required(Permission.SESSIONS_END)
-def end_sessions(user_id: UUID) -> ResponseReturnValue:
+def end_sessions_submit(user_id: UUID) -> ResponseReturnValue:
     def change() -> Changed[int]:
         return services().administration.end_sessions_of(user_id, known_actor())
 
     return _answer(user_id, change, "sessions-of-user-ended")
+
+
+@admin.post("/users/<uuid:user_id>/reset")
+@permission_required(Permission.USERS_WRITE)
+def start_reset(user_id: UUID) -> ResponseReturnValue:
+    def mail() -> Changed[None]:
+        services().reset_links.mail_for(user_id, known_actor())
+        return Changed(None, everywhere=True)
+
+    return _answer(user_id, mail, "reset-mailed")
 
 
 @admin.get("/roles")
@@ -165,13 +227,32 @@ def _roles_page(form: RoleForm) -> str:
 
 
 def _delete_role_page(name: str, problem: str | None = None) -> str:
-    return render_page(
-        "authapp/admin/role_delete.html",
-        name=name,
-        holders=services().roles.holders(name),
-        most=MAX_HOLDERS,
-        problem=problem,
+    holders = services().roles.holders(name)
+    question = Question(
+        heading=f"Delete the role {name}?",
+        sentences=[_holding(holders)],
+        button="Delete the role",
+        action=url_for(".delete_role_submit", name=name),
+        back=url_for(".roles"),
     )
+    return ask(question, problem)
+
+
+def _holding(holders: int) -> str:
+    if holders > MAX_HOLDERS:
+        most = f"{MAX_HOLDERS:,}"
+        return f"More than {most} people hold it: an operator can delete it at the command line."
+    if not holders:
+        return "Nobody holds it."
+    people = "1 person holds" if holders == 1 else f"{holders} people hold"
+    return f"{people} it, and will lose what it allows at once."
+
+
+def _called(person: Identity) -> str:
+    """The name of a person, for those who may read it."""
+    if not current_user.can(Permission.USERS_READ):
+        return "this person"
+    return person.name or person.email
 
 
 def _existing(user_id: UUID) -> Identity:
@@ -203,7 +284,7 @@ def _answer(user_id: UUID, change: Callable[[], Changed[object]], what: str) -> 
     """Make a change of a user and lead back to their page, which says that it was done."""
     try:
         auth_session().settle(change())
-    except (LastAdmin, OwnAccount, ExceedsOwnPermissions) as error:
+    except (LastAdmin, OwnAccount, ExceedsOwnPermissions, UserInactive) as error:
         if not current_user.can(Permission.USERS_READ):
             raise
         return _page(_existing(user_id), str(error)), problem_of(error).code or 500

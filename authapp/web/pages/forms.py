@@ -106,6 +106,24 @@ class ConfirmForm(PageForm):
     next = HiddenField()
 
 
+class ForgotForm(PageForm):
+    email = EmailField(
+        "Email",
+        description="The one that you log in with.",
+        filters=[_strip],
+        validators=[DataRequired("Enter your email, like name@example.org.")],
+    )
+
+
+class ResetForm(PageForm):
+    """The choice of a password by a link, whose token the form itself brings along."""
+
+    token = HiddenField()
+    new_password = NewPasswordField(
+        "New password", validators=[InputRequired("Choose a new password.")]
+    )
+
+
 class RoleForm(PageForm):
     """A new role. The page shows the permissions to tick that its reader may give."""
 

@@ -1,5 +1,6 @@
 """Renders pages: our templates, or those that the app puts in their place."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,6 +47,11 @@ class PageContext:
     mounted: Mount
     is_visitor_known: bool = True
     is_error: bool = False
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether people can be sent to a page that mails them something."""
+        return state_of().services.outbox.enabled
 
     @staticmethod
     def login_url(onward: str | None = None) -> str | None:
@@ -96,6 +102,34 @@ def render_page(
     elif has_pictures:
         _send_policy(page_policy(form_targets(state.services.redirect_hosts), "https:"))
     return page
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Asks before an act that cannot be undone. The button sends the form that acts.
+
+    Attributes:
+        sentences: what will happen.
+        action: where the form is sent.
+        back: where Cancel leads.
+        fields: what the form sends.
+    """
+
+    heading: str
+    sentences: Sequence[str]
+    button: str
+    action: str
+    back: str
+    fields: Sequence[tuple[str, str]] = ()
+
+
+def ask(question: Question, problem: str | None = None) -> str:
+    """The page that asks.
+
+    Args:
+        problem: why the act was refused when the form was sent.
+    """
+    return render_page("authapp/question.html", question=question, problem=problem)
 
 
 def static_file(filename: str) -> Response:

@@ -356,9 +356,8 @@ def test_requests_that_forward_auth_lets_pass_may_go_without_a_line(
     client = browser(app)
     sign_up(app)
     log_in(client)
-    lines(log)
-    log.truncate(0)
-    log.seek(0)
+    write_lines()
+    handler().setStream(log)  # `make_app` set logging up again
     for path in ("nginx", "redirect"):
         assert client.get(f"/forward-auth/{path}").status_code == 200
     assert browser(app).get("/forward-auth/nginx").status_code == 401

@@ -512,10 +512,22 @@ def test_nobody_ends_a_session_of_somebody_else(signed_in: FlaskClient, app: Fla
     assert len(ends(signed_in)) == 1
 
 
+def test_a_page_asks_before_all_others_are_ended(signed_in: FlaskClient, app: Flask) -> None:
+    alone = Page(signed_in.get("/account/sessions/end-others"))
+    assert "You are signed in nowhere else." in alone.text
+    for told in ("at another place", "at 2 other places"):
+        log_in(browser(app))
+        page = Page(signed_in.get("/account/sessions/end-others"))
+        assert f"You are signed in {told}, and will be signed out there at once." in page.text
+    assert len(ends(signed_in)) == 2, "nothing ended"
+
+
 def test_all_others_are_ended(signed_in: FlaskClient, app: Flask) -> None:
     others = [browser(app) for _ in range(3)]
     for other in others:
         log_in(other)
+    leads = {a["href"] for a in Page(signed_in.get("/account/sessions")).all("a")}
+    assert "/account/sessions/end-others" in leads
     done = signed_in.post("/account/sessions/end-others")
     assert urlsplit(done.headers["Location"]).path == "/account/sessions"
     assert signed_in.get("/account").status_code == 200

@@ -1,5 +1,6 @@
 """The pages of administrators: users, their roles, activation and sessions."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -76,9 +77,11 @@ def held(page: Page) -> dict[str, bool]:
 
 
 def forms(page: Page) -> set[str]:
-    """The acts that a page offers, by the last part of the form's address."""
-    actions = [a["action"] for a in page.all("form") if a.get("method") == "post"]
-    return {action.rpartition("/")[2] for action in actions} - {"logout"}
+    """The acts that a page offers, at once or on a page that asks first, by the last part of the
+    address."""
+    leads = [a.get("action", "") for a in page.all("form")] + [a["href"] for a in page.all("a")]
+    found = (re.fullmatch(r"/admin/users/[0-9a-f-]{36}/([a-z-]+)", lead) for lead in leads)
+    return {act[1] for act in found if act}
 
 
 def facts(stores: Stores) -> list[tuple[Any, ...]]:
@@ -95,7 +98,8 @@ def test_another_site_makes_an_administrator_do_nothing(
     before = facts(stores)
     foreign = {"Sec-Fetch-Site": "cross-site"}
     assert admin.post(of(person, act), headers=foreign).status_code == 403
-    assert admin.get(of(person, act)).status_code == 405, "nor does a link"
+    asks_first = act != "activate"
+    assert admin.get(of(person, act)).status_code == (200 if asks_first else 405), "nor does a link"
     assert facts(stores) == before
 
 
@@ -281,6 +285,45 @@ def test_who_may_not_see_a_user_is_not_shown_one_by_a_refusal(
     assert answer.status_code == 403
     assert ROOT not in answer.get_data(as_text=True)
     assert "may do more than you may: ask an administrator" in Page(answer).text
+
+
+# acts that end sessions or give power → what the page that asks first says
+ASKED = {
+    "roles?roles=admin": ["Set the roles of Ada?", "Gains: admin.", "Loses: user."],
+    "roles?roles=user": ["Nothing would change."],
+    "deactivate": ["Deactivate Ada?", "signed out everywhere"],
+    "end-sessions": ["End all sessions of Ada?", "signed out everywhere"],
+}
+
+
+@pytest.mark.parametrize("act", ASKED)
+def test_a_page_asks_before_an_act_and_changes_nothing(
+    admin: FlaskClient, person: str, stores: Stores, act: str
+) -> None:
+    before = facts(stores)
+    page = Page(admin.get(of(person, act)))
+    assert [said for said in ASKED[act] if said not in page.text] == []
+    assert facts(stores) == before
+    (form,) = [a for a in page.all("form") if a["action"] != "/logout"]
+    assert (form["method"], form["action"]) == ("post", of(person, act.partition("?")[0]))
+    fields = {a["value"] for a in page.all("input") if a.get("name") == "roles"}
+    assert fields == ({act.partition("=")[2]} if "=" in act else set())
+    assert admin.post(form["action"], data={"roles": list(fields)}).status_code == 303
+    assert of(person) in [a.get("href") for a in page.all("a")], "the way back"
+
+
+def test_a_page_that_asks_names_nobody_to_those_who_may_not_read_users(
+    app: Flask, person: str, reader: str, stores: Stores
+) -> None:
+    every = "ARRAY['roles:grant', 'users:write', 'sessions:end']"
+    stores.sql(f"UPDATE roles SET permissions = {every} WHERE name = 'reader'")
+    sign_up(app, "acts@example.org", roles=[reader])
+    acts = signed_in_as(app, "acts@example.org")
+    for act in ASKED:
+        text = acts.get(of(person, act)).text
+        assert "this person?" in text
+        assert "Ada" not in text
+        assert EMAIL not in text
 
 
 def test_what_an_administrator_did_is_on_record(

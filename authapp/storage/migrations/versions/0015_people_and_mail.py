@@ -94,6 +94,12 @@ def _create_one_time_links() -> None:
     )
     op.create_index("ix_one_time_links_user_id_purpose", "one_time_links", ["user_id", "purpose"])
     op.create_index("ix_one_time_links_expires_at", "one_time_links", ["expires_at"])
+    op.create_index(
+        "ix_one_time_links_undo",
+        "one_time_links",
+        ["email_canonical"],
+        postgresql_where=sa.text("purpose = 'undo_email' AND used_at IS NULL"),
+    )
 
 
 def _create_invitations() -> None:

@@ -1,0 +1,1 @@
+"""Recovery: people choose a new password by a link that counts once."""

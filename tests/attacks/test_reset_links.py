@@ -1,0 +1,165 @@
+"""A forgotten password, at the product as production starts it: neither answer nor time tells who
+has an account, and of many uses of a link one wins."""
+
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+
+import pytest
+
+from authapp import dev
+from authapp.mail.outbox import Letters
+from tests.attacks.site import Answer, Site, ask
+from tests.attacks.test_enumeration import PAIRS, SUSPICIOUS, TRIES, WARM_UP, rank_test
+from tests.support.databases import add_migrated_database
+from tests.support.instances import serving
+from tests.support.mails import WITHOUT_VERIFICATION
+from tests.support.settings import UNLIMITED, environment_for
+from tests.support.threads import at_once
+from tests.support.waiting import wait_until
+
+SECRET_KEY = "a secret that nobody who asks for links knows"
+FORGOT, RESET = "/api/v1/password/forgot", "/api/v1/password/reset"
+NEW = "eleven brass clocks tick on"
+USES = 50
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def site(
+    served_by: str,
+    postgres: dev.PostgreSQL,
+    valkey: dev.Valkey,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    url = add_migrated_database(postgres.url, "reset_links")
+    environment = environment_for(
+        url,
+        valkey.url,
+        **WITHOUT_VERIFICATION,
+        SECRET_KEY=SECRET_KEY,
+        SESSION_COOKIE_SECURE="0",
+        WEB_CONCURRENCY="2",
+        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,  # all attackers have one address
+        MAIL_LIMIT_PER_RECIPIENT=UNLIMITED,  # so that each request for an account writes
+        MAIL_LIMIT_TOTAL=UNLIMITED,
+    )
+    log = tmp_path_factory.mktemp("reset_links") / f"{served_by}.log"
+    with serving("wsgi:app", environment, log) as instance:
+        yield Site(instance, url)
+
+
+def mailed_token(site: Site, email: str) -> str:
+    """The token of the link that an account is mailed."""
+    assert site.ask("POST", FORGOT, {"email": email}).status == 202
+    found: list[str] = []
+
+    def is_written() -> bool:
+        rows = site.sql(
+            "SELECT sealed FROM outgoing_mails m JOIN users u ON u.id = m.user_id "
+            "WHERE u.email = %s AND m.kind = 'reset' ORDER BY m.id DESC LIMIT 1",
+            email,
+        )
+        for (sealed,) in rows:
+            letter = Letters([SECRET_KEY]).open(bytes(sealed))
+            assert letter is not None
+            found.append(letter.context["link"].rpartition("=")[2])
+        return bool(rows)
+
+    wait_until(is_written, "no mail was written")
+    return found[-1]
+
+
+def test_of_fifty_uses_at_once_one_wins(site: Site) -> None:
+    email = site.sign_up()
+    token = mailed_token(site, email)
+
+    def use(number: int) -> Answer:
+        return site.ask("POST", RESET, {"token": token, "new_password": f"{NEW} {number}"})
+
+    answers = at_once(*(partial(use, number) for number in range(USES)))
+    statuses = [answer.status for answer in answers if isinstance(answer, Answer)]
+    assert sorted(statuses) == [204] + [400] * (USES - 1)
+    won = next(n for n, a in enumerate(answers) if isinstance(a, Answer) and a.status == 204)
+    for number in (won, (won + 1) % USES):
+        login = {"email": email, "password": f"{NEW} {number}"}
+        expected = 200 if number == won else 401
+        assert site.ask("POST", "/api/v1/login", login).status == expected
+    told = site.sql("SELECT count(*) FROM audit_events WHERE event = 'password.reset'")
+    assert told == [(1,)]
+
+
+class Emails:
+    """Emails for which a link is asked, each with or without an account in its own state."""
+
+    def __init__(self, site: Site) -> None:
+        self._known, self._unverified, self._deactivated = (site.sign_up() for _ in range(3))
+        site.sql("UPDATE users SET email_verified_at = now() WHERE email = %s", self._known)
+        site.sql("UPDATE users SET active = false WHERE email = %s", self._deactivated)
+
+    def unknown(self) -> str:
+        return f"nobody{next(_numbers)}@example.org"
+
+    def unknown_again(self) -> str:
+        return "nobody@example.org"
+
+    def known(self) -> str:
+        return self._known
+
+    def unverified(self) -> str:
+        return self._unverified
+
+    def deactivated(self) -> str:
+        return self._deactivated
+
+
+@pytest.fixture(scope="module")
+def emails(site: Site) -> Emails:
+    return Emails(site)
+
+
+def seconds(site: Site, one: str, other: str, emails: Emails) -> tuple[list[float], list[float]]:
+    """How long each of so many answers took; in turn, as the machine's speed drifts."""
+    took: dict[str, list[float]] = {one: [], other: []}
+    with site.connection() as connection:
+        for number in range(PAIRS + WARM_UP):
+            # each goes first as often: what one leaves to be done later falls on the next
+            for reason in (one, other) if number % 2 else (other, one):
+                email = getattr(emails, reason)()
+                started = time.perf_counter()
+                answer = ask(connection, "POST", FORGOT, {"email": email})
+                took[reason].append(time.perf_counter() - started)
+                assert answer.status == 202
+    return took[one][WARM_UP:], took[other][WARM_UP:]
+
+
+PAIRED = [
+    ("unknown", "known"),
+    ("unknown_again", "known"),
+    ("unknown", "unverified"),
+    ("known", "deactivated"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRED, ids=[f"{a}-{b}" for a, b in PAIRED])
+def test_the_time_is_the_same(site: Site, emails: Emails, one: str, other: str) -> None:
+    """As for log-in, see `test_enumeration`."""
+    found: list[float] = []
+    while not found or (found[-1] <= SUSPICIOUS and len(found) < TRIES):
+        found.append(rank_test(*seconds(site, one, other, emails)))
+    sys.stdout.write(f"{one} and {other}: p = {found}\n")
+    assert found[-1] > SUSPICIOUS, found
+
+
+def test_no_log_holds_a_token(site: Site) -> None:
+    token = mailed_token(site, site.sign_up())
+    site.ask("GET", f"/reset?token={token}")
+    site.ask("HEAD", f"/reset?token={token}", Accept="text/html")
+    site.ask("POST", RESET, {"token": token, "new_password": NEW})
+    site.ask("POST", RESET, {"token": token, "new_password": NEW})
+    assert "/reset" in site.routes()
+    assert token not in site.instance.log()
+    assert token not in site.ask("GET", "/metrics").body.decode()
