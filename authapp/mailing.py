@@ -20,6 +20,7 @@ from authapp.mail.queue import MailQueue
 from authapp.mail.sending import MailSender
 from authapp.mail.smtp import SmtpTransport, TimeOuts
 from authapp.mail.transport import FileTransport, Transport
+from authapp.sessions.user_agents import device_name
 from authapp.storage.postgres import Database
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -61,6 +62,7 @@ def build_mailing(
             brand_of(config),
             public_link,
             config.mail_sender,
+            device_name,
             partial(_message_id, KeyedHash(config.SECRET_KEY[0], "mail identifiers")),
         )
         sender = MailSender(queue, letters.open, messages, open_transport(config), clock)

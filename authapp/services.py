@@ -20,6 +20,7 @@ from authapp.authentication.email_changes import EmailChanges
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
+from authapp.authentication.notices import Notices
 from authapp.authentication.password_changes import PasswordChanges
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.recovery.forgotten import ForgottenPasswords
@@ -252,7 +253,10 @@ def build_services(
         breaker=stores.redis_breaker,
     )
     known_devices = KnownDevices(DeviceTokens(config.SECRET_KEY))
-    refused_attempts = RefusedAttempts(stores.database, email_hashes, clock, observe=observe)
+    notices = Notices(mailing.outbox, mailing.public_link, clock)
+    refused_attempts = RefusedAttempts(
+        stores.database, email_hashes, clock, observe=observe, notices=notices
+    )
     reauthentication = Reauthentication(
         credentials=credentials,
         hasher=hasher,
@@ -316,6 +320,7 @@ def build_services(
             known_devices=known_devices,
             refused_attempts=refused_attempts,
             one_time_passwords=OneTimePasswords(stores.changes, users, one_time_links, clock),
+            notices=notices,
             parse_email=parse,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
@@ -350,6 +355,7 @@ def build_services(
             hasher=hasher,
             reauthentication=reauthentication,
             known_devices=known_devices,
+            notices=notices,
             parse_email=parse,
             clock=clock,
         ),

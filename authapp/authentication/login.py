@@ -12,6 +12,7 @@ from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.store import UserStore
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import Attempt, LoginLimits
+from authapp.authentication.notices import Notices
 from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.cache.changes import Changed
@@ -73,9 +74,11 @@ class Authentication:
         known_devices: KnownDevices,
         refused_attempts: RefusedAttempts,
         one_time_passwords: OneTimePasswords,
+        notices: Notices,
         parse_email: ParseEmail,
         timeout: float,
     ) -> None:
+        self._notices = notices
         self._users = users
         self._credentials = credentials
         self._sessions = sessions
@@ -112,8 +115,10 @@ class Authentication:
         """
 
         def begin(parsed: Email, verified: Credentials) -> IssuedLogin:
+            is_known = self._known_devices.match_device(parsed, devices) is not None
+            tell = self._notices.of_login(actor, is_known_device=is_known)
             live = self._sessions.begin_or_provisional(
-                verified, actor, remember=remember, replaces=replaces, data=data
+                verified, actor, remember=remember, replaces=replaces, data=data, tell=tell
             )
             known = self._known_devices.issue_device_token(parsed, verified.epoch, devices)
             return IssuedLogin(live, known)
@@ -148,6 +153,7 @@ class Authentication:
             remember=remember,
             replaces=replaces,
             data=data,
+            tell=self._notices.of_login(actor),
             method="application",
         )
         metrics.LOGINS.labels("succeeded").inc()
@@ -166,8 +172,9 @@ class Authentication:
         """
 
         def begin(_: Email, verified: Credentials) -> IssuedTokens:
+            tell = self._notices.of_login(actor)
             return self._sessions.begin_program(
-                verified.user.id, verified.epoch, actor, refreshable=refreshable
+                verified.user.id, verified.epoch, actor, refreshable=refreshable, tell=tell
             )
 
         return self._log_in(email, password, actor, begin)

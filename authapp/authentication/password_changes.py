@@ -11,6 +11,7 @@ from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import ParseEmail
 from authapp.accounts.store import UserStore
 from authapp.authentication.known_devices import KnownDevices
+from authapp.authentication.notices import Notices
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.recovery import one_time_passwords
 from authapp.cache.changes import Changed, Changes
@@ -40,6 +41,7 @@ class PasswordChanges:
         hasher: PasswordHasher,
         reauthentication: Reauthentication,
         known_devices: KnownDevices,
+        notices: Notices,
         parse_email: ParseEmail,
         clock: Callable[[], datetime],
     ) -> None:
@@ -51,6 +53,7 @@ class PasswordChanges:
         self._hasher = hasher
         self._reauthentication = reauthentication
         self._known_devices = known_devices
+        self._notices = notices
         self._parse_email = parse_email
         self._clock = clock
 
@@ -98,6 +101,7 @@ class PasswordChanges:
                 user_id=found.user.id,
                 actor=actor,
             )
+            self._notices.password_changed(change.db, person, actor)
         if isinstance(fresh, IssuedTokens):
             return change.returning(replace(fresh, rate_limit=counted.window))
         known = self._known_devices.issue_device_token(email, person.epoch, devices)
@@ -132,4 +136,5 @@ class PasswordChanges:
             now = self._clock()
             person.password_expires_at = now + one_time_passwords.LASTS if is_one_time else None
             audit.record(change.db, "password.set", now, user_id=found.user.id, actor=actor)
+            self._notices.password_changed(change.db, person, actor)
         return change.returning(found.user.id)

@@ -21,6 +21,7 @@ from authapp.accounts.actor import NOBODY, Actor
 from authapp.accounts.audit import EmailHashes, Event, Fact
 from authapp.accounts.emails import Email
 from authapp.authentication.addresses import network_of
+from authapp.authentication.notices import Notices
 from authapp.errors import StoreUnavailable, TooManyAttempts
 from authapp.storage.models import User
 from authapp.storage.postgres import Database
@@ -99,6 +100,7 @@ class RefusedAttempts:
     Args:
         tick: seconds of a clock that only goes forward.
         observe: told of each wrong password or unknown email at log-in. It raises nothing.
+        notices: tells people of an unusual number.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class RefusedAttempts:
         clock: Callable[[], datetime],
         tick: Callable[[], float] = time.monotonic,
         observe: Callable[[Fact], None] = lambda _: None,
+        notices: Notices | None = None,
     ) -> None:
+        self._notices = notices
         self._observe = observe
         self._database = database
         self._email_hashes = email_hashes
@@ -293,11 +297,24 @@ class RefusedAttempts:
                     actor=Actor(actor_id, address),
                     **details,
                 )
+            self._tell(db, rows, by_email)
             if flood.events:
                 most = [network for network, _ in flood.networks.most_common(_ADDRESSES)]
                 counts: dict[str, Any] = {"count": flood.events.total(), "addresses": most}
                 counts |= flood.events
                 audit.record(db, "login.flood", self._clock(), user_id=None, actor=NOBODY, **counts)
+
+    def _tell(self, db: Session, rows: list[_Row], by_email: dict[str, UUID]) -> None:
+        """Tells the people whose accounts were tried, if it was unusually often."""
+        if self._notices is None:
+            return
+        addresses = {
+            by_email[kind.email]: address for kind, address, *_ in rows if kind.email in by_email
+        }
+        for user_id, address in addresses.items():
+            user = db.get(User, user_id)
+            if user is not None:
+                self._notices.refused_logins(db, user, Actor(address=address))
 
 
 def _people(db: Session, kinds: list[_Kind]) -> tuple[dict[str, UUID], set[UUID]]:

@@ -29,6 +29,7 @@ class Messages:
     Args:
         loader: finds templates; those of the app itself come first.
         sender: MAIL_FROM.
+        device_name: names the device of a User-Agent.
         message_id: makes an identifier of the number of a mail, the same at each attempt, by which
             mail programs know a mail that came twice.
     """
@@ -39,10 +40,12 @@ class Messages:
         brand: Brand,
         public_link: PublicLinks,
         sender: str,
+        device_name: Callable[[str], str],
         message_id: Callable[[int], str],
     ) -> None:
         name, address = parseaddr(sender)
         self._sender = Address(name or brand.name, addr_spec=address)
+        self._device_name = device_name
         self._message_id = message_id
         self._environment = Environment(
             loader=loader,
@@ -63,7 +66,8 @@ class Messages:
             jinja2.TemplateError, Exception: the template is missing or broken.
         """
         context = {name: safe(name, value) for name, value in letter.context.items()}
-        context = {"recipient": letter.recipient, **context}
+        if user_agent := letter.context.get("user_agent"):
+            context["device"] = safe("device", self._device_name(user_agent))
         text = self._environment.get_template(f"{TEMPLATES}/{kind}.txt").render(context)
         subject, _, body = text.strip().partition("\n")
         html = self._environment.get_template(f"{TEMPLATES}/{kind}.html").render(

@@ -119,6 +119,9 @@ class Outbox:
         hashed = self._recipient_hash(to)
         number = int.from_bytes(hashed[:8], signed=True)
         db.execute(select(func.pg_advisory_xact_lock(number)))
+        return self._is_within_caps(db, hashed)
+
+    def _is_within_caps(self, db: Session, hashed: bytes) -> bool:
         now = self._clock()
         since, since_in_all = now - _period(self._per_recipient), now - _period(self._total)
         to_one = OutgoingMail.recipient_hash == hashed
@@ -129,13 +132,22 @@ class Outbox:
         sent, sent_in_all = db.execute(select(*counts)).one()
         return bool(sent < self._per_recipient.amount and sent_in_all < self._total.amount)
 
-    def put(self, db: Session, mail: Mail) -> bool:
+    def put(self, db: Session, mail: Mail, *, is_notice: bool = False) -> bool:
         """Writes a mail down within the caller's transaction; it leaves once that is committed.
 
+        Args:
+            is_notice: the act that it tells of must not wait, so the cap of the recipient may be
+                exceeded by mails that are written at this very moment.
         Returns:
             False where mail is off, or a cap refuses: then nothing was written.
         """
-        if not self.enabled or not self.has_room(db, mail.to):
+        if not self.enabled:
+            return False
+        if is_notice:
+            has_room = self._is_within_caps(db, self._recipient_hash(mail.to))
+        else:
+            has_room = self.has_room(db, mail.to)
+        if not has_room:
             return False
         now = self._clock()
         row = OutgoingMail(

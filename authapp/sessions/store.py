@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Text, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials
@@ -31,6 +32,7 @@ from authapp.storage.models import SessionRow, User
 from authapp.storage.postgres import Database, again_if_lost
 
 Clock = Callable[[], datetime]
+Tell = Callable[[Session, User], None]
 
 
 class SessionStore:
@@ -73,6 +75,7 @@ class SessionStore:
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
         data: Mapping[str, Any] | None = None,
+        tell: Tell | None = None,
         **how: str,
     ) -> ActiveSession:
         """Starts a browser's session with a new token (OWASP ASVS 5.0, 7.2.4), ending those it
@@ -83,6 +86,7 @@ class SessionStore:
             remember: it lasts long.
             replaces: a handful of different tokens.
             data: that it begins with, as JSON.
+            tell: is called within the change, before there is a row.
             how: what the event in the audit log says of the log-in.
         Raises:
             InvalidCredentials: the user was changed or deactivated since they were verified.
@@ -93,23 +97,34 @@ class SessionStore:
                 self._rows.hold(change, digests, user_id)
             user = hold_verified(change, user_id, epoch)
             self._rows.enforce_cap(change, user_id, "browser", digests)
+            if tell is not None:
+                tell(change.db, user)
             live = self._rows.add(change, user, actor, remember=remember, data=data)
             record_begun(change, live.record, actor, **how)
         return live
 
     def begin_program(
-        self, user_id: UUID, epoch: int, actor: Actor, *, refreshable: bool = False
+        self,
+        user_id: UUID,
+        epoch: int,
+        actor: Actor,
+        *,
+        refreshable: bool = False,
+        tell: Tell | None = None,
     ) -> IssuedTokens:
         """Starts a program's session, as `begin` does a browser's.
 
         Args:
             refreshable: it outlives its first access token.
+            tell: as for `begin`.
         Raises:
             InvalidCredentials: as `begin`.
         """
         with self._changes.begin(acknowledged=False) as change:
             user = hold_verified(change, user_id, epoch)
             self._rows.enforce_cap(change, user_id, "api")
+            if tell is not None:
+                tell(change.db, user)
             issued = self._rows.add_program(change, user, actor, refreshable=refreshable)
             record_begun(change, issued.session.record, actor)
         return issued
@@ -122,8 +137,10 @@ class SessionStore:
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
         data: Mapping[str, Any] | None = None,
+        tell: Tell | None = None,
     ) -> ActiveSession:
-        """As `begin`, for a browser; while Postgres is away the session begins in Redis.
+        """As `begin`, for a browser; while Postgres is away the session begins in Redis, and nobody
+        is told.
 
         Raises:
             InvalidCredentials: as `begin`.
@@ -137,6 +154,7 @@ class SessionStore:
             remember=remember,
             replaces=replaces,
             data=data,
+            tell=tell,
         )
         try:
             return again_if_lost(begin)  # as a session without a row may be lost

@@ -70,6 +70,7 @@ def impatient_sender(services: Services, server: str, clock: Callable[[], Any]) 
         PublicLinks("https://auth.example.org"),
         "no-reply@example.org",
         str,
+        str,
     )
     transport = SmtpTransport(read_mail_url(server), "auth.example.org", time_outs=SHORT)
     return MailSender(services.mail_queue, Letters(secrets).open, messages, transport, clock)

@@ -17,6 +17,7 @@ from authapp.mail.messages import Messages, safe
 from authapp.mail.outbox import MAIL_KINDS, Letter
 from authapp.mail.public_links import PublicLinks
 from authapp.mailing import TEMPLATES
+from authapp.sessions.user_agents import device_name
 
 PUBLIC_URL = "https://auth.example.org/sso"
 LINK = f"{PUBLIC_URL}/verify?token={'t' * 43}"
@@ -40,7 +41,7 @@ WHOLE = {
 
 def messages(*templates: dict[str, str], brand: Brand = BRAND, sender: str = "a@b.org") -> Messages:
     loaders = [*map(DictLoader, templates), FileSystemLoader(TEMPLATES)]
-    return Messages(ChoiceLoader(loaders), brand, PublicLinks(PUBLIC_URL), sender, str)
+    return Messages(ChoiceLoader(loaders), brand, PublicLinks(PUBLIC_URL), sender, device_name, str)
 
 
 def render(kind: str, context: dict[str, str], to: str = "ann@example.org") -> EmailMessage:

@@ -1,0 +1,135 @@
+"""Notices: mails that tell people what happened to their account, so that they notice a thief."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Integer, cast, func, select
+from sqlalchemy.orm import Session
+
+from authapp.accounts.actor import NOBODY, Actor
+from authapp.accounts.emails import Email
+from authapp.authentication.addresses import network_of
+from authapp.mail.outbox import Mail, MailKind, Outbox
+from authapp.mail.public_links import PublicLinks
+from authapp.storage.models import AuditEvent, OutgoingMail, User
+
+LOOKED_AT = 200  # events of a person, the newest, in which former places are looked for
+UNUSUAL = 10  # refused log-ins of an account within a day that its owner is told of
+_DAY = timedelta(days=1)
+
+# how many notices of a kind a person gets, so that nobody can be flooded by them
+_AT_MOST: Final[dict[MailKind, tuple[int, timedelta]]] = {
+    "new_device": (3, timedelta(hours=1)),
+    "password_changed": (3, timedelta(hours=1)),
+    "refused_logins": (1, _DAY),
+}
+
+TellOfLogin = Callable[[Session, User], None]  # is called within the change that begins a session
+
+
+class Notices:
+    """Writes notices down within the changes that they tell of (OWASP ASVS 5.0, 6.3.5 and 6.3.7).
+
+    A notice that a cap refuses is not sent. No act waits for another one to the same person, or
+    fails, because of a notice.
+    """
+
+    def __init__(
+        self, outbox: Outbox, public_link: PublicLinks, clock: Callable[[], datetime]
+    ) -> None:
+        self._outbox = outbox
+        self._public_link = public_link
+        self._clock = clock
+
+    def of_login(self, actor: Actor, *, is_known_device: bool = False) -> TellOfLogin | None:
+        """What to do when a session begins; None: nobody is told.
+
+        Args:
+            is_known_device: the browser has shown that this account logged in with it before.
+        """
+        if is_known_device or not self._outbox.enabled:
+            return None
+        return lambda db, user: self._new_login(db, user, actor)
+
+    def password_changed(self, db: Session, user: User, actor: Actor) -> None:
+        """Tells a person that their password was changed, and from where if they did it."""
+        self._put(db, "password_changed", user, actor if actor.id == user.id else NOBODY)
+
+    def refused_logins(self, db: Session, user: User, actor: Actor) -> None:
+        """Tells a person of an unusual number of refused log-ins within a day, once a day."""
+        if (
+            not self._outbox.enabled
+            or not user.active
+            or self._has_enough(db, "refused_logins", user)
+        ):
+            return
+        counts = func.coalesce(cast(AuditEvent.details["count"].astext, Integer), 1)
+        refused = db.scalar(
+            select(func.sum(counts)).where(
+                AuditEvent.user_id == user.id,
+                AuditEvent.at > self._clock() - _DAY,
+                AuditEvent.event == "login.failed",
+            )
+        )
+        if (refused or 0) >= UNUSUAL:
+            self._put(db, "refused_logins", user, actor, count=str(refused))
+
+    def _new_login(self, db: Session, user: User, actor: Actor) -> None:
+        """Tells of a log-in from where this person never logged in, but for their first one."""
+        newest = (
+            select(AuditEvent.event, AuditEvent.address)
+            .where(AuditEvent.user_id == user.id)
+            .order_by(AuditEvent.at.desc(), AuditEvent.id.desc())
+            .limit(LOOKED_AT)
+            .subquery()
+        )
+        events = db.execute(
+            select(newest.c.event == "session.begun", newest.c.address, func.count()).group_by(
+                newest.c.event == "session.begun", newest.c.address
+            )
+        ).all()
+        former = {address for has_begun, address, _ in events if has_begun}
+        is_first = not former and sum(count for *_, count in events) < LOOKED_AT
+        if is_first or _place_of(actor.address) in {_place_of(address) for address in former}:
+            return
+        self._put(db, "new_device", user, actor)
+
+    def _put(self, db: Session, kind: MailKind, user: User, actor: Actor, **more: str) -> None:
+        if not self._outbox.enabled or self._has_enough(db, kind, user):
+            return
+        context = self._context(user, actor) | more
+        mail = Mail(kind, _address_of(user), context, user_id=user.id)
+        self._outbox.put(db, mail, is_notice=True)
+
+    def _has_enough(self, db: Session, kind: MailKind, user: User) -> bool:
+        """Whether a person got as many notices of this kind as they get."""
+        most, within = _AT_MOST[kind]
+        found = db.scalar(
+            select(func.count()).where(
+                OutgoingMail.user_id == user.id,
+                OutgoingMail.kind == kind,
+                OutgoingMail.created_at > self._clock() - within,
+            )
+        )
+        return (found or 0) >= most
+
+    def _context(self, user: User, actor: Actor) -> dict[str, str]:
+        """What each notice says: when, which device, from where, and what to do."""
+        return {
+            "name": user.name,
+            "when": self._clock().isoformat(),
+            "user_agent": actor.user_agent,
+            "address": actor.address,
+            "forgot_link": self._public_link("/forgot"),
+        }
+
+
+def _address_of(user: User) -> Email:
+    return Email(user.email, user.email_canonical)
+
+
+def _place_of(address: str) -> str:
+    """The network that counts as a place: 256 addresses of IPv4, or what a site of IPv6 has."""
+    network = network_of(address, 48)
+    return network if "/" in network else network.rpartition(".")[0]
