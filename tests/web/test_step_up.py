@@ -293,6 +293,10 @@ SENSITIVE = [
     ("POST", "/api/v1/roles", {"name": "new", "permissions": ["users:read"]}),
     ("POST", "/admin/users/{other}/roles", {"roles": ["admin"]}),
     ("POST", "/admin/roles", {"name": "new", "permissions": ["users:read"]}),
+    ("DELETE", "/api/v1/me/sessions", {}),
+    ("DELETE", "/api/v1/me/sessions/{session}", {}),
+    ("POST", "/account/sessions/end-others", {}),
+    ("POST", "/account/sessions/{session}/end", {}),
 ]
 
 
@@ -301,10 +305,16 @@ def test_a_sensitive_act_needs_a_fresh_proof(
     app: Flask, stores: Stores, method: str, path: str, body: dict[str, object]
 ) -> None:
     sign_up(app, roles=["admin"])
-    admin, path = signed_in_as(app), path.format(other=sign_up(app, OTHER), missing=uuid4())
+    signed_in_as(app)
+    (elsewhere,) = stores.sql("SELECT id FROM sessions")[0]
+    admin, other = signed_in_as(app), sign_up(app, OTHER)
+    path = path.format(other=other, session=elsewhere, missing=uuid4())
     sent = {"json" if path.startswith("/api/") else "data": body}
     stores.age_proofs()
-    facts = "SELECT (SELECT sum(role_id) FROM user_roles), (SELECT count(*) FROM roles)"
+    facts = (
+        "SELECT (SELECT sum(role_id) FROM user_roles), (SELECT count(*) FROM roles),"
+        " (SELECT count(*) FROM sessions WHERE ended_at IS NULL)"
+    )
     before = stores.sql(facts)
     answer = admin.open(path, method=method, **sent)  # type: ignore[arg-type]
     if path.startswith("/api/"):
@@ -313,9 +323,22 @@ def test_a_sensitive_act_needs_a_fresh_proof(
         assert (answer.status_code, answer.location) == (303, "/account/confirm")
     assert stores.sql(facts) == before
     assert admin.post(CONFIRM, json=RIGHT).status_code == 204
-    assert admin.open(path, method=method, **sent).status_code in {200, 201, 303}  # type: ignore[arg-type]
+    assert admin.open(path, method=method, **sent).status_code in {200, 201, 204, 303}  # type: ignore[arg-type]
     assert stores.sql(facts) != before
     stores.sql("DELETE FROM roles WHERE name = 'new'")
+
+
+def test_log_out_needs_no_proof(app: Flask, stores: Stores) -> None:
+    sign_up(app)
+    for act in ("DELETE /api/v1/me/sessions/{}", "POST /account/sessions/{}/end", "POST /logout"):
+        client = signed_in_as(app)
+        (own,) = [
+            s for s in client.get("/api/v1/me/sessions").get_json()["sessions"] if s["current"]
+        ]
+        stores.age_proofs()
+        method, path = act.format(own["id"]).split()
+        assert client.open(path, method=method).status_code in {204, 303}
+        assert client.get(ME).status_code == 401
 
 
 def test_who_may_not_act_is_not_asked_for_a_password(app: Flask, stores: Stores) -> None:

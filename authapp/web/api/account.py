@@ -28,7 +28,14 @@ from authapp.web.api.representations import (
     json_response,
 )
 from authapp.web.blueprint import OwnBlueprint
-from authapp.web.guards import known_actor, require_live, services, unknown_actor
+from authapp.web.guards import (
+    known_actor,
+    require_live,
+    require_step_up,
+    services,
+    step_up_required,
+    unknown_actor,
+)
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.messages import COOKIE_WILL_BE_DROPPED, TOO_SHORT_NOW
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
@@ -308,12 +315,17 @@ def my_sessions() -> Response:
 @api.delete("/me/sessions/<uuid:session_id>")
 @documents(
     Operation(
-        "Ends one of one's own sessions", {204: None}, fails=[errors.UnknownUser], changes=True
+        "Ends one of one's own sessions; another one than this needs a fresh proof",
+        {204: None},
+        fails=[errors.UnknownUser, errors.StepUpRequired],
+        changes=True,
     )
 )
 def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
     record = require_live().record
     own = session_id == record.id
+    if not own:
+        require_step_up()  # OWASP ASVS 5.0, 7.5.2
     why = EndReason.LOGOUT if own else EndReason.REVOKED_BY_USER
     ended = services().sessions.end_one(record.user.id, session_id, why, known_actor())
     if not auth_session().settle(ended):
@@ -324,7 +336,15 @@ def end_my_session(session_id: UUID) -> tuple[str, int, dict[str, str]]:
 
 
 @api.delete("/me/sessions")
-@documents(Operation("Ends all of one's own sessions but this one", {204: None}, changes=True))
+@documents(
+    Operation(
+        "Ends all of one's own sessions but this one",
+        {204: None},
+        fails=[errors.StepUpRequired],
+        changes=True,
+    )
+)
+@step_up_required
 def end_my_other_sessions() -> tuple[str, int]:
     ended = services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
     auth_session().settle(ended)

@@ -23,7 +23,9 @@ from authapp.web.guards import (
     known_actor,
     login_required,
     require_live,
+    require_step_up,
     services,
+    step_up_required,
     unknown_actor,
 )
 from authapp.web.middleware.request_log import note_user
@@ -263,6 +265,8 @@ def sessions() -> ResponseReturnValue:
 @login_required
 def end_session(session_id: UUID) -> ResponseReturnValue:
     record = require_live().record
+    if session_id != record.id:
+        require_step_up()  # OWASP ASVS 5.0, 7.5.2
     why = EndReason.LOGOUT if session_id == record.id else EndReason.REVOKED_BY_USER
     ended = services().sessions.end_one(record.user.id, session_id, why, known_actor())
     if not auth_session().settle(ended):
@@ -274,7 +278,7 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
 
 
 @pages.get("/account/sessions/end-others")
-@login_required
+@step_up_required
 def end_other_sessions() -> ResponseReturnValue:
     record = require_live().record
     others = len(services().sessions.of_user(record.user.id)) - 1
@@ -294,7 +298,7 @@ def end_other_sessions() -> ResponseReturnValue:
 
 
 @pages.post("/account/sessions/end-others")
-@login_required
+@step_up_required
 def end_other_sessions_submit() -> ResponseReturnValue:
     ended = services().sessions.end_others(require_live(), EndReason.REVOKED_BY_USER, known_actor())
     auth_session().settle(ended)
