@@ -163,6 +163,8 @@ class Auth:
             InvalidField, InvalidCredentials, TooManyAttempts, StoreUnavailable: unless the view
                 catches them they become HTTP errors. A user who is deactivated or deleted is
                 refused with `InvalidCredentials`.
+            PasswordChangeRequired: the password is a one-time one. Unless the view catches it,
+                people are led to our page that asks for another, if pages are mounted.
         """
         if isinstance(email, Identity):
             return log_in_visitor_as(email.id, remember=remember)

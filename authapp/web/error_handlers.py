@@ -21,13 +21,14 @@ from werkzeug.exceptions import (
 from authapp import errors
 from authapp.storage.deadlines import deadline
 from authapp.telemetry.logging import get_logger
-from authapp.web.app_state import state_of
+from authapp.web.app_state import BLUEPRINT, state_of
 from authapp.web.guards import confirm_url, is_own_view, login_url
 from authapp.web.middleware.client_address import unreadable
 from authapp.web.middleware.request_log import request_id
 from authapp.web.pages.rendering import render_page
 from authapp.web.redirects import safe_next
 from authapp.web.session.auth_session import auth_session
+from authapp.web.session.mailed_links import set_aside
 from authapp.web.visitor_login import sign_out_reason
 
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
@@ -228,7 +229,8 @@ def wants_json() -> bool:
 def answer_domain_error(error: errors.AuthappError) -> ResponseReturnValue:
     """Turns an error of ours into an HTTP error, for which an app may have a page of its own.
 
-    People without a session are sent to log in, if there is a page for that.
+    People without a session are sent to log in, and people with a one-time password to choose
+    another, if there are pages for that.
     """
     if isinstance(error, errors.StoreUnavailable):
         _log.warning("store_unavailable", store=error.store)
@@ -244,6 +246,12 @@ def answer_domain_error(error: errors.AuthappError) -> ResponseReturnValue:
         target = confirm_url(_page_to_come_back_to())
         if target is not None:
             return redirect(target, 303)
+    if (
+        isinstance(error, errors.PasswordChangeRequired)
+        and state_of().mount.pages
+        and not wants_json()
+    ):
+        return set_aside("reset", error.reset_token, f"{BLUEPRINT}.recovery.reset")
     problem = problem_of(error)
     try:
         answer: ResponseReturnValue = current_app.handle_user_exception(problem)

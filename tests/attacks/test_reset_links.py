@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -36,9 +37,15 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     url = add_migrated_database(postgres.url, "reset_links")
-    environment = environment_for(
-        url,
-        valkey.url,
+    log = tmp_path_factory.mktemp("reset_links") / f"{served_by}.log"
+    with serving("wsgi:app", with_mail(url, valkey.url), log) as instance:
+        yield Site(instance, url)
+
+
+def with_mail(database_url: str, redis_url: str) -> dict[str, str]:
+    return environment_for(
+        database_url,
+        redis_url,
         **WITHOUT_VERIFICATION,
         SECRET_KEY=SECRET_KEY,
         SESSION_COOKIE_SECURE="0",
@@ -47,9 +54,6 @@ def site(
         MAIL_LIMIT_PER_RECIPIENT=UNLIMITED,  # so that each request for an account writes
         MAIL_LIMIT_TOTAL=UNLIMITED,
     )
-    log = tmp_path_factory.mktemp("reset_links") / f"{served_by}.log"
-    with serving("wsgi:app", environment, log) as instance:
-        yield Site(instance, url)
 
 
 def mailed_token(site: Site, email: str) -> str:
@@ -90,6 +94,23 @@ def test_of_fifty_uses_at_once_one_wins(site: Site) -> None:
         assert site.ask("POST", "/api/v1/login", login).status == expected
     told = site.sql("SELECT count(*) FROM audit_events WHERE event = 'password.reset'")
     assert told == [(1,)]
+
+
+def test_a_server_that_ends_writes_the_mails_that_were_asked_for(
+    site: Site, valkey: dev.Valkey, tmp_path: Path
+) -> None:
+    emails = [site.sign_up() for _ in range(5)]
+    environment = with_mail(site.database_url, valkey.url)
+    with serving("wsgi:app", environment, tmp_path / "ends.log") as instance:
+        ends = Site(instance, site.database_url)
+        for email in emails:
+            assert ends.ask("POST", FORGOT, {"email": email}).status == 202
+    written = site.sql(
+        "SELECT u.email FROM outgoing_mails m JOIN users u ON u.id = m.user_id "
+        "WHERE u.email = ANY(%s)",
+        emails,
+    )
+    assert sorted(email for (email,) in written) == sorted(emails)
 
 
 class Emails:

@@ -224,7 +224,6 @@ class Stores:
         self.sql("DELETE FROM outgoing_mails")
         self.sql("DELETE FROM pending_fences")
         self.sql("DELETE FROM audit_events")
-        self.sql("DELETE FROM outgoing_mails")
         self.redis.flushall()
 
     def age_proofs(self, seconds: int = 600) -> None:

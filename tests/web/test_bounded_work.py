@@ -19,6 +19,7 @@ from flask import Flask
 from authapp.authentication.limits import LoginLimits
 from authapp.passwords import constant_time
 from authapp.web.api.bodies import MAX_BODY
+from tests.support.mails import WITHOUT_VERIFICATION
 from tests.web.conftest import MakeApp
 from tests.web.support import COOKIE, EMAIL, PASSWORD, behind_proxy, browser, log_in, sign_up
 
@@ -87,7 +88,15 @@ QUERIES = {
     "roles": filled("role=a&", REQUEST_LINE),
     "login": filled("%CC%A7%CC%80", REQUEST_LINE, "login=https://"),
 }
-PAGES = ("/login", "/signup", "/admin/users", "/api/v1/users", "/forward-auth/nginx")
+PAGES = (
+    "/login",
+    "/signup",
+    "/forgot",
+    "/reset",
+    "/admin/users",
+    "/api/v1/users",
+    "/forward-auth/nginx",
+)
 
 # headers of which gunicorn joins as many as it takes; of the others it takes one
 JOINED: dict[str, tuple[str, ...]] = {
@@ -210,11 +219,17 @@ def texts() -> Iterator[tuple[str, Environ]]:
         "/api/v1/login": ("email", "password"),
         "/api/v1/tokens": ("email", "password"),
         "/api/v1/signup": ("email", "password", "name"),
+        "/api/v1/password/forgot": ("email",),
+        "/api/v1/password/reset": ("token", "new_password"),
         "/login": ("email", "password", "next"),
+        "/forgot": ("email",),
+        "/reset": ("token", "new_password"),
         "/signup": ("email", "password", "name"),
     }
-    sound = {"email": EMAIL, "password": PASSWORD}
+    all_sound = {"email": EMAIL, "password": PASSWORD, "token": "t" * 43, "new_password": PASSWORD}
     for path, fields in calls.items():
+        needed = {"email", "password"} if "password" in fields else set(fields)
+        sound = {name: all_sound[name] for name in needed}
         for field in fields:
             for name, text in TEXTS.items():
                 write = as_json if path.startswith("/api/") else as_form
@@ -277,7 +292,10 @@ def app(make_app: MakeApp) -> Flask:
     """Behind a proxy, so that all headers of proxies are read; nobody is over a limit."""
     many = "1000000 per hour"
     app = make_app(
-        TRUSTED_PROXY_HOPS=1, LOGIN_LIMIT_PER_ADDRESS=many, LOGIN_FAILURES_PER_ACCOUNT=many
+        **WITHOUT_VERIFICATION,
+        TRUSTED_PROXY_HOPS=1,
+        LOGIN_LIMIT_PER_ADDRESS=many,
+        LOGIN_FAILURES_PER_ACCOUNT=many,
     )
     sign_up(app)
     warm = behind_proxy(browser(app))

@@ -7,9 +7,11 @@ import pytest
 import redis
 from flask import Flask, request, session
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from authapp import create_app, dev
 from tests.support.databases import migrate
+from tests.support.mails import WITHOUT_VERIFICATION, mails
 from tests.support.settings import make_config
 from tests.support.waiting import wait_until
 from tests.web.support import (
@@ -20,6 +22,7 @@ from tests.web.support import (
     log_in,
     services_of,
     sign_up,
+    signed_in_as,
     token_of,
 )
 
@@ -64,7 +67,7 @@ def engines(engine_dir: Path) -> Iterator[Engines]:
 @pytest.fixture(scope="module")
 def app(engines: Engines) -> Iterator[Flask]:
     migrate(engines.postgres.url)
-    app = create_app(make_config(engines.postgres.url, engines.valkey.url))
+    app = create_app(make_config(engines.postgres.url, engines.valkey.url, **WITHOUT_VERIFICATION))
 
     @app.post("/basket")
     def basket() -> list[str]:
@@ -141,6 +144,50 @@ def test_without_postgres_people_stay(ada: FlaskClient, engines: Engines) -> Non
     for path, data in CHANGES.items():
         assert_unknown(ada, path, data)
     assert_unknown(ada, "/signup", {"email": "new@example.org", "password": PASSWORD})
+
+
+FORGOT, RESET = "/api/v1/password/forgot", "/api/v1/password/reset"
+
+
+def forgot(app: Flask, email: str) -> TestResponse:
+    return browser(app).post(FORGOT, json={"email": email})
+
+
+def test_without_redis_a_forgotten_password_is_reset(
+    ada: FlaskClient, app: Flask, engines: Engines
+) -> None:
+    email = "bob@example.org"
+    sign_up(app, email)
+    live = signed_in_as(app, email)
+    engines.valkey.stop()
+    assert forgot(app, email).status_code == 202
+    token = mails(services_of(app), "reset")[-1].token
+    answer = browser(app).post(RESET, json={"token": token, "new_password": OTHER_PASSWORD})
+    assert answer.status_code == 202, "other instances may notice late"
+    assert live.get("/account").status_code == 302
+    assert log_in(browser(app), email, OTHER_PASSWORD).status_code == 303
+    assert ada.get("/account").status_code == 200
+
+
+def test_without_postgres_nobody_is_promised_a_mail_and_no_link_is_lost(
+    ada: FlaskClient, app: Flask, engines: Engines
+) -> None:
+    email = "cora@example.org"
+    sign_up(app, email)
+    assert forgot(app, email).status_code == 202
+    token = mails(services_of(app), "reset")[-1].token
+    chosen = {"token": token, "new_password": OTHER_PASSWORD}
+    engines.postgres.stop()
+    for asked in (email, "nobody@example.org"):
+        answer = forgot(app, asked)
+        assert (answer.status_code, answer.get_json()["code"]) == (503, "unavailable")
+        assert_unknown(browser(app), "/forgot", {"email": asked})
+    answer = browser(app).post(RESET, json=chosen)
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "unavailable")
+    assert_unknown(browser(app), "/reset", chosen)
+    engines.start_postgres()
+    wait_for(lambda: stores_are(ada, postgres="ok", redis="ok") == 200)
+    assert browser(app).post(RESET, json=chosen).status_code == 204
 
 
 def test_without_both_nobody_can_say(ada: FlaskClient, app: Flask, engines: Engines) -> None:

@@ -95,8 +95,7 @@ class PasswordResets:
                 raise InvalidToken("the token counts no more")
             user, now = redeemed.user, self._clock()
             self._sessions.end_all(change, user, EndReason.PASSWORD_CHANGED)
-            # A link that undoes a change of address stays: it outlives a password of a thief.
-            self._links.void(change.db, user, "verify", "reset", "change_email")
+            self._links.void(change.db, user)
             user.password_hash, user.password_expires_at = new_hash, None
             if was_mailed(redeemed.details):
                 user.email_verified_at = user.email_verified_at or now

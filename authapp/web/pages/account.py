@@ -11,13 +11,11 @@ from authapp.errors import (
     EmailTaken,
     InvalidCredentials,
     InvalidField,
-    PasswordChangeRequired,
     TooManyAttempts,
 )
 from authapp.sessions.records import EndReason
 from authapp.web.api.bodies import read_form
 from authapp.web.api.representations import SessionView
-from authapp.web.app_state import BLUEPRINT
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import (
     known_actor,
@@ -46,7 +44,6 @@ from authapp.web.pages.messages import (
 from authapp.web.pages.notices import redirect_with, say
 from authapp.web.pages.rendering import Question, ask, render_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
-from authapp.web.session import mailed_links
 from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
     clear_site_data,
@@ -135,8 +132,6 @@ def login_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_page("authapp/login.html", form=form), 400
-    except PasswordChangeRequired as due:
-        return mailed_links.set_aside("reset", due.reset_token, f"{BLUEPRINT}.recovery.reset")
     except InvalidCredentials:
         return render_page("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
     except (TooManyAttempts, Busy) as error:

@@ -80,12 +80,8 @@ def reset_submit() -> ResponseReturnValue:
         mailed_links.drop("reset")
         return _reset_page(form)
     tell_rate_limit(window)
-    visitor = auth_session()
-    user_id = visitor.settle(changed)
-    note_user(request.environ, user_id)
+    note_user(request.environ, auth_session().settle(changed))
     mailed_links.drop("reset")
-    if visitor.live and visitor.live.record.user.id == user_id:
-        visitor.forget()  # it has ended with all others
     return redirect_with("reset", state_of().login_view or f"{BLUEPRINT}.pages.login")
 
 

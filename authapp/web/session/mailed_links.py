@@ -30,7 +30,12 @@ def set_aside(purpose: Purpose, token: str, endpoint: str) -> AnyResponse:
     else:
         drop(purpose)  # or the page would show a form for the link before this one
     refer_nobody()
-    return redirect(url_for(endpoint), 303)
+    onward = url_for(endpoint)
+    if current_app.config["SESSION_COOKIE_SAMESITE"] == "Strict":
+        # A browser that comes from a mail sends such a cookie only to where a page of ours leads.
+        page = f'<!doctype html><html lang="en"><title>…</title><a href="{onward}">Go on</a></html>'
+        return Response(page, headers={"Refresh": f"0; url={onward}"}, mimetype="text/html")
+    return redirect(onward, 303)
 
 
 def waiting(purpose: Purpose) -> str:

@@ -46,6 +46,16 @@ def test_the_token_leaves_the_address_bar_at_once(client: FlaskClient) -> None:
     assert client.get("/choose").text == "nothing"
 
 
+def test_a_strict_cookie_comes_along_from_a_page_of_ours_alone(make_app: MakeApp) -> None:
+    app = make_app(SESSION_COOKIE_SAMESITE="Strict")
+    app.add_url_rule("/x", "x", lambda: mailed_links.set_aside("reset", TOKEN, "x"))
+    answer = browser(app).get("/x")
+    assert (answer.status_code, answer.headers["Refresh"]) == (200, "0; url=/x")
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert 'href="/x"' in answer.text
+    assert TOKEN not in answer.text
+
+
 @pytest.mark.parametrize("token", ["", TOKEN[1:], TOKEN + "x", "x" * 4_000, "ö" * 43])
 def test_what_is_no_token_drops_the_one_before(client: FlaskClient, token: str) -> None:
     client.get(f"/choose?token={TOKEN}")
