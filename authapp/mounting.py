@@ -9,6 +9,7 @@ from werkzeug.routing import BuildError
 from authapp.config import Config
 from authapp.web.api.account import api
 from authapp.web.api.docs import api_docs
+from authapp.web.api.leaving import leaving_api
 from authapp.web.api.recovery import recovery_api
 from authapp.web.api.users import users_api
 from authapp.web.app_state import BLUEPRINT, AppState, Mount
@@ -25,16 +26,18 @@ from authapp.web.middleware.me import ME, Me
 from authapp.web.middleware.mount_point import PublicMount, TrustedProxies
 from authapp.web.middleware.request import RequestMiddleware
 from authapp.web.pages.account import pages
+from authapp.web.pages.address import address_pages
 from authapp.web.pages.admin import admin
 from authapp.web.pages.confirm import confirm_pages
+from authapp.web.pages.leaving import leaving_pages
 from authapp.web.pages.recovery import recovery_pages
 from authapp.web.pages.rendering import brand_style, change_password, favicon, static_file
 from authapp.web.redirects import start_page
 
 # whose unsafe methods `OriginPolicy` looks at
 _WITH_ORIGIN_CHECK = (
-    *(pages, recovery_pages, confirm_pages, admin),
-    *(api, recovery_api, users_api, api_docs, health),
+    *(pages, recovery_pages, confirm_pages, address_pages, leaving_pages, admin),
+    *(api, recovery_api, leaving_api, users_api, api_docs, health),
 )
 
 
@@ -74,6 +77,9 @@ def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
     parts = (
         (mount.pages, pages),
         (mount.pages, confirm_pages),
+        (mount.pages, address_pages),
+        (mount.pages, leaving_pages),
+        (mount.api, leaving_api),
         (mount.pages, recovery_pages),
         (mount.admin, admin),
         (mount.api, api),

@@ -12,6 +12,7 @@ from limits.strategies import RateLimiter
 from authapp.accounts.audit import AuditLog, EmailHashes, Fact
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import ParseEmail, parse_email
+from authapp.accounts.export import Exports
 from authapp.accounts.importing.users import UserImport
 from authapp.accounts.roles import Roles, known_permissions
 from authapp.accounts.store import UserStore
@@ -38,7 +39,7 @@ from authapp.crypto.sealing import derive_key
 from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
-from authapp.mail.address_mails import AddressMails
+from authapp.mail.account_mails import AccountMails
 from authapp.mail.one_time_links import OneTimeLinks
 from authapp.mail.outbox import Outbox
 from authapp.mail.public_links import PublicLinks
@@ -110,6 +111,7 @@ class Services:
     reset_links: ResetLinks
     email_changes: EmailChanges
     administration: Administration
+    exports: Exports
     refused_attempts: RefusedAttempts
     maintenance: Maintenance
     # settings that the edges use
@@ -230,6 +232,9 @@ def build_services(
 
     mailing = build_mailing(config, stores.database, clock, url_prefix, mail_templates)
     one_time_links = OneTimeLinks(config.SECRET_KEY, clock)
+    account_mails = AccountMails(
+        mailing.outbox, one_time_links, mailing.public_link, clock, device_name
+    )
 
     parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
     password_policy = PasswordPolicy(
@@ -373,16 +378,16 @@ def build_services(
             users,
             sessions,
             reauthentication=reauthentication,
-            mails=AddressMails(
-                mailing.outbox, one_time_links, mailing.public_link, clock, device_name
-            ),
+            mails=account_mails,
             parse_email=parse,
             clock=clock,
         ),
+        exports=Exports(stores.database, stores.changes, clock),
         administration=Administration(
             users=users,
             sessions=sessions,
             changes=stores.changes,
+            mails=account_mails,
             email_hashes=email_hashes,
             clock=clock,
         ),

@@ -31,6 +31,7 @@ Event = Literal[
     "email.change_requested",
     "email.changed",
     "email.change_undone",
+    "account.exported",
     "roles.set",
     "role.created",
     "role.deleted",

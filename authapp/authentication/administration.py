@@ -1,9 +1,12 @@
 """Administration: what administrators and operators may change of another person's account."""
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
+
+from sqlalchemy import select
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
@@ -15,8 +18,10 @@ from authapp.accounts.profiles import validate_profile
 from authapp.accounts.roles import roles_named
 from authapp.accounts.store import UserStore
 from authapp.cache.changes import Change, Changed, Changes
-from authapp.errors import OwnAccount, UnknownUser
-from authapp.sessions.records import EndReason
+from authapp.errors import NotAuthenticated, OwnAccount, UnknownUser
+from authapp.mail.account_mails import AccountMails, MailCapped
+from authapp.sessions.records import ActiveSession, EndReason
+from authapp.sessions.rotation import hold_row
 from authapp.sessions.store import SessionStore
 from authapp.storage.models import Role, User
 
@@ -34,12 +39,15 @@ class Administration:
         users: UserStore,
         sessions: SessionStore,
         changes: Changes,
+        mails: AccountMails,
         email_hashes: EmailHashes,
+        *,
         clock: Callable[[], datetime],
     ) -> None:
         self._users = users
         self._sessions = sessions
         self._changes = changes
+        self._mails = mails
         self._email_hashes = email_hashes
         self._clock = clock
 
@@ -122,19 +130,41 @@ class Administration:
         with self._changes.begin() as change:
             user, _ = lock_user(change.db, user_id, actor, Permission.USERS_WRITE)
             if actor.id == user.id and not actor.is_operator:
-                raise OwnAccount("deletes themselves")
-            self._users.delete(change, user.id)
-            is_own = actor.id == user.id  # the event can't refer to a person who is gone
-            audit.record(
-                change.db,
-                "user.deleted",
-                self._clock(),
-                user_id=None,
-                deleted_id=user.id,
-                actor=replace(actor, id=None) if is_own else actor,
-                email_hash=self._email_hashes(user.email_canonical),
-            )
+                raise OwnAccount("deletes themselves here")
+            self._delete(change, user, actor)
         return change.returning(None)
+
+    def delete_own(self, live: ActiveSession, actor: Actor) -> Changed[None]:
+        """Removes the person whose session it is, as `delete_user` does.
+
+        Raises:
+            NotAuthenticated: the session has ended.
+            LastAdmin, UserInUse: as `delete_user`.
+        """
+        with self._changes.begin() as change:
+            user = change.db.scalar(
+                select(User).where(User.id == live.record.user.id).with_for_update(key_share=True)
+            )
+            row = hold_row(change, live)
+            if user is None or row is None or not user.active or row.epoch != user.epoch:
+                raise NotAuthenticated(presented=True)
+            self._delete(change, user, actor.known_as(user.id))
+        return change.returning(None)
+
+    def _delete(self, change: Change, user: User, actor: Actor) -> None:
+        with suppress(MailCapped):  # a full cap keeps nobody's account there
+            self._mails.tell_deleted(change.db, user, actor)
+        self._users.delete(change, user.id)
+        is_own = actor.id == user.id  # the event can't refer to a person who is gone
+        audit.record(
+            change.db,
+            "user.deleted",
+            self._clock(),
+            user_id=None,
+            deleted_id=user.id,
+            actor=replace(actor, id=None) if is_own else actor,
+            email_hash=self._email_hashes(user.email_canonical),
+        )
 
     def end_session(self, session_id: UUID, actor: Actor) -> Changed[bool]:
         """Ends one session, of the actor or of another person.

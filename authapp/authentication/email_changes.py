@@ -27,7 +27,7 @@ from authapp.errors import (
     NotAuthenticated,
     TooManyAttempts,
 )
-from authapp.mail.address_mails import AddressMails, MailCapped, address_of
+from authapp.mail.account_mails import AccountMails, MailCapped, address_of
 from authapp.sessions.records import ActiveSession, EndReason
 from authapp.sessions.rotation import hold_row
 from authapp.sessions.store import SessionStore
@@ -72,7 +72,7 @@ class EmailChanges:
         sessions: SessionStore,
         *,
         reauthentication: Reauthentication,
-        mails: AddressMails,
+        mails: AccountMails,
         parse_email: ParseEmail,
         clock: Callable[[], datetime],
     ) -> None:

@@ -175,6 +175,7 @@ class SessionRow(Base):
         CheckConstraint("kind IN ('browser', 'api')", name="kind"),
         CheckConstraint("(ended_at IS NULL) = (ended_why IS NULL)", name="ended"),
         Index("ix_sessions_user_id_live", "user_id", postgresql_where=text("ended_at IS NULL")),
+        Index("ix_sessions_user_id", "user_id"),  # for a deletion, and an export
     )
 
 

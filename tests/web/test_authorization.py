@@ -55,6 +55,14 @@ GET    /account/password                  302  200  200  200  200  200  200  200
 POST   /account/password                  302  303  303  303  303  303  303  303  302
 GET    /account/confirm                   302  200  200  200  200  200  200  200  302
 POST   /account/confirm                   302  303  303  303  303  303  303  303  302
+GET    /account/email                     302  501  501  501  501  501  501  501  302
+POST   /account/email                     302  501  501  501  501  501  501  501  302
+GET    /account/export                    302  200  200  200  200  200  200  200  302
+POST   /account/export                    302  200  200  200  200  200  200  200  302
+GET    /account/delete                    302  200  200  200  200  200  200  200  302
+POST   /account/delete                    302  303  303  303  303  303  303  303  302
+GET    /email/undo                        200  200  200  200  200  200  200  200  200
+POST   /email/undo                        400  400  400  400  400  400  400  400  400
 GET    /account/sessions                  302  200  200  200  200  200  200  200  302
 POST   /account/sessions/<own>/end        302  303  303  303  303  303  303  303  302
 POST   /account/sessions/<other>/end      302  404  404  404  404  404  404  404  302
@@ -89,6 +97,15 @@ POST   /admin/users/<missing>/end-sessions 302 403  403  403  403  404  403  404
 POST   /admin/users/<own>/reset           302  403  403  501  403  403  403  501  302
 POST   /admin/users/<other>/reset         302  403  403  501  403  403  403  501  302
 POST   /admin/users/<missing>/reset       302  403  403  501  403  403  403  501  302
+POST   /admin/users/<own>/email           302  403  403  400  403  403  403  400  302
+POST   /admin/users/<other>/email         302  403  403  303  403  403  403  303  302
+POST   /admin/users/<missing>/email       302  403  403  404  403  403  403  404  302
+GET    /admin/users/<own>/delete          302  403  403  200  403  403  403  200  302
+GET    /admin/users/<other>/delete        302  403  403  200  403  403  403  200  302
+GET    /admin/users/<missing>/delete      302  403  403  404  403  403  403  404  302
+POST   /admin/users/<own>/delete          302  403  403  403  403  403  403  403  302
+POST   /admin/users/<other>/delete        302  403  403  303  403  403  403  303  302
+POST   /admin/users/<missing>/delete      302  403  403  404  403  403  403  404  302
 GET    /admin/roles                       302  403  403  403  200  403  403  200  302
 POST   /admin/roles                       302  403  403  403  303  403  403  303  302
 GET    /admin/roles/<role>/delete         302  403  403  403  200  403  403  200  302
@@ -106,6 +123,10 @@ POST   /api/v1/logout                     204  204  204  204  204  204  204  204
 GET    /api/v1/me                         401  200  200  200  200  200  200  200  401
 PATCH  /api/v1/me                         401  200  200  200  200  200  200  200  401
 POST   /api/v1/me/password                401  204  204  204  204  204  204  204  401
+DELETE /api/v1/me                         401  204  204  204  204  204  204  204  401
+POST   /api/v1/me/email                   401  501  501  501  501  501  501  501  401
+POST   /api/v1/email/undo                 400  400  400  400  400  400  400  400  400
+GET    /api/v1/me/export                  401  200  200  200  200  200  200  200  401
 POST   /api/v1/me/confirm                 401  204  204  204  204  204  204  204  401
 GET    /api/v1/me/sessions                401  200  200  200  200  200  200  200  401
 DELETE /api/v1/me/sessions                401  204  204  204  204  204  204  204  401
@@ -119,6 +140,12 @@ GET    /api/v1/users/<missing>            401  403  404  403  403  403  403  404
 PATCH  /api/v1/users/<own>                401  403  403  403  403  403  403  403  401
 PATCH  /api/v1/users/<other>              401  403  403  200  403  403  403  200  401
 PATCH  /api/v1/users/<missing>            401  403  403  404  403  403  403  404  401
+DELETE /api/v1/users/<own>                401  403  403  403  403  403  403  403  401
+DELETE /api/v1/users/<other>              401  403  403  204  403  403  403  204  401
+DELETE /api/v1/users/<missing>            401  403  403  404  403  403  403  404  401
+PUT    /api/v1/users/<own>/email          401  403  403  400  403  403  403  400  401
+PUT    /api/v1/users/<other>/email        401  403  403  200  403  403  403  200  401
+PUT    /api/v1/users/<missing>/email      401  403  403  404  403  403  403  404  401
 PUT    /api/v1/users/<own>/roles          401  403  403  403  403  403  403  403  401
 PUT    /api/v1/users/<other>/roles        401  403  403  403  200  403  403  200  401
 PUT    /api/v1/users/<missing>/roles      401  403  403  403  404  403  403  404  401
@@ -158,6 +185,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/me": {"name": "N"},
     "/me/password": CHANGE,
     "/confirm": {"password": PASSWORD},
+    "/email": {"email": "moved@example.org"},
+    "/undo": {"token": "none of ours"},
+    "/delete": {"sure": "y"},
     "/users/<own>": {"active": False, "name": "N"},
     "/users/<other>": {"active": False, "name": "N"},
     "/users/<missing>": {"active": False, "name": "N"},
@@ -230,11 +260,14 @@ class Visit:
         return self.client.open(url, method=method, **sent)  # type: ignore[arg-type]
 
     def facts(self) -> list[tuple[Any, ...]]:
-        """All that a call could change; when somebody was last seen aside."""
-        tables = ("users", "roles", "user_roles", "audit_events")
+        """All that a call could change; when somebody was last seen, or exported, aside."""
+        tables = ("users", "roles", "user_roles")
         found = [
             r for t in tables for r in self.stores.sql(f"SELECT t::text FROM {t} t ORDER BY 1")
         ]
+        found += self.stores.sql(
+            "SELECT t::text FROM audit_events t WHERE event <> 'account.exported' ORDER BY 1"
+        )
         return found + self.stores.sql("SELECT id, ended_at, ver FROM sessions ORDER BY id")
 
 

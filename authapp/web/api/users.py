@@ -10,6 +10,7 @@ from authapp.accounts.visible_text import is_printed
 from authapp.errors import (
     BuiltInRole,
     CrossOrigin,
+    EmailTaken,
     ExceedsOwnPermissions,
     Forbidden,
     InvalidField,
@@ -23,10 +24,12 @@ from authapp.errors import (
     UnknownRole,
     UnknownUser,
     UserInactive,
+    UserInUse,
 )
 from authapp.web.api.account import ProfileBody, or_none
 from authapp.web.api.bodies import read_body
 from authapp.web.api.description import Operation, Parameter, documents
+from authapp.web.api.leaving import EmailBody
 from authapp.web.api.representations import (
     AccountView,
     MailAnswer,
@@ -179,6 +182,52 @@ def end_sessions_of(user_id: UUID) -> tuple[str, int]:
     ended = services().administration.end_sessions_of(user_id, known_actor())
     auth_session().settle(ended)
     return "", 204
+
+
+@users_api.delete("/users/<uuid:user_id>")
+@documents(
+    Operation(
+        "Deletes a user, who has no permission that one lacks, with all that belongs to them",
+        {204: None},
+        "permission",
+        fails=[
+            UnknownUser,
+            LastAdmin,
+            UserInUse,
+            OwnAccount,
+            ExceedsOwnPermissions,
+            StepUpRequired,
+        ],
+        changes=True,
+    )
+)
+@permission_required(Permission.USERS_WRITE)
+@step_up_required
+def delete_user(user_id: UUID) -> tuple[str, int]:
+    auth_session().settle(services().administration.delete_user(user_id, known_actor()))
+    return "", 204
+
+
+@users_api.put("/users/<uuid:user_id>/email")
+@documents(
+    Operation(
+        "Gives a user, who has no permission that one lacks, another email, which is unverified. "
+        "All their sessions end, and the old email is told and can undo it",
+        {200: (UserView, AccountView)},
+        "permission",
+        EmailBody,
+        fails=[UnknownUser, EmailTaken, ExceedsOwnPermissions, StepUpRequired],
+        changes=True,
+    )
+)
+@permission_required(Permission.USERS_WRITE)
+@step_up_required
+def set_email(user_id: UUID) -> Response:
+    body = read_body(request, EmailBody)
+    changed = services().email_changes.set_email(
+        user_id, body.email, verified=False, actor=known_actor()
+    )
+    return json_response(view_for(require_live().record.user, auth_session().settle(changed)))
 
 
 @users_api.post("/users/<uuid:user_id>/reset")

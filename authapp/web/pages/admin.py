@@ -12,6 +12,7 @@ from authapp.accounts.roles import BUILT_IN, MAX_HOLDERS
 from authapp.cache.changes import Changed
 from authapp.errors import (
     BuiltInRole,
+    EmailTaken,
     ExceedsOwnPermissions,
     InvalidField,
     LastAdmin,
@@ -19,6 +20,7 @@ from authapp.errors import (
     RoleInUse,
     UnknownUser,
     UserInactive,
+    UserInUse,
 )
 from authapp.web.api.bodies import read_form
 from authapp.web.api.users import search_text
@@ -32,7 +34,7 @@ from authapp.web.guards import (
     step_up_required,
 )
 from authapp.web.pages.audit_question import events_asked_for
-from authapp.web.pages.forms import AuditForm, RoleForm, show_errors, text
+from authapp.web.pages.forms import AuditForm, DeleteForm, RoleForm, show_errors, text
 from authapp.web.pages.messages import HAPPENED
 from authapp.web.pages.notices import redirect_with
 from authapp.web.pages.rendering import Question, ask, render_page
@@ -139,6 +141,49 @@ def end_sessions_submit(user_id: UUID) -> ResponseReturnValue:
         return services().administration.end_sessions_of(user_id, known_actor())
 
     return _answer(user_id, change, "sessions-of-user-ended")
+
+
+@admin.post("/users/<uuid:user_id>/email")
+@permission_required(Permission.USERS_WRITE)
+@step_up_required
+def set_email(user_id: UUID) -> ResponseReturnValue:
+    email = (read_form(request).get("email") or "").strip()
+
+    def change() -> Changed[Identity]:
+        changes = services().email_changes
+        return changes.set_email(user_id, email, verified=False, actor=known_actor())
+
+    return _answer(user_id, change, "email-set")
+
+
+@admin.get("/users/<uuid:user_id>/delete")
+@permission_required(Permission.USERS_WRITE)
+@step_up_required
+def delete_user(user_id: UUID) -> ResponseReturnValue:
+    return _delete_page(user_id, DeleteForm())
+
+
+@admin.post("/users/<uuid:user_id>/delete")
+@permission_required(Permission.USERS_WRITE)
+@step_up_required
+def delete_user_submit(user_id: UUID) -> ResponseReturnValue:
+    form = DeleteForm()
+    if not form.validate():
+        return _delete_page(user_id, form), 400
+    try:
+        auth_session().settle(services().administration.delete_user(user_id, known_actor()))
+    except (LastAdmin, OwnAccount, ExceedsOwnPermissions, UserInUse) as error:
+        return _delete_page(user_id, form, str(error)), problem_of(error).code or 500
+    if current_user.can(Permission.USERS_READ):
+        return redirect_with("user-deleted", ".users")
+    return redirect_with("user-deleted", "authapp.pages.account")
+
+
+def _delete_page(user_id: UUID, form: DeleteForm, problem: str = "") -> str:
+    """Asks whether the account shall be deleted. It names the person to those who may read that."""
+    person = _existing(user_id)
+    called = person.email if current_user.can(Permission.USERS_READ) else str(person.id)
+    return render_page("authapp/admin/user_delete.html", form=form, called=called, problem=problem)
 
 
 @admin.post("/users/<uuid:user_id>/reset")
@@ -284,7 +329,7 @@ def _answer(user_id: UUID, change: Callable[[], Changed[object]], what: str) -> 
     """Make a change of a user and lead back to their page, which says that it was done."""
     try:
         auth_session().settle(change())
-    except (LastAdmin, OwnAccount, ExceedsOwnPermissions, UserInactive) as error:
+    except (LastAdmin, OwnAccount, ExceedsOwnPermissions, UserInactive, EmailTaken) as error:
         if not current_user.can(Permission.USERS_READ):
             raise
         return _page(_existing(user_id), str(error)), problem_of(error).code or 500

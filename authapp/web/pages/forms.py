@@ -124,6 +124,25 @@ class ResetForm(PageForm):
     )
 
 
+class EmailForm(PageForm):
+    email = EmailField(
+        "New email",
+        filters=[_strip],
+        validators=[DataRequired("Enter your new email, like name@example.org.")],
+    )
+
+
+class UndoEmailForm(PageForm):
+    token = HiddenField()
+
+
+class DeleteForm(PageForm):
+    sure = BooleanField(
+        "Delete this account for good",
+        validators=[DataRequired("Tick the box if you are sure.")],
+    )
+
+
 class RoleForm(PageForm):
     """A new role. The page shows the permissions to tick that its reader may give."""
 

@@ -27,6 +27,16 @@ DONE = {
     "signed-up": "Your account is ready. Log in to start.",
     "logged-out": "You are logged out.",
     "password-short": f"You are logged in. {TOO_SHORT_NOW}",
+    "email-asked": (
+        "We sent a link to the new address. Your email changes when you follow it and confirm."
+    ),
+    "email-undone": (
+        "Your old email is back, and everybody is signed out. We mailed you a link: choose a new "
+        "password by it."
+    ),
+    "email-set": "The email was changed, and this person was signed out everywhere.",
+    "account-deleted": "Your account was deleted.",
+    "user-deleted": "The account was deleted.",
     "profile": "Your profile was saved.",
     "password": "Your password was changed, and your other devices were signed out.",
     "reset": "Your new password is set. Log in with it; you were signed out everywhere.",
@@ -53,6 +63,7 @@ HAPPENED: dict[Event, str] = {
     "email.change_requested": "Change of email asked for",
     "email.changed": "Email changed",
     "email.change_undone": "Change of email undone",
+    "account.exported": "Data exported",
     "password.set": "Password set by an operator",
     "roles.set": "Roles set",
     "role.created": "Role created",

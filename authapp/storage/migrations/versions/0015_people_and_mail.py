@@ -17,6 +17,7 @@ def upgrade() -> None:
     _create_outgoing_mails()
     _create_one_time_links()
     _create_invitations()
+    op.create_index("ix_sessions_user_id", "sessions", ["user_id"])
     _create_compatibility()
 
 
@@ -144,6 +145,7 @@ def _create_compatibility() -> None:
 def downgrade() -> None:
     op.drop_table("compatibility")
     op.drop_table("invitations")
+    op.drop_index("ix_sessions_user_id", "sessions")
     op.drop_table("one_time_links")
     op.drop_table("outgoing_mails")
     op.drop_column("sessions", "proved_at")

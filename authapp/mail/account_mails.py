@@ -1,10 +1,11 @@
-"""`AddressMails`: the mails about a change of address, written down with their links."""
+"""`AccountMails`: mails about a change of address, or the end of an account, with their links."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from authapp.accounts.actor import Actor
@@ -12,7 +13,7 @@ from authapp.accounts.emails import Email
 from authapp.mail.one_time_links import MAILED, OneTimeLinks
 from authapp.mail.outbox import Mail, MailKind, Outbox
 from authapp.mail.public_links import PublicLinks
-from authapp.storage.models import User
+from authapp.storage.models import OutgoingMail, User
 
 
 class MailCapped(Exception):
@@ -24,7 +25,7 @@ def address_of(user: User) -> Email:
 
 
 @dataclass(frozen=True, slots=True)
-class AddressMails:
+class AccountMails:
     """Writes mails down within transactions that the callers complete.
 
     Attributes:
@@ -82,6 +83,24 @@ class AddressMails:
         issued = self.links.issue(db, "reset", user, details=MAILED)
         link = {"link": self.public_link("/reset", token=issued.token)}
         self._put(db, "reset", address_of(user), link, user, issued.expires_at)
+
+    def tell_deleted(self, db: Session, user: User, actor: Actor) -> None:
+        """Tells a person that the account is gone. No other mail about it leaves any more."""
+        db.execute(
+            update(OutgoingMail)
+            .where(
+                OutgoingMail.user_id == user.id,
+                OutgoingMail.sent_at.is_(None),
+                OutgoingMail.failed_at.is_(None),
+            )
+            .values(sealed=None, failed_at=self.clock(), last_error="the account was deleted")
+            .execution_options(synchronize_session=False)
+        )
+        if self.outbox.enabled:
+            told = self._facts(user, actor)
+            # not about an account that is there, so that nothing refers to it
+            if not self.outbox.put(db, Mail("deleted", address_of(user), told)):
+                raise MailCapped
 
     def _facts(self, user: User, actor: Actor) -> dict[str, str]:
         """When it happened; and from where, if the person did it."""
