@@ -291,6 +291,10 @@ def test_nobody_is_sent_to_log_in(shop: Flask) -> None:
 SENSITIVE = [
     ("PUT", "/api/v1/users/{other}/roles", {"roles": ["admin"]}),
     ("POST", "/api/v1/roles", {"name": "new", "permissions": ["users:read"]}),
+    ("DELETE", "/api/v1/users/{other}", {}),
+    ("PUT", "/api/v1/users/{other}/email", {"email": "new@example.org"}),
+    ("POST", "/admin/users/{other}/delete", {}),
+    ("POST", "/admin/users/{other}/email", {"email": "new@example.org"}),
     ("POST", "/admin/users/{other}/roles", {"roles": ["admin"]}),
     ("POST", "/admin/roles", {"name": "new", "permissions": ["users:read"]}),
     ("DELETE", "/api/v1/me/sessions", {}),
@@ -313,7 +317,8 @@ def test_a_sensitive_act_needs_a_fresh_proof(
     stores.age_proofs()
     facts = (
         "SELECT (SELECT sum(role_id) FROM user_roles), (SELECT count(*) FROM roles),"
-        " (SELECT count(*) FROM sessions WHERE ended_at IS NULL)"
+        " (SELECT count(*) FROM sessions WHERE ended_at IS NULL),"
+        " (SELECT string_agg(email, ' ') FROM users)"
     )
     before = stores.sql(facts)
     answer = admin.open(path, method=method, **sent)  # type: ignore[arg-type]

@@ -241,6 +241,7 @@ def set_email(user_id: UUID) -> Response:
             CrossOrigin,
             ExceedsOwnPermissions,
             MailOff,
+            StepUpRequired,
             TooManyAttempts,
             UnknownUser,
             UserInactive,
@@ -248,6 +249,7 @@ def set_email(user_id: UUID) -> Response:
     )
 )
 @permission_required(Permission.USERS_WRITE)
+@step_up_required
 def start_reset(user_id: UUID) -> Response:
     services().reset_links.mail_for(user_id, known_actor())
     return json_response(MailAnswer("mailed"), 202)

@@ -34,7 +34,7 @@ from authapp.web.guards import (
     step_up_required,
 )
 from authapp.web.pages.audit_question import events_asked_for
-from authapp.web.pages.forms import AuditForm, DeleteForm, RoleForm, show_errors, text
+from authapp.web.pages.forms import AuditForm, RoleForm, show_errors, text
 from authapp.web.pages.messages import HAPPENED
 from authapp.web.pages.notices import redirect_with
 from authapp.web.pages.rendering import Question, ask, render_page
@@ -160,34 +160,39 @@ def set_email(user_id: UUID) -> ResponseReturnValue:
 @permission_required(Permission.USERS_WRITE)
 @step_up_required
 def delete_user(user_id: UUID) -> ResponseReturnValue:
-    return _delete_page(user_id, DeleteForm())
+    return _delete_page(user_id)
 
 
 @admin.post("/users/<uuid:user_id>/delete")
 @permission_required(Permission.USERS_WRITE)
 @step_up_required
 def delete_user_submit(user_id: UUID) -> ResponseReturnValue:
-    form = DeleteForm()
-    if not form.validate():
-        return _delete_page(user_id, form), 400
     try:
         auth_session().settle(services().administration.delete_user(user_id, known_actor()))
     except (LastAdmin, OwnAccount, ExceedsOwnPermissions, UserInUse) as error:
-        return _delete_page(user_id, form, str(error)), problem_of(error).code or 500
-    if current_user.can(Permission.USERS_READ):
-        return redirect_with("user-deleted", ".users")
-    return redirect_with("user-deleted", "authapp.pages.account")
+        return _delete_page(user_id, str(error)), problem_of(error).code or 500
+    may_read = current_user.can(Permission.USERS_READ)
+    return redirect_with("user-deleted", ".users" if may_read else "authapp.pages.account")
 
 
-def _delete_page(user_id: UUID, form: DeleteForm, problem: str = "") -> str:
-    """Asks whether the account shall be deleted. It names the person to those who may read that."""
-    person = _existing(user_id)
-    called = person.email if current_user.can(Permission.USERS_READ) else str(person.id)
-    return render_page("authapp/admin/user_delete.html", form=form, called=called, problem=problem)
+def _delete_page(user_id: UUID, problem: str | None = None) -> str:
+    question = Question(
+        heading=f"Delete the account of {_called(_existing(user_id))}?",
+        sentences=[
+            "It is gone at once, for good, with its profile, its roles and all its sessions. "
+            "Its email is free. The person is told by mail, where mail is set up.",
+            "The log keeps what happened, without name and email.",
+        ],
+        button="Delete the account",
+        action=url_for(".delete_user_submit", user_id=user_id),
+        back=url_for(".user", user_id=user_id),
+    )
+    return ask(question, problem)
 
 
 @admin.post("/users/<uuid:user_id>/reset")
 @permission_required(Permission.USERS_WRITE)
+@step_up_required
 def start_reset(user_id: UUID) -> ResponseReturnValue:
     def mail() -> Changed[None]:
         services().reset_links.mail_for(user_id, known_actor())
