@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,17 @@ class InvalidInvitation(AuthappError):
 
 
 class EmailUnverified(AuthappError):
-    """The password is right, but the address must be confirmed first."""
+    """The password is right, but the address must be confirmed first.
+
+    Attributes:
+        user_id: whose address.
+        epoch: of the credentials that were verified.
+    """
+
+    def __init__(self, user_id: UUID, epoch: int) -> None:
+        super().__init__("Confirm your email first, by the mail that we sent.")
+        self.user_id = user_id
+        self.epoch = epoch
 
 
 class PasswordChangeRequired(AuthappError):

@@ -33,6 +33,7 @@ from authapp.telemetry.logging import get_logger
 from authapp.web.api.account import api
 from authapp.web.api.leaving import leaving_api
 from authapp.web.api.recovery import recovery_api
+from authapp.web.api.signup import signup_api
 from authapp.web.api.users import users_api
 from authapp.web.app_state import EXTENSION, AppState, Mount, state_of
 from authapp.web.csrf import OriginPolicy, View, from_any_origin
@@ -258,7 +259,7 @@ def set_up(
         partial(
             mark_pending,
             within=config.REVALIDATE_SECONDS,
-            calls=(api, recovery_api, leaving_api, users_api),
+            calls=(api, signup_api, recovery_api, leaving_api, users_api),
         ),
     )
     app.before_request(RequestCheck(mount, _origin_policy(config)))

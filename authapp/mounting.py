@@ -11,6 +11,7 @@ from authapp.web.api.account import api
 from authapp.web.api.docs import api_docs
 from authapp.web.api.leaving import leaving_api
 from authapp.web.api.recovery import recovery_api
+from authapp.web.api.signup import signup_api
 from authapp.web.api.users import users_api
 from authapp.web.app_state import BLUEPRINT, AppState, Mount
 from authapp.web.blueprint import OwnBlueprint
@@ -32,12 +33,13 @@ from authapp.web.pages.confirm import confirm_pages
 from authapp.web.pages.leaving import leaving_pages
 from authapp.web.pages.recovery import recovery_pages
 from authapp.web.pages.rendering import brand_style, change_password, favicon, static_file
+from authapp.web.pages.signup import signup_pages
 from authapp.web.redirects import start_page
 
 # whose unsafe methods `OriginPolicy` looks at
 _WITH_ORIGIN_CHECK = (
-    *(pages, recovery_pages, confirm_pages, address_pages, leaving_pages, admin),
-    *(api, recovery_api, leaving_api, users_api, api_docs, health),
+    *(pages, signup_pages, recovery_pages, confirm_pages, address_pages, leaving_pages, admin),
+    *(api, signup_api, recovery_api, leaving_api, users_api, api_docs, health),
 )
 
 
@@ -54,6 +56,7 @@ def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: b
         config.ALLOWED_REDIRECT_HOSTS,
         _login_path(app, state),
         cache(lambda: start_page(app.url_map, mount.url_prefix)),
+        hides_unverified=config.is_verification_required or config.SIGNUP in {"open", "domains"},
     )
     if mount.has_any:
         app.register_blueprint(_blueprint(mount, forward_auth), url_prefix=mount.url_prefix or None)
@@ -80,9 +83,11 @@ def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
         (mount.pages, address_pages),
         (mount.pages, leaving_pages),
         (mount.api, leaving_api),
+        (mount.pages, signup_pages),
         (mount.pages, recovery_pages),
         (mount.admin, admin),
         (mount.api, api),
+        (mount.api, signup_api),
         (mount.api, recovery_api),
         (mount.api and mount.admin, users_api),
         (mount.api, api_docs),

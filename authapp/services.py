@@ -14,6 +14,7 @@ from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import ParseEmail, parse_email
 from authapp.accounts.export import Exports
 from authapp.accounts.importing.users import UserImport
+from authapp.accounts.invitations import Invitations
 from authapp.accounts.roles import Roles, known_permissions
 from authapp.accounts.store import UserStore
 from authapp.authentication.administration import Administration
@@ -29,8 +30,13 @@ from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
 from authapp.authentication.recovery.reset_links import ResetLinks
 from authapp.authentication.recovery.resets import PasswordResets
 from authapp.authentication.refused_attempts import RefusedAttempts
-from authapp.authentication.registration import Registration
+from authapp.authentication.registration import Registration, SignupGate, SignupPolicy
 from authapp.authentication.step_up import StepUp
+from authapp.authentication.verification import (
+    Verification,
+    VerificationMails,
+    mail_invitation,
+)
 from authapp.cache.changes import Changes
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config
@@ -84,6 +90,7 @@ class Services:
     background: Background
     # accounts
     parse_email: ParseEmail
+    invitations: Invitations
     users: UserStore
     roles: Roles
     credentials: CredentialStore
@@ -102,6 +109,7 @@ class Services:
     public_link: PublicLinks
     # use cases
     registration: Registration
+    verification: Verification
     user_import: UserImport
     authentication: Authentication
     password_changes: PasswordChanges
@@ -183,6 +191,15 @@ def _at_once(task: Callable[[], None]) -> None:
 utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
 
 
+def signup_policy(config: Config) -> SignupPolicy:
+    return SignupPolicy(
+        mode=config.SIGNUP,
+        domains=config.SIGNUP_DOMAINS,
+        verifies=config.is_verification_required,
+        support_url=config.SUPPORT_URL,
+    )
+
+
 def build_services(
     config: Config,
     limiter: Callable[[], RateLimiter] | None,
@@ -262,6 +279,26 @@ def build_services(
     refused_attempts = RefusedAttempts(
         stores.database, email_hashes, clock, observe=observe, notices=notices
     )
+    invitations = Invitations(
+        stores.database,
+        stores.changes,
+        parse,
+        partial(mail_invitation, mailing.outbox, mailing.public_link),
+        clock,
+        people_may_invite=config.SIGNUP != "closed",
+    )
+    verification_mails = VerificationMails(mailing.outbox, one_time_links, mailing.public_link)
+    verification = Verification(
+        stores.changes,
+        users,
+        mails=verification_mails,
+        hasher=hasher,
+        limits=limits,
+        refused_attempts=refused_attempts,
+        parse_email=parse,
+        timeout=config.LOGIN_TIMEOUT_SECONDS,
+        clock=clock,
+    )
     reauthentication = Reauthentication(
         credentials=credentials,
         hasher=hasher,
@@ -286,6 +323,7 @@ def build_services(
         changes=stores.changes,
         background=background,
         parse_email=parse,
+        invitations=invitations,
         users=users,
         roles=Roles(stores.database, stores.changes, clock, permissions or known_permissions()),
         credentials=credentials,
@@ -301,14 +339,17 @@ def build_services(
         one_time_links=one_time_links,
         public_link=mailing.public_link,
         registration=Registration(
-            users=users,
-            credentials=credentials,
-            policy=password_policy,
+            users,
+            credentials,
+            stores.changes,
+            gate=SignupGate(signup_policy(config), limits, refused_attempts),
+            invitations=invitations,
+            mails=verification_mails,
+            password_policy=password_policy,
             hasher=hasher,
-            limits=limits,
-            refused_attempts=refused_attempts,
             parse_email=parse,
         ),
+        verification=verification,
         user_import=UserImport(
             database=stores.database,
             changes=stores.changes,

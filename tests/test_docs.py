@@ -15,8 +15,9 @@ from authapp.passwords.block_list import BlockList
 from authapp.passwords.context_words import SERVICE_WORDS
 from authapp.passwords.policy import PasswordPolicy
 from authapp.services import POOL_SIZE
-from authapp.web.api.account import PasswordBody, ProfileBody, SignupBody
+from authapp.web.api.account import PasswordBody, ProfileBody
 from authapp.web.api.representations import AccountView, RoleView, SessionView, UserView
+from authapp.web.api.signup import SignupBody
 from authapp.web.api.users import RolesBody, UserBody
 from tests.web.test_limits import CALLS
 

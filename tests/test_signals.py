@@ -172,6 +172,8 @@ def test_sign_up_log_in_and_log_out_are_told(app: Flask, told: Told) -> None:
     client = browser(app)
     client.post("/signup", data={"email": EMAIL, "password": PASSWORD})
     user_id = only(told, "user_signed_up")["user_id"]
+    assert only(told, "user_logged_in")["method"] == "sign-up"
+    client.post("/logout")
     told.clear()
     log_in(client, EMAIL, PASSWORD)
     assert told == [

@@ -21,9 +21,13 @@ from authapp.storage.postgres import Database
 
 Event = Literal[
     "user.created",
+    "user.replaced",
     "user.activated",
     "user.deactivated",
     "user.deleted",
+    "email.verified",
+    "invitation.created",
+    "invitation.revoked",
     "profile.changed",
     "password.changed",
     "password.set",

@@ -1,11 +1,13 @@
 """Users: queries and commands, one transaction each. "Not found" is a value, not an exception."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, Uuid, delete, literal, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -39,6 +41,27 @@ class UserEntry(msgspec.Struct, frozen=True, array_like=True):
     user: Identity
     epoch: int
     ver: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """An account that is added.
+
+    Attributes:
+        password_hash: empty for an account that nobody can log in to with a password.
+        verified: the email is known to be the user's.
+        confirmation_due: the account is of no use until the email is confirmed.
+        invitation: id of the one that was used.
+        password_lasts: of a one-time password.
+    """
+
+    email: Email
+    name: str
+    password_hash: str = field(repr=False)
+    verified: bool = False
+    confirmation_due: bool = False
+    invitation: UUID | None = None
+    password_lasts: timedelta | None = None
 
 
 class UserStore:
@@ -87,46 +110,116 @@ class UserStore:
             UnknownRole: nothing was added.
             ExceedsOwnPermissions: a role allows more than the person may who adds the user.
         """
-        now = self._clock()
         # no instance can have an entry of a user who was not there
         with self._changes.begin(acknowledged=False) as change:
-            db = change.db
             person = None
             if actor.id is not None:  # people before roles, see `Roles`
-                _, person = lock_users(db, [], actor, None)
-            granted = roles_named(db, roles)
+                _, person = lock_users(change.db, [], actor, None)
+            granted = roles_named(change.db, roles)
             require_covered(person, granted)
-            user_id = db.scalar(
-                insert(User)
-                .values(
-                    email=email.stored,
-                    email_canonical=email.canonical,
-                    name=name,
-                    password_hash=password_hash,
-                    created_at=now,
-                    updated_at=now,
-                    email_verified_at=now if verified else None,
-                    password_expires_at=now + password_lasts if password_lasts else None,
-                )
-                .on_conflict_do_nothing(index_elements=["email_canonical"])
-                .returning(User.id)
+            account = NewAccount(
+                email, name, password_hash, verified, password_lasts=password_lasts
             )
-            if user_id is None:
-                raise EmailTaken(f"{email.stored} is taken")
-            if reserved(db, [email], now):  # asked last, as it may be given up at this moment
-                raise EmailTaken(f"{email.stored} is reserved")
-            user = db.get_one(User, user_id)
-            user.roles = granted
-            audit.record(
-                db,
-                "user.created",
-                now,
-                user_id=user_id,
-                actor=actor if actor.is_operator or actor.id else actor.known_as(user_id),
-                roles=[role.name for role in granted],
+            return identity_of(self.add(change, account, granted, actor))
+
+    def add(self, change: Change, account: NewAccount, roles: Sequence[Role], actor: Actor) -> User:
+        """As `create`, within the caller's change, which has checked that the roles may be given.
+
+        Raises:
+            EmailTaken
+        """
+        now, db, email = self._clock(), change.db, account.email
+        user_id = db.scalar(
+            insert(User)
+            .values(
+                email=email.stored,
+                email_canonical=email.canonical,
+                name=account.name,
+                password_hash=account.password_hash,
+                created_at=now,
+                updated_at=now,
+                email_verified_at=now if account.verified else None,
+                email_confirmation_due=account.confirmation_due,
+                password_expires_at=now + account.password_lasts
+                if account.password_lasts
+                else None,
             )
-            db.flush()
-            return identity_of(user)
+            .on_conflict_do_nothing(index_elements=["email_canonical"])
+            .returning(User.id)
+        )
+        if user_id is None:
+            raise EmailTaken(f"{email.stored} is taken")
+        if reserved(db, [email], now):  # asked last, as it may be given up at this moment
+            raise EmailTaken(f"{email.stored} is reserved")
+        user = db.get_one(User, user_id)
+        user.roles = list(roles)
+        actor = actor if actor.is_operator or actor.id else actor.known_as(user_id)
+        details = _event_details(account, roles)
+        audit.record(db, "user.created", now, user_id=user_id, actor=actor, **details)
+        db.flush()
+        return user
+
+    def replace_unconfirmed(
+        self,
+        change: Change,
+        user: User,
+        account: NewAccount,
+        roles: Sequence[Role],
+        actor: Actor,
+    ) -> None:
+        """Gives a locked account that nobody has confirmed to the person who signs up now.
+
+        Nothing stays of the person who signed up before: links and codes are bound to the epoch.
+        """
+        now = self._clock()
+        user.email, user.name, user.image = account.email.stored, account.name, ""
+        user.password_hash, user.password_expires_at = account.password_hash, None
+        user.email_verified_at = now if account.verified else None
+        user.email_confirmation_due = account.confirmation_due
+        user.roles = list(roles)
+        user.epoch += 1
+        self._changed(change, user)
+        details = _event_details(account, roles)
+        audit.record_act(
+            change.db,
+            "user.replaced",
+            now,
+            user_id=user.id,
+            actor=actor.known_as(user.id),
+            **details,
+        )
+
+    def lock_by_email(
+        self, change: Change, email: Email, besides: UUID | None = None
+    ) -> User | None:
+        """The user with this email, whose row is locked within the caller's change.
+
+        Args:
+            besides: another user who is locked in the same step, so that the order holds.
+        """
+        named = select(User.id).where(User.email_canonical == email.canonical)
+        rows = change.db.scalars(
+            select(User)
+            # not `id = … OR email = …`, for which Postgres looks at each user there is
+            .where(User.id.in_(union_all(named, select(literal(besides, Uuid)))))
+            .order_by(User.id)
+            .with_for_update(key_share=True)
+        )
+        return next((user for user in rows if user.email_canonical == email.canonical), None)
+
+    def lock_by_id(self, change: Change, user_id: UUID) -> User:
+        """The user with this id, whose row is locked within the caller's change.
+
+        Raises:
+            UnknownUser
+        """
+        return self._locked(change.db, User.id == user_id)
+
+    def mark_verified(self, change: Change, user: User) -> None:
+        """Notes that the email of a locked user is theirs, within the caller's change."""
+        user.email_verified_at = user.email_verified_at or self._clock()
+        user.email_confirmation_due = False
+        self._changed(change, user)
 
     def get(self, user_id: UUID) -> Identity | None:
         found = self.read(user_id)
@@ -313,3 +406,10 @@ def reserved(
     if besides is not None:
         query = query.where(OneTimeLink.user_id != besides)
     return set(db.scalars(query))
+
+
+def _event_details(account: NewAccount, roles: Iterable[Role]) -> dict[str, Any]:
+    details: dict[str, Any] = {"roles": [role.name for role in roles]}
+    if account.invitation is not None:
+        details["invitation"] = str(account.invitation)
+    return details

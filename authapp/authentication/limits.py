@@ -129,6 +129,16 @@ class LoginLimits:
         """
         return self._hit_network("mail", address)
 
+    def count_code(self, email: Email) -> Attempt:
+        """Counts a try of a mailed code for an account, whether it exists or not.
+
+        All codes of an account share the window (OWASP ASVS 5.0, 6.6.3).
+
+        Raises:
+            TooManyAttempts
+        """
+        return self._hit("code-account", self._per_account, self._name(email))
+
     def count_account(self, email: Email) -> Attempt:
         """Counts an attempt to log in to an account, whether it exists or not.
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials, CredentialStore
 from authapp.accounts.emails import Email, ParseEmail
+from authapp.accounts.identity import Identity
 from authapp.accounts.store import UserStore
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import Attempt, LoginLimits
@@ -20,6 +21,7 @@ from authapp.crypto.tokens import DeviceToken, SessionToken
 from authapp.errors import (
     AuthappError,
     Busy,
+    EmailUnverified,
     InvalidCredentials,
     InvalidField,
     PasswordChangeRequired,
@@ -44,6 +46,7 @@ _OUTCOMES: dict[type[AuthappError], str] = {
     UnknownAddress: "refused",
     InvalidCredentials: "refused",
     PasswordChangeRequired: "refused",
+    EmailUnverified: "refused",
     TooManyAttempts: "limited",
     Busy: "busy",
 }
@@ -112,6 +115,7 @@ class Authentication:
             TooManyAttempts: raised before anything is hashed.
             InvalidCredentials: unknown email, wrong password or inactive user, in equal time.
             PasswordChangeRequired: the password is a one-time one; no session begins.
+            EmailUnverified: the password is right, and the address must be confirmed first.
         """
 
         def begin(parsed: Email, verified: Credentials) -> IssuedLogin:
@@ -142,6 +146,7 @@ class Authentication:
             replaces, data: as for `log_in`.
         Raises:
             InvalidCredentials: there is no such user, or the user is inactive.
+            EmailUnverified: the address must be confirmed first.
         """
         found = self._users.read(user_id)
         if found is None:
@@ -159,6 +164,37 @@ class Authentication:
         metrics.LOGINS.labels("succeeded").inc()
         return IssuedLogin(live)
 
+    def log_in_proved(
+        self,
+        user: Identity,
+        epoch: int,
+        actor: Actor,
+        *,
+        replaces: Sequence[SessionToken] = (),
+        devices: Sequence[str] = (),
+        data: Mapping[str, Any] | None = None,
+        method: str,
+    ) -> IssuedLogin:
+        """Starts a session for a browser whose user has just shown the password in another way than
+        by a log-in: at sign-up, or when confirming the address.
+
+        No limit counts it, and no session begins without Postgres.
+
+        Args:
+            epoch: of the credentials that were verified.
+            replaces, devices, data: as for `log_in`.
+            method: what the event in the audit log says of it.
+        Raises:
+            InvalidCredentials: the user was changed or deactivated in the meantime.
+            EmailUnverified
+        """
+        live = self._sessions.begin(
+            user.id, epoch, actor, replaces=replaces, data=data, method=method
+        )
+        email = self._parse_email(user.email)
+        metrics.LOGINS.labels("succeeded").inc()
+        return IssuedLogin(live, self._known_devices.issue_device_token(email, epoch, devices))
+
     def issue_token(
         self, email: str, password: str, actor: Actor, *, refreshable: bool = False
     ) -> IssuedTokens:
@@ -167,7 +203,8 @@ class Authentication:
         Args:
             refreshable: the session outlives its first token; the program gets a refresh token.
         Raises:
-            InvalidField, TooManyAttempts, InvalidCredentials, PasswordChangeRequired: as `log_in`.
+            InvalidField, TooManyAttempts, InvalidCredentials, EmailUnverified,
+            PasswordChangeRequired: as `log_in`.
             StoreUnavailable: also while Postgres alone is unreachable.
         """
 

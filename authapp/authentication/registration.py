@@ -1,22 +1,125 @@
 """Registration: a person, or an operator for them, creates an account."""
 
+from contextlib import suppress
+from dataclasses import dataclass, field
+from uuid import uuid4
+
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import Email, ParseEmail
-from authapp.accounts.identity import USER, Identity
+from authapp.accounts.identity import USER, Identity, identity_of
+from authapp.accounts.invitations import Invitations, OpenInvitation
 from authapp.accounts.profiles import stored_name, why_name_refused
-from authapp.accounts.store import UserStore
-from authapp.authentication.limits import LoginLimits
+from authapp.accounts.roles import roles_named
+from authapp.accounts.store import NewAccount, UserStore
+from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.recovery import one_time_passwords
 from authapp.authentication.refused_attempts import RefusedAttempts
-from authapp.errors import InvalidField, Window
+from authapp.authentication.verification import MailCapped, PasswordProof, VerificationMails
+from authapp.cache.changes import Changes
+from authapp.errors import EmailTaken, InvalidField, InvalidInvitation, SignupClosed, Window
+from authapp.passwords.constant_time import ConstantTimeRefusal
 from authapp.passwords.hashing import PasswordHasher
 from authapp.passwords.policy import PasswordPolicy
+from authapp.storage.models import User
+
+_TRIES = 3  # at an address that others sign up with at the same moment
+
+
+@dataclass(frozen=True, slots=True)
+class SignupPolicy:
+    """Who may sign up.
+
+    Attributes:
+        mode: `open`: everybody; `domains`: addresses of these domains; `invite`: people with an
+            invitation; `closed`: people whom an operator invited.
+        verifies: an address must be confirmed before the account is of any use.
+        support_url: where people ask for an account; empty: nobody says.
+    """
+
+    mode: str = "closed"
+    domains: tuple[str, ...] = ()
+    verifies: bool = False
+    support_url: str = ""
+
+    @property
+    def needs_invitation(self) -> bool:
+        return self.mode in {"closed", "invite"}
+
+    @property
+    def rule(self) -> str:
+        """Who may sign up, as a sentence for people; empty where everybody may."""
+        if self.mode == "closed":
+            return "Nobody can sign up here. Whoever runs this service makes the accounts."
+        if self.mode == "invite":
+            return "An account here needs an invitation. If you have one, open its link."
+        if self.mode == "domains":
+            named = " or ".join(f"@{domain}" for domain in self.domains)
+            return f"Accounts here are for people with an address that ends in {named}."
+        return ""
+
+    def require_uninvited(self) -> None:
+        """
+        Raises:
+            SignupClosed: people without an invitation may not sign up.
+        """
+        if self.needs_invitation:
+            raise self.refusal()
+
+    def require_domain(self, email: Email) -> None:
+        """
+        Raises:
+            SignupClosed: the address is of another domain.
+        """
+        if self.mode == "domains" and email.canonical.rpartition("@")[2] not in self.domains:
+            raise self.refusal()
+
+    def refusal(self) -> SignupClosed:
+        asking = f" Ask for one at {self.support_url}" if self.support_url else ""
+        return SignupClosed(f"{self.rule}{asking}")
+
+
+@dataclass(frozen=True, slots=True)
+class SignupGate:
+    """Says who may sign up, and how often from one address."""
+
+    policy: SignupPolicy
+    limits: LoginLimits
+    refused_attempts: RefusedAttempts
+
+    def count(self, actor: Actor) -> Attempt:
+        """Counts a sign-up: it costs a hash, and may tell whether an email is taken.
+
+        Raises:
+            TooManyAttempts
+        """
+        with self.refused_attempts.noting_limits("signup.limited", actor):
+            return self.limits.count_sign_up(actor.address)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUp:
+    """A sign-up that was accepted, as far as its sender may learn of it.
+
+    Attributes:
+        user: the person, who can log in now. None: the address must be confirmed first, and a mail
+            says how. So it is where the address is taken, too.
+        proof: for the browser, see `Verification`. Where the address is taken it proves nothing.
+        email: as it was read.
+        rate_limit: the window that counted the sign-up, see `Attempt`.
+    """
+
+    user: Identity | None
+    proof: PasswordProof
+    email: Email = field(repr=False)
+    rate_limit: Window | None = None
 
 
 class Registration:
     """The use case of signing up.
 
+    Attributes:
+        policy: who may sign up.
     Raises:
         StoreUnavailable: nothing was changed.
         Busy: the password hashing queue is full.
@@ -26,19 +129,25 @@ class Registration:
         self,
         users: UserStore,
         credentials: CredentialStore,
-        policy: PasswordPolicy,
+        changes: Changes,
+        *,
+        gate: SignupGate,
+        invitations: Invitations,
+        mails: VerificationMails,
+        password_policy: PasswordPolicy,
         hasher: PasswordHasher,
-        limits: LoginLimits,
-        refused_attempts: RefusedAttempts,
         parse_email: ParseEmail,
     ) -> None:
         self._users = users
         self._credentials = credentials
-        self._policy = policy
+        self._changes = changes
+        self._invitations = invitations
+        self._mails = mails
+        self._password_policy = password_policy
         self._hasher = hasher
-        self._limits = limits
-        self._refused_attempts = refused_attempts
         self._parse_email = parse_email
+        self._gate = gate
+        self.policy = gate.policy
 
     def sign_up(
         self,
@@ -75,27 +184,112 @@ class Registration:
         return user
 
     def sign_up_from(
-        self, actor: Actor, email: str, password: str, name: str = ""
-    ) -> tuple[Identity, Window | None]:
+        self, actor: Actor, email: str, password: str, name: str = "", invitation: str = ""
+    ) -> SignedUp:
         """Adds a person who signs up.
 
-        Returns:
-            The person, and the window that counted the sign-up, see `Attempt`.
+        Where addresses are verified, the answer is the same, in content and time, whether the
+        address is new, waits for its confirmation, or is taken.
+
+        Args:
+            invitation: the token of one; empty: the person has none.
         Raises:
+            SignupClosed: this visitor may not sign up. Nothing was hashed or looked up.
             InvalidField: everything that is wrong with the input, by field.
             TooManyAttempts: raised before anything is hashed.
-            EmailTaken
+            InvalidInvitation
+            EmailTaken: only where addresses are not verified.
         """
+        if not invitation:
+            self.policy.require_uninvited()
         parsed, name = self._validate(email, password, name)
-        # a sign-up costs a hash, and tells whether an email is taken
-        with self._refused_attempts.noting_limits("signup.limited", actor):
-            counted = self._limits.count_sign_up(actor.address)
+        if not invitation:
+            self.policy.require_domain(parsed)
+        counted = self._gate.count(actor)
         with counted.told_by_errors():
-            with self._hasher.queue.place(counted, address=actor.address):
-                hashed = self._hasher.hash(password)
-                user = self._users.create(parsed, name, hashed, actor=actor)
+            invited = self._open_invitation(invitation, parsed) if invitation else None
+            with ConstantTimeRefusal(always=self.policy.verifies) as pace:
+                with self._hasher.queue.place(counted, address=actor.address), pace.hashing():
+                    hashed = self._hasher.hash(password)
+                user, proof = self._add(parsed, name, hashed, invited, actor)
+        if user is not None:
             self._credentials.prime(parsed)
-        return user, counted.window
+        return SignedUp(user, proof, parsed, counted.window)
+
+    def _open_invitation(self, token: str, email: Email) -> OpenInvitation:
+        invited = self._invitations.find_open(token)
+        if invited.email_canonical not in {"", email.canonical}:
+            raise InvalidInvitation
+        return invited
+
+    def _add(
+        self,
+        email: Email,
+        name: str,
+        password_hash: str,
+        invited: OpenInvitation | None,
+        actor: Actor,
+    ) -> tuple[Identity | None, PasswordProof]:
+        """Adds the person, or replaces one who waits for the confirmation of this address.
+
+        Returns:
+            The person, if they can log in now; and the proof for their browser.
+        """
+        if not self.policy.verifies:
+            return self._add_once(email, name, password_hash, invited, actor)
+        for _ in range(_TRIES):
+            with suppress(EmailTaken):  # since it was looked for: then it is looked for again
+                return self._add_once(email, name, password_hash, invited, actor)
+        return None, _no_proof()
+
+    def _add_once(
+        self,
+        email: Email,
+        name: str,
+        password_hash: str,
+        invited: OpenInvitation | None,
+        actor: Actor,
+    ) -> tuple[Identity | None, PasswordProof]:
+        with suppress(MailCapped), self._changes.begin(acknowledged=False) as change:
+            there = self._users.lock_by_email(
+                change, email, invited.created_by if invited else None
+            )
+            if there is not None and not _waits(there):
+                if not self.policy.verifies:
+                    raise EmailTaken(f"{email.stored} is taken")
+                self._mails.tell_owner(change.db, there)
+                return None, _no_proof()
+            if invited is None:
+                roles = roles_named(change.db, (USER,))
+            else:
+                roles = self._invitations.use(change, invited)
+            account = self._account(email, name, password_hash, invited)
+            if there is None:
+                user = self._users.add(change, account, roles, actor)
+            else:
+                user = there
+                self._users.replace_unconfirmed(change, user, account, roles, actor)
+            if invited:
+                self._invitations.note_used_by(change, invited, user.id)
+            if account.confirmation_due:
+                self._mails.send(change.db, user)
+            person = None if account.confirmation_due else identity_of(user)
+            return person, PasswordProof(user.id, user.epoch)
+        return None, _no_proof()  # a cap refuses the mail, so nothing was changed
+
+    def _account(
+        self, email: Email, name: str, password_hash: str, invited: OpenInvitation | None
+    ) -> NewAccount:
+        """The account as it is added. An invitation that was mailed proves the address."""
+        verified = invited is not None and invited.proves_email
+        return NewAccount(
+            email,
+            name,
+            password_hash,
+            verified=verified,
+            confirmation_due=self.policy.verifies and not verified,
+            invitation=invited.id if invited else None,
+        )
 
     def _validate(self, email: str, password: str | None, name: str) -> tuple[Email, str]:
         """The email and the name as they are stored.
@@ -114,9 +308,21 @@ class Registration:
             name = ""
         name = stored_name(name)
         if password is not None and (
-            reason := self._policy.why_refused(password, parsed.stored if parsed else "", name)
+            reason := self._password_policy.why_refused(
+                password, parsed.stored if parsed else "", name
+            )
         ):
             errors["password"] = reason
         if errors or parsed is None:
             raise InvalidField(errors)
         return parsed, name
+
+
+def _waits(user: User) -> bool:
+    """Whether nobody has confirmed the address yet, so that a later sign-up replaces this one."""
+    return user.active and user.email_confirmation_due
+
+
+def _no_proof() -> PasswordProof:
+    """A proof of no account, as long as one of an account that was made just now."""
+    return PasswordProof(uuid4(), 1)

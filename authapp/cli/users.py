@@ -31,13 +31,25 @@ user_commands.add_command(import_command)
 @click.option("--name", default="", help="What the person is called.")
 @click.option("--role", "roles", multiple=True, help="May be repeated; `user` if left out.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option(
+    "--verified/--unverified",
+    default=True,
+    help="Whether you know that the email is the person's, which is the default.",
+)
 @pass_services
 def create(
-    services: Services, email: str, name: str, roles: tuple[str, ...], password_stdin: bool
+    services: Services,
+    email: str,
+    name: str,
+    roles: tuple[str, ...],
+    password_stdin: bool,
+    verified: bool,
 ) -> None:
     """Add a user; without --password-stdin a one-time password is made up and printed once."""
     password, generated = _password(password_stdin)
-    services.registration.sign_up(email, password, name, roles or (USER,), is_one_time=generated)
+    services.registration.sign_up(
+        email, password, name, roles or (USER,), is_one_time=generated, verified=verified
+    )
     click.echo(f"Created {email}.")
     _tell(password, generated)
 
@@ -105,6 +117,15 @@ def deactivate(services: Services, email: str) -> None:
     )
 
 
+@user_commands.command()
+@click.argument("email")
+@pass_services
+def verify(services: Services, email: str) -> None:
+    """Confirm that EMAIL is the person's, in place of a mail."""
+    user = existing_user(services, email)
+    click.echo(_line(services.verification.verify(user.id, OPERATOR).value))
+
+
 @user_commands.command("set-password")
 @click.argument("email")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
@@ -140,7 +161,8 @@ def first_admin(services: Services) -> None:
     if services.users.any_admin():
         return
     password, _ = _password(from_stdin=False)
-    services.registration.sign_up(FIRST_ADMIN, password, "Administrator", (ADMIN, USER))
+    roles = (ADMIN, USER)
+    services.registration.sign_up(FIRST_ADMIN, password, "Administrator", roles, verified=True)
     click.echo(f"First administrator: {FIRST_ADMIN}\nPassword, shown only now: {password}")
 
 
@@ -174,4 +196,5 @@ def _tell(password: str, generated: bool) -> None:
 def _line(user: Identity) -> str:
     state = "active" if user.active else "inactive"
     roles = ",".join(user.roles) or "-"
-    return shown(f"{user.id}  {user.email}  {user.name or '-'}  {roles}  {state}")
+    address = "" if user.email_verified else "  unverified"
+    return shown(f"{user.id}  {user.email}  {user.name or '-'}  {roles}  {state}{address}")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
+from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from authapp.crypto.sealing import KeyedHash
@@ -29,6 +30,8 @@ LIFETIMES: Final[Mapping[Purpose, timedelta]] = {
 MAILED: Final[Mapping[str, Any]] = {"mailed": True}
 CODE_LIFETIME: Final = timedelta(minutes=10)  # OWASP ASVS 5.0, 6.5.5
 CODE_DIGITS: Final = 8  # 26 bits; OWASP ASVS 5.0, 6.5.4 asks for 20
+MAX_CODE_FAILURES: Final = 10  # of all codes of an account, also after Redis was wiped …
+CODE_FAILURES_COUNT: Final = timedelta(hours=1)  # … for so long after a code was made
 
 _TOKEN_BYTES = 32
 is_spelt = re.compile(r"[A-Za-z0-9_-]{43}").fullmatch
@@ -134,14 +137,65 @@ class OneTimeLinks:
         link = self.find(db, purpose, token)
         if link is None:
             return None
-        user = db.scalar(  # users are locked before whatever belongs to them
-            select(User)
-            .where(User.id == link.user_id, User.active)
-            .with_for_update(key_share=True)
-            .execution_options(populate_existing=True)
-        )
-        if user is None:
+        user = _lock_active(db, link.user_id)
+        return None if user is None else self._use_up(db, link, user)
+
+    def redeem_code(
+        self, db: Session, purpose: Purpose, user_id: UUID, code: str
+    ) -> RedeemedLink | None:
+        """As `redeem`, by the code that stands for the link."""
+        user = _lock_active(db, user_id)
+        link = self._link_with_code(db, purpose, user_id)
+        if user is None or link is None or not self.code_matches(link, user, code):
             return None
+        return self._use_up(db, link, user)
+
+    def try_code(self, db: Session, purpose: Purpose, user: User, code: str) -> bool:
+        """Whether a code stands for the newest link of a user. Nothing is used up.
+
+        A failure is noted in the caller's transaction. After `MAX_CODE_FAILURES` by all codes of
+        the user no code counts for a while. Parallel tries wait for one another.
+        """
+        link = self._link_with_code(db, purpose, user.id)
+        if link is None:
+            return False
+        self._note_failures(db, link, 1)  # before the comparison, so that parallel tries see it
+        failures = db.scalar(
+            select(func.sum(OneTimeLink.code_failures)).where(
+                OneTimeLink.user_id == user.id,
+                OneTimeLink.purpose == purpose,
+                OneTimeLink.created_at > self._clock() - CODE_FAILURES_COUNT,
+            )
+        )
+        if (failures or 0) > MAX_CODE_FAILURES or not self.code_matches(link, user, code):
+            return False
+        self._note_failures(db, link, -1)
+        return True
+
+    def _link_with_code(self, db: Session, purpose: Purpose, user_id: UUID) -> OneTimeLink | None:
+        now = self._clock()
+        return db.scalar(
+            select(OneTimeLink)
+            .where(
+                OneTimeLink.user_id == user_id,
+                OneTimeLink.purpose == purpose,
+                OneTimeLink.used_at.is_(None),
+                OneTimeLink.expires_at > now,
+                OneTimeLink.code_expires_at > now,
+            )
+            .order_by(OneTimeLink.id.desc())
+            .limit(1)
+        )
+
+    def _note_failures(self, db: Session, link: OneTimeLink, change: int) -> None:
+        db.execute(
+            update(OneTimeLink)
+            .where(OneTimeLink.id == link.id)
+            .values(code_failures=OneTimeLink.code_failures + change)
+            .execution_options(synchronize_session=False)
+        )
+
+    def _use_up(self, db: Session, link: OneTimeLink, user: User) -> RedeemedLink | None:
         used = db.execute(
             update(OneTimeLink)
             .where(OneTimeLink.id == link.id, OneTimeLink.used_at.is_(None))
@@ -190,6 +244,16 @@ class OneTimeLinks:
         body = user.id.bytes + code.encode()
         digest = link.code_digest or b""
         return any(hmac.compare_digest(digest, keyed(body)) for keyed in self._code_hashes)
+
+
+def _lock_active(db: Session, user_id: UUID) -> User | None:
+    """Locks an active user. Users are locked before whatever belongs to them."""
+    return db.scalar(
+        select(User)
+        .where(User.id == user_id, User.active)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
 
 
 def _digest(token: str) -> bytes:

@@ -1,11 +1,14 @@
-"""Constant-time refusal: a refused log-in takes equally long, whatever the reason."""
+"""Constant-time refusal: a refused log-in takes equally long, whatever the reason.
+
+So does an answer that must not tell whether an account exists.
+"""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from authapp.errors import InvalidCredentials, StoreUnavailable
+from authapp.errors import InvalidCredentials, InvalidToken, StoreUnavailable
 
 # Seconds that a refused log-in takes besides its hashing. Reading and recording take less, and
 # differ by some milliseconds between an email with an account and one without.
@@ -18,10 +21,14 @@ class ConstantTimeRefusal:
     Args:
         hashing_seconds: the seconds that the hashing itself is drawn out to, where hashes of
             several kinds take unlike long; see `drawn_out`.
+        always: the block takes that long also where nothing is refused.
     """
 
-    def __init__(self, hashing_seconds: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self, hashing_seconds: Callable[[], float] = lambda: 0.0, *, always: bool = False
+    ) -> None:
         self._hashing_seconds = hashing_seconds
+        self._always = always
         self._hashed = 0.0
 
     def __enter__(self) -> Self:
@@ -55,5 +62,6 @@ class ConstantTimeRefusal:
             raise
 
     def __exit__(self, refused: type[BaseException] | None, *_: object) -> None:
-        if refused is not None and issubclass(refused, (InvalidCredentials, StoreUnavailable)):
+        kinds = (InvalidCredentials, InvalidToken, StoreUnavailable)
+        if self._always or (refused is not None and issubclass(refused, kinds)):
             time.sleep(max(0.0, self._answer_at - time.perf_counter()))

@@ -12,7 +12,7 @@ from authapp.accounts.store import UserEntry
 from authapp.cache.keys import session_key, user_key
 from authapp.cache.versioned_cache import Versioned, VersionedCache, decode_entry, encode_entry
 from authapp.crypto.tokens import SessionToken, SessionTokens
-from authapp.errors import InvalidCredentials, StoreUnavailable
+from authapp.errors import EmailUnverified, InvalidCredentials, StoreUnavailable
 from authapp.sessions.records import (
     ActiveSession,
     Provisional,
@@ -60,6 +60,8 @@ class ProvisionalSessions:
         now, user = self._clock(), credentials.user
         if not user.active:
             raise InvalidCredentials
+        if credentials.email_confirmation_due:
+            raise EmailUnverified(user.id, credentials.epoch)
         lifetime = self._policy.lifetime(now, remember=remember)
         token = self._tokens.mint()
         record = SessionRecord(

@@ -15,7 +15,7 @@ from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change
 from authapp.crypto.access_tokens import AccessTokens, digest_of
 from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
-from authapp.errors import InvalidCredentials
+from authapp.errors import EmailUnverified, InvalidCredentials
 from authapp.sessions.records import (
     ActiveSession,
     EndReason,
@@ -318,6 +318,7 @@ def hold_verified(change: Change, user_id: UUID, epoch: int) -> User:
 
     Raises:
         InvalidCredentials: the user was changed or deactivated since they were verified.
+        EmailUnverified: the user must confirm the address first.
     """
     user = change.db.scalar(
         select(User)
@@ -326,6 +327,8 @@ def hold_verified(change: Change, user_id: UUID, epoch: int) -> User:
     )
     if user is None:
         raise InvalidCredentials
+    if user.email_confirmation_due:
+        raise EmailUnverified(user.id, user.epoch)
     return user
 
 

@@ -306,6 +306,7 @@ class Invitation(Base):
         digest: SHA-256 of its token.
         email: the only address that may use it; empty: any.
         roles: names that the new person gets.
+        mailed: only a mail to `email` held the link, so whoever uses it reads that mailbox.
     """
 
     __tablename__ = "invitations"
@@ -315,6 +316,7 @@ class Invitation(Base):
     email: Mapped[str] = mapped_column(server_default="")
     email_canonical: Mapped[str] = mapped_column(server_default="")
     roles: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    mailed: Mapped[bool] = mapped_column(Boolean, server_default=false())
     created_by: Mapped[UUID | None] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )

@@ -76,9 +76,7 @@ _ANSWERS: dict[type, _Answer] = {
     ),
     errors.Forbidden: _Answer(403, "forbidden", "You may not see or do this."),
     errors.SignupClosed: _Answer(403, "signup_closed", for_people=True),
-    errors.EmailUnverified: _Answer(
-        403, "email_unverified", "Confirm your email first, by the mail that we sent."
-    ),
+    errors.EmailUnverified: _Answer(403, "email_unverified", for_people=True),
     errors.PasswordChangeRequired: _Answer(
         403,
         "password_change_required",

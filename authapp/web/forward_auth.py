@@ -75,6 +75,7 @@ class ForwardAuth:
         allowed_hosts: other hosts that log-in may lead to, and may be on.
         login: gives the path of the log-in page, without the mount point.
         home: gives the path that log-in leads to by itself, in the same way.
+        hides_unverified: no email is passed on that nobody has shown to be the person's.
     """
 
     def __init__(
@@ -83,10 +84,13 @@ class ForwardAuth:
         allowed_hosts: Collection[str],
         login: Callable[[], str] = lambda: "/login",
         home: Callable[[], str] = lambda: "/",
+        *,
+        hides_unverified: bool = False,
     ) -> None:
         self._authenticator = authenticator
         self._login_path = login
         self._home_path = home
+        self._hides_unverified = hides_unverified
         self._allowed_hosts = allowed_hosts
         self._unlisted_hosts = UnlistedHosts()
 
@@ -121,12 +125,16 @@ class ForwardAuth:
             note_user(environ, person.id)
             if demand.roles and not person.has_role(*demand.roles):
                 needed = f"this needs the role {' or '.join(demand.roles)}"
-                return Refusal(Forbidden(needed), identity_headers(person))
-            return Answer(200, [*identity_headers(person), *_FIXED], b"")
+                return Refusal(Forbidden(needed), self._identity_headers(person))
+            return Answer(200, [*self._identity_headers(person), *_FIXED], b"")
         try:
             return self._not_signed_in(route, environ, demand)
         except InvalidField as error:
             return Refusal(error, NOBODY)
+
+    def _identity_headers(self, person: Identity) -> Headers:
+        is_hidden = self._hides_unverified and not person.email_verified
+        return identity_headers(person, "" if is_hidden else person.email)
 
     def _find(self, environ: Environ) -> LookupResult:
         """Whose request it is. A token that can't be one of ours is of the guarded app.
@@ -214,11 +222,11 @@ def _with_next(page: str, target: str) -> str:
     return f"{page}{'&' if '?' in page else '?'}next={onward}"
 
 
-def identity_headers(person: Identity) -> Headers:
+def identity_headers(person: Identity, email: str) -> Headers:
     """The headers that name a person to the guarded app: UTF-8, and nothing that ends a header."""
     return [
         ("Remote-User", str(person.id)),
-        ("Remote-Email", _header_text(person.email)),
+        ("Remote-Email", _header_text(email)),
         ("Remote-Name", _header_text(person.name)),
         # a name with a comma would be read as two
         ("Remote-Groups", _header_text(",".join(r for r in person.roles if "," not in r))),

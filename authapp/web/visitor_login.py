@@ -8,6 +8,7 @@ from uuid import UUID
 from flask import current_app, request
 from werkzeug.exceptions import HTTPException
 
+from authapp.accounts.identity import Identity
 from authapp.errors import InvalidField, InvalidJson
 from authapp.sessions.records import ActiveSession, EndedSession
 from authapp.web.app_state import state_of
@@ -19,8 +20,10 @@ from authapp.web.middleware.mount_point import link_to
 from authapp.web.pages.messages import SIGNED_OUT
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.redirects import safe_next, start_page
-from authapp.web.session import mailed_links
+from authapp.web.session import mailed_links, password_proof
 from authapp.web.session.auth_session import AuthSession, CarryOver, auth_session
+
+_STAYS_BEHIND = (*mailed_links.KEYS.values(), password_proof.KEY)
 
 
 def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSession:
@@ -67,6 +70,28 @@ def log_in_visitor_as(user_id: UUID, *, remember: bool) -> ActiveSession:
     return issued.session
 
 
+def log_in_proved(user: Identity, epoch: int, *, method: str) -> ActiveSession:
+    """Log the visitor in who has just shown the password in another way than by a log-in.
+
+    Raises:
+        InvalidCredentials: the user was changed or deactivated in the meantime.
+        EmailUnverified
+        StoreUnavailable, TooManyTokens, UnsavableSession: nobody was logged in.
+    """
+    visitor = auth_session()
+    issued = services().authentication.log_in_proved(
+        user,
+        epoch,
+        unknown_actor(),
+        replaces=visitor.all_tokens(),
+        devices=devices(),
+        data=_carried_over(visitor),
+        method=method,
+    )
+    visitor.begin(issued)
+    return issued.session
+
+
 def _carried_over(visitor: AuthSession) -> dict[str, Any]:
     """The visitor's data that the new session takes over: all of it, or what the app chooses.
 
@@ -76,7 +101,7 @@ def _carried_over(visitor: AuthSession) -> dict[str, Any]:
     config = current_app.config
     choose: CarryOver = config.get("LOGIN_CARRY_OVER") or dict
     csrf_tokens = ("csrf_token", config.get("WTF_CSRF_FIELD_NAME", ""))
-    return visitor.carried_over(choose, without=(*csrf_tokens, *mailed_links.KEYS.values()))
+    return visitor.carried_over(choose, without=(*csrf_tokens, *_STAYS_BEHIND))
 
 
 def safe_target(target: str | None) -> str | None:

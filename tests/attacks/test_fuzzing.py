@@ -30,6 +30,11 @@ CASES = int(os.environ.get("FUZZ_CASES", "200"))
 # what is read by the end of a path, with values that are taken
 SOUND: dict[str, dict[str, Any]] = {
     "/signup": {"email": "new@example.org", "password": PASSWORD, "name": "Ada", "next": "/"},
+    "/signup/<invitation>": {"email": "new@example.org", "password": PASSWORD, "name": "Ada"},
+    "/verify": {"token": "none of ours", "email": "a@example.org", "code": "1", "password": "x"},
+    "/verify/resend": {"email": "ada@example.org"},
+    "/email/verify": {"email": "ada@example.org", "code": "12345678", "password": PASSWORD},
+    "/email/resend": {"email": "ada@example.org"},
     "/login": {"email": "ada@example.org", "password": PASSWORD, "remember": True, "next": "/"},
     "/tokens": {"email": "ada@example.org", "password": PASSWORD, "refresh": True},
     "/tokens/refresh": {"refresh_token": "none of ours"},

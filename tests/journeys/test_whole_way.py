@@ -31,7 +31,8 @@ def test_from_sign_up_to_log_out(new_visitor: NewVisitor, site: Site) -> None:
     sees_heading(page, HOME)
     page.get_by_role("main").get_by_role("link", name="Create an account").click()
     sign_up(page, ada)
-    sees_notice(page, "Your account is ready. Log in to start.")
+    sees_notice(page, "Welcome. Your account is ready, and you are logged in.")
+    log_out(page)
 
     # a protected page leads to log-in, and log-in leads back there
     is_sent_to_log_in(page, "/account/password")
@@ -105,5 +106,4 @@ def test_sign_up_leads_on_to_where_somebody_wanted_to_go(page: Page) -> None:
     is_sent_to_log_in(page, "/account/sessions")
     page.get_by_role("main").get_by_role("link", name="Create an account").click()
     sign_up(page, ada)
-    fill_log_in(page, ada)
     sees_heading(page, "Where you are signed in")

@@ -34,6 +34,11 @@ MATRIX = """
 GET    /                                  200  200  200  200  200  200  200  200  200
 GET    /signup                            200  200  200  200  200  200  200  200  200
 POST   /signup                            303  303  303  303  303  303  303  303  303
+GET    /signup/<missing>                  400  400  400  400  400  400  400  400  400
+POST   /signup/<missing>                  400  400  400  400  400  400  400  400  400
+GET    /verify                            200  200  200  200  200  200  200  200  200
+POST   /verify                            400  400  400  400  400  400  400  400  400
+POST   /verify/resend                     501  501  501  501  501  501  501  501  501
 GET    /login                             200  302  302  302  302  302  302  302  200
 POST   /login                             303  303  303  303  303  303  303  303  303
 GET    /forgot                            501  501  501  501  501  501  501  501  501
@@ -111,6 +116,8 @@ POST   /admin/roles                       302  403  403  403  303  403  403  303
 GET    /admin/roles/<role>/delete         302  403  403  403  200  403  403  200  302
 POST   /admin/roles/<role>/delete         302  403  403  403  303  403  403  303  302
 GET    /admin/audit                       302  403  403  403  403  403  200  200  302
+POST   /api/v1/email/verify               400  400  400  400  400  400  400  400  400
+POST   /api/v1/email/resend               501  501  501  501  501  501  501  501  501
 POST   /api/v1/signup                     201  201  201  201  201  201  201  201  201
 POST   /api/v1/login                      200  200  200  200  200  200  200  200  200
 POST   /api/v1/tokens                     200  200  200  200  200  200  200  200  200
@@ -172,6 +179,9 @@ NEW_ROLE: dict[str, Any] = {"name": "added", "permissions": []}
 # what is sent, by the end of the path; nothing elsewhere
 BODIES: dict[str, dict[str, Any]] = {
     "/signup": NEW,
+    "/signup/<missing>": NEW,
+    "/verify": {"email": "root@example.org", "code": "12345678"},
+    "/resend": {"email": "root@example.org"},
     "/login": ROOT,
     "/tokens": ROOT,
     "/tokens/refresh": {"refresh_token": "none of ours"},
@@ -344,7 +354,7 @@ WITHOUT_READING = {"id", "roles", "active", "created_at"}
         (["users:write", "roles:grant"], WITHOUT_READING),
         (
             ["users:write", "roles:grant", "users:read"],
-            WITHOUT_READING | {"email", "name", "image"},
+            WITHOUT_READING | {"email", "email_verified", "name", "image"},
         ),
     ],
     ids=["without users:read", "with users:read"],

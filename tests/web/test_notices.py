@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 
 from authapp.web.pages.messages import DONE
 from authapp.web.session.visitor_data import VisitorData, VisitorDataTooLarge
+from tests.support.mails import MAIL_SETTINGS
 from tests.support.people import grant_role
 from tests.web.conftest import MakeApp
 from tests.web.support import (
@@ -76,12 +77,9 @@ def test_it_is_said_once_on_the_page_after_the_act(signed_in: FlaskClient) -> No
 
 
 def test_what_was_done_while_signed_out_is_said_too(client: FlaskClient, stores: Stores) -> None:
-    assert done_by(client, "/signup", **NEW) == "/login"
-    with stores.counted() as cost:
-        assert said(client, "/login") == [DONE["signed-up"]]
-        assert said(client, "/login") == []
-    assert (cost.redis, cost.sql) == (0, [])
-    log_in(client)
+    assert done_by(client, "/signup", **NEW) == "/"
+    assert said(client, "/account") == [DONE["welcome"]]
+    assert said(client, "/account") == []
     assert done_by(client, "/logout") == "/"
     with stores.counted() as cost:
         page = client.get("/")
@@ -130,14 +128,15 @@ def test_a_message_of_the_app_is_shown_as_text(make_app: MakeApp) -> None:
 
 
 def test_there_is_always_room_for_the_act(make_app: MakeApp, stores: Stores) -> None:
-    """A visitor's full basket leaves none for the notice."""
-    app = make_app()
+    """A visitor's full basket leaves none for the proof that the password was typed here."""
+    app = make_app(**MAIL_SETTINGS)
     client = browser(app)
     full = next(size for size in range(3_000, 0, -1) if fits({"basket": "x" * size}))
     with client.session_transaction() as opened:
         opened["basket"] = "x" * full
-    assert done_by(client, "/signup", **NEW) == "/login"
-    assert said(client, "/login") == []
+    assert done_by(client, "/signup", **NEW) == "/verify"
+    page = client.get("/verify").text
+    assert 'name="password"' in page, "it is asked for again"
     with client.session_transaction() as opened:
         assert opened["basket"] == "x" * full
 

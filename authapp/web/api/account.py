@@ -69,12 +69,6 @@ NameField = Annotated[str, field_doc("Letters that can be shown.", maxLength=MAX
 ImageField = Annotated[str, field_doc("An https link to a picture, or empty.", maxLength=MAX_IMAGE)]
 
 
-class SignupBody(msgspec.Struct, forbid_unknown_fields=True):
-    email: EmailField
-    password: NewPassword
-    name: NameField = ""
-
-
 class LoginBody(msgspec.Struct, forbid_unknown_fields=True):
     email: EmailField
     password: str
@@ -116,27 +110,6 @@ def or_none(value: T | msgspec.UnsetType) -> T | None:
 api = OwnBlueprint("api", __name__, url_prefix="/api/v1")
 
 
-@api.post("/signup")
-@documents(
-    Operation(
-        "Adds a person who can log in",
-        {201: UserView},
-        "nobody",
-        SignupBody,
-        fails=[errors.EmailTaken, errors.TooManyAttempts, errors.UnknownAddress, errors.Busy],
-    )
-)
-def signup() -> Response:
-    body = read_body(request, SignupBody)
-    with rate_limit_of_errors():
-        user, window = services().registration.sign_up_from(
-            unknown_actor(), body.email, body.password, body.name
-        )
-    tell_rate_limit(window)
-    note_user(request.environ, user.id)
-    return json_response(UserView.of(user), 201)
-
-
 @api.post("/login")
 @documents(
     Operation(
@@ -148,6 +121,7 @@ def signup() -> Response:
         fails=[
             errors.InvalidCredentials,
             errors.PasswordChangeRequired,
+            errors.EmailUnverified,
             errors.TooManyAttempts,
             errors.UnknownAddress,
             errors.Busy,
@@ -174,6 +148,7 @@ def login() -> Response:
         fails=[
             errors.InvalidCredentials,
             errors.PasswordChangeRequired,
+            errors.EmailUnverified,
             errors.TooManyAttempts,
             errors.UnknownAddress,
             errors.Busy,

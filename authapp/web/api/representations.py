@@ -23,12 +23,14 @@ class UserView(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...]
     active: bool
     created_at: datetime
+    email_verified: bool
 
     @classmethod
     def of(cls, user: Identity) -> Self:
         return cls(
             id=user.id,
             email=user.email,
+            email_verified=user.email_verified,
             name=user.name,
             image=user.image,
             roles=user.roles,

@@ -1,14 +1,13 @@
-"""The pages people use: home, sign-up, log-in, log-out, account, password, sessions."""
+"""The pages people use: home, log-in, log-out, account, password, sessions."""
 
 from uuid import UUID
 
 from flask import abort, make_response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug import Response
 
 from authapp.errors import (
     Busy,
-    EmailTaken,
+    EmailUnverified,
     InvalidCredentials,
     InvalidField,
     TooManyAttempts,
@@ -24,25 +23,18 @@ from authapp.web.guards import (
     require_step_up,
     services,
     step_up_required,
-    unknown_actor,
 )
-from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.forms import (
     LoginForm,
     PasswordForm,
     ProfileForm,
-    SignupForm,
     show_errors,
     text,
 )
-from authapp.web.pages.messages import (
-    COOKIE_DROPPED,
-    WRONG_CREDENTIALS,
-    too_busy,
-    too_many_attempts,
-)
+from authapp.web.pages.messages import COOKIE_DROPPED, WRONG_CREDENTIALS
 from authapp.web.pages.notices import redirect_with, say
 from authapp.web.pages.rendering import Question, ask, render_page
+from authapp.web.pages.signup import come_back_page, unconfirmed_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
@@ -61,51 +53,10 @@ from authapp.web.visitor_login import (
 pages = OwnBlueprint("pages", __name__)
 
 
-def _come_back(
-    template: str, form: LoginForm | SignupForm, error: TooManyAttempts | Busy
-) -> Response:
-    """The form again, with what was typed, saying when there is room for another attempt."""
-    is_limit = isinstance(error, TooManyAttempts)
-    problem = (too_many_attempts if is_limit else too_busy)(error.retry_after)
-    status = 429 if is_limit else 503
-    page = make_response(render_page(template, form=form, problem=problem), status)
-    page.headers["Retry-After"] = str(error.retry_after)
-    return page
-
-
 # not strict: else the empty path of `GET http://any.example` is redirected to the host it names
 @pages.get("/", strict_slashes=False)
 def home() -> ResponseReturnValue:
     return render_page("authapp/home.html", reason=sign_out_reason())
-
-
-@pages.get("/signup")
-def signup() -> ResponseReturnValue:
-    return render_page("authapp/signup.html", form=SignupForm())
-
-
-@pages.post("/signup")
-def signup_submit() -> ResponseReturnValue:
-    form = SignupForm()
-    if not form.validate():
-        return render_page("authapp/signup.html", form=form), 400
-    try:
-        with rate_limit_of_errors():
-            user, window = services().registration.sign_up_from(
-                unknown_actor(), text(form.email), text(form.password), text(form.name)
-            )
-    except InvalidField as invalid:
-        show_errors(form, invalid.errors)
-        return render_page("authapp/signup.html", form=form), 400
-    except EmailTaken:
-        show_errors(form, {"email": "somebody has signed up with this email; log in instead"})
-        return render_page("authapp/signup.html", form=form), 409
-    except (TooManyAttempts, Busy) as error:
-        return _come_back("authapp/signup.html", form, error)
-    tell_rate_limit(window)
-    note_user(request.environ, user.id)
-    onward = request.args.get("next")
-    return redirect_with("signed-up", ".login", next=onward)
 
 
 @pages.get("/login")
@@ -134,11 +85,12 @@ def login_submit() -> ResponseReturnValue:
         return render_page("authapp/login.html", form=form), 400
     except InvalidCredentials:
         return render_page("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
+    except EmailUnverified as error:
+        return unconfirmed_page(error, text(form.email)), 403
     except (TooManyAttempts, Busy) as error:
-        return _come_back("authapp/login.html", form, error)
+        return come_back_page("authapp/login.html", form, error)
     onward = next_target() or start_url()
     if will_lose_cookie():
-        # The log-in page leads on if the cookie comes back, and else says that it did not.
         onward = url_for(".login", next=onward, cookie="sent")
     elif services().password_policy.is_short(text(form.password)):
         return redirect_with("password-short", ".password", next=onward)

@@ -21,6 +21,8 @@ from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
 from authapp.web.api.bodies import MAX_FORM, read_form
 from authapp.web.guards import services
 
+_CODE = {"inputmode": "numeric", "maxlength": "20"}
+
 
 def _strip(value: str | None) -> str | None:
     """Drop the blanks that pasting brings along. Passwords keep theirs: there a blank counts."""
@@ -36,8 +38,13 @@ class PageForm(Form):
 
     longest = MAX_FORM  # bytes
 
-    def __init__(self, data: Mapping[str, str] | None = None) -> None:
-        typed = read_form(request, self.longest) if request.method == "POST" else None
+    def __init__(self, data: Mapping[str, str] | None = None, *, is_sent: bool = True) -> None:
+        """
+        Args:
+            is_sent: off for a form beside the one that the request sends.
+        """
+        is_sent = is_sent and request.method == "POST"
+        typed = read_form(request, self.longest) if is_sent else None
         super().__init__(formdata=typed, data=data)
 
 
@@ -63,6 +70,25 @@ class SignupForm(PageForm):
         validators=[Length(max=MAX_NAME, message=f"Use at most {MAX_NAME} characters.")],
     )
     password = NewPasswordField("Password", validators=[InputRequired("Choose a password.")])
+
+
+class ConfirmEmailForm(PageForm):
+    """The code of a mail, or its link; with the password, unless it was typed in this browser."""
+
+    email = EmailField("Email", filters=[_strip])
+    code = StringField(
+        "Code", description="The 8 digits in the mail.", filters=[_strip], render_kw=_CODE
+    )
+    password = PasswordField("Password", description="The one that you signed up with.")
+
+
+class ResendForm(PageForm):
+    email = EmailField(
+        "Email",
+        id="resend-email",
+        filters=[_strip],
+        validators=[DataRequired("Enter the email you signed up with.")],
+    )
 
 
 class LoginForm(PageForm):

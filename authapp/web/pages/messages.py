@@ -20,11 +20,23 @@ SIGNED_OUT = {
     ),
 }
 
+CONFIRM_FIRST = "Your password is right. Confirm your email to log in: we have sent you a mail."
+
+INVALID_LINK = {
+    "verify": "This link or code is used, replaced or too old. Have another mail sent, below.",
+    "invitation": (
+        "This invitation is used, revoked, too old, or for another address. Ask for a new one."
+    ),
+}
+
 TOO_SHORT_NOW = "Your password is shorter than a new one has to be. Please choose a longer one."
 
 # notices of what a form did, by the names that `notices.redirect_with` takes
 DONE = {
     "signed-up": "Your account is ready. Log in to start.",
+    "welcome": "Welcome. Your account is ready, and you are logged in.",
+    "verified": "Your email is confirmed, and you are logged in.",
+    "resent": "If this account waits for its confirmation, another mail is on its way.",
     "logged-out": "You are logged out.",
     "password-short": f"You are logged in. {TOO_SHORT_NOW}",
     "email-asked": (
@@ -54,9 +66,13 @@ DONE = {
 # audit events
 HAPPENED: dict[Event, str] = {
     "user.created": "Account created",
+    "user.replaced": "Signed up again, before the email was confirmed",
     "user.activated": "Activated",
     "user.deactivated": "Deactivated",
     "user.deleted": "Account deleted",
+    "email.verified": "Email confirmed",
+    "invitation.created": "Invitation made",
+    "invitation.revoked": "Invitation revoked",
     "profile.changed": "Profile changed",
     "password.changed": "Password changed",
     "identity.confirmed": "Password confirmed",

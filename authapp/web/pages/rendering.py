@@ -53,6 +53,11 @@ class PageContext:
         """Whether people can be sent to a page that mails them something."""
         return state_of().services.outbox.enabled
 
+    @property
+    def takes_sign_ups(self) -> bool:
+        """Whether people without an invitation may sign up, so that pages link to the form."""
+        return not state_of().services.registration.policy.needs_invitation
+
     @staticmethod
     def login_url(onward: str | None = None) -> str | None:
         return login_url(onward)

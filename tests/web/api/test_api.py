@@ -63,6 +63,7 @@ def test_sign_up(api: FlaskClient, stores: Stores) -> None:
         "image": "",
         "roles": ["user"],
         "active": True,
+        "email_verified": False,
     }
 
 
@@ -81,7 +82,8 @@ def test_log_in_and_me(api: FlaskClient, person: str, stores: Stores) -> None:
     body = answer.get_json()
     assert set(body) == {"user", "session"}
     user, session = body["user"], body["session"]
-    assert set(user) == {"id", "email", "name", "image", "roles", "active", "created_at"}
+    fields = {"id", "email", "email_verified", "name", "image", "roles", "active", "created_at"}
+    assert set(user) == fields
     assert (user["id"], user["email"], user["roles"]) == (person, EMAIL, ["user"])
     [(session_id,)] = stores.sql("SELECT id FROM sessions")
     assert is_utc(session.pop("created_at"))

@@ -144,22 +144,37 @@ def assert_beside(page: Page, field: str, words: str) -> None:
     assert f"#{field}" in [a.get("href") for a in page.all("a")], "the summary leads to it"
 
 
-def test_sign_up_then_log_in(client: FlaskClient, stores: Stores) -> None:
+def test_who_signs_up_is_logged_in(client: FlaskClient, stores: Stores) -> None:
     data = {"email": " New@Example.org ", "password": PASSWORD, "name": "  New   Person "}
     done = client.post("/signup", data=data)
-    assert done.status_code == 303
-    assert not session_cookies_of(done)
-    assert "Your account is ready" in client.get(done.headers["Location"]).get_data(as_text=True)
-    assert log_in(client, "NEW@example.org").status_code == 303
+    assert (done.status_code, done.headers["Location"]) == (303, "/")
+    assert {c.name for c in session_cookies_of(done)} == {"SESSION-TOKEN", "DEVICE-TOKEN"}
+    page = client.get("/").get_data(as_text=True)
+    assert "Your account is ready, and you are logged in" in page
+    assert "Hello, New Person" in page
     assert stores.sql("SELECT email, name FROM users") == [("New@example.org", "New Person")]
+    assert log_in(browser(client.application), "NEW@example.org").status_code == 303
 
 
-def test_sign_up_keeps_where_to_go_on(client: FlaskClient) -> None:
+def test_a_sign_up_replaces_the_session_of_the_browser(
+    signed_in: FlaskClient, stores: Stores
+) -> None:
+    before = token_of(signed_in)
+    signed_in.post("/signup", data={"email": "new@example.org", "password": PASSWORD})
+    assert token_of(signed_in) != before
+    assert stores.sql("SELECT ended_why FROM sessions ORDER BY created_at") == [
+        ("replaced",),
+        (None,),
+    ]
+
+
+def test_sign_up_leads_where_somebody_wanted_to_go(client: FlaskClient) -> None:
     data = {"email": EMAIL, "password": PASSWORD}
     done = client.post("/signup?next=/account", data=data)
-    assert parse_qs(urlsplit(done.headers["Location"]).query)["next"] == ["/account"]
-    back = client.post(done.headers["Location"], data=data)
-    assert back.headers["Location"] == "/account"
+    assert done.headers["Location"] == "/account"
+    assert client.get("/account").status_code == 200
+    away = client.post("/signup?next=//evil.example", data=data | {"email": "b@example.org"})
+    assert away.headers["Location"] == "/"
 
 
 @pytest.mark.parametrize(

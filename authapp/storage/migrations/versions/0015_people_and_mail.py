@@ -111,6 +111,7 @@ def _create_invitations() -> None:
         sa.Column("email", sa.Text, nullable=False, server_default=""),
         sa.Column("email_canonical", sa.Text, nullable=False, server_default=""),
         sa.Column("roles", ARRAY(sa.Text), nullable=False),
+        sa.Column("mailed", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column(
             "created_by",
             UUID(as_uuid=True),

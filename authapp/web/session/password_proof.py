@@ -1,0 +1,48 @@
+"""The proof that a password was typed in this browser, kept sealed in `flask.session`."""
+
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from flask import session
+
+from authapp.authentication.verification import PasswordProof
+from authapp.web.session.auth_session import auth_session
+
+KEY: Final = "_password_proof"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptProof:
+    """What this browser knows of an account that waits for its confirmation.
+
+    Attributes:
+        email: as it was typed here.
+    """
+
+    proof: PasswordProof
+    email: str = field(repr=False)
+
+
+def keep(proof: PasswordProof, email: str) -> None:
+    """Keeps a proof, if there is room. Without it the person types the password again.
+
+    It is as long for every account, so the cookie tells nothing.
+    """
+    session[KEY] = [proof.user_id.hex, f"{proof.epoch:010}", email]
+    if not auth_session().fits():
+        drop()
+
+
+def kept() -> KeptProof | None:
+    """The proof that this browser keeps."""
+    try:
+        user_id, epoch, email = session[KEY]
+        return KeptProof(PasswordProof(UUID(user_id), int(epoch)), str(email))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def drop() -> None:
+    """Forgets the proof."""
+    session.pop(KEY, None)
