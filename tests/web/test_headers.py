@@ -230,7 +230,7 @@ def test_every_file_a_page_names_is_served(app: Flask) -> None:
     page = Page(browser(app).get("/"))
     named = {a["href"] for a in page.all("link")}
     named |= {a["src"] for tag in ("img", "script") for a in page.all(tag)}
-    files = ("authapp.css", "favicon.svg", "local_times.js")
+    files = ("authapp.css", "favicon.svg", "local_times.js", "passwords.js")
     assert named == {f"/static/authapp/{name}" for name in files}
     for path in named:
         assert program(app).get(path).status_code == 200, path

@@ -54,7 +54,7 @@ class NewPasswordField(PasswordField):
     def __init__(self, label: str, **how: Any) -> None:
         least = services().password_policy.min_length
         hint = f"At least {least} characters. A few unrelated words work well; pasting is fine."
-        super().__init__(label, description=hint, **how)
+        super().__init__(label, description=hint, render_kw={"data-min-length": str(least)}, **how)
 
 
 class SignupForm(PageForm):

@@ -303,7 +303,8 @@ def test_passwords_are_masked_and_left_to_paste_and_managers(
         assert field["type"] == "password"
         assert field["autocomplete"] in {"current-password", "new-password"}
         assert not {name for name in field if name.startswith(("on", "maxlength", "readonly"))}
-    assert {script["src"] for script in page.all("script")} == {"/static/authapp/local_times.js"}
+    scripts = {script["src"] for script in page.all("script")}
+    assert scripts == {f"/static/authapp/{name}.js" for name in ("local_times", "passwords")}
 
 
 def test_a_password_is_taken_as_it_was_typed(client: FlaskClient, app: Flask) -> None:
