@@ -227,6 +227,15 @@ class Sessions:
             acting = replace(acting, is_operator=True)
         return _settled(services().administration.end_sessions_of(found, acting))
 
+    def end_all_of_everybody(self, *, actor: Actor | None = None) -> None:
+        """Ends all sessions there are, the current one among them: for after an incident.
+
+        Raises:
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts is no
+                administrator.
+        """
+        _settled(services().administration.end_sessions_of_everybody(_acting(actor)))
+
 
 class Roles:
     """`auth.roles`: roles, and the permissions that they give."""

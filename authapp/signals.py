@@ -41,6 +41,7 @@ roles_changed = _signals.signal("authapp.roles_changed")
 user_activated = _signals.signal("authapp.user_activated")
 user_deactivated = _signals.signal("authapp.user_deactivated")
 user_deleted = _signals.signal("authapp.user_deleted")
+everybody_signed_out = _signals.signal("authapp.everybody_signed_out")
 
 _BY_EVENT: dict[Event, NamedSignal] = {
     "user.created": user_signed_up,
@@ -57,6 +58,7 @@ _BY_EVENT: dict[Event, NamedSignal] = {
     "user.activated": user_activated,
     "user.deactivated": user_deactivated,
     "user.deleted": user_deleted,
+    "sessions.ended_for_everybody": everybody_signed_out,
 }
 
 _QUEUE = "authapp.signals"  # in the environment of a request

@@ -24,6 +24,7 @@ from authapp.sessions.store import SessionStore
 from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.postgres import Database, connect
 from authapp.storage.redis import redis_client
+from authapp.storage.redis_address import RedisAddress
 
 FILL_TIMEOUT = 1.0  # seconds that Redis has to take a copy nobody waits for
 
@@ -59,15 +60,19 @@ def open_stores(config: Config, pool_size: int, observe: Callable[[Fact], None])
     )
     redis_breaker, sealer = Breaker("redis"), Sealer(config.SECRET_KEY)
     client = redis_client(config.REDIS_URL, retries=1)  # what goes through it can be repeated
-    cache = VersionedCache(client, sealer, redis_breaker, config.KEY_PREFIX)
     patient = redis_client(config.REDIS_URL, retries=0, timeout=FILL_TIMEOUT)
+    clustered = RedisAddress.parse(config.REDIS_URL).kind == "cluster"
+    cache, patient_cache = (
+        VersionedCache(of, sealer, redis_breaker, config.KEY_PREFIX, clustered=clustered)
+        for of in (client, patient)
+    )
     credential_keys = CredentialKeys(config.SECRET_KEY)
     return Stores(
         database=database,
         redis=client,
         redis_breaker=redis_breaker,
         cache=cache,
-        patient_cache=VersionedCache(patient, sealer, redis_breaker, config.KEY_PREFIX),
+        patient_cache=patient_cache,
         credential_keys=credential_keys,
         changes=Changes(database, cache, credential_keys, observe),
     )

@@ -44,6 +44,7 @@ Event = Literal[
     "session.begun",
     "session.ended",
     "sessions.ended",
+    "sessions.ended_for_everybody",
     "login.failed",
     "login.limited",
     "signup.limited",

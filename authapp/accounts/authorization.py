@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from authapp.accounts.actor import Actor
-from authapp.accounts.identity import Identity, Permission, identity_of
+from authapp.accounts.identity import ADMIN, Identity, Permission, identity_of
 from authapp.errors import ExceedsOwnPermissions, Forbidden, NotAuthenticated, UnknownUser
 from authapp.storage.models import Role, User
 
@@ -80,6 +80,18 @@ def require_covers_person(person: Identity | None, user: User) -> None:
     if not _covers(person, user.roles):
         raise ExceedsOwnPermissions(
             "This person may do more than you may: ask an administrator to change their account."
+        )
+
+
+def require_administrator(person: Identity | None) -> None:
+    """Check that a person may change everybody; the operator (None) may.
+
+    Raises:
+        ExceedsOwnPermissions: the person is no administrator, who may do more.
+    """
+    if person is not None and not person.covers(ADMIN, ()):
+        raise ExceedsOwnPermissions(
+            "This concerns people who may do more than you may: ask an administrator to do it."
         )
 
 

@@ -22,6 +22,7 @@ from authapp.accounts.identity import Identity, identity_of
 from authapp.cache.keys import CredentialKeys
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import StoreUnavailable
+from authapp.storage.deployments import current_generation
 from authapp.storage.models import IMPORTED, User
 from authapp.storage.postgres import Database
 
@@ -46,6 +47,7 @@ class Credentials(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         epoch: raised by whatever ends trust in this record; a session starts only under it.
+        generation: of sessions, when this was read; one that begins without Postgres is of it.
         email_confirmation_due: the address must be confirmed before anybody logs in.
         password_expires_at: of a one-time password; None for one that the person chose.
     """
@@ -56,6 +58,7 @@ class Credentials(msgspec.Struct, frozen=True, array_like=True):
     ver: int
     email_confirmation_due: bool = False
     password_expires_at: datetime | None = None
+    generation: int = 0
 
 
 class CredentialStore:
@@ -120,18 +123,18 @@ class CredentialStore:
 
         asked = select(literal(email.canonical, Text).label("email")).subquery("asked")
         query = (
-            select(_slowest_imported().scalar_subquery(), User)
+            select(_slowest_imported().scalar_subquery(), current_generation(), User)
             .select_from(asked)
             .outerjoin(User, User.email_canonical == asked.c.email)
             .options(joinedload(User.roles))
         )
 
-        def run(db: Session) -> tuple[int | None, User | None]:
+        def run(db: Session) -> tuple[int | None, int, User | None]:
             # one statement, whether there is such a user or not: neither takes longer
-            slowest, user = db.execute(query).unique().one()
-            return slowest, user
+            slowest, generation, user = db.execute(query).unique().one()
+            return slowest, generation, user
 
-        slowest, user = self._database.read(run)
+        slowest, generation, user = self._database.read(run)
         self.slowest_imported = (slowest or 0) / 1000
         if user is None:
             return None
@@ -142,6 +145,7 @@ class CredentialStore:
             user.ver,
             user.email_confirmation_due,
             user.password_expires_at,
+            generation,
         )
 
     def prime(self, email: Email) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from authapp.cache.keys import CredentialKeys, session_key, user_key
+from authapp.cache.keys import LIFE_KEY, CredentialKeys, session_key, user_key
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import OutcomeUnknown, StoreUnavailable
 from authapp.storage.models import PendingFence, SessionRow, User
@@ -110,6 +110,10 @@ class Change:
         for digest, version in self.db.execute(live):
             self.touch_session(digest, version)
 
+    def touch_all_sessions(self, generation: int) -> None:
+        """Notes that sessions of an older generation have ended, however many there are."""
+        self.fences[LIFE_KEY] = generation
+
     def returning(self, value: T) -> Changed[T]:
         """The result of this change, for its caller; to be made once the change has ended."""
         return Changed(value, self.everywhere)
@@ -163,7 +167,7 @@ class Changes:
                 # A caller that repeats a change finds nothing to do, while the fences of the first
                 # attempt may be unreplayed. Neither caller may be promised more than the other.
                 unreplayed = acknowledged and bool(db.scalar(select(any_pending())))
-                fenced = self._fenced(change.fences)
+                fenced = self._fenced(change.fences, committed=False)
                 if not fenced:
                     _write_down(db, change.fences)
         except PostgresUnavailable as error:
@@ -182,10 +186,12 @@ class Changes:
             unreplayed: fences of earlier changes are written down.
         """
         fenced = fenced and self._fence_again(change.fences)
+        # on a Cluster copies are not dropped at once; each is believed until its revalidation
+        at_once = LIFE_KEY not in change.fences or self._cache.can_fence_all
         if fenced and not unreplayed:
-            return True
+            return at_once
         if acknowledged and self.catch_up():
-            return True  # the missing fences were written down, and are set now
+            return at_once  # the missing fences were written down, and are set now
         # Pending. A recovery that is running may have looked before this change was committed.
         self._cache.breaker.open()
         _log.warning("fences_pending", copies=len(change.fences))
@@ -222,9 +228,9 @@ class Changes:
         with self._database.transaction() as db:
             return db.scalar(select(func.count()).select_from(PendingFence)) or 0
 
-    def _fenced(self, fences: dict[str, int]) -> bool:
+    def _fenced(self, fences: dict[str, int], *, committed: bool = True) -> bool:
         try:
-            self._cache.fence(fences)
+            self._cache.fence(fences, committed=committed)
         except StoreUnavailable:
             return False
         return True

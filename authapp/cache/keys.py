@@ -6,6 +6,9 @@ from uuid import UUID
 
 from authapp.crypto.sealing import derive_key
 
+# Where Redis keeps the life of all copies. Accounts of the ACL may use keys that begin so already.
+LIFE_KEY = "lock:life"
+
 
 def session_key(digest: bytes) -> str:
     """

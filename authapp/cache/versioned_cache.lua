@@ -1,10 +1,12 @@
 #!lua name=authapp_cache_VERSION
 -- One hash for each cached object:
 --   v    the copy; absent = miss
---   b    life of the server that was filled: a copy that came back from a snapshot or another primary is a miss
+--   b    life it was filled in: a copy that came back from a snapshot or another primary is a miss
 --   lt   lease: only readers that saw the miss may fill, one of them, and only if nothing happened since
 --   min  fence: the lowest version that may be filled
--- Each function touches one key, so it works on a cluster. See docs/architecture.md for why all four fields are needed.
+-- One key beside them, the life's key, ends the life of all copies at once when its value changes.
+-- On a cluster that key lies on another server, so there no function is given it: each touches one key.
+-- See docs/architecture.md for why all of this is needed.
 
 -- run_id is new at every start, master_replid at every promotion: a primary that was demoted and promoted again
 -- keeps its run_id, and with it alone would trust the copies of its first reign. The latter changes under us.
@@ -14,15 +16,33 @@ local function id(section, name)
 end
 
 local run_id
-local function life()
+local function life(key)
   run_id = run_id or id('server', 'run_id')
-  return run_id .. id('replication', 'master_replid')
+  local server = run_id .. id('replication', 'master_replid')
+  return server, key and redis.call('GET', key) or ''
 end
 
--- acquire key, nonce, lease_ms, renew  →  {copy} on a hit; {copy or nil, life, lease} when a lease was granted
+-- Begins the next life. The time is part of it, so that this call arriving once more, late, brings no old one back.
+-- closed_ms: for so long no copy is filled; '0' for one that is open at once
+local function begin_life(key, nonce, closed_ms)
+  local now = redis.call('TIME')
+  local begun = string.sub(redis.sha1hex(nonce .. now[1] .. '.' .. now[2]), 1, 16)
+  if closed_ms == '0' then
+    redis.call('SET', key, begun)
+  else
+    redis.call('SET', key, begun .. '!', 'PX', closed_ms)
+  end
+  return begun
+end
+
+-- acquire key [life's key], nonce, lease_ms, renew  →  {copy} on a hit; {copy or nil, life, lease} when a lease was granted
 local function acquire(keys, args)
   local key = keys[1]
-  local alive = life()
+  local server, since = life(keys[2])
+  if keys[2] and since == '' then -- evicted or flushed: nobody knows which life the copies are of
+    since = begin_life(keys[2], args[1], '0')
+  end
+  local alive = server .. since
   local found = redis.call('HMGET', key, 'v', 'b', 'lt')
   local copy = found[2] == alive and found[1]
   if copy and args[3] ~= '1' then
@@ -38,12 +58,16 @@ local function acquire(keys, args)
   return {copy, alive, lease}
 end
 
--- fill key, lease, life, version, copy, ttl_ms  →  'filled', or why not: 'boot', 'lease', 'fence'
+-- fill key [life's key], lease, life, version, copy, ttl_ms  →  'filled', or why not: 'boot', 'lease', 'fence'
 local function fill(keys, args)
   local key = keys[1]
-  local alive = life()
+  local server, since = life(keys[2])
+  local alive = server .. since
   if args[2] ~= alive then
     return 'boot'
+  end
+  if string.sub(since, -1) == '!' then
+    return 'fence'
   end
   local found = redis.call('HMGET', key, 'lt', 'min')
   if found[1] ~= args[1] then
@@ -68,7 +92,14 @@ local function fence(keys, args)
   return 'fenced'
 end
 
+-- fence_all life's key, nonce, closed_ms: all copies are misses from now on
+local function fence_all(keys, args)
+  begin_life(keys[1], args[1], args[2])
+  return 'fenced'
+end
+
 -- allow-oom: a server that is full must still answer from its copies and must still take a fence
 redis.register_function{function_name='authapp_acquire_VERSION', callback=acquire, flags={'allow-oom'}}
 redis.register_function{function_name='authapp_fill_VERSION', callback=fill}
 redis.register_function{function_name='authapp_fence_VERSION', callback=fence, flags={'allow-oom'}}
+redis.register_function{function_name='authapp_fenceall_VERSION', callback=fence_all, flags={'allow-oom'}}

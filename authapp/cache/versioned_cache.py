@@ -13,6 +13,7 @@ import redis
 from prometheus_client import Counter
 from redis.exceptions import ResponseError
 
+from authapp.cache.keys import LIFE_KEY
 from authapp.crypto.sealing import Sealer
 from authapp.errors import StoreUnavailable
 from authapp.storage.circuit_breaker import Breaker
@@ -25,7 +26,9 @@ from authapp.telemetry.logging import get_logger
 _SOURCE = (files("authapp.cache") / "versioned_cache.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
 LIBRARY = _SOURCE.replace("VERSION", _VERSION)
-_ACQUIRE, _FILL, _FENCE = (f"authapp_{name}_{_VERSION}" for name in ("acquire", "fill", "fence"))
+_ACQUIRE, _FILL, _FENCE, _FENCE_ALL = (
+    f"authapp_{name}_{_VERSION}" for name in ("acquire", "fill", "fence", "fenceall")
+)
 
 # A lease outlives the longest read that may end in a fill; a fence outlives the longest
 # transaction that may still commit what was fenced (statement time-outs are far below both).
@@ -74,6 +77,7 @@ class VersionedCache:
         sealer: encrypts values; one that does not open is a miss.
         breaker: decides whether Redis is asked at all.
         key_prefix: goes before each key, here and nowhere else. A copy is bound to its whole key.
+        clustered: the keys are spread over servers, so no operation can look at two of them.
     Raises:
         StoreUnavailable: from every operation, when Redis did not answer or refused.
     """
@@ -84,10 +88,13 @@ class VersionedCache:
         sealer: Sealer,
         breaker: Breaker | None = None,
         key_prefix: str = "",
+        *,
+        clustered: bool = False,
     ) -> None:
         self._client = client
         self._sealer = sealer
         self._prefix = key_prefix
+        self._life = () if clustered else (key_prefix + LIFE_KEY,)
         self.breaker = breaker or Breaker("redis")
 
     def acquire(self, key: str, *, renew: bool = False, often: bool = False) -> Acquired:
@@ -98,9 +105,7 @@ class VersionedCache:
                 looked, or know that there is no entry.
             often: the same entry is likely to be asked for again soon.
         """
-        # with the server's time it makes a lease; none is a secret, and this asks no kernel
-        nonce = random.getrandbits(72).to_bytes(9)
-        reply = self._call(_ACQUIRE, key, nonce, LEASE_MS, "1" if renew else "0")
+        reply = self._call(_ACQUIRE, key, _nonce(), LEASE_MS, "1" if renew else "0")
         sealed = reply[0]
         unseal = self._sealer.open_again if often else self._sealer.open
         value = unseal(self._prefix + key, sealed) if sealed is not None else None
@@ -176,11 +181,21 @@ class VersionedCache:
         metrics.FILLS.labels(_kind(key), outcome).inc()
         return cast(FillOutcome, outcome)
 
-    def fence(self, versions: Mapping[str, int]) -> None:
+    @property
+    def can_fence_all(self) -> bool:
+        """Whether a fence of LIFE_KEY drops all copies; on a Cluster none does."""
+        return bool(self._life)
+
+    def fence(self, versions: Mapping[str, int], *, committed: bool = True) -> None:
         """Drops the copies of these keys and refuses fills below the versions given.
 
-        One round trip however many keys. Safe to repeat. One that Redis does not take opens the
-        breaker: this process does not trust the copies again before what was missed is fenced.
+        A fence of LIFE_KEY drops the copies of all keys there are. One round trip however many
+        keys. Safe to repeat. One that Redis does not take opens the breaker: this process does not
+        trust the copies again before what was missed is fenced.
+
+        Args:
+            committed: the change is committed, so what is read from now on may be filled. A fence
+                of LIFE_KEY before that refuses all fills, until the one after it or FENCE_MS.
         """
         if not versions:
             return
@@ -190,7 +205,7 @@ class VersionedCache:
             # one change a second Redis would never be trusted again.
             self.breaker.admit()
         try:
-            self._send_fences(versions)
+            self._send_fences(versions, committed=committed)
         except StoreUnavailable:
             self.breaker.open()
             raise
@@ -207,18 +222,26 @@ class VersionedCache:
     def _ping(self) -> None:
         self._client.ping()  # to look it up may fail: the client of a Cluster is made at first use
 
-    def _send_fences(self, versions: Mapping[str, int]) -> None:
+    def _send_fences(self, versions: Mapping[str, int], *, committed: bool = True) -> None:
+        closed_ms = 0 if committed else FENCE_MS
+
         def send() -> None:
             with self._client.pipeline(transaction=False) as pipe:
                 for key, version in versions.items():
-                    pipe.fcall(_FENCE, 1, self._prefix + key, version, FENCE_MS)
+                    if key != LIFE_KEY:
+                        pipe.fcall(_FENCE, 1, self._prefix + key, version, FENCE_MS)
+                    elif self._life:
+                        pipe.fcall(_FENCE_ALL, 1, *self._life, _nonce(), closed_ms)
                 pipe.execute()
 
         self.breaker.attempt(lambda: self._asked(send))
 
     def _call(self, function: str, key: str, *args: Any) -> Any:
-        name = self._prefix + key
-        return self._run(lambda: self._client.execute_command("FCALL", function, 1, name, *args))  # type: ignore[no-untyped-call]
+        name, life = self._prefix + key, self._life
+        keys = 1 + len(life)
+        return self._run(
+            lambda: self._client.execute_command("FCALL", function, keys, name, *life, *args)  # type: ignore[no-untyped-call]
+        )
 
     def _run(self, command: Callable[[], Any]) -> Any:
         # as `breaker.call`, in fewer steps: each request comes by here
@@ -243,6 +266,11 @@ class VersionedCache:
         except REDIS_ERRORS as error:
             metrics.STORE_ERRORS.labels("redis").inc()
             raise StoreUnavailable("redis") from error
+
+
+def _nonce() -> bytes:
+    """With the server's time it makes a lease or a life. It is no secret, and asks no kernel."""
+    return random.getrandbits(72).to_bytes(9)
 
 
 def _kind(key: str) -> str:

@@ -31,11 +31,24 @@ def list_(services: Services, email: str) -> None:
 
 
 @session_commands.command()
-@click.argument("email")
+@click.argument("email", required=False)
 @click.argument("session_id", type=click.UUID, required=False)
+@click.option("--all", "of_everybody", is_flag=True, help="End the sessions of everybody.")
+@click.option("--yes", is_flag=True, help="With --all: do not ask.")
 @pass_services
-def revoke(services: Services, email: str, session_id: UUID | None) -> None:
-    """End one session of EMAIL, or all of them."""
+def revoke(
+    services: Services,
+    email: str | None,
+    session_id: UUID | None,
+    of_everybody: bool,
+    yes: bool,
+) -> None:
+    """End one session of EMAIL, all of them, or with --all those of everybody."""
+    if of_everybody is (email is not None):
+        raise click.UsageError("Name an EMAIL, or use --all for everybody.")
+    if email is None:
+        _revoke_all(services, yes=yes)
+        return
     user = existing_user(services, email)
     if session_id is None:
         ended = services.administration.end_sessions_of(user.id, OPERATOR).value
@@ -43,3 +56,12 @@ def revoke(services: Services, email: str, session_id: UUID | None) -> None:
         why = EndReason.REVOKED_BY_ADMIN
         ended = int(services.sessions.end_one(user.id, session_id, why, OPERATOR).value)
     click.echo(f"Ended {ended} session{'' if ended == 1 else 's'}.")
+
+
+def _revoke_all(services: Services, *, yes: bool) -> None:
+    if not yes:
+        click.confirm("Sign everybody out, on every device?", abort=True)
+    ended = services.administration.end_sessions_of_everybody(OPERATOR)
+    click.echo("Everybody is signed out.")
+    if not ended.everywhere:
+        click.echo(f"Other instances follow within {services.revalidate_seconds} seconds.")

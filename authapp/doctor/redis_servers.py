@@ -38,8 +38,9 @@ def examine(config: Config, clocks: Clocks) -> Iterator[Finding]:
         yield _unreachable("", reason(error, password))
         reached = False
     if reached:
+        sealer, clustered = Sealer(config.SECRET_KEY), address.kind == "cluster"
         yield _copies(
-            VersionedCache(client, Sealer(config.SECRET_KEY), key_prefix=config.KEY_PREFIX)
+            VersionedCache(client, sealer, key_prefix=config.KEY_PREFIX, clustered=clustered)
         )
     client.close()
 

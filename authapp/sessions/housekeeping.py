@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import TextClause, delete, select, text
+from sqlalchemy import TextClause, delete, select, text, update
 
 from authapp.cache.changes import Changes
+from authapp.sessions.generation import is_outlived
 from authapp.sessions.records import EndReason, SessionPolicy
 from authapp.sessions.rows import SessionRows
 from authapp.storage.models import SessionRow, qualified_name
@@ -36,7 +37,7 @@ class SessionHousekeeping:
         self._clock = clock
 
     def page_ranges(self) -> Sequence[range]:
-        """Divides the pages of the table into ranges for `end_expired` and `prune`.
+        """Divides the pages of the table into ranges for the methods below.
 
         A statement over one range takes equally long however many sessions there are. It needs no
         index; an index would cost time at every log-in, and one on `last_seen_at` at every visit.
@@ -76,6 +77,35 @@ class SessionHousekeeping:
                 ids = [row.id for row in rows if row[1] is (why is EndReason.ABSOLUTE)]
                 self._rows.end(change, why, SessionRow.id.in_(ids))
         return len(rows)
+
+    def end_outlived(self, limit: int, pages: range) -> int:
+        """Gives up to `limit` sessions that ended with those of everybody their end in the row, so
+        that they are removed in time; returns how many.
+
+        No event each: one tells of them all. No cache entry is dropped, as for `prune`.
+
+        Args:
+            pages: as for `end_expired`.
+        """
+        with self._changes.begin(acknowledged=False) as change:
+            outlived = (
+                select(SessionRow.id)
+                .where(_in_range(pages), SessionRow.ended_at.is_(None), is_outlived())
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            )
+            ended = change.db.scalars(
+                update(SessionRow)
+                .where(SessionRow.id.in_(outlived))
+                .values(
+                    ended_at=self._clock(),
+                    ended_why=EndReason.ENDED_FOR_EVERYBODY,
+                    ver=SessionRow.ver + 1,
+                )
+                .returning(SessionRow.id)
+                .execution_options(synchronize_session=False)
+            ).all()
+        return len(ended)
 
     def prune(self, retention: timedelta, limit: int, pages: range) -> int:
         """Removes up to `limit` sessions that ended longer ago than `retention`; returns how many.

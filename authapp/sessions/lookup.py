@@ -14,6 +14,7 @@ from authapp.cache.keys import session_key
 from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
+from authapp.sessions.generation import is_outlived
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
     ActiveSession,
@@ -26,6 +27,7 @@ from authapp.sessions.records import (
 from authapp.sessions.rows import FIRST_VERSION, SessionRows
 from authapp.sessions.user_agents import MAX_USER_AGENT
 from authapp.storage.deadlines import deadline
+from authapp.storage.deployments import current_generation
 from authapp.storage.models import PendingFence, SessionRow, User
 from authapp.storage.postgres import Database, FailureKind, PostgresUnavailable
 from authapp.telemetry import metrics
@@ -182,14 +184,14 @@ class SessionLookup:
         """The facts, and whether fences are written down."""
         now = self._clock()
         found = db.execute(
-            select(SessionRow, User, any_pending())
+            select(SessionRow, User, is_outlived(), any_pending())
             .join(User, User.id == SessionRow.user_id)
             .where(SessionRow.digest == digest)
         ).one_or_none()
         if found is None:  # removed by hand, perhaps
             return None, bool(db.scalar(select(any_pending())))
-        row, user, fences_pending = found
-        record = self._rows.record(row, user)
+        row, user, outlived, fences_pending = found
+        record = self._rows.record(row, user, is_outlived=outlived)
         if seen is not None and seen > record.last_seen_at:
             record = msgspec.structs.replace(record, last_seen_at=seen)
         due = now - row.last_seen_at >= self._policy.revalidate / 2
@@ -239,6 +241,7 @@ class SessionLookup:
                 data=entry.data,
                 ver=FIRST_VERSION,
                 remembered=entry.remembered,
+                generation=begun.generation,
             )
             db.add(row)
             db.flush()
@@ -253,7 +256,9 @@ class SessionLookup:
                 while_postgres_was_away=True,
             )
             # ended by a change that could not see it
-            if (why := self._rows.record(row, user).ended_why) is not None:
+            outlived = db.scalar(select(begun.generation < current_generation()))
+            record = self._rows.record(row, user, is_outlived=outlived)
+            if (why := record.ended_why) is not None:
                 self._rows.end(change, why, SessionRow.id == row.id)
 
     def _still_begun(self, change: Change, digest: bytes, entry: SessionRecord) -> bool:

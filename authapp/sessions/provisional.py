@@ -78,6 +78,7 @@ class ProvisionalSessions:
             checked_at=now,
             provisional=Provisional(
                 epoch=credentials.epoch,
+                generation=credentials.generation,
                 expires_at=lifetime.expires_at,
                 address=actor.address,
                 user_agent=actor.user_agent,

@@ -33,6 +33,7 @@ class EndReason(StrEnum):
     EVICTED_BY_CAP = "evicted_by_cap"
     REPLACED = "replaced"
     REFRESH_REUSED = "refresh_reused"
+    ENDED_FOR_EVERYBODY = "ended_for_everybody"
     CHANGED_IN_SQL = "changed_in_sql"
 
     @classmethod
@@ -83,12 +84,13 @@ class Provisional(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The part of a session without a row that its row will need. It began without Postgres.
 
     Attributes:
-        epoch: of the credentials that were verified.
+        epoch, generation: of the credentials that were verified.
         expires_at: when it ends at the latest once it has a row.
         replaces: digests of the sessions the browser had so far.
     """
 
     epoch: int
+    generation: int
     expires_at: datetime
     address: str
     user_agent: str

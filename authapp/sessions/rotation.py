@@ -7,6 +7,7 @@ from sqlalchemy import select
 from authapp.accounts.actor import Actor
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import StoreUnavailable
+from authapp.sessions.generation import is_live
 from authapp.sessions.records import ActiveSession, EndReason, IssuedTokens, Lifetime
 from authapp.sessions.rows import SessionRows
 from authapp.storage.models import SessionRow, User
@@ -37,9 +38,8 @@ class SessionRotation:
         row = hold_row(change, live)
         if row is None:
             return None
-        data = dict(row.data)
         self._rows.end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
-        return self._rows.add_like(change, user, actor, live, data)
+        return self._rows.add_like(change, user, actor, row)
 
     def regenerate(self, live: ActiveSession, actor: Actor) -> Changed[ActiveSession | None]:
         """A new token for a browser's session, with its limits. The proof stays as old as it was.
@@ -63,7 +63,6 @@ class SessionRotation:
         if row.kind != "browser":
             return None
         lifetime = Lifetime(timedelta(seconds=row.idle_seconds), row.expires_at)
-        data = dict(row.data)
         self._rows.end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
         return self._rows.add(
             change,
@@ -71,8 +70,8 @@ class SessionRotation:
             actor,
             remember=live.record.remembered,
             lifetime=lifetime,
-            data=data,
             proved_at=row.proved_at or row.created_at,
+            replaces=row,
         )
 
 
@@ -84,7 +83,7 @@ def hold_row(change: Change, live: ActiveSession) -> SessionRow | None:
     """
     row = change.db.scalar(
         select(SessionRow)
-        .where(SessionRow.digest == live.token.digest, SessionRow.ended_at.is_(None))
+        .where(SessionRow.digest == live.token.digest, is_live())
         .with_for_update()
     )
     if row is None:

@@ -16,6 +16,7 @@ from authapp.cache.changes import Change
 from authapp.crypto.access_tokens import AccessTokens, digest_of
 from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
 from authapp.errors import EmailUnverified, InvalidCredentials
+from authapp.sessions.generation import is_live
 from authapp.sessions.records import (
     ActiveSession,
     EndReason,
@@ -49,9 +50,17 @@ class SessionRows:
         self._revalidate_seconds = policy.revalidate.total_seconds()
         self._clock = clock
 
-    def record(self, row: SessionRow, user: User) -> SessionRecord:
-        """The session as its row and the row of its user say now."""
+    def record(
+        self, row: SessionRow, user: User, *, is_outlived: bool | None = False
+    ) -> SessionRecord:
+        """The session as its row and the row of its user say now.
+
+        Args:
+            is_outlived: the sessions of everybody were ended since it began.
+        """
         why = EndReason(row.ended_why) if row.ended_why else None
+        if why is None and is_outlived:
+            why = EndReason.ENDED_FOR_EVERYBODY
         if why is None and not user.active:
             why = EndReason.DEACTIVATED
         if why is None and row.epoch != user.epoch:
@@ -93,14 +102,17 @@ class SessionRows:
         lifetime: Lifetime | None = None,
         data: Mapping[str, Any] | None = None,
         proved_at: datetime | None = None,
+        replaces: SessionRow | None = None,
     ) -> ActiveSession:
         """Begins a session of a browser, with `lifetime` or what the limits say.
 
         Args:
             proved_at: when the person last proved who they are; None: just now.
+            replaces: the session that goes on in this one, with its data.
         """
         row, token = self.new(user, actor, remember=remember, lifetime=lifetime, data=data)
         row.proved_at = proved_at
+        _go_on(row, replaces)
         change.db.add(row)
         return ActiveSession(token, self.record(row, user))
 
@@ -111,9 +123,9 @@ class SessionRows:
         actor: Actor,
         *,
         refreshable: bool,
-        data: Mapping[str, Any] | None = None,
+        replaces: SessionRow | None = None,
     ) -> IssuedTokens:
-        """Begins a session of a program."""
+        """Begins a session of a program; `replaces` as for `add`."""
         session_id = uuid4()
         lifetime = self._policy.lifetime(self._clock(), remember=refreshable, kind="api")
         row = self._new(
@@ -124,8 +136,9 @@ class SessionRows:
             lifetime,
             kind="api",
             remember=refreshable,
-            data=data,
+            data=None,
         )
+        _go_on(row, replaces)
         change.db.add(row)
         return self.issue_tokens(row, user, refreshable=refreshable)
 
@@ -134,14 +147,13 @@ class SessionRows:
         change: Change,
         user: User,
         actor: Actor,
-        before: ActiveSession,
-        data: Mapping[str, Any],
+        replaces: SessionRow,
     ) -> ActiveSession | IssuedTokens:
-        """Begins a session of the same kind as another, with new limits."""
-        remember = before.record.remembered
-        if before.record.kind == "api":
-            return self.add_program(change, user, actor, refreshable=remember, data=data)
-        return self.add(change, user, actor, remember=remember, data=data)
+        """Begins a session of the same kind as the one that goes on in it, with new limits."""
+        remember = replaces.remembered
+        if replaces.kind == "api":
+            return self.add_program(change, user, actor, refreshable=remember, replaces=replaces)
+        return self.add(change, user, actor, remember=remember, replaces=replaces)
 
     def new(
         self,
@@ -223,7 +235,7 @@ class SessionRows:
             .where(
                 SessionRow.user_id == user_id,
                 SessionRow.kind == kind,
-                SessionRow.ended_at.is_(None),
+                is_live(),
                 SessionRow.expires_at > self._clock(),
                 SessionRow.digest.not_in(replaces),
             )
@@ -291,7 +303,7 @@ class SessionRows:
         which: ColumnElement[bool],
         actor: Actor = NOBODY,
     ) -> int:
-        """Ends those that are live; returns how many there were."""
+        """Ends those that have not ended; returns how many there were."""
         now = self._clock()
         ended = change.db.execute(
             update(SessionRow)
@@ -311,6 +323,13 @@ class SessionRows:
                 why=why,
             )
         return len(ended)
+
+
+def _go_on(row: SessionRow, replaced: SessionRow | None) -> None:
+    """Gives a new session the data of the one that it replaces, and its generation: else it would
+    outlive the end of everybody's sessions at the same moment."""
+    if replaced is not None:
+        row.data, row.generation = dict(replaced.data), replaced.generation
 
 
 def hold_verified(change: Change, user_id: UUID, epoch: int) -> User:

@@ -16,6 +16,7 @@ from authapp.accounts.credentials import Credentials
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.crypto.tokens import RefreshToken, SessionToken
 from authapp.errors import NotAuthenticated, StoreUnavailable
+from authapp.sessions.generation import is_live, is_outlived
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
@@ -184,7 +185,7 @@ class SessionStore:
             data = kept.op("||")(literal(dict(changed), JSONB))
             row = change.db.execute(
                 update(SessionRow)
-                .where(SessionRow.digest == live.token.digest, SessionRow.ended_at.is_(None))
+                .where(SessionRow.digest == live.token.digest, is_live())
                 .values(data=data, ver=SessionRow.ver + 1)
                 .returning(SessionRow.digest, SessionRow.ver)
             ).one_or_none()
@@ -225,12 +226,12 @@ class SessionStore:
         self, change: Change, user_id: UUID, session_id: UUID, why: EndReason, actor: Actor
     ) -> bool:
         """As `end_one`, within a change that the caller completes."""
-        mine = (SessionRow.user_id == user_id) & (SessionRow.id == session_id)
+        mine = (SessionRow.user_id == user_id) & (SessionRow.id == session_id) & is_live()
         return self._rows.end(change, why, mine, actor) > 0
 
     def owner_of(self, session_id: UUID) -> UUID | None:
         """The user of an active session."""
-        active = (SessionRow.id == session_id) & SessionRow.ended_at.is_(None)
+        active = (SessionRow.id == session_id) & is_live()
         with self._database.transaction() as db:
             return db.scalar(select(SessionRow.user_id).where(active))
 
@@ -309,9 +310,8 @@ class SessionStore:
         row = hold_row(change, live)
         if row is None:
             return None
-        data = dict(row.data)
         self.end_all(change, user, why)
-        return self._rows.add_like(change, user, actor, live, data)
+        return self._rows.add_like(change, user, actor, row)
 
     def refresh(self, token: RefreshToken, actor: Actor) -> IssuedTokens:
         """A new access token for a session that goes on, and the next refresh token.
@@ -331,16 +331,16 @@ class SessionStore:
 
     def _refresh(self, change: Change, token: RefreshToken, actor: Actor) -> IssuedTokens | None:
         found = change.db.execute(
-            select(SessionRow, User)
+            select(SessionRow, User, is_outlived())
             .join(User, User.id == SessionRow.user_id)
             .where(SessionRow.id == token.session_id, SessionRow.ended_at.is_(None))
             .with_for_update(of=SessionRow)  # of two at once one comes second
         ).one_or_none()
         if found is None:
             return None
-        row, user = found
+        row, user, outlived = found
         now = self._clock()
-        record = self._rows.record(row, user)
+        record = self._rows.record(row, user, is_outlived=outlived)
         if record.ended_why or self._rows.expired(record):
             return None
         if not hmac.compare_digest(row.refresh_digest or b"", token.digest):
@@ -358,7 +358,7 @@ class SessionStore:
                 select(SessionRow)
                 .where(
                     SessionRow.user_id == user_id,
-                    SessionRow.ended_at.is_(None),
+                    is_live(),
                     SessionRow.expires_at > now,
                 )
                 .order_by(SessionRow.last_seen_at.desc(), SessionRow.id)

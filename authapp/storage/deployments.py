@@ -1,8 +1,11 @@
-"""The setting that all instances of one database must share, recorded in Postgres by the first."""
+"""The row that all instances of one database share: its prefix of keys, recorded by the first
+instance, and the generation of sessions."""
 
 from psycopg2 import errors, extensions, sql
+from sqlalchemy import ColumnElement, func, literal, select
 
 from authapp.errors import SettingError
+from authapp.storage.models import Deployment
 from authapp.storage.schema_names import DEFAULT_SCHEMA
 
 
@@ -44,6 +47,11 @@ def expect_key_prefix(
             f"{_told(found)}: set it so, or change it for all instances (docs/production.md, "
             "Several deployments on one Redis)"
         )
+
+
+def current_generation() -> ColumnElement[int]:
+    """A column that tells the generation of sessions that begin now."""
+    return func.coalesce(select(Deployment.session_generation).scalar_subquery(), literal(0))
 
 
 def recorded_key_prefix(

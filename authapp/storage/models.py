@@ -148,7 +148,8 @@ class SessionRow(Base):
     """A session. `digest` names it in the stores; it is a keyed hash of its token, or, where access
     tokens name it, a hash of `id`. `refresh_digest` is a keyed hash of the one refresh token that
     was not used yet. `proved_at` is when the person last proved who they are; None: when it began.
-    The table can't be replayed."""
+    A session whose `generation` is below that of the deployment has ended, whatever else its row
+    says. The table can't be replayed."""
 
     __tablename__ = "sessions"
 
@@ -170,6 +171,9 @@ class SessionRow(Base):
     refresh_digest: Mapped[bytes | None]
     remembered: Mapped[bool] = mapped_column(server_default=false())
     proved_at: Mapped[datetime | None]
+    generation: Mapped[int] = mapped_column(
+        Integer, server_default=text("authapp_session_generation()")
+    )
 
     __table_args__ = (
         CheckConstraint("kind IN ('browser', 'api')", name="kind"),
@@ -332,7 +336,11 @@ class Invitation(Base):
 
 
 class Deployment(Base):
-    """The one row that says what all instances of this database share."""
+    """The one row that says what all instances of this database share.
+
+    Attributes:
+        session_generation: raised by one to end the sessions of everybody.
+    """
 
     __tablename__ = "deployment"
 
@@ -340,6 +348,7 @@ class Deployment(Base):
         SmallInteger, primary_key=True, autoincrement=False, server_default=text("1")
     )
     key_prefix: Mapped[str]
+    session_generation: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
 

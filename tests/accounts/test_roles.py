@@ -182,7 +182,7 @@ def test_a_deleted_role_whose_fences_redis_does_not_take_is_written_down(
     live = log_in(services)
     two_instances.sessions.find(live.token)
 
-    def refuses(_fences: object) -> None:
+    def refuses(_fences: object, **_how: bool) -> None:
         raise StoreUnavailable("redis")
 
     with monkeypatch.context() as redis_refuses:

@@ -78,13 +78,13 @@ def fences_fail(services: Services, patch: pytest.MonkeyPatch, *, at: int) -> No
     """Redis takes no fence of this instance from this one on: 1 is before the commit, 2 after."""
     fence, count = services.cache.fence, 0
 
-    def fails(versions: Mapping[str, int]) -> None:
+    def fails(versions: Mapping[str, int], **how: bool) -> None:
         nonlocal count
         count += 1
         if count >= at:
             services.cache.breaker.open()
             raise StoreUnavailable("redis")
-        fence(versions)
+        fence(versions, **how)
 
     patch.setattr(services.cache, "fence", fails)
 

@@ -674,7 +674,7 @@ def test_a_copy_that_is_behind_refuses_no_new_password(
     live = log_in(services)
     two_instances.authentication.log_in(EMAIL, PASSWORD, CLIENT)
 
-    def lost(_versions: object) -> None:
+    def lost(_versions: object, **_how: bool) -> None:
         services.cache.breaker.open()
         raise StoreUnavailable("redis")
 

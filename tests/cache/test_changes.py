@@ -84,13 +84,13 @@ class Fences:
         self.keys: list[set[str]] = []
         self.before = facts(services)
 
-    def __call__(self, versions: Mapping[str, int]) -> None:
+    def __call__(self, versions: Mapping[str, int], **how: bool) -> None:
         self.committed.append(facts(self._services) != self.before)
         self.keys.append(set(versions))
         if len(self.committed) == self._failing:
             self._services.cache.breaker.open()
             raise StoreUnavailable("redis")
-        self._fence(versions)
+        self._fence(versions, **how)
 
 
 def watch(services: Services, patch: pytest.MonkeyPatch, failing: int | None = None) -> Fences:
@@ -291,8 +291,8 @@ def test_a_copy_read_before_the_commit_is_not_kept(
     fence = services.cache.fence
     seen: list[LookupResult] = []
 
-    def fence_then_read(versions: Mapping[str, int]) -> None:
-        fence(versions)
+    def fence_then_read(versions: Mapping[str, int], **how: bool) -> None:
+        fence(versions, **how)
         if not seen:
             seen.append(services.sessions.find(live.token))
 
@@ -307,10 +307,10 @@ def test_a_copy_read_before_the_commit_is_refused_by_the_first_fence_alone(
 ) -> None:
     fence, calls = services.cache.fence, []
 
-    def fence_once_then_read(versions: Mapping[str, int]) -> None:
+    def fence_once_then_read(versions: Mapping[str, int], **how: bool) -> None:
         calls.append(versions)
         if len(calls) == 1:
-            fence(versions)
+            fence(versions, **how)
             services.sessions.find(live.token)
 
     monkeypatch.setattr(services.cache, "fence", fence_once_then_read)
@@ -323,9 +323,9 @@ def test_the_second_fence_drops_what_was_filled_where_the_first_was_lost(
 ) -> None:
     fence, calls = services.cache.fence, []
 
-    def fence_then_lose(versions: Mapping[str, int]) -> None:
+    def fence_then_lose(versions: Mapping[str, int], **how: bool) -> None:
         calls.append(versions)
-        fence(versions)
+        fence(versions, **how)
         if len(calls) == 1:
             services.redis.flushall()  # evicted, say
             services.sessions.find(live.token)
@@ -356,8 +356,8 @@ def test_a_change_rolled_back_after_its_fence_costs_copies_until_the_next(
     """It fenced a version that never came to be; Postgres answers meanwhile."""
     fence = services.cache.fence
 
-    def fence_and_fail(versions: Mapping[str, int]) -> None:
-        fence(versions)
+    def fence_and_fail(versions: Mapping[str, int], **how: bool) -> None:
+        fence(versions, **how)
         raise KeyError
 
     monkeypatch.setattr(services.cache, "fence", fence_and_fail)

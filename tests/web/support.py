@@ -71,7 +71,7 @@ def lose_fences(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis takes no fence of this instance from now on, as when it can't be reached."""
     cache = services_of(app).cache
 
-    def fails(_versions: Mapping[str, int]) -> None:
+    def fails(_versions: Mapping[str, int], **_how: bool) -> None:
         cache.breaker.open()
         raise StoreUnavailable("redis")
 

@@ -50,6 +50,7 @@ from authapp.web.guards import (
     step_up_required,
 )
 from authapp.web.session.auth_session import auth_session
+from authapp.web.visitor_login import clear_site_data
 
 MAX_PAGE = 200  # users
 
@@ -253,6 +254,23 @@ def set_email(user_id: UUID) -> Response:
 def start_reset(user_id: UUID) -> Response:
     services().reset_links.mail_for(user_id, known_actor())
     return json_response(MailAnswer("mailed"), 202)
+
+
+@users_api.delete("/sessions")
+@documents(
+    Operation(
+        "Ends the sessions of everybody, one's own too, for administrators",
+        {204: None},
+        "permission",
+        fails=[ExceedsOwnPermissions],
+        changes=True,
+    )
+)
+@permission_required(Permission.SESSIONS_END)
+def end_sessions_of_everybody() -> tuple[str, int, dict[str, str]]:
+    auth_session().settle(services().administration.end_sessions_of_everybody(known_actor()))
+    auth_session().forget()
+    return "", 204, clear_site_data()
 
 
 @users_api.get("/roles")

@@ -4,16 +4,17 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
-from flask import request, url_for
+from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from authapp.accounts.identity import Identity, Permission
+from authapp.accounts.identity import ADMIN, Identity, Permission
 from authapp.accounts.roles import BUILT_IN, MAX_HOLDERS
 from authapp.cache.changes import Changed
 from authapp.errors import (
     BuiltInRole,
     EmailTaken,
     ExceedsOwnPermissions,
+    Forbidden,
     InvalidField,
     LastAdmin,
     OwnAccount,
@@ -29,6 +30,7 @@ from authapp.web.error_handlers import problem_of
 from authapp.web.guards import (
     current_user,
     known_actor,
+    login_url,
     permission_required,
     services,
     step_up_required,
@@ -36,9 +38,10 @@ from authapp.web.guards import (
 from authapp.web.pages.audit_question import events_asked_for
 from authapp.web.pages.forms import AuditForm, RoleForm, show_errors, text
 from authapp.web.pages.messages import HAPPENED
-from authapp.web.pages.notices import redirect_with
+from authapp.web.pages.notices import redirect_with, say
 from authapp.web.pages.rendering import Question, ask, render_page
 from authapp.web.session.auth_session import auth_session
+from authapp.web.visitor_login import clear_site_data
 
 admin = OwnBlueprint("admin", __name__, url_prefix="/admin")
 
@@ -199,6 +202,37 @@ def start_reset(user_id: UUID) -> ResponseReturnValue:
         return Changed(None, everywhere=True)
 
     return _answer(user_id, mail, "reset-mailed")
+
+
+@admin.get("/sessions/end-all")
+@permission_required(Permission.SESSIONS_END)
+def end_all_sessions() -> ResponseReturnValue:
+    if not current_user.covers(ADMIN, ()):
+        raise Forbidden
+    question = Question(
+        heading="Sign everybody out?",
+        sentences=[
+            "This ends every session on every device, also of programs with access tokens: those of "
+            "all people, and yours. They log in again, and are told why. Nobody's data or password "
+            "changes.",
+            "It is meant for after an incident. To sign out one person, open their page.",
+        ],
+        button="Sign everybody out",
+        action=url_for(".end_all_sessions_submit"),
+        back=url_for(".users"),
+    )
+    return ask(question)
+
+
+@admin.post("/sessions/end-all")
+@permission_required(Permission.SESSIONS_END)
+def end_all_sessions_submit() -> ResponseReturnValue:
+    auth_session().settle(services().administration.end_sessions_of_everybody(known_actor()))
+    auth_session().forget()
+    say("everybody-signed-out")
+    response = redirect(login_url() or "/", 303)
+    response.headers.update(clear_site_data())
+    return response
 
 
 @admin.get("/roles")

@@ -14,6 +14,7 @@ SIGNED_OUT = {
     EndReason.EVICTED_BY_CAP: (
         "You were signed out because you logged in on too many devices; the oldest ends."
     ),
+    EndReason.ENDED_FOR_EVERYBODY: ("You were signed out because everybody was, as a precaution."),
     EndReason.CHANGED_IN_SQL: "You were signed out because an operator changed this account.",
     EndReason.REFRESH_REUSED: (
         "You were signed out because somebody used a token that had been used before."
@@ -60,6 +61,7 @@ DONE = {
     "activated": "The account is active.",
     "deactivated": "The account is deactivated and signed out everywhere.",
     "sessions-of-user-ended": "All sessions of this person were ended.",
+    "everybody-signed-out": "Everybody is signed out, you too.",
     "sessions-ended": "All other sessions were ended.",
 }
 
@@ -89,6 +91,7 @@ HAPPENED: dict[Event, str] = {
     "session.begun": "Logged in",
     "session.ended": "Session ended",
     "sessions.ended": "All sessions ended",
+    "sessions.ended_for_everybody": "Sessions of everybody ended",
     "login.failed": "Log-in refused",
     "login.limited": "Log-in stopped by a limit",
     "signup.limited": "Sign-up stopped by a limit",

@@ -44,8 +44,9 @@ def notices() -> list[str]:
 
 
 def tells_of_log_out(messages: list[str]) -> bool:
-    """Whether one of the messages says that the visitor logged out."""
-    return any(message.startswith(DONE["logged-out"]) for message in messages)
+    """Whether one of the messages says that the visitor was logged out."""
+    told = DONE["logged-out"], DONE["everybody-signed-out"]
+    return any(message.startswith(told) for message in messages)
 
 
 def _flash(text: str) -> None:

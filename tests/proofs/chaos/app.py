@@ -74,7 +74,7 @@ def double_delete(client: "redis.Redis") -> None:
         client.expire(key, int(ttl))
         return "filled"
 
-    def delete(_self: VersionedCache, versions: Mapping[str, int]) -> None:
+    def delete(_self: VersionedCache, versions: Mapping[str, int], **_how: bool) -> None:
         if versions:
             client.delete(*versions)
 

@@ -35,7 +35,7 @@ ACTS: dict[str, Act] = {
 def without_redis(services: Services, patch: pytest.MonkeyPatch) -> None:
     """From now on it takes no fence from this instance."""
 
-    def refuse(versions: Mapping[str, int]) -> None:
+    def refuse(versions: Mapping[str, int], **_how: bool) -> None:
         if versions:
             services.cache.breaker.open()
             raise StoreUnavailable("redis")

@@ -118,9 +118,11 @@ def test_that_fences_are_not_written_down_is_noticed(
     """A control: changes that Redis did not take are acknowledged as if it had."""
     for instance in arena.instances:
 
-        def fenced(fences: dict[str, int], cache: VersionedCache = instance.cache) -> bool:
+        def fenced(
+            fences: dict[str, int], cache: VersionedCache = instance.cache, **how: bool
+        ) -> bool:
             with suppress(StoreUnavailable):
-                cache.fence(fences)
+                cache.fence(fences, **how)
             return True
 
         monkeypatch.setattr(instance.changes, "_fenced", fenced)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from authapp.cache.keys import LIFE_KEY
 from authapp.cache.versioned_cache import Lease
 from authapp.errors import StoreUnavailable
 from tests.proofs.model.explorer import Actor, Schedule, Step
@@ -84,15 +85,21 @@ class World(Schedule):
         self.acknowledged = 0  # places in the order of commits
         self.shielded: dict[Kind, int] = dict.fromkeys(self.keys, 0)
         self.losses = dict.fromkeys(self.keys, 0)  # how often a key was lost, its fence with it
+        self.lives_lost = 0
 
-    def versions(self, row: Row) -> dict[str, int]:
+    def versions(self, row: Row, *, everything: bool = False) -> dict[str, int]:
         """The versions that a change fences, in one pipeline."""
-        return dict.fromkeys(self.keys.values(), row.version)
+        return dict.fromkeys([LIFE_KEY] if everything else self.keys.values(), row.version)
 
     def lost(self) -> None:
         """All that the server held."""
+        self.lives_lost += 1
         for kind in self.losses:
             self.losses[kind] += 1
+
+    def fences_lost(self, *, everything: bool) -> dict[Kind, int]:
+        """How often the fence of such a change was lost, by kind of key."""
+        return dict.fromkeys(self.keys, self.lives_lost) if everything else dict(self.losses)
 
     def settle(self) -> None:
         """Read every key once more: the entry left in the cache is what every reader would get."""
@@ -159,19 +166,27 @@ def reader(
     world.served(name, promised, row.value)
 
 
-def writer(world: World, name: str, *, roll_back: bool = False, careless: bool = False) -> Actor:
+def writer(
+    world: World,
+    name: str,
+    *,
+    roll_back: bool = False,
+    careless: bool = False,
+    everything: bool = False,
+) -> Actor:
     """Begin, fence, commit, fence until it succeeds, acknowledge.
 
     Args:
         careless: acknowledges although the second fence failed.
+        everything: fences all keys there are by the life of the copies, and none by itself.
     """
     yield Step("begin", world.db.unlocked)
     row = world.db.begin(name)
     try:
         yield Step("fence")
         try:
-            world.cache.before_commit(world.versions(row))
-            fenced_at = dict(world.losses)
+            world.cache.before_commit(world.versions(row, everything=everything))
+            fenced_at = world.fences_lost(everything=everything)
         except StoreUnavailable:
             fenced_at = {}  # what could not be fenced is fenced after the commit
         if roll_back:
@@ -180,13 +195,13 @@ def writer(world: World, name: str, *, roll_back: bool = False, careless: bool =
         yield Step("commit")
         world.db.commit(row)
         age = len(world.db.committed) - 1
-        for kind, losses in world.losses.items():
+        for kind, losses in world.fences_lost(everything=everything).items():
             if fenced_at.get(kind) == losses:
                 world.shielded[kind] = age
         while True:
             yield Step("fence")
             try:
-                world.cache.after_commit(world.versions(row))
+                world.cache.after_commit(world.versions(row, everything=everything))
             except StoreUnavailable:
                 if not careless:
                     continue
@@ -208,6 +223,20 @@ def evict(world: World, kind: Kind) -> Actor:
     yield Step(f"delete {kind}")
     world.stage.admin.delete(world.keys[kind])
     world.losses[kind] += 1
+
+
+def evict_life(world: World) -> Actor:
+    yield Step("delete the life")
+    world.stage.admin.delete(world.stage.life_key)
+    world.lives_lost += 1
+
+
+def expire_life(world: World) -> Actor:
+    """Only one that refuses fills has an end; an open one has none."""
+    yield Step("time passes for the life")
+    if world.stage.admin.pttl(world.stage.life_key) > 0:
+        world.stage.expire(world.stage.life_key)
+        world.lives_lost += 1
 
 
 def expire(world: World, kind: Kind) -> Actor:

@@ -18,8 +18,9 @@ from uuid import UUID, uuid4
 
 import psycopg2
 
+from authapp.accounts.actor import OPERATOR
 from authapp.accounts.emails import parse_email
-from authapp.cache.keys import CredentialKeys, session_key, user_key
+from authapp.cache.keys import LIFE_KEY, CredentialKeys, session_key, user_key
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
@@ -40,6 +41,8 @@ PREFIX = "explored:"  # of all keys, as where deployments share a server
 
 class Rig(Servers):
     """The stores, and two instances on them: changes are made `here`, noticed `there`."""
+
+    life_key = PREFIX + LIFE_KEY
 
     def __init__(self, postgres_url: str, valkey_urls: Sequence[str]) -> None:
         super().__init__(valkey_urls)
@@ -65,6 +68,7 @@ class Rig(Servers):
         """A user of their own for each schedule, with one session."""
         number = next(self._numbers)
         self.primary = 0
+        self.admin.delete(self.life_key)
         if number % 500 == 0:
             self._sweep()
         user_id, email = uuid4(), f"{number}@example.org"
@@ -302,6 +306,21 @@ def log_out(world: ChangeWorld, instance: Instance) -> Actor:
     yield from world.work(instance, do).steps()
 
 
+def end_everybody(world: ChangeWorld, instance: Instance) -> Actor:
+    """Ends the sessions of all people there are, in one step."""
+    session = world.facts["session"]
+
+    def do(work: Work) -> None:
+        work.at_commit = lambda: session.commit("ended")
+        try:
+            done = instance.services.administration.end_sessions_of_everybody(OPERATOR)
+        except StoreUnavailable:
+            return
+        session.answer(instance, "ended", deferred=not done.everywhere)
+
+    yield from world.work(instance, do).steps()
+
+
 # -- disturbances ----------------------------------------------------------------------------------
 
 
@@ -347,6 +366,11 @@ def refuse(world: ChangeWorld, instance: Instance, what: Literal["transaction", 
 def evict(world: ChangeWorld) -> Actor:
     yield Step("delete all")
     world.rig.admin.delete(*world.rig.keys.values())
+
+
+def evict_life(world: ChangeWorld) -> Actor:
+    yield Step("delete the life")
+    world.rig.admin.delete(world.rig.life_key)
 
 
 def restart(world: ChangeWorld) -> Actor:

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
 
-from authapp.cache.keys import CredentialKeys, session_key, user_key
+from authapp.cache.keys import LIFE_KEY, CredentialKeys, session_key, user_key
 
 Kind = Literal["sess", "user", "cred"]
 KINDS: tuple[Kind, ...] = ("sess", "user", "cred")
@@ -85,7 +85,13 @@ class Wire(UnixDomainSocketConnection):
 
 
 class Servers:
-    """Servers with run_ids of their own; a fail-over or restart makes the next one the primary."""
+    """Servers with run_ids of their own; a fail-over or restart makes the next one the primary.
+
+    Attributes:
+        life_key: where the life of all copies is kept.
+    """
+
+    life_key = LIFE_KEY
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.admins = [redis.Redis.from_url(url) for url in urls]
@@ -113,17 +119,19 @@ class Servers:
         time.sleep(0.002)
 
     def snapshot(self) -> Snapshot:
+        keys = [*self.keys.values(), self.life_key]
         with self.admin.pipeline(transaction=False) as pipe:
-            for key in self.keys.values():
+            for key in keys:
                 pipe.dump(key)
                 pipe.pttl(key)
             answers = pipe.execute()
-        dumps = zip(self.keys.values(), answers[::2], answers[1::2], strict=True)
+        dumps = zip(keys, answers[::2], answers[1::2], strict=True)
         return {key: Dump(value, max(ttl, 0)) for key, value, ttl in dumps if value is not None}
 
     def fail_over(self, snapshot: Snapshot) -> None:
         """The next server becomes the primary, with `snapshot` as its data."""
         self.primary += 1
+        self.admin.delete(self.life_key)  # of the schedules before
         for key, dump in snapshot.items():
             self.admin.restore(key, dump.ttl_ms, dump.value)
 
@@ -160,6 +168,7 @@ class Stage(Servers, Line):
             for admin in self.admins:
                 admin.flushall()
         self.primary = 0
+        self.admin.delete(self.life_key)
         self.faults.clear()
         self.sent.clear()
         self.keys = {

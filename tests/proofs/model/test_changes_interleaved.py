@@ -20,7 +20,9 @@ from tests.proofs.model.change_actors import (
     Rig,
     change_user,
     crash,
+    end_everybody,
     evict,
+    evict_life,
     log_out,
     lose,
     old_snapshot,
@@ -31,6 +33,7 @@ from tests.proofs.model.change_actors import (
     visit,
 )
 from tests.proofs.model.explorer import Actor, Tally, every_order, show, some_orders, table
+from tests.proofs.model.instances import Instance
 from tests.proofs.model.stage import KINDS, Kind
 from tests.support.databases import add_migrated_database
 
@@ -77,7 +80,8 @@ def load(rig: Rig, library: str) -> None:
 
 Actors = Callable[[ChangeWorld, Kind], dict[str, Actor]]
 
-HERE = ["change", "visit here", "change here", "log-out here", "recovery"]  # dies of a crash
+# dies of a crash
+HERE = ["change", "visit here", "change here", "log-out here", "everybody here", "recovery"]
 HERE += [f"{name} (1)" for name in HERE]
 
 # The disturbances beside a change made here and a visit there.
@@ -88,8 +92,11 @@ DISTURBANCES: dict[str, Actors] = {
     "second change here": lambda w, _: {"change here": change_user(w, w.rig.here)},
     "log-out there": lambda w, _: {"log-out there": log_out(w, w.rig.there)},
     "log-out here": lambda w, _: {"log-out here": log_out(w, w.rig.here)},
+    "everybody there": lambda w, _: {"everybody there": end_everybody(w, w.rig.there)},
+    "everybody here": lambda w, _: {"everybody here": end_everybody(w, w.rig.here)},
     "crash": lambda w, _: {"crash": crash(w, w.rig.here, *HERE)},
     "eviction": lambda w, _: {"eviction": evict(w)},
+    "eviction of the life": lambda w, _: {"life": evict_life(w)},
     "restart, empty": lambda w, _: {"restart": restart(w)},
     "old snapshot restored": lambda w, _: {"snapshot": old_snapshot(w)},
     "command lost": lambda w, _: {
@@ -113,10 +120,16 @@ PAIRS = list(combinations_with_replacement(sorted(set(DISTURBANCES) - {"nothing 
 
 
 def make_world(
-    rig: Rig, names: Sequence[str], kind: Kind, *, warm: bool, back: bool
+    rig: Rig,
+    names: Sequence[str],
+    kind: Kind,
+    *,
+    warm: bool,
+    back: bool,
+    change: Callable[[ChangeWorld, Instance], Actor] = change_user,
 ) -> ChangeWorld:
     world = ChangeWorld(rig, warm=warm, back=back)
-    world.add("change", change_user(world, rig.here))
+    world.add("change", change(world, rig.here))
     world.add("visit", visit(world, "visit", rig.there, kind))
     for number, name in enumerate(names):
         for actor_name, actor in DISTURBANCES[name](world, kind).items():
@@ -124,12 +137,20 @@ def make_world(
     return world
 
 
-def sample(rig: Rig, names: Sequence[str], count: int, seed: int) -> Iterator[ChangeWorld]:
+def sample(
+    rig: Rig,
+    names: Sequence[str],
+    count: int,
+    seed: int,
+    change: Callable[[ChangeWorld, Instance], Actor] = change_user,
+    kinds: Sequence[Kind] = KINDS,
+) -> Iterator[ChangeWorld]:
     """`count` orders drawn at random, of a visit of a kind drawn at random."""
 
     def make(draw: random.Random) -> ChangeWorld:
-        kind = draw.choice(KINDS)
-        return make_world(rig, names, kind, warm=draw.random() < 0.5, back=draw.random() < 0.5)
+        kind = draw.choice(kinds)
+        warm, back = draw.random() < 0.5, draw.random() < 0.5
+        return make_world(rig, names, kind, warm=warm, back=back, change=change)
 
     return some_orders(make, count, seed)
 
@@ -149,6 +170,21 @@ def test_promises_hold_for_each_kind_of_key(rig: Rig, capsys: pytest.CaptureFixt
     show(capsys, table("shipped, whole instances", PROMISES, tallies))
     assert not any(tally.broken for tally in tallies), [tally.examples for tally in tallies]
     assert sum(tally.schedules for tally in tallies) >= CLAIMED
+
+
+@pytest.mark.first
+def test_promises_hold_for_the_end_of_everybodys_sessions(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = partial(
+        make_world, rig, ["nothing else"], "sess", warm=True, back=True, change=end_everybody
+    )
+    tallies = [Tally("nothing else, every order").count(every_order(make))]
+    for number, name in enumerate(DISTURBANCES):
+        drawn = sample(rig, [name], ALONE, SEED + 500 + number, end_everybody, ["sess"])
+        tallies.append(Tally(name).count(drawn))
+    show(capsys, table("everybody's sessions end", PROMISES, tallies))
+    assert not any(tally.broken for tally in tallies), [tally.examples for tally in tallies]
 
 
 def test_who_asks_again_is_promised_no_less(rig: Rig) -> None:
@@ -211,11 +247,12 @@ def no_fence(rig: Rig, patch: pytest.MonkeyPatch, *, of: str) -> None:
 
         def fence(
             versions: Mapping[str, int],
-            fence: Callable[[Mapping[str, int]], None] = cache.fence,
+            fence: Callable[..., None] = cache.fence,
             turns: Iterator[bool] = turns,
+            **how: bool,
         ) -> None:
             if next(turns):
-                fence(versions)
+                fence(versions, **how)
 
         patch.setattr(cache, "fence", fence)
 
@@ -253,6 +290,7 @@ class Control:
     schedules: int
     at_least: int
     promise: str | None = None
+    change: Callable[[ChangeWorld, Instance], Actor] = change_user
 
 
 # -- what random orders seldom find ----------------------------------------------------------------
@@ -339,6 +377,23 @@ CONTROLS = [
         "delete before and after commit", mutated(NO_LEASE, NO_MINIMUM), ["nothing else"], 150, 2
     ),
     Control("no life", mutated(*NO_LIFE), ["old snapshot restored"], 150, 4),
+    Control(
+        "no life of all copies",
+        mutated(("server .. since", "server")),
+        ["nothing else"],
+        60,
+        10,
+        "at once",
+        end_everybody,
+    ),
+    Control(
+        "everybody: fences not replayed before trust",
+        no_recovery,
+        ["command lost"],
+        80,
+        5,
+        change=end_everybody,
+    ),
 ]
 
 
@@ -352,7 +407,9 @@ def test_control_breaks_a_promise(
     with monkeypatch.context() as patch:
         control.use(rig, patch)
         try:
-            tally = Tally(control.name).count(sample(rig, control.beside, control.schedules, SEED))
+            kinds: Sequence[Kind] = KINDS if control.change is change_user else ["sess"]
+            drawn = sample(rig, control.beside, control.schedules, SEED, control.change, kinds)
+            tally = Tally(control.name).count(drawn)
         finally:
             load(rig, versioned_cache.LIBRARY)
     broken = tally.broken[control.promise] if control.promise else tally.broken.total()

@@ -1,0 +1,37 @@
+"""The generation of sessions: one number in Postgres that ends the sessions of everybody.
+
+A session keeps the generation in which it began. It is over once the number is above that. So one
+statement ends all sessions, however many there are, and no row of them is touched.
+"""
+
+from sqlalchemy import ColumnElement, update
+
+from authapp.cache.changes import Change
+from authapp.storage.deployments import current_generation
+from authapp.storage.models import Deployment, SessionRow
+
+
+def is_live() -> ColumnElement[bool]:
+    """The condition that a session has not been ended, alone or with those of everybody."""
+    return SessionRow.ended_at.is_(None) & ~is_outlived()
+
+
+def is_outlived() -> ColumnElement[bool]:
+    """The condition that a session ended together with those of everybody."""
+    return SessionRow.generation < current_generation()
+
+
+def begin_generation(change: Change) -> None:
+    """Ends every session there is, within a change that the caller completes.
+
+    A log-in at the same moment may still begin its session in the generation that ends. Then that
+    session ends with it. A session that replaces another one stays in the generation of that one,
+    so none escapes into the next.
+    """
+    generation = change.db.scalar(
+        update(Deployment)
+        .values(session_generation=Deployment.session_generation + 1)
+        .returning(Deployment.session_generation)
+    )
+    assert generation is not None  # noqa: S101 — each connection sees to it that there is a row
+    change.touch_all_sessions(generation)
