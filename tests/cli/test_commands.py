@@ -21,7 +21,7 @@ from tests.support.mails import MAIL_SETTINGS, mails
 from tests.support.people import EMAIL, OTHER_PASSWORD, PASSWORD
 from tests.support.services import sql
 from tests.support.settings import environment_for, make_config
-from tests.web.support import browser, log_in, services_of, token_of
+from tests.web.support import browser, log_in, lose_fences, services_of, token_of
 
 ROOT = Path(__file__).parents[2]
 SHOWN_ONCE = re.compile(r"^Password, shown only now: (\S{20,})$", re.MULTILINE)
@@ -385,6 +385,45 @@ def test_all_sessions_are_revoked(app: Flask) -> None:
     assert bob.get("/account").status_code == 200
     assert listed(app) == []
     assert done(app, "sessions", "revoke", EMAIL) == "Ended 0 sessions.\n"
+
+
+@pytest.mark.parametrize(("options", "answer"), [(["--yes"], None), ([], "y\n")])
+def test_the_sessions_of_everybody_are_revoked(
+    app: Flask, options: list[str], answer: str | None
+) -> None:
+    clients = []
+    for email in (EMAIL, "bob@example.org"):
+        done(app, "users", "create", email, "--password-stdin", stdin=PASSWORD)
+        clients.append(browser(app))
+        log_in(clients[-1], email, PASSWORD)
+    told = done(app, "sessions", "revoke", "--all", *options, stdin=answer)
+    assert told.endswith("Everybody is signed out.\n")
+    for client in clients:
+        page = client.get("/account", follow_redirects=True).get_data(as_text=True)
+        assert "because everybody was" in page
+    assert listed(app) == []
+
+
+@pytest.mark.parametrize("answer", ["n\n", ""])
+def test_nobody_is_signed_out_without_a_yes(app: Flask, answer: str) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    client = browser(app)
+    log_in(client, EMAIL, PASSWORD)
+    assert run(app, "sessions", "revoke", "--all", stdin=answer).exit_code == 1
+    assert client.get("/account").status_code == 200
+
+
+@pytest.mark.parametrize("arguments", [[], [EMAIL, "--all"]])
+def test_whose_sessions_end_must_be_said_once(app: Flask, arguments: list[str]) -> None:
+    result = run(app, "sessions", "revoke", *arguments, "--yes")
+    assert result.exit_code == 2
+    assert "use --all for everybody" in result.output
+
+
+def test_who_revokes_without_redis_is_told(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_fences(app, monkeypatch)
+    told = done(app, "sessions", "revoke", "--all", "--yes")
+    assert told == "Everybody is signed out.\nOther instances follow within 60 seconds.\n"
 
 
 def test_a_session_of_somebody_else_is_not_revoked(app: Flask) -> None:

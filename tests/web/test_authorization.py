@@ -111,6 +111,8 @@ GET    /admin/users/<missing>/delete      302  403  403  404  403  403  403  404
 POST   /admin/users/<own>/delete          302  403  403  403  403  403  403  403  302
 POST   /admin/users/<other>/delete        302  403  403  303  403  403  403  303  302
 POST   /admin/users/<missing>/delete      302  403  403  404  403  403  403  404  302
+GET    /admin/sessions/end-all            302  403  403  403  403  403  403  200  302
+POST   /admin/sessions/end-all            302  403  403  403  403  403  403  303  302
 GET    /admin/roles                       302  403  403  403  200  403  403  200  302
 POST   /admin/roles                       302  403  403  403  303  403  403  303  302
 GET    /admin/roles/<role>/delete         302  403  403  403  200  403  403  200  302
@@ -162,6 +164,7 @@ DELETE /api/v1/users/<missing>/sessions   401  403  403  403  403  404  403  404
 POST   /api/v1/users/<own>/reset          401  403  403  501  403  403  403  501  401
 POST   /api/v1/users/<other>/reset        401  403  403  501  403  403  403  501  401
 POST   /api/v1/users/<missing>/reset      401  403  403  501  403  403  403  501  401
+DELETE /api/v1/sessions                   401  403  403  403  403  403  403  204  401
 GET    /api/v1/roles                      401  403  200  403  403  403  403  200  401
 POST   /api/v1/roles                      401  403  403  403  201  403  403  201  401
 DELETE /api/v1/roles/<role>               401  403  403  403  204  403  403  204  401

@@ -212,9 +212,8 @@ def end_all_sessions() -> ResponseReturnValue:
     question = Question(
         heading="Sign everybody out?",
         sentences=[
-            "This ends every session on every device, also of programs with access tokens: those of "
-            "all people, and yours. They log in again, and are told why. Nobody's data or password "
-            "changes.",
+            "This ends the sessions of all people on all devices and of all programs, yours too. "
+            "Everybody can log in again, and is told why.",
             "It is meant for after an incident. To sign out one person, open their page.",
         ],
         button="Sign everybody out",
