@@ -16,7 +16,7 @@ import redis
 from authapp import dev
 from tests.support.instances import Instance
 
-KEYS = ("sess:*", "user:*", "cred:*")
+KEYS = ("sess:*", "user:*", "cred:*", "lock:life")
 
 
 class Redis:

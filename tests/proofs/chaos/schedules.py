@@ -115,6 +115,7 @@ class Schedule:
         self._losses = 0
         self._away: dict[str, tuple[int, Callable[[], object]]] = {}
         self._shaken = False
+        self._everybody_late = False  # whether the end of everybody's sessions was to hold later
         self._errors_before, self._open_before = _store_errors(), False
         self.story: list[str] = []
         self._people: list[Person] = []
@@ -255,6 +256,7 @@ class Schedule:
             "password": (2, lambda: self._change_password(person, instance)),
             "end others": (1, lambda: self._end_others(person, instance)),
             "end all": (1, lambda: self._end_all(person, instance)),
+            "end everybody's": (1, lambda: self._end_everybody(instance)),
             "data": (3, lambda: self._patch(self._some(person), instance)),
             "new token": (1, lambda: self._regenerate(person, instance)),
             "name": (2, lambda: self._rename(person, instance)),
@@ -265,8 +267,9 @@ class Schedule:
         self._look()
         self._say(f"{kind} on {self._instances.index(instance)}")
         acts[kind][1]()
+        seen = self._people if kind == "end everybody's" else [person]
         for other in self._instances:  # what was acknowledged shows, wherever
-            for session in person.sessions:
+            for session in (session for person in seen for session in person.sessions):
                 self._find(session, other)
 
     def _some(self, person: Person) -> Session:
@@ -395,7 +398,10 @@ class Schedule:
         provisional = live.record.provisional is not None
         self._tally.provisional += provisional
         may_be_lost = provisional and losses != self._losses
-        person.sessions.append(Session(live, has_row=not provisional, may_be_lost=may_be_lost))
+        session = Session(live, has_row=not provisional, may_be_lost=may_be_lost)
+        if provisional and self._everybody_late:  # by a copy of credentials from before that
+            session.lives.may_be(False)
+        person.sessions.append(session)
         if replaced is None:
             return
         if provisional:  # it ends once this one has a row
@@ -486,6 +492,19 @@ class Schedule:
                 session.lives.may_be(False)
             return
         self._end(person.sessions, within)
+
+    def _end_everybody(self, instance: Services) -> None:
+        sessions = [session for person in self._people for session in person.sessions]
+        end = partial(instance.administration.end_sessions_of_everybody, OPERATOR)
+        try:
+            _, within = self._changed(instance, end)
+        except OutcomeUnknown:
+            self._everybody_late = True
+            for session in sessions:
+                session.lives.may_be(False)
+            return
+        self._everybody_late |= bool(within)
+        self._end(sessions, within)
 
     def _patch(self, session: Session, instance: Services) -> None:
         live = self._find(session, instance)

@@ -10,6 +10,7 @@ import pytest
 from redis.connection import AbstractConnection, Connection
 from redis.lock import Lock
 
+from authapp.accounts.actor import OPERATOR
 from authapp.accounts.emails import parse_email
 from authapp.accounts.identity import ADMIN
 from authapp.config import Config
@@ -67,6 +68,26 @@ def test_a_session_that_ended_is_refused_everywhere_at_once(
             assert is_live(instance, live)
         end(services, live)
         assert find(other, live) == find(services, live) == LOGOUT
+    assert services.changes.pending() == 0
+
+
+def test_the_sessions_of_everybody_end_everywhere(
+    services: Services, other: Services, store: Redis, clock: Clock
+) -> None:
+    """On a Cluster their copies are believed until they are revalidated, and the answer says so."""
+    lives = begin_many(services, 9)
+    for instance in (services, other):
+        assert all(is_live(instance, live) for live in lives)
+    everywhere = services.administration.end_sessions_of_everybody(OPERATOR).everywhere
+    assert everywhere is (store.kind != "cluster")
+    if not everywhere:
+        assert services.cache.check() is None, "Redis is trusted all the same"
+        clock.forward(60)
+    ended = EndedSession(EndReason.ENDED_FOR_EVERYBODY)
+    for instance in (services, other):
+        assert {find(instance, live) for live in lives} == {ended}
+    again = log_in(services)
+    assert is_live(other, again)
     assert services.changes.pending() == 0
 
 
