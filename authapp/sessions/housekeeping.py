@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
-from sqlalchemy import TextClause, delete, select, text, update
+from sqlalchemy import TextClause, delete, select, text
 
 from authapp.cache.changes import Changes
 from authapp.sessions.generation import is_outlived
@@ -54,7 +55,8 @@ class SessionHousekeeping:
         return [range(first, first + step) for first in range(0, pages, step)]
 
     def end_expired(self, limit: int, pages: range) -> int:
-        """Ends up to `limit` sessions that are past their limits; returns how many.
+        """Ends up to `limit` sessions that are past their limits, or ended with those of everybody;
+        returns how many.
 
         Args:
             pages: the page range to search. A row that moves to another page at the same time may
@@ -64,48 +66,26 @@ class SessionHousekeeping:
         idle_end = SessionRow.last_seen_at + SessionRow.idle_seconds * text("interval '1 second'")
         with self._changes.begin(acknowledged=False) as change:
             rows = change.db.execute(
-                select(SessionRow.id, SessionRow.expires_at <= now)
+                select(SessionRow.id, is_outlived(), SessionRow.expires_at <= now)
                 .where(
                     _in_range(pages),
                     SessionRow.ended_at.is_(None),
-                    (SessionRow.expires_at <= now) | (idle_end + self._policy.revalidate <= now),
+                    is_outlived()
+                    | (SessionRow.expires_at <= now)
+                    | (idle_end + self._policy.revalidate <= now),
                 )
                 .limit(limit)
                 .with_for_update(skip_locked=True)
             ).all()
-            for why in (EndReason.ABSOLUTE, EndReason.IDLE):
-                ids = [row.id for row in rows if row[1] is (why is EndReason.ABSOLUTE)]
+            by_reason: dict[EndReason, list[UUID]] = {}
+            for session_id, outlived, is_over in rows:
+                why = EndReason.ABSOLUTE if is_over else EndReason.IDLE
+                if outlived:
+                    why = EndReason.ENDED_FOR_EVERYBODY
+                by_reason.setdefault(why, []).append(session_id)
+            for why, ids in by_reason.items():
                 self._rows.end(change, why, SessionRow.id.in_(ids))
         return len(rows)
-
-    def end_outlived(self, limit: int, pages: range) -> int:
-        """Gives up to `limit` sessions that ended with those of everybody their end in the row, so
-        that they are removed in time; returns how many.
-
-        No event each: one tells of them all. No cache entry is dropped, as for `prune`.
-
-        Args:
-            pages: as for `end_expired`.
-        """
-        with self._changes.begin(acknowledged=False) as change:
-            outlived = (
-                select(SessionRow.id)
-                .where(_in_range(pages), SessionRow.ended_at.is_(None), is_outlived())
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-            )
-            ended = change.db.scalars(
-                update(SessionRow)
-                .where(SessionRow.id.in_(outlived))
-                .values(
-                    ended_at=self._clock(),
-                    ended_why=EndReason.ENDED_FOR_EVERYBODY,
-                    ver=SessionRow.ver + 1,
-                )
-                .returning(SessionRow.id)
-                .execution_options(synchronize_session=False)
-            ).all()
-        return len(ended)
 
     def prune(self, retention: timedelta, limit: int, pages: range) -> int:
         """Removes up to `limit` sessions that ended longer ago than `retention`; returns how many.

@@ -62,7 +62,6 @@ class Maintenance:
         """Does all there is to do, batch by batch."""
         sessions = self._housekeeping
         steps: tuple[tuple[str, Callable[[range], int]], ...] = (
-            ("sessions ended with everybody's", lambda pages: sessions.end_outlived(BATCH, pages)),
             ("expired sessions ended", lambda pages: sessions.end_expired(BATCH, pages)),
             ("ended sessions removed", lambda pages: sessions.prune(RETENTION, BATCH, pages)),
         )

@@ -314,6 +314,8 @@ class SessionRows:
         ).all()
         for digest, version, user_id in ended:
             change.touch_session(digest, version)
+            if why is EndReason.ENDED_FOR_EVERYBODY:
+                continue  # one event told of them all
             audit.record(
                 change.db,
                 "session.ended",

@@ -12,6 +12,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Dialect,
+    FetchedValue,
     ForeignKey,
     Identity,
     Index,
@@ -171,9 +172,7 @@ class SessionRow(Base):
     refresh_digest: Mapped[bytes | None]
     remembered: Mapped[bool] = mapped_column(server_default=false())
     proved_at: Mapped[datetime | None]
-    generation: Mapped[int] = mapped_column(
-        Integer, server_default=text("authapp_session_generation()")
-    )
+    generation: Mapped[int] = mapped_column(server_default=FetchedValue())  # by a trigger
 
     __table_args__ = (
         CheckConstraint("kind IN ('browser', 'api')", name="kind"),

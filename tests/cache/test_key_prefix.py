@@ -106,7 +106,7 @@ def test_every_key_of_a_deployment_begins_with_its_prefix(
         assert client.post("/api/v1/logout", headers=JSON).status_code == 204
     keys = {key.decode() for key in everything_in(redis_client)}
     assert {key.split(":")[0] for key in keys} == {"one"}
-    assert {key.split(":")[1] for key in keys} == {"sess", "user", "cred", "rate"}
+    assert {key.split(":")[1] for key in keys} == {"sess", "user", "cred", "rate", "lock"}
     assert any(b"one:lock:maintenance" in sent for sent in seen.redis)
     named = b"".join(seen.redis)
     for kind in (b"sess:", b"user:", b"cred:", b"rate:", b"lock:"):

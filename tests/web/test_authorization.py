@@ -309,6 +309,8 @@ def test_who_may_do_what(app: Flask, stores: Stores, who: str) -> None:
             missing = who == "anonymous" and not path.endswith("/refresh")
             codes = {401: "session_missing" if missing else "session_invalid", 404: "not_found"}
             codes[403] = "own_account" if who in own_account(method, path) else "forbidden"
+            if (path, who) == ("/api/v1/sessions", Permission.SESSIONS_END):
+                codes[403] = "exceeds_own_permissions"
             problem(answer, status, codes[status])
         if sent_to_login:
             assert answer.location.startswith("/login"), case

@@ -10,11 +10,13 @@ depends_on = None
 
 BY_HAND = "current_setting('authapp.fenced', true) IS DISTINCT FROM 'on'"
 
-# So that a session begins in the present generation, whoever adds it: also an older version of us.
-CURRENT = """
-CREATE FUNCTION authapp_session_generation() RETURNS integer LANGUAGE sql STABLE AS $$
-  SELECT COALESCE((SELECT session_generation FROM deployment), 0)
-$$
+# A session begins in the present generation, whoever adds it: also an older version of us.
+BEGIN = """
+CREATE FUNCTION authapp_begin_session() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.generation := COALESCE((SELECT session_generation FROM deployment), 0);
+  RETURN NEW;
+END $$
 """
 # Any other value stands for the next one, so that no generation that ended comes back.
 FENCE = """
@@ -34,11 +36,15 @@ def upgrade() -> None:
         "deployment",
         sa.Column("session_generation", sa.Integer(), server_default="0", nullable=False),
     )
-    op.execute(CURRENT)
-    current = sa.text("authapp_session_generation()")
     op.add_column(
-        "sessions", sa.Column("generation", sa.Integer(), server_default=current, nullable=False)
+        "sessions", sa.Column("generation", sa.Integer(), server_default="0", nullable=False)
     )
+    op.alter_column("sessions", "generation", server_default=None)
+    op.execute(BEGIN)
+    op.execute("""
+        CREATE TRIGGER authapp_begin_session BEFORE INSERT ON sessions
+        FOR EACH ROW WHEN (NEW.generation IS NULL) EXECUTE FUNCTION authapp_begin_session()
+    """)
     op.execute(FENCE)
     op.execute(f"""
         CREATE TRIGGER authapp_fence_all_sessions BEFORE UPDATE ON deployment
@@ -51,6 +57,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP TRIGGER authapp_fence_all_sessions ON deployment")
     op.execute("DROP FUNCTION authapp_fence_all_sessions()")
+    op.execute("DROP TRIGGER authapp_begin_session ON sessions")
+    op.execute("DROP FUNCTION authapp_begin_session()")
     op.drop_column("sessions", "generation")
-    op.execute("DROP FUNCTION authapp_session_generation()")
     op.drop_column("deployment", "session_generation")
