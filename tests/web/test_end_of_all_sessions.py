@@ -111,7 +111,7 @@ def test_only_an_administrator_may(make_app: MakeApp, stores: Stores, way: tuple
 def test_the_page_asks_first(app: Flask, root: FlaskClient) -> None:
     assert "/admin/sessions/end-all" in root.get("/admin/users").text
     page = Page(root.get("/admin/sessions/end-all"))
-    assert "yours" in page.text
+    assert "yours too" in page.text
     assert root.get("/account").status_code == 200, "to look ends nothing"
 
 
