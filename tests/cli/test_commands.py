@@ -387,10 +387,8 @@ def test_all_sessions_are_revoked(app: Flask) -> None:
     assert done(app, "sessions", "revoke", EMAIL) == "Ended 0 sessions.\n"
 
 
-@pytest.mark.parametrize(("options", "answer"), [(["--yes"], None), ([], "y\n")])
-def test_the_sessions_of_everybody_are_revoked(
-    app: Flask, options: list[str], answer: str | None
-) -> None:
+@pytest.mark.parametrize(("options", "answer"), [(["--yes"], ""), ([], "y\n")])
+def test_the_sessions_of_everybody_are_revoked(app: Flask, options: list[str], answer: str) -> None:
     clients = []
     for email in (EMAIL, "bob@example.org"):
         done(app, "users", "create", email, "--password-stdin", stdin=PASSWORD)

