@@ -151,6 +151,8 @@ def reset(services: Services, email: str) -> None:
     else:
         link = services.reset_links.make(user.id)
         click.echo(f"Mail is off: hand this link to {user.email}, and to nobody else.\n{link}")
+        if link.startswith("/"):
+            click.echo("Put the address of this site in front of it: PUBLIC_URL is not set.")
     click.echo(f"It works once, within {RESET_MINUTES} minutes; until then nothing changes.")
 
 

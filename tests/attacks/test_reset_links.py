@@ -1,5 +1,5 @@
-"""A forgotten password, at the product as production starts it: neither answer nor time tells who
-has an account, and of many uses of a link one wins."""
+"""A forgotten password, at the product as production starts it: neither answer nor time tells
+whether there is an account, and of many uses of a link one wins."""
 
 import sys
 import time

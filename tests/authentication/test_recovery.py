@@ -234,7 +234,7 @@ def test_while_postgres_is_away_nobody_is_promised_a_mail(
     def away() -> None:
         raise StoreUnavailable("postgres")
 
-    monkeypatch.setattr(services.database, "ping", away)
+    monkeypatch.setattr(services.database.breaker, "admit", away)
     for email in (EMAIL, "nobody@example.org"):
         with pytest.raises(StoreUnavailable):
             ask(services, email)

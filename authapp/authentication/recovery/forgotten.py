@@ -6,6 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
 from authapp.accounts.actor import Actor
 from authapp.accounts.emails import Email, ParseEmail
 from authapp.authentication.limits import LoginLimits
@@ -14,7 +17,7 @@ from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.errors import Busy, StoreUnavailable, TooManyAttempts, Window
 from authapp.storage.background import Background
 from authapp.storage.deadlines import deadline
-from authapp.storage.postgres import Database
+from authapp.storage.postgres import Database, again_if_lost
 from authapp.telemetry.forks import start_in_forks
 from authapp.telemetry.logging import get_logger
 
@@ -74,7 +77,7 @@ class ForgottenPasswords:
         with self._refused_attempts.noting_limits("reset.limited", actor):
             counted = self._limits.count_mail_request(actor.address)
         with counted.told_by_errors(), deadline(self._timeout):
-            self._database.check()
+            self._database.read(_ask)  # while it can't be asked, no mail could be written
             self._requests.add(parsed, actor)
         return counted.window
 
@@ -85,11 +88,15 @@ class ForgottenPasswords:
     def _mail(self, email: Email, actor: Actor) -> None:
         try:
             with self._refused_attempts.noting_limits("reset.limited", actor, email):
-                self._reset_links.mail_to(email, actor)
+                again_if_lost(lambda: self._reset_links.mail_to(email, actor))
         except TooManyAttempts:
             return  # nobody waits for an answer, and the attempt is noted
         except StoreUnavailable as error:
             _log.warning("reset_mail_not_written", store=error.store)
+
+
+def _ask(db: Session) -> None:
+    db.execute(text("SELECT 1"))
 
 
 class _Requests:
