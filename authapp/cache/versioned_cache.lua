@@ -15,6 +15,9 @@ local function id(section, name)
   return string.sub(string.match(redis.call('INFO', section), name .. ':(%x+)'), 1, 16)
 end
 
+-- Each miss prolongs it, so a life ends by itself only where nobody has come for so long.
+local LIFE_MS = 40 * 86400 * 1000
+
 local run_id
 local function life(key)
   run_id = run_id or id('server', 'run_id')
@@ -28,7 +31,7 @@ local function begin_life(key, nonce, closed_ms)
   local now = redis.call('TIME')
   local begun = string.sub(redis.sha1hex(nonce .. now[1] .. '.' .. now[2]), 1, 16)
   if closed_ms == '0' then
-    redis.call('SET', key, begun)
+    redis.call('SET', key, begun, 'PX', LIFE_MS)
   else
     redis.call('SET', key, begun .. '!', 'PX', closed_ms)
   end
@@ -54,6 +57,9 @@ local function acquire(keys, args)
     lease = args[1] .. now[1] .. '.' .. now[2]
     redis.call('HSET', key, 'lt', lease)
     redis.call('PEXPIRE', key, args[2], 'NX') -- neither shortens the life of a fence nor prolongs that of a copy
+    if keys[2] and string.sub(since, -1) ~= '!' then
+      redis.call('PEXPIRE', keys[2], LIFE_MS)
+    end
   end
   return {copy, alive, lease}
 end

@@ -265,9 +265,9 @@ def info(client: redis.Redis, section: str) -> dict[str, Any]:
 # -- nothing stays for ever ------------------------------------------------------------------------
 
 
-def remaining(client: redis.Redis) -> int:
+def remaining(client: redis.Redis, key: str = KEY) -> int:
     """Milliseconds; negative for a key without end, or no key."""
-    milliseconds = client.pttl(KEY)
+    milliseconds = client.pttl(key)
     assert isinstance(milliseconds, int)
     return milliseconds
 
@@ -533,3 +533,24 @@ def test_all_processes_agree_on_what_a_record_is() -> None:
 
 def wait_until_gone(client: redis.Redis) -> None:
     wait_until(lambda: not client.exists(KEY), "the key does not expire")
+
+
+def test_the_life_of_all_copies_has_an_end_that_misses_put_off(
+    cache: VersionedCache, redis_client: redis.Redis
+) -> None:
+    """That of a change before its commit is put off by nobody."""
+
+    def left() -> int:
+        return remaining(redis_client, LIFE_KEY)
+
+    days_40 = 40 * 86_400_000
+    miss(cache)
+    assert versioned_cache.FENCE_MS < left() <= days_40
+    redis_client.pexpire(LIFE_KEY, 60_000)
+    cache.acquire("sess:another")
+    assert left() > 60_000
+    cache.fence({LIFE_KEY: 1}, committed=False)
+    cache.acquire("sess:a third")
+    assert 0 < left() <= versioned_cache.FENCE_MS
+    cache.fence({LIFE_KEY: 1})
+    assert versioned_cache.FENCE_MS < left() <= days_40
