@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run example test check lint format bench bench-quick bench-logins bench-burst bench-growth block-list calls clean
+.PHONY: help install run example test check lint format bench bench-quick bench-logins bench-burst bench-mail bench-growth block-list calls clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -54,6 +54,9 @@ bench-logins: $(INSTALLED) ## what a storm of log-ins costs session checks, and 
 
 bench-burst: $(INSTALLED) ## twenty and forty people log in within a second, beside Flask-Login; ARGS=--quick
 	@$(PYTHON) -m benchmarks.burst $(ARGS)
+
+bench-mail: $(INSTALLED) ## what 1,000 mails a minute cost session checks (needs wrk); ARGS=--quick
+	@$(PYTHON) -m benchmarks.mailing $(ARGS)
 
 calls: $(INSTALLED) ## how many calls, through how many files, a session check and a log-in pass; ARGS=--all
 	@$(PYTHON) -m benchmarks.calls $(ARGS)

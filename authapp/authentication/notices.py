@@ -115,7 +115,7 @@ class Notices:
         return (found or 0) >= most
 
     def _context(self, user: User, actor: Actor) -> dict[str, str]:
-        """What each notice says: when, which device, from where, and what to do."""
+        """The facts of each notice: when, which device, from where, and what to do."""
         return {
             "name": user.name,
             "when": self._clock().isoformat(),
