@@ -1,12 +1,12 @@
 """The text of mails: one pair of templates for each kind, in the name of the brand."""
 
 import re
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.header import Header
+from email.quoprimime import body_encode
+from email.utils import format_datetime, formataddr, parseaddr
 from ipaddress import ip_address
 from urllib.parse import urljoin
 
@@ -16,6 +16,7 @@ from authapp.brand import Brand
 from authapp.mail.outbox import Letter
 from authapp.mail.public_links import PublicLinks
 from authapp.mail.smtp import ascii_domain
+from authapp.mail.transport import RenderedMail
 
 TEMPLATES = "authapp/mail"  # KIND.txt, whose first line is the subject, and KIND.html
 _LINE = 900  # bytes of a line that need no encoding (RFC 5322, 2.1.1)
@@ -44,7 +45,8 @@ class Messages:
         message_id: Callable[[int], str],
     ) -> None:
         name, address = parseaddr(sender)
-        self._sender = Address(name or brand.name, addr_spec=address)
+        self._address, self._domain = address, address.rpartition("@")[2]
+        self._from = formataddr((name or brand.name, address))
         self._device_name = device_name
         self._message_id = message_id
         self._environment = Environment(
@@ -59,7 +61,7 @@ class Messages:
             support = urljoin(public_link("/"), support)
         self._environment.globals |= {"brand": brand, "url": public_link, "support_url": support}
 
-    def render(self, kind: str, letter: Letter, written_at: datetime, number: int) -> EmailMessage:
+    def render(self, kind: str, letter: Letter, written_at: datetime, number: int) -> RenderedMail:
         """The whole mail.
 
         Raises:
@@ -73,17 +75,42 @@ class Messages:
         html = self._environment.get_template(f"{TEMPLATES}/{kind}.html").render(
             {**context, "subject": subject.strip()}
         )
-        mail = EmailMessage(policy=SMTP)
-        mail["From"] = self._sender
-        mail["To"] = _header_address(letter.recipient)
-        mail["Subject"] = " ".join(subject.split())
-        mail["Date"] = format_datetime(written_at.astimezone(UTC))
-        mail["Message-ID"] = f"<{self._message_id(number)}@{self._sender.domain}>"
-        mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence is told to us
+        boundary = secrets.token_hex(16)
+        headers = (
+            ("From", self._from),
+            ("To", _header_address(letter.recipient)),
+            ("Subject", Header(" ".join(subject.split()), header_name="Subject").encode()),
+            ("Date", format_datetime(written_at.astimezone(UTC))),
+            ("Message-ID", f"<{self._message_id(number)}@{self._domain}>"),
+            ("Auto-Submitted", "auto-generated"),  # RFC 3834: nobody's absence is told to us
+            ("MIME-Version", "1.0"),
+            ("Content-Type", f'multipart/alternative; boundary="{boundary}"'),
+        )
         body = re.sub(r"\n{3,}", "\n\n", body.strip()) + "\n"
-        mail.set_content(body, cte=_encoding(body))
-        mail.add_alternative(html, subtype="html", cte=_encoding(html))
-        return mail
+        parts = (_part("plain", body), _part("html", html), "")
+        lines = [f"{name}: {value}" for name, value in headers]
+        whole = "\n".join(lines) + "\n\n" + f"--{boundary}\n".join(("", *parts))
+        whole = whole.removesuffix(f"--{boundary}\n") + f"--{boundary}--\n"
+        content = whole.replace("\n", "\r\n").encode()
+        return RenderedMail(self._address, letter.recipient, content)
+
+
+def _part(kind: str, text: str) -> str:
+    """A part of a mail. It is plain where each server passes it on as it is."""
+    lines = text.splitlines()
+    is_plain = text.isascii() and all(len(line) <= _LINE for line in lines)
+    if not is_plain:
+        lines = body_encode(text.encode().decode("latin-1")).splitlines()
+    encoding = "7bit" if is_plain else "quoted-printable"
+    return "\n".join(
+        (
+            f"Content-Type: text/{kind}; charset=utf-8",
+            f"Content-Transfer-Encoding: {encoding}",
+            "",
+            *lines,
+            "",
+        )
+    )
 
 
 def safe(name: str, value: str) -> str:
@@ -131,12 +158,7 @@ def _shown_time(value: object) -> str:
     return f"{moment:%-d %B %Y, %H:%M} UTC"
 
 
-def _header_address(stored: str) -> Address:
+def _header_address(stored: str) -> str:
+    """As mail programs show it; the domain in ASCII unless the whole address needs UTF-8."""
     local, _, domain = stored.rpartition("@")
-    return Address(username=local, domain=ascii_domain(domain) if local.isascii() else domain)
-
-
-def _encoding(body: str) -> str:
-    """Plain where each server passes it on as it is, so that the source can be read."""
-    is_plain = body.isascii() and all(len(line) <= _LINE for line in body.splitlines())
-    return "7bit" if is_plain else "quoted-printable"
+    return f"{local}@{ascii_domain(domain)}" if local.isascii() else stored

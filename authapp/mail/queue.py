@@ -1,10 +1,10 @@
 """The rows of mails that wait: claimed by one sender at a time, then settled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, case, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from authapp.storage.models import OutgoingMail
@@ -40,12 +40,14 @@ class Outcome:
         again_at: when to try again; None: the mail was sent, or is dropped.
         error: why it was not sent; empty: it was.
         is_known: the server said whether it took the mail.
+        was_begun: there was an attempt.
     """
 
     id: int
     error: str = ""
     again_at: datetime | None = None
     is_known: bool = True
+    was_begun: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +107,22 @@ class MailQueue:
             ).all()
         return sorted((Claimed(*row) for row in rows), key=lambda mail: mail.id)
 
-    def begin(self, mail: Claimed, outcomes: Sequence[Outcome] = ()) -> bool:
-        """Notes that a mail is about to be given to the server; until it is settled, the server
-        may have it.
+    def begin(self, mails: Sequence[Claimed], outcomes: Sequence[Outcome] = ()) -> set[int]:
+        """Notes that mails are about to be given to the server; until they are settled, the server
+        may have them.
 
         Args:
             outcomes: settles other mails in the same transaction.
         Returns:
-            False if the lease ran out and somebody else has begun.
+            The ids of those that are begun. Of the others the lease ran out, and somebody else has
+            begun.
         """
+        seen = tuple_(OutgoingMail.id, OutgoingMail.attempts)
         with self._database.transaction() as db:
-            for outcome in outcomes:
-                self._settle(db, outcome)
-            begun = db.execute(
+            self._settle(db, outcomes)
+            begun = db.scalars(
                 update(OutgoingMail)
-                .where(OutgoingMail.id == mail.id, OutgoingMail.attempts == mail.attempts, *_WAITS)
+                .where(seen.in_([(mail.id, mail.attempts) for mail in mails]), *_WAITS)
                 .values(
                     attempts=OutgoingMail.attempts + 1,
                     unconfirmed=OutgoingMail.unconfirmed + 1,
@@ -127,14 +130,13 @@ class MailQueue:
                 )
                 .returning(OutgoingMail.id)
                 .execution_options(synchronize_session=False)
-            ).one_or_none()
-        return begun is not None
+            ).all()
+        return set(begun)
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Notes how attempts ended, or that mails are dropped without one."""
         with self._database.transaction() as db:
-            for outcome in outcomes:
-                self._settle(db, outcome)
+            self._settle(db, outcomes)
 
     def release(self, mails: Sequence[Claimed], error: str = "") -> None:
         """Gives mails back that were not begun."""
@@ -212,20 +214,32 @@ class MailQueue:
             ).all()
         return len(removed)
 
-    def _settle(self, db: Session, outcome: Outcome) -> None:
+    def _settle(self, db: Session, outcomes: Sequence[Outcome]) -> None:
         now = self._clock()
-        values: dict[str, object] = {"last_error": outcome.error}
-        if outcome.is_known:
-            values["unconfirmed"] = case(
-                (OutgoingMail.unconfirmed > 0, OutgoingMail.unconfirmed - 1), else_=0
-            )
-        if outcome.again_at is not None:
-            values["next_attempt_at"] = outcome.again_at
-        else:
-            values |= {"sealed": None, "failed_at" if outcome.error else "sent_at": now}
-        db.execute(
-            update(OutgoingMail)
-            .where(OutgoingMail.id == outcome.id, *_WAITS)
-            .values(values)
-            .execution_options(synchronize_session=False)
-        )
+        sent = [outcome.id for outcome in outcomes if not outcome.error]
+        if sent:  # by far the most
+            values = {"sent_at": now, "sealed": None, "last_error": "", **_CONFIRMED}
+            _note(db, OutgoingMail.id.in_(sent), values)
+        for outcome in outcomes:
+            if not outcome.error:
+                continue
+            noted: dict[str, object] = {"last_error": outcome.error}
+            if outcome.is_known and outcome.was_begun:
+                noted |= _CONFIRMED
+            if outcome.again_at is not None:
+                noted["next_attempt_at"] = outcome.again_at
+            else:
+                noted |= {"sealed": None, "failed_at": now}
+            _note(db, OutgoingMail.id == outcome.id, noted)
+
+
+_CONFIRMED = {"unconfirmed": func.greatest(OutgoingMail.unconfirmed - 1, 0)}
+
+
+def _note(db: Session, which: ColumnElement[bool], values: Mapping[str, object]) -> None:
+    db.execute(
+        update(OutgoingMail)
+        .where(which, *_WAITS)
+        .values(values)
+        .execution_options(synchronize_session=False)
+    )

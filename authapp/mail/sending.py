@@ -4,9 +4,8 @@ import os
 import random
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from email.message import EmailMessage
 
 from authapp.accounts.emails import Email
 from authapp.errors import StoreUnavailable
@@ -16,6 +15,7 @@ from authapp.mail.queue import Claimed, MailQueue, Outcome
 from authapp.mail.transport import (
     Connection,
     DeliveryFailed,
+    RenderedMail,
     Transport,
     Unconfirmed,
     Unreachable,
@@ -25,6 +25,7 @@ from authapp.telemetry.deferred import before_end
 from authapp.telemetry.logging import get_logger
 
 BATCH = 20  # mails that are claimed at once
+GROUP = 5  # mails that are noted in Postgres at once, before and after they are given to the server
 POLL = 5.0  # seconds between two looks for mails that other processes wrote, or that are due again
 PAUSES = (1.0, 60.0)  # seconds after the server could not be reached: at first, at most
 RETRIES = (timedelta(seconds=15), timedelta(hours=1))  # after a mail was refused: first, at most
@@ -91,10 +92,10 @@ class MailSender:
             DeliveryFailed, Unreachable, Unconfirmed
         """
         letter = Letter(to.stored, {})
-        message = self._messages.render(kind, letter, self._clock(), secrets.randbits(63))
+        mail = self._messages.render(kind, letter, self._clock(), secrets.randbits(63))
         connection = self._transport.connect()
         try:
-            connection.send(message, to.stored)
+            connection.send(mail)
         finally:
             connection.close()
 
@@ -147,49 +148,86 @@ class MailSender:
         """
         self._note_outcomes()
         claimed = self._queue.claim(BATCH)
-        for place, mail in enumerate(claimed):
-            if self._stopped.is_set():
-                self._queue.release(claimed[place:])
-                break
-            try:
-                self._send(mail)
-            except Unreachable as error:
-                self._close()
-                self._queue.release(claimed[place:], error.reason)
-                raise
+        waiting = list(claimed)
+        try:
+            for group in _groups(claimed):
+                if self._stopped.is_set():
+                    break
+                self._send(group, waiting)
+        except Unreachable as error:
+            self._close()
+            self._queue.release(waiting, error.reason)
+            raise
+        self._queue.release(waiting)
         self._note_outcomes()
         return bool(claimed)
 
-    def _send(self, mail: Claimed) -> None:
-        """Sends a mail, or drops it, or puts it off.
+    def _send(self, group: Sequence[Claimed], waiting: list[Claimed]) -> None:
+        """Sends the mails of a group, or drops them, or puts them off.
 
+        Args:
+            waiting: mails that were claimed and not begun; those of the group leave it.
         Raises:
             Unreachable, StoreUnavailable
         """
-        if why := self._why_useless(mail):
-            self._end(mail, "expired", Outcome(mail.id, why))
+        ready: dict[int, RenderedMail] = {}
+        for mail in group:
+            if rendered := self._render(mail):
+                ready[mail.id] = rendered
+            else:
+                waiting.remove(mail)
+        if not ready:
             return
-        letter = self._open_letter(mail.sealed) if mail.sealed else None
-        if letter is None:
-            self._end(mail, "failed", Outcome(mail.id, "SECRET_KEY has lost the key of this mail"))
-            return
+        self._connected()
+        sent = [mail for mail in group if mail.id in ready]
+        begun = self._queue.begin(sent, self._outcomes)
+        self._outcomes = []
+        for mail in sent:
+            waiting.remove(mail)
+        unsent = [mail for mail in sent if mail.id in begun]
+        why = "the process ended"
         try:
-            message = self._messages.render(mail.kind, letter, mail.created_at, mail.id)
-        except Exception as error:  # noqa: BLE001 - templates are the app's own, and may be mended
-            self._put_off(mail, f"template: {type(error).__name__}")
-            return
+            while unsent and not self._stopped.is_set():
+                connection = self._connected()
+                self._give(connection, unsent.pop(0), ready)
+        except Unreachable as error:
+            why = error.reason
+            raise
+        finally:
+            now = self._clock()
+            self._outcomes += [Outcome(mail.id, why, now) for mail in unsent]
+
+    def _connected(self) -> Connection:
+        """The connection, which is opened if there is none.
+
+        Raises:
+            Unreachable
+        """
         if self._connection is None:
             self._connection = self._transport.connect()
-        is_begun = self._queue.begin(mail, self._outcomes)
-        self._outcomes = []
-        if is_begun:
-            self._give(self._connection, mail, message, letter.recipient)
+        return self._connection
+
+    def _render(self, mail: Claimed) -> RenderedMail | None:
+        """The mail as it leaves; None if it is dropped or put off."""
+        if why := self._why_useless(mail):
+            self._end(mail, "expired", Outcome(mail.id, why, was_begun=False))
+            return None
+        letter = self._open_letter(mail.sealed) if mail.sealed else None
+        if letter is None:
+            why = "SECRET_KEY has lost the key of this mail"
+            self._end(mail, "failed", Outcome(mail.id, why, was_begun=False))
+            return None
+        try:
+            return self._messages.render(mail.kind, letter, mail.created_at, mail.id)
+        except Exception as error:  # noqa: BLE001 - templates are the app's own, and may be mended
+            self._put_off(mail, f"template: {type(error).__name__}", was_begun=False)
+            return None
 
     def _give(
-        self, connection: Connection, mail: Claimed, message: EmailMessage, recipient: str
+        self, connection: Connection, mail: Claimed, ready: Mapping[int, RenderedMail]
     ) -> None:
         try:
-            connection.send(message, recipient)
+            connection.send(ready[mail.id])
         except DeliveryFailed as error:
             if error.is_final:
                 self._end(mail, "failed", Outcome(mail.id, error.reason))
@@ -219,11 +257,13 @@ class MailSender:
             return GOT_TWICE
         return ""
 
-    def _put_off(self, mail: Claimed, reason: str, *, is_known: bool = True) -> None:
+    def _put_off(
+        self, mail: Claimed, reason: str, *, is_known: bool = True, was_begun: bool = True
+    ) -> None:
         first, last = RETRIES
         pause = min(last, first * 2 ** min(mail.attempts, 20))
         again_at = self._clock() + pause * random.uniform(0.8, 1.2)  # noqa: S311 — spreads the load
-        self._outcomes.append(Outcome(mail.id, reason, again_at, is_known))
+        self._outcomes.append(Outcome(mail.id, reason, again_at, is_known, was_begun))
         metrics.MAILS.labels("retried").inc()
 
     def _end(self, mail: Claimed, outcome: str, noted: Outcome) -> None:
@@ -242,3 +282,14 @@ class MailSender:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _groups(mails: Sequence[Claimed]) -> Iterator[Sequence[Claimed]]:
+    """The mails in groups. One with which a process may have died is alone, or it could take others
+    with it again."""
+    suspects = [mail for mail in mails if mail.unconfirmed]
+    others = [mail for mail in mails if not mail.unconfirmed]
+    for first in range(0, len(others), GROUP):
+        yield others[first : first + GROUP]
+    for mail in suspects:
+        yield [mail]

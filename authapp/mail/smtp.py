@@ -6,14 +6,12 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from email.message import EmailMessage
-from email.policy import SMTP, SMTPUTF8
 from typing import TypeVar
 
 import idna
 
 from authapp.mail.mail_url import MailUrl
-from authapp.mail.transport import DeliveryFailed, Unconfirmed, Unreachable
+from authapp.mail.transport import DeliveryFailed, RenderedMail, Unconfirmed, Unreachable
 
 _NO_MAIL = {530, 535, 538}  # the server wants a log-in first, or another one (RFC 4954, 6)
 _CLOSING = 421
@@ -105,25 +103,23 @@ class SmtpConnection:
         self._time_outs = time_outs
         self._is_clean = True
 
-    def send(self, message: EmailMessage, recipient: str) -> None:
-        local, _, domain = recipient.rpartition("@")
+    def send(self, mail: RenderedMail) -> None:
+        local, _, domain = mail.recipient.rpartition("@")
         address = f"{local}@{ascii_domain(domain)}"
-        options, policy = [], SMTP
+        options = []
         if not address.isascii():
             if not self._server.has_extn("smtputf8"):
                 raise DeliveryFailed("the server takes ASCII addresses only", is_final=True)
-            options, policy = ["SMTPUTF8", "BODY=8BITMIME"], SMTPUTF8
+            options = ["SMTPUTF8", "BODY=8BITMIME"]
             self._server.command_encoding = "utf-8"
-        content = message.as_bytes(policy=policy)
-        sender = message["From"].addresses[0].addr_spec
         self._wait(self._time_outs.reply)
         if not self._is_clean:  # the mail before was refused half-way
             _expect(250, "RSET", _step("RSET", self._server.rset))
         self._is_clean = False
-        self._judge("MAIL", _step("MAIL", lambda: self._server.mail(sender, options)), {250})
+        self._judge("MAIL", _step("MAIL", lambda: self._server.mail(mail.sender, options)), {250})
         self._judge("RCPT", _step("RCPT", lambda: self._server.rcpt(address)), {250, 251})
         self._judge("DATA", _step("DATA", lambda: self._server.docmd("DATA")), {354})
-        self._give(content)
+        self._give(mail.content)
         self._is_clean = True
 
     def close(self) -> None:

@@ -3,10 +3,25 @@
 import os
 import secrets
 import time
-from email.message import EmailMessage
-from email.policy import SMTPUTF8
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedMail:
+    """A mail as it leaves.
+
+    Attributes:
+        sender: the address that answers of mail servers go to.
+        recipient: the stored form of an address.
+        content: headers and body, each line with CRLF at its end. Headers are ASCII, or UTF-8
+            where the recipient is beyond ASCII (RFC 6532).
+    """
+
+    sender: str
+    recipient: str
+    content: bytes = field(repr=False)
 
 
 class DeliveryFailed(Exception):
@@ -50,10 +65,8 @@ class Unconfirmed(Exception):
 class Connection(Protocol):
     """Sends mails, one after the other."""
 
-    def send(self, message: EmailMessage, recipient: str) -> None:
+    def send(self, mail: RenderedMail) -> None:
         """
-        Args:
-            recipient: the stored form of an address.
         Raises:
             DeliveryFailed, Unreachable, Unconfirmed
         """
@@ -85,7 +98,7 @@ class FileTransport:
             raise Unreachable(f"directory: {error.strerror}") from None
         return self
 
-    def send(self, message: EmailMessage, recipient: str) -> None:  # noqa: ARG002 - is in `To`
+    def send(self, mail: RenderedMail) -> None:
         """Whole or not at all: nobody sees half a mail under its name."""
         now = time.time_ns()
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 10**9))
@@ -94,7 +107,7 @@ class FileTransport:
         try:
             opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(opened, "wb") as file:
-                file.write(message.as_bytes(policy=SMTPUTF8))
+                file.write(mail.content)
             draft.rename(self._directory / f"{name}.eml")
         except OSError as error:
             draft.unlink(missing_ok=True)

@@ -2,12 +2,11 @@
 
 import re
 from datetime import UTC, datetime
-from email import message_from_bytes
+from email import message_from_string
 from email.message import EmailMessage
 from email.policy import SMTP
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jinja2 import ChoiceLoader, DictLoader, FileSystemLoader
@@ -16,6 +15,7 @@ from authapp.brand import Brand
 from authapp.mail.messages import Messages, safe
 from authapp.mail.outbox import MAIL_KINDS, Letter
 from authapp.mail.public_links import PublicLinks
+from authapp.mail.transport import RenderedMail
 from authapp.mailing import TEMPLATES
 from authapp.sessions.user_agents import device_name
 
@@ -44,13 +44,18 @@ def messages(*templates: dict[str, str], brand: Brand = BRAND, sender: str = "a@
     return Messages(ChoiceLoader(loaders), brand, PublicLinks(PUBLIC_URL), sender, device_name, str)
 
 
+def read(mail: RenderedMail) -> EmailMessage:
+    """As a mail program reads it; each line ends as it has to."""
+    assert re.fullmatch(rb"(?:[^\r\n]{0,998}\r\n)+", mail.content)
+    return message_from_string(mail.content.decode(), _class=EmailMessage, policy=SMTP)
+
+
 def render(kind: str, context: dict[str, str], to: str = "ann@example.org") -> EmailMessage:
-    return messages().render(kind, Letter(to, context), AT, 7)
+    return read(messages().render(kind, Letter(to, context), AT, 7))
 
 
 def part(mail: EmailMessage, kind: str) -> str:
-    read = message_from_bytes(mail.as_bytes(policy=SMTP), _class=EmailMessage, policy=SMTP)
-    found = read.get_body((kind,))
+    found = mail.get_body((kind,))
     assert found is not None
     return str(found.get_content()).replace("\r\n", "\n")
 
@@ -162,25 +167,29 @@ def test_an_ordinary_name_stays_as_it_is(name: str) -> None:
 
 
 def test_headers() -> None:
-    mail = messages(sender="no-reply@example.org").render(
-        "test", Letter("ann@example.org", {}), AT, 7
-    )
+    letter = Letter("ann@example.org", {})
+    mail = read(messages(sender="no-reply@example.org").render("test", letter, AT, 7))
     assert mail["From"].addresses[0].addr_spec == "no-reply@example.org"
     assert mail["From"].addresses[0].display_name == "Acme & Söhne"
+    assert mail["To"].addresses[0].addr_spec == "ann@example.org"
     assert mail["Date"] == "Sun, 04 May 2031 12:00:00 +0000"
     assert mail["Message-ID"] == "<7@example.org>"
     assert mail["Auto-Submitted"] == "auto-generated"
-    named = messages(sender="Help <no-reply@example.org>")
-    assert (
-        named.render("test", Letter("ann@example.org", {}), AT, 7)["From"].addresses[0].display_name
-        == "Help"
-    )
+    named = read(messages(sender="Help <no-reply@example.org>").render("test", letter, AT, 7))
+    assert named["From"].addresses[0].display_name == "Help"
+
+
+def test_a_long_subject_and_a_long_name_are_whole() -> None:
+    brand = Brand(name="Größe " * 40)
+    mail = read(messages(brand=brand).render("test", Letter("ann@example.org", {}), AT, 7))
+    assert mail["Subject"] == f"A test from {brand.name.strip()}"
+    assert mail["From"].addresses[0].display_name.strip() == brand.name.strip()
 
 
 def test_the_button_can_be_read_on_the_color_of_the_brand() -> None:
     html = part(render("verify", WHOLE), "html")
     assert "background:#ffcc00;color:#000000" in html
-    plain: Any = messages(brand=Brand()).render("verify", Letter("a@b.org", WHOLE), AT, 7)
+    plain = read(messages(brand=Brand()).render("verify", Letter("a@b.org", WHOLE), AT, 7))
     assert "background:#3451b2;color:#ffffff" in part(plain, "html")
 
 
@@ -189,9 +198,11 @@ def test_an_app_puts_templates_of_its_own_in_their_place() -> None:
         "authapp/mail/reset.txt": "Neues Passwort\n\nHallo {{ name }}: {{ link }}\n",
         "authapp/mail/reset.html": "<p>Hallo {{ name }}: <a href='{{ link }}'>hier</a></p>",
     }
-    mail = messages(own).render("reset", Letter("ann@example.org", {**WHOLE, "name": "<b>"}), AT, 7)
+    mail = read(
+        messages(own).render("reset", Letter("ann@example.org", {**WHOLE, "name": "<b>"}), AT, 7)
+    )
     assert mail["Subject"] == "Neues Passwort"
-    assert part(mail, "plain") == f"Hallo <b>: {LINK}\n"
+    assert part(mail, "plain").strip() == f"Hallo <b>: {LINK}"
     assert "Hallo &lt;b&gt;:" in part(mail, "html")
 
 

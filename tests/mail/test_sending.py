@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from authapp.accounts.emails import parse_email
 from authapp.errors import StoreUnavailable
 from authapp.mail import sending
 from authapp.mail.outbox import Mail
-from authapp.mail.queue import LEASE
+from authapp.mail.queue import LEASE, Claimed
 from authapp.mail.transport import Unreachable
 from authapp.services import Services
 from authapp.telemetry import metrics
@@ -134,6 +135,34 @@ def test_a_sender_that_dies_before_it_notes_a_mail_makes_it_arrive_twice_and_no_
     assert first == second  # so that mail programs can tell
 
 
+def test_a_mail_that_kills_its_sender_takes_no_other_mail_with_it(
+    mailing: Services, mail_server: MailServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mails are noted in groups, of which all may have been given away when the process died."""
+    for number in range(5):
+        put(mailing, f"p{number}@example.org")
+    give = sending.MailSender._give
+
+    class Killed(BaseException):
+        pass
+
+    def kill_at_third(self: object, connection: object, mail: Claimed, *rest: object) -> None:
+        if mail.id == third:
+            raise Killed
+        give(self, connection, mail, *rest)  # type: ignore[arg-type]
+
+    ((third,),) = sql(mailing, "SELECT id FROM outgoing_mails ORDER BY id OFFSET 2 LIMIT 1")
+    monkeypatch.setattr(sending.MailSender, "_give", kill_at_third)
+    for _ in range(4):
+        with suppress(Killed):
+            sender_of(mailing).send_batch()
+        sender_of(mailing)._outcomes.clear()  # they were the dead one's
+        clock.forward(LEASE.total_seconds())
+    counts = [len(mail_server.to(f"p{number}@example.org")) for number in range(5)]
+    assert counts == [2, 2, 0, 1, 1]
+    assert [row[0] for row in rows(mailing)] == [True, True, False, True, True]
+
+
 def test_a_sender_that_dies_before_it_begins_does_no_harm(
     mailing: Services, open_mailing: OpenMailing, mail_server: MailServer, clock: Clock
 ) -> None:
@@ -143,7 +172,7 @@ def test_a_sender_that_dies_before_it_begins_does_no_harm(
     assert not sender_of(other).send_batch()
     clock.forward(LEASE.total_seconds())
     assert sender_of(other).send_batch()
-    assert not mailing.mail_queue.begin(claimed)  # it was frozen, and wakes up too late
+    assert mailing.mail_queue.begin([claimed]) == set()  # it was frozen, and wakes up too late
     assert rows(mailing) == [SENT]
     assert len(mail_server.mails) == 1
 
@@ -358,7 +387,7 @@ def test_the_end_of_a_process_waits_for_the_mail_at_hand_and_gives_the_others_ba
     threading.Timer(0.3, mail_server.thaw).start()
     sender.stop()
     assert rows(mailing)[0] == SENT
-    assert rows(mailing)[1:] == [(False, False, 0, True, "")] * 2
+    assert rows(mailing)[1:] == [(False, False, 1, True, "the process ended")] * 2
     assert len(mailing.mail_queue.claim(10)) == 2
 
 

@@ -4,7 +4,7 @@ import smtplib
 import time
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, SMTPUTF8
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +13,7 @@ import pytest
 
 from authapp.mail.mail_url import read_mail_url
 from authapp.mail.smtp import SmtpTransport, TimeOuts
-from authapp.mail.transport import DeliveryFailed, Unconfirmed, Unreachable
+from authapp.mail.transport import DeliveryFailed, RenderedMail, Unconfirmed, Unreachable
 from tests.support import smtp
 from tests.support.certificates import Authority
 from tests.support.smtp import HOST, MailServer
@@ -29,20 +29,21 @@ def transport(url: str, *, demands_tls: bool | None = None) -> SmtpTransport:
     )
 
 
-def mail(recipient: str = ANN, text: str = "Hello\n") -> EmailMessage:
+def mail(recipient: str = ANN, text: str = "Hello\n") -> RenderedMail:
     message = EmailMessage(policy=SMTP)
     message["From"] = Address("Acme", addr_spec="no-reply@example.org")
     local, _, domain = recipient.rpartition("@")
     message["To"] = Address(username=local, domain=domain)
     message["Subject"] = "Grüße"
     message.set_content(text)
-    return message
+    policy = SMTP if recipient.isascii() else SMTPUTF8
+    return RenderedMail("no-reply@example.org", recipient, message.as_bytes(policy=policy))
 
 
 def send(url: str, recipient: str = ANN, *, demands_tls: bool | None = None) -> None:
     connection = transport(url, demands_tls=demands_tls).connect()
     try:
-        connection.send(mail(recipient), recipient)
+        connection.send(mail(recipient))
     finally:
         connection.close()
 
@@ -69,7 +70,7 @@ def with_login(url: str, login: tuple[str, str] = LOGIN) -> str:
 def test_a_mail_arrives_whole_on_one_connection_with_others(mail_server: MailServer) -> None:
     connection = transport(mail_server.url).connect()
     for number in range(3):
-        connection.send(mail(text=f"{number}\n.\n..dots\n"), ANN)
+        connection.send(mail(text=f"{number}\n.\n..dots\n"))
     connection.close()
     received = mail_server.to(ANN)
     assert [one.text for one in received] == [f"{number}\n.\n..dots\n" for number in range(3)]
@@ -145,11 +146,11 @@ def test_a_refused_mail_says_why_without_the_address_and_the_next_one_is_sent(
     connection = transport(mail_server.url).connect()
     mail_server.replies[command] = answer
     with pytest.raises(DeliveryFailed) as failed:
-        connection.send(mail(), ANN)
+        connection.send(mail())
     assert (failed.value.reason, failed.value.is_final) == (reason, is_final)
     assert ANN not in str(failed.value)
     mail_server.replies.clear()
-    connection.send(mail(), ANN)
+    connection.send(mail())
     connection.close()
     assert len(mail_server.to(ANN)) == 1
     assert mail_server.connections == 1
@@ -191,14 +192,14 @@ def test_a_server_that_freezes_is_given_up_in_time_at_every_step(mail_server: Ma
     connection = transport(mail_server.url).connect()
     mail_server.freeze()
     with pytest.raises(Unreachable, match=r"^MAIL: the server did not answer in time$"):
-        connection.send(mail(), ANN)
+        connection.send(mail())
     connection.close()
     mail_server.thaw()
 
     connection = transport(mail_server.url).connect()
     mail_server.freezes_after_data = True
     with pytest.raises(Unconfirmed, match=r"^after DATA: the server did not answer in time$"):
-        connection.send(mail(), ANN)
+        connection.send(mail())
     mail_server.thaw()
     connection.close()
 
