@@ -398,6 +398,8 @@ def test_a_missing_setting_is_named_with_its_remedy(
         ("REDIS_URL", "http://localhost"),
         ("BCRYPT_ROUNDS", 3),
         ("BCRYPT_ROUNDS", "many"),
+        ("PASSWORD_MIN_LENGTH", 7),
+        ("PASSWORD_BLOCKLIST", "/no/such/list"),
         ("SESSION_COOKIE_SECURE", "perhaps"),
         ("LOGIN_LIMIT_PER_ADDRESS", "a lot"),
         ("ALLOWED_REDIRECT_HOSTS", "https://a.example/"),
