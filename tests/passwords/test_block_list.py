@@ -116,6 +116,21 @@ def test_what_is_packed_is_found_and_nothing_else(
         block_list._common_passwords.cache_clear()
 
 
+def test_an_entry_is_no_part_of_two_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = bytearray(PREFIXES)
+    counts[7] = 2
+    (tmp_path / "two.bin").write_bytes(bytes(counts) + b"abcdef")
+    monkeypatch.setattr(block_list, "COMMON_PASSWORDS", tmp_path / "two.bin")
+    monkeypatch.setattr(block_list, "split_hash", lambda rest: (7, rest.encode()))
+    block_list._common_passwords.cache_clear()
+    try:
+        assert [rest for rest in ("abc", "bcd", "cde", "def") if BlockList().is_common(rest)] == [
+            *("abc", "def")
+        ]
+    finally:
+        block_list._common_passwords.cache_clear()
+
+
 def test_an_operators_list_counts_whole_and_in_any_case(tmp_path: Path) -> None:
     file = tmp_path / "list.txt"
     lines = "\ufeffGreen Lanterns Ahoy\r\n\n# a comment, of no account\n"
@@ -128,7 +143,8 @@ def test_an_operators_list_counts_whole_and_in_any_case(tmp_path: Path) -> None:
         *("#hashtag of the year", "STRASSE NACH SÜDEN", "ｇreen lanterns ahoy"),
     ):
         assert "nobody may use here" in (policy.why_refused(password) or "taken"), password
-    for password in ("green lanterns ahoy!", "a comment, of no account"):
+    others = (f"green lanterns ahoy, number {n}" for n in range(20))
+    for password in ("green lanterns ahoy!", "a comment, of no account", *others):
         assert policy.why_refused(password) is None
     assert PasswordPolicy(15, BlockList()).why_refused("green lanterns ahoy") is None
 
