@@ -169,6 +169,10 @@ def test_long_names_and_addresses_fit(
     page = new_visitor(admin)
     page.goto("/admin/users")
     auditor.audit(page, "users with long names", "Users")
+    page.get_by_role("link", name=long.name).first.click()
+    auditor.audit(page, "a user with a long name", long.name)
+    page.get_by_role("link", name="Deactivate and sign out").click()
+    auditor.audit(page, "a question about a long name", f"Deactivate {long.name}?")
     page.goto("/admin/audit")
     auditor.audit(page, "events of long names", "Audit")
     assert auditor.faults == []
