@@ -62,6 +62,14 @@ class Site:
             answer = connection.getresponse()
             return answer.status, answer.headers.get("Set-Cookie", "").split(";")[0]
 
+    def is_whole(self) -> bool:
+        """Whether the worker that answers reaches both stores."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.instance.port, timeout=30)
+        with closing(connection):
+            connection.request("GET", "/readyz")
+            states = json.load(connection.getresponse())["stores"]
+        return set(states.values()) == {"ok"}
+
     def add(self, person: Person) -> Person:
         """Sign somebody up, past the browser."""
         known = {"email": person.email, "password": person.password, "name": person.name}

@@ -1,20 +1,22 @@
 """From sign-up to deletion by mails, as people go it, while one store or the other is dead."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from authapp import dev
-from tests.journeys.acts import fill_log_in, sees_heading
+from tests.journeys.acts import HOME, fill_log_in, log_out, sees_heading, sign_up
 from tests.journeys.conftest import DESKTOP, PHONE, Watch, open_window
 from tests.journeys.site import WORKERS, Person, Site, a_person, served
 from tests.proofs.chaos.faults import Postgres, Redis
 from tests.support.databases import migrate
 from tests.support.settings import UNLIMITED, environment_for
 from tests.support.smtp import MailServer, mail_server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.served
 
@@ -33,6 +35,35 @@ class MailedSite:
     postgres: Postgres
     redis: Redis
     mail: MailServer
+
+    @contextmanager
+    def without_redis(self) -> Iterator[None]:
+        """Killed; it comes back empty."""
+        self.redis.kill()
+        try:
+            yield
+        finally:
+            self.redis.come_back(empty=True)
+            wait_until(self._all_answer, lambda: "not all workers ask Redis again")
+
+    def _all_answer(self) -> bool:
+        return all(self.site.is_whole() for _ in range(10 * WORKERS))
+
+    @contextmanager
+    def without_postgres(self, page: Page) -> Iterator[None]:
+        """Killed, once Redis holds a copy of the page's session; it comes back with its data."""
+
+        def has_copy() -> bool:
+            page.goto("/")
+            return bool(self.redis.client.keys("sess:*"))
+
+        wait_until(has_copy, lambda: "Redis gets no copy")
+        self.postgres.kill()
+        try:
+            yield
+        finally:
+            self.postgres.come_back()
+            wait_until(self._all_answer, lambda: "not all workers ask Postgres again")
 
 
 @pytest.fixture(scope="module")
@@ -81,21 +112,87 @@ def is_still_signed_in(page: Page, person: Person) -> None:
     sees_heading(page, f"Hello, {person.name}")
 
 
-def test_a_forgotten_password(page: Page, mailed: MailedSite) -> None:
-    ada = mailed.site.add_admin(a_person())
+def starts_to_sign_up(page: Page, person: Person) -> None:
+    page.goto("/signup")
+    sign_up(page, person)
+    sees_heading(page, "Confirm your email")
+
+
+def is_confirmed(page: Page, person: Person) -> None:
+    sees_heading(page, f"Hello, {person.name}")
+    confirmed = "Your email is confirmed, and you are logged in."
+    expect(page.get_by_role("status")).to_contain_text(confirmed)
+
+
+def is_refused(page: Page, person: Person) -> None:
+    page.goto("/login")
+    fill_log_in(page, person)
+    expect(page.get_by_role("alert")).to_have_text("Email or password is not right.")
+
+
+def forgets_and_resets(page: Page, mailed: MailedSite, person: Person, mails: int) -> Person:
+    """Returns the person with the new password.
+
+    Args:
+        mails: how many the person got before.
+    """
     page.goto("/login")
     page.get_by_role("link", name="Forgot").click()
     sees_heading(page, "Forgot your password?")
-    mailed.redis.kill()
-    page.get_by_label("Email").fill(ada.email)
+    page.get_by_label("Email").fill(person.email)
     page.get_by_role("button", name="Send the link").click()
     sees_heading(page, "Look at your mail")
-    page.goto(mailed.mail.wait_for(ada.email).link)
+    page.goto(mailed.mail.wait_for(person.email, mails + 1).link)
     sees_heading(page, "Choose a new password")
     expect(page).to_have_url(f"{mailed.site.url}/reset")
     page.get_by_label("New password").fill(NEW_PASSWORD)
     page.get_by_role("button", name="Set the new password").click()
-    fill_log_in(page, ada, password=NEW_PASSWORD)
+    expect(page.get_by_role("status")).to_contain_text("Your new password is set.")
+    return replace(person, password=NEW_PASSWORD)
+
+
+def test_from_sign_up_to_deletion(page: Page, mailed: MailedSite) -> None:
+    ada = a_person()
+
+    # an account is made, and confirmed by the link
+    with mailed.without_redis():
+        starts_to_sign_up(page, ada)
+        page.goto(mailed.mail.wait_for(ada.email).link)
+        expect(page).to_have_url(f"{mailed.site.url}/verify")
+        page.get_by_role("button", name="Confirm email").click()
+        is_confirmed(page, ada)
     is_still_signed_in(page, ada)
-    mailed.redis.come_back(empty=True)
+    with mailed.without_postgres(page):
+        is_still_signed_in(page, ada)
     is_still_signed_in(page, ada)
+
+    # a forgotten password
+    log_out(page)
+    with mailed.without_redis():
+        ada = forgets_and_resets(page, mailed, ada, len(mailed.mail.to(ada.email)))
+        fill_log_in(page, ada)
+        is_still_signed_in(page, ada)
+    is_still_signed_in(page, ada)
+
+    # the end: nobody gets in any more, and the address is free
+    page.goto("/account")
+    page.get_by_role("link", name="Delete your account").click()
+    sees_heading(page, "Delete your account")
+    page.get_by_label("Delete this account for good").check()
+    with mailed.without_redis():
+        page.get_by_role("button", name="Delete my account").click()
+        sees_heading(page, HOME)
+        is_refused(page, ada)
+    is_refused(page, ada)
+    starts_to_sign_up(page, ada)
+
+
+def test_a_code_from_another_device(page: Page, mailed: MailedSite) -> None:
+    ada = a_person()
+    starts_to_sign_up(page, ada)
+    page.get_by_label("Code").fill("00000000")
+    page.get_by_role("button", name="Confirm email").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_label("Code").fill(mailed.mail.wait_for(ada.email).code)
+    page.get_by_role("button", name="Confirm email").click()
+    is_confirmed(page, ada)

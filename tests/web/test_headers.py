@@ -54,7 +54,7 @@ EVERY_KIND: dict[str, tuple[str, str, int]] = {
     "api 204": ("POST", "/api/v1/logout", 204),
     "api 500": ("GET", "/api/v1/boom", 500),
     "not found": ("GET", "/nothing", 404),
-    "method": ("GET", "/account/sessions/end-others", 405),
+    "method": ("DELETE", "/account/sessions/end-others", 405),
     "options": ("OPTIONS", "/login", 405),
     "head": ("HEAD", "/login", 200),
     "slashes": ("GET", "/account//sessions", 404),
