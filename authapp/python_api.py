@@ -178,6 +178,30 @@ class Users:
             services().administration.set_active(_id(user_id), active=False, actor=_acting(actor))
         )
 
+    def set_email(
+        self,
+        user_id: UserId,
+        email: str,
+        *,
+        verified: bool = False,
+        actor: Actor | None = None,
+    ) -> Identity:
+        """Gives a user another email; all their sessions end, and the old email is told by mail.
+
+        Args:
+            verified: the email is known to be the user's.
+        Raises:
+            InvalidField: `email` is not an email address.
+            EmailTaken
+            UnknownUser
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+        """
+        return _settled(
+            services().email_changes.set_email(
+                _id(user_id), email, verified=verified, actor=_acting(actor)
+            )
+        )
+
     def delete(self, user_id: UserId, *, actor: Actor | None = None) -> None:
         """Removes a user, their sessions and roles; the email is free again.
 

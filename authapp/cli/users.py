@@ -156,6 +156,40 @@ def reset(services: Services, email: str) -> None:
     click.echo(f"It works once, within {RESET_MINUTES} minutes; until then nothing changes.")
 
 
+@user_commands.command("set-email")
+@click.argument("email")
+@click.argument("new")
+@click.option("--verified", is_flag=True, help="The new address is known to be the person's.")
+@pass_services
+def set_email(services: Services, email: str, new: str, verified: bool) -> None:
+    """Give EMAIL the address NEW; all their sessions end, and the old address is told."""
+    user = existing_user(services, email)
+    changed = services.email_changes.set_email(user.id, new, verified=verified, actor=OPERATOR)
+    click.echo(_line(changed.value))
+
+
+@user_commands.command()
+@click.argument("email")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_services
+def delete(services: Services, email: str, yes: bool) -> None:
+    """Delete EMAIL for good, with all that belongs to them."""
+    user = existing_user(services, email)
+    if not yes:
+        click.confirm(f"Delete {user.email}, with all that belongs to them?", abort=True)
+    services.administration.delete_user(user.id, OPERATOR)
+    click.echo(f"Deleted {user.email}; all their sessions have ended.")
+
+
+@user_commands.command()
+@click.argument("email")
+@pass_services
+def export(services: Services, email: str) -> None:
+    """Print all that is known of EMAIL as JSON: no secret, and nothing about other people."""
+    user = existing_user(services, email)
+    click.echo(services.exports.of_person(user.id, OPERATOR), nl=False)
+
+
 @user_commands.command("first-admin", hidden=True)
 @pass_services
 def first_admin(services: Services) -> None:

@@ -125,6 +125,40 @@ def test_a_taken_email(app: Flask, spelling: str) -> None:
     assert "is taken" in refused(app, "users", "create", spelling)
 
 
+# -- users set-email, delete, export ---------------------------------------------------------------
+
+
+def test_an_operator_sets_an_email(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    told = done(app, "users", "set-email", EMAIL, "new@example.org", "--verified")
+    assert "new@example.org" in told
+    assert services_of(app).users.page().users[0].email_verified
+    assert not may_log_in(app, PASSWORD)
+    assert may_log_in(app, PASSWORD, "new@example.org")
+    assert "there is no user" in refused(app, "users", "set-email", EMAIL, "x@example.org")
+    done(app, "users", "create", EMAIL)
+    assert "is taken" in refused(app, "users", "set-email", EMAIL, "new@example.org")
+
+
+def test_a_deletion_asks_first(app: Flask) -> None:
+    done(app, "users", "create", EMAIL)
+    assert run(app, "users", "delete", EMAIL, stdin="n\n").exit_code == 1
+    assert EMAIL in done(app, "users", "list")
+    assert f"Deleted {EMAIL}" in done(app, "users", "delete", EMAIL, stdin="y\n")
+    assert done(app, "users", "list") == ""
+    done(app, "users", "create", EMAIL)
+    done(app, "users", "delete", EMAIL, "--yes")
+    assert done(app, "users", "list") == ""
+    assert "there is no user" in refused(app, "users", "delete", EMAIL, "--yes")
+
+
+def test_an_export_is_json(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    found = json.loads(done(app, "users", "export", EMAIL))
+    assert found["user"]["email"] == EMAIL
+    assert "there is no user" in refused(app, "users", "export", "nobody@example.org")
+
+
 # -- users list, show, grant, revoke, set-password -------------------------------------------------
 
 
