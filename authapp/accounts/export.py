@@ -38,7 +38,7 @@ class ExportedUser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedSession(msgspec.Struct, frozen=True, kw_only=True):
-    """A session that lasts, or ended not long ago. What apps keep in it is theirs to export."""
+    """A session that lasts, or ended not long ago. Data that apps keep in it is left to them."""
 
     id: UUID
     kind: str
@@ -66,7 +66,7 @@ class ExportedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedInvitation(msgspec.Struct, frozen=True, kw_only=True):
-    """An invitation that the person wrote, or used. Who else used or wrote it is left out."""
+    """An invitation that the person wrote, or used. The other side of it is left out."""
 
     written_by_you: bool
     roles: list[str]
