@@ -125,10 +125,10 @@ class Visitor:
         services = self._services
         with services.changes.begin(acknowledged=False) as change:
             user = change.db.get_one(User, self._as_other(lambda person: person).id)
-            link = services.one_time_links.issue(
+            issued = services.one_time_links.issue(
                 change.db, "undo_email", user, details={"email": user.email}
             )
-        return link.token
+        return issued.token
 
     def _there_is(self, name: str, drawn: str) -> str:
         """An id, one's own or another's, or the name of a role; sometimes what was drawn."""
