@@ -46,7 +46,7 @@ from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
 from authapp.mail.account_mails import AccountMails
-from authapp.mail.one_time_links import OneTimeLinks
+from authapp.mail.one_time_links import OneTimeLinks, prune_links
 from authapp.mail.outbox import Outbox
 from authapp.mail.public_links import PublicLinks
 from authapp.mail.queue import MailQueue
@@ -313,6 +313,7 @@ def build_services(
         outbox=mailing.outbox,
         links=one_time_links,
         public_link=mailing.public_link,
+        notices=notices,
         clock=clock,
     )
 
@@ -437,7 +438,13 @@ def build_services(
             housekeeping=housekeeping,
             changes=stores.changes,
             locks=Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX),
-            others=(("old mails removed", partial(mailing.queue.prune, RETENTION, BATCH)),),
+            others=(
+                ("old mails removed", partial(mailing.queue.prune, RETENTION, BATCH)),
+                (
+                    "old links removed",
+                    lambda: prune_links(stores.database, clock() - RETENTION, BATCH),
+                ),
+            ),
         ),
         password_policy=password_policy,
         revalidate_seconds=config.REVALIDATE_SECONDS,

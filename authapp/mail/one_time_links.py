@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from authapp.crypto.sealing import KeyedHash
 from authapp.storage.models import OneTimeLink, User
+from authapp.storage.postgres import Database
 
 Purpose = Literal["verify", "reset", "change_email", "undo_email"]
 
@@ -267,3 +268,16 @@ def _is_bound(link: OneTimeLink, user: User) -> bool:
     if link.purpose != "change_email" and link.email_canonical != user.email_canonical:
         return False
     return link.epoch == user.epoch
+
+
+def prune_links(database: Database, before: datetime, limit: int) -> int:
+    """Removes up to `limit` links that expired before; how many."""
+    old = select(OneTimeLink.id).where(OneTimeLink.expires_at < before).limit(limit)
+    with database.transaction() as db:
+        removed = db.scalars(
+            delete(OneTimeLink)
+            .where(OneTimeLink.id.in_(old))
+            .returning(OneTimeLink.id)
+            .execution_options(synchronize_session=False)
+        ).all()
+    return len(removed)

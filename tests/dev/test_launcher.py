@@ -298,6 +298,31 @@ def test_the_settings_file_works_in_another_shell(launched: Launched) -> None:
         assert repr(environment[name]) in shell.stdout
 
 
+def test_sign_up_is_open_and_mail_goes_to_files_unless_settings_say_else(
+    launched: Launched,
+) -> None:
+    names = ("SIGNUP", "EMAIL_VERIFICATION", "PUBLIC_URL", "MAIL_URL")
+    process = launched.start()
+    environment = launched.served()
+    url = f"http://127.0.0.1:{launched.port}"
+    files = f"file:{launched.data_dir}/mail"
+    assert [environment[name] for name in names] == ["open", "off", url, files]
+    kept = (launched.data_dir / "env").read_text()
+    assert f"export MAIL_URL={files}\n" in kept
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert f"Mail is written to {launched.data_dir}/mail" in said
+
+    own = dict(
+        zip(names, ("closed", "required", "https://a.example", "smtp://m.example"), strict=True)
+    )
+    process = launched.start(**own)
+    assert own.items() <= launched.served().items()
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert "Mail is written" not in said
+
+
 def test_servers_of_ones_own_are_used_and_nothing_is_made(launched: Launched) -> None:
     own = {"DATABASE_URL": "postgresql://db.example.org/a", "REDIS_URL": "redis://r.example.org"}
     launched.start(**own)

@@ -16,9 +16,11 @@ from authapp.mail.outbox import Mail
 from authapp.mail.queue import LEASE, Claimed
 from authapp.mail.transport import Unreachable
 from authapp.services import Services
+from authapp.storage.models import User
 from authapp.telemetry import metrics
 from tests.mail.conftest import ANN, OpenMailing, impatient_sender, put, sender_of
 from tests.support.clock import Clock
+from tests.support.people import sign_up
 from tests.support.services import sql
 from tests.support.smtp import MailServer, silent_server
 from tests.support.waiting import wait_until
@@ -401,6 +403,17 @@ def test_old_mails_are_removed(mailing: Services, clock: Clock) -> None:
     steps = [(progress.step, progress.rows) for progress in mailing.maintenance.run()]
     assert steps == [("old mails removed", 1)]
     assert len(rows(mailing)) == 1  # the one that waits is for the sender to drop
+
+
+def test_links_that_expired_long_ago_are_removed(mailing: Services, clock: Clock) -> None:
+    sign_up(mailing)
+    with mailing.database.transaction() as db:
+        mailing.one_time_links.issue(db, "reset", db.query(User).one())
+    clock.forward(86_400 * 30)
+    assert [progress.step for progress in mailing.maintenance.run()] == []
+    clock.forward(1800 + 1)
+    assert [progress.step for progress in mailing.maintenance.run()] == ["old links removed"]
+    assert sql(mailing, "SELECT * FROM one_time_links") == []
 
 
 def test_the_metrics_tell_how_many_wait_and_how_long(mailing: Services, clock: Clock) -> None:

@@ -14,12 +14,12 @@ from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.authorization import lock_user
 from authapp.accounts.emails import Email
 from authapp.accounts.identity import Permission
+from authapp.authentication.notices import Notices
 from authapp.cache.changes import Change, Changes
 from authapp.errors import MailOff, TooManyAttempts, UserInactive
 from authapp.mail.one_time_links import LIFETIMES, MAILED, OneTimeLinks, is_spelt
 from authapp.mail.outbox import Mail, Outbox
 from authapp.mail.public_links import PublicLinks
-from authapp.sessions.user_agents import device_name
 from authapp.storage.models import User
 from authapp.storage.postgres import Database
 
@@ -58,6 +58,7 @@ class ResetLinks:
         outbox: Outbox,
         links: OneTimeLinks,
         public_link: PublicLinks,
+        notices: Notices,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -65,6 +66,7 @@ class ResetLinks:
         self._outbox = outbox
         self._links = links
         self._public_link = public_link
+        self._notices = notices
         self._clock = clock
 
     def require_mail(self) -> None:
@@ -131,13 +133,7 @@ class ResetLinks:
 
         Where a cap refuses the mail, the new password counts all the same.
         """
-        context = {
-            "name": user.name,
-            "when": self._clock().isoformat(),
-            "address": actor.address,
-            "device": device_name(actor.user_agent),
-        }
-        self._outbox.put(db, Mail("password_changed", _address_of(user), context, user_id=user.id))
+        self._notices.password_changed(db, user, actor)
 
     def _mail(self, change: Change, user: User, event: audit.Event, actor: Actor) -> None:
         """Mails a link to a person whose row is locked, to the address that is stored.
