@@ -111,6 +111,9 @@ GET    /admin/users/<missing>/delete      302  403  403  404  403  403  403  404
 POST   /admin/users/<own>/delete          302  403  403  403  403  403  403  403  302
 POST   /admin/users/<other>/delete        302  403  403  303  403  403  403  303  302
 POST   /admin/users/<missing>/delete      302  403  403  404  403  403  403  404  302
+POST   /admin/sessions/<own>/end          302  403  403  403  403  303  403  303  302
+POST   /admin/sessions/<other>/end        302  403  403  403  403  303  403  303  302
+POST   /admin/sessions/<missing>/end      302  403  403  403  403  404  403  404  302
 GET    /admin/sessions/end-all            302  403  403  403  403  403  403  200  302
 POST   /admin/sessions/end-all            302  403  403  403  403  403  403  303  302
 GET    /admin/roles                       302  403  403  403  200  403  403  200  302

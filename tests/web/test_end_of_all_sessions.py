@@ -1,11 +1,12 @@
 """The end of everybody's sessions by the API and by the page: permissions and answers."""
 
+from collections.abc import Iterator
+
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.web.conftest import MakeApp
 from tests.web.support import (
     COOKIE,
     EMAIL,
@@ -16,7 +17,6 @@ from tests.web.support import (
     lose_fences,
     problem,
     program,
-    services_of,
     sign_up,
     signed_in_as,
     token_of,
@@ -33,6 +33,18 @@ def root(app: Flask) -> FlaskClient:
     sign_up(app, EMAIL)
     sign_up(app, ROOT, roles=["admin"])
     return signed_in_as(app, ROOT)
+
+
+@pytest.fixture
+def helper(stores: Stores) -> Iterator[str]:
+    """A role that sees people and ends their sessions."""
+    stores.sql(
+        "INSERT INTO roles (id, name, permissions)"
+        " VALUES (98, 'helper', ARRAY['users:read', 'sessions:end'])"
+    )
+    yield "helper"
+    stores.clear()
+    stores.sql("DELETE FROM roles WHERE id = 98")
 
 
 def end_all(client: FlaskClient, way: tuple[str, str]) -> TestResponse:
@@ -91,14 +103,11 @@ def test_without_redis_the_answer_says_when_others_follow(
 
 
 @WAYS
-def test_only_an_administrator_may(make_app: MakeApp, stores: Stores, way: tuple[str, str]) -> None:
+def test_only_an_administrator_may(
+    app: Flask, helper: str, stores: Stores, way: tuple[str, str]
+) -> None:
     """The permission alone is not enough: some of those who are signed out may do more."""
-    app = make_app()
-    stores.sql(
-        "INSERT INTO roles (id, name, permissions) VALUES (90, 'ends', '{sessions:end}')"
-        " ON CONFLICT DO NOTHING"
-    )
-    sign_up(app, EMAIL, roles=["ends"])
+    sign_up(app, EMAIL, roles=[helper])
     client = signed_in_as(app, EMAIL)
     answer = end_all(client, way)
     assert answer.status_code == 403
@@ -115,10 +124,8 @@ def test_the_page_asks_first(app: Flask, root: FlaskClient) -> None:
     assert root.get("/account").status_code == 200, "to look ends nothing"
 
 
-def test_it_is_offered_to_administrators_alone(make_app: MakeApp) -> None:
-    app = make_app()
-    services_of(app).roles.create("looks", ["users:read", "sessions:end"])
-    sign_up(app, EMAIL, roles=["looks"])
+def test_it_is_offered_to_administrators_alone(app: Flask, helper: str) -> None:
+    sign_up(app, EMAIL, roles=[helper])
     assert "end-all" not in signed_in_as(app, EMAIL).get("/admin/users").text
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotFound
 
 from authapp.accounts.identity import ADMIN, Identity, Permission
 from authapp.accounts.roles import BUILT_IN, MAX_HOLDERS
@@ -24,6 +25,7 @@ from authapp.errors import (
     UserInUse,
 )
 from authapp.web.api.bodies import read_form
+from authapp.web.api.representations import SessionView
 from authapp.web.api.users import search_text
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.error_handlers import problem_of
@@ -32,6 +34,7 @@ from authapp.web.guards import (
     known_actor,
     login_url,
     permission_required,
+    require_live,
     services,
     step_up_required,
 )
@@ -204,6 +207,19 @@ def start_reset(user_id: UUID) -> ResponseReturnValue:
     return _answer(user_id, mail, "reset-mailed")
 
 
+@admin.post("/sessions/<uuid:session_id>/end")
+@permission_required(Permission.SESSIONS_END)
+def end_session(session_id: UUID) -> ResponseReturnValue:
+    owner = services().sessions.owner_of(session_id)
+    if owner is None:
+        raise NotFound("There is no such session.")
+
+    def change() -> Changed[bool]:
+        return services().administration.end_session(session_id, known_actor())
+
+    return _answer(owner, change, "session-ended")
+
+
 @admin.get("/sessions/end-all")
 @permission_required(Permission.SESSIONS_END)
 def end_all_sessions() -> ResponseReturnValue:
@@ -358,7 +374,10 @@ def _page(person: Identity, problem: str | None = None) -> str:
         user=person,
         roles=covered,
         may_do_more=not {role.name for role in covered}.issuperset(person.roles),
-        sessions=len(services().sessions.of_user(person.id)),
+        sessions=[
+            SessionView.of(session, current=require_live().record.id)
+            for session in services().sessions.of_user(person.id)
+        ],
         problem=problem,
     )
 
