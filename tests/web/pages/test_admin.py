@@ -124,11 +124,11 @@ def test_a_user(admin: FlaskClient, app: Flask, person: str) -> None:
     assert "Active" in page.text
     assert "0 active sessions." in page.text
     assert held(page) == {"admin": False, "user": True}
-    assert forms(page) == {"roles", "deactivate"}
+    assert forms(page) == {"roles", "deactivate", "delete", "email"}
     signed_in_as(app)
     page = Page(admin.get(of(person)))
     assert "1 active session." in page.text
-    assert forms(page) == {"roles", "deactivate", "end-sessions"}
+    assert forms(page) == {"roles", "deactivate", "delete", "email", "end-sessions"}
 
 
 def test_who_may_only_look_is_shown_no_buttons(app: Flask, person: str, reader: str) -> None:
@@ -186,14 +186,14 @@ def test_a_deactivated_person_is_out_and_told_why(
     assert "The account is deactivated and signed out everywhere." in page.text
     assert "Deactivated" in page.text
     assert "0 active sessions." in page.text
-    assert forms(page) == {"roles", "activate"}
+    assert forms(page) == {"roles", "activate", "delete", "email"}
     answer = theirs.get("/account", follow_redirects=True)
     assert "because this account was deactivated" in answer.get_data(as_text=True)
     assert log_in(browser(app)).status_code == 401
 
     page = done(admin, person, "activate")
     assert "The account is active." in page.text
-    assert forms(page) == {"roles", "deactivate"}
+    assert forms(page) == {"roles", "deactivate", "delete", "email"}
     assert theirs.get("/account").status_code == 302, "what ended stays ended"
     assert log_in(browser(app)).status_code == 303
 
