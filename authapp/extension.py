@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack, overload
@@ -21,11 +22,11 @@ from authapp.cli.deployment import Deployment
 from authapp.cli.tree import register_commands
 from authapp.config import Config
 from authapp.doctor import examine
-from authapp.errors import AuthappError, SettingError
+from authapp.errors import AuthappError, SettingError, StoreUnavailable
 from authapp.mailing import TEMPLATES, brand_of
 from authapp.mounting import put_mounted
 from authapp.python_api import Roles, Sessions, Users
-from authapp.services import POOL_SIZE, build_services
+from authapp.services import POOL_SIZE, Services, build_services
 from authapp.sessions.records import ActiveSession
 from authapp.signals import SignalSender
 from authapp.storage.redis import LimiterStorage
@@ -271,11 +272,23 @@ def set_up(
             config.DATABASE_URL,
             config.DATABASE_SCHEMA,
             services,
-            lambda: examine(config, POOL_SIZE),
+            lambda: examine(config, POOL_SIZE, guards=mount.forward_auth),
         ),
     )
+    if config.SIGNUP == "closed" and not (app.config.get("SIGNUP") or os.environ.get("SIGNUP")):
+        state.remind = partial(remind_of_closed_sign_up, services)
     put_mounted(app, config, state, has_fast_path=not counts_each_request(app))
     return state
+
+
+def remind_of_closed_sign_up(services: Services) -> None:
+    """Tells an operator who may rely on the open sign-up of before that it is closed by default."""
+    with suppress(StoreUnavailable):
+        if services.users.any_admin():
+            _log.warning(
+                "sign-up is closed, because SIGNUP is not set: set it to open, domains or invite, "
+                "or to closed to say that this is meant"
+            )
 
 
 def counts_each_request(app: Flask) -> bool:

@@ -9,6 +9,7 @@ from werkzeug.routing import BuildError
 from authapp.config import Config
 from authapp.web.api.account import api
 from authapp.web.api.docs import api_docs
+from authapp.web.api.invitations import invitations_api
 from authapp.web.api.leaving import leaving_api
 from authapp.web.api.recovery import recovery_api
 from authapp.web.api.signup import signup_api
@@ -30,6 +31,7 @@ from authapp.web.pages.account import pages
 from authapp.web.pages.address import address_pages
 from authapp.web.pages.admin import admin
 from authapp.web.pages.confirm import confirm_pages
+from authapp.web.pages.invitations import invitation_pages
 from authapp.web.pages.leaving import leaving_pages
 from authapp.web.pages.recovery import recovery_pages
 from authapp.web.pages.rendering import brand_style, change_password, favicon, static_file
@@ -38,8 +40,10 @@ from authapp.web.redirects import start_page
 
 # whose unsafe methods `OriginPolicy` looks at
 _WITH_ORIGIN_CHECK = (
-    *(pages, signup_pages, recovery_pages, confirm_pages, address_pages, leaving_pages, admin),
-    *(api, signup_api, recovery_api, leaving_api, users_api, api_docs, health),
+    *(pages, signup_pages, recovery_pages, confirm_pages, address_pages, leaving_pages),
+    *(admin, invitation_pages),
+    *(api, signup_api, recovery_api, leaving_api, users_api, invitations_api, api_docs),
+    health,
 )
 
 
@@ -86,10 +90,12 @@ def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
         (mount.pages, signup_pages),
         (mount.pages, recovery_pages),
         (mount.admin, admin),
+        (mount.admin, invitation_pages),
         (mount.api, api),
         (mount.api, signup_api),
         (mount.api, recovery_api),
         (mount.api and mount.admin, users_api),
+        (mount.api and mount.admin, invitations_api),
         (mount.api, api_docs),
         (mount.health, health),
         (mount.forward_auth, make_forward_auth(forward_auth)),
@@ -146,6 +152,8 @@ def _put_in_front(
 def _at_first_request(app: Flask, state: AppState) -> None:
     """Starts maintenance and mail, and settles with what the app set up after us."""
     state.services.maintenance.keep_running()
+    if state.remind is not None:
+        state.services.background.submit(state.remind)
     if state.services.mail_sender is not None:
         state.services.mail_sender.keep_running()
     # Flask-WTF's CSRFProtect: our forms have no token of its kind, but the origin check

@@ -112,6 +112,7 @@ def test_every_way_in_is_named() -> None:
     """Every call that takes a password is in the table of `tests/web/test_limits.py`."""
     named = set(re.findall(r"`(/[\w/]+)`", part("Every way in")))
     by_token = {"/api/v1/tokens/refresh", "/reset", "/api/v1/password/reset"}
+    by_token |= {"/verify", "/api/v1/email/verify"}
     assert named == {*CALLS, *by_token}
 
 

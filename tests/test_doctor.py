@@ -29,6 +29,7 @@ from authapp.storage.redis import redis_client
 from tests.proofs.cluster.servers import Node, await_servers, linked
 from tests.support import smtp
 from tests.support.databases import add_migrated_database, migrate, run_sql
+from tests.support.mails import MAIL_SETTINGS
 from tests.support.settings import PEPPER, make_config
 from tests.support.smtp import MailServer
 
@@ -68,7 +69,7 @@ def checks(findings: list[Finding], of: str) -> set[str]:
 # -- settings --------------------------------------------------------------------------------------
 
 FINE = {"SECRET_KEY": "Vb2mXk9QwLz7RtYp4NcHs6JdGf3ZaEu1", "BCRYPT_ROUNDS": "12"}
-FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO"}
+FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO", "SIGNUP": "invite"}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,16 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO"}
         ("slow clients", {"TRUSTED_PROXY_HOPS": "1"}, OK, "a proxy is in front"),
         ("slow clients", {"HOST": "192.0.2.1"}, OK, "gunicorn holds out, granian does not"),
         ("redirects", {}, OK, "to this site"),
+        ("sign-up", {}, OK, "invite; addresses are not confirmed"),
+        ("sign-up", {"SIGNUP": "open"}, FAIL, "a stranger passes under any address"),
+        (
+            "sign-up",
+            {"SIGNUP": "domains", "SIGNUP_DOMAINS": "example.org"},
+            FAIL,
+            "set MAIL_URL",
+        ),
+        ("sign-up", {"SIGNUP": "open", "PUBLIC_URL": "http://127.0.0.1:8000"}, WARN, "stranger"),
+        ("sign-up", {"SIGNUP": "open", **MAIL_SETTINGS}, OK, "addresses are confirmed"),
         ("redirects", {"ALLOWED_REDIRECT_HOSTS": "b.example,a.example"}, OK, "b.example, a.exa"),
     ],
 )

@@ -9,6 +9,7 @@ from authapp.cli.audit import audit_commands
 from authapp.cli.database import database_commands
 from authapp.cli.deployment import Deployment, remember_deployment
 from authapp.cli.doctor import doctor_command
+from authapp.cli.invitations import invitation_commands
 from authapp.cli.mail import mail_commands
 from authapp.cli.maintenance import maintenance_command
 from authapp.cli.roles import role_commands
@@ -21,6 +22,7 @@ COMMANDS: tuple[click.Command, ...] = (
     user_commands,
     role_commands,
     session_commands,
+    invitation_commands,
     audit_commands,
     mail_commands,
     maintenance_command,

@@ -24,12 +24,15 @@ def examine(
     pool_size: int,
     now: Callable[[], float] = time.time,
     seconds: float = STORE_SECONDS,
+    *,
+    guards: bool = True,
 ) -> list[Finding]:
     """
     Args:
         pool_size: connections to Postgres that each worker may open.
         now: this machine's clock, in seconds since 1970.
         seconds: the longest wait for the stores.
+        guards: forward-auth is mounted.
     """
     clocks = Clocks(now)
     stores = [
@@ -37,7 +40,7 @@ def examine(
         _Examination("redis", redis_servers.examine(config, clocks)),
         _Examination("mail", mail.examine(config)),
     ]
-    found = list(settings.examine(config))
+    found = list(settings.examine(config, guards=guards))
     deadline = time.monotonic() + seconds
     for store in stores:
         found += store.until(deadline)

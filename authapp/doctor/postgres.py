@@ -66,6 +66,7 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
                 yield _fences(connection)
                 yield _key_prefix(connection, config.KEY_PREFIX, config.DATABASE_SCHEMA)
                 yield _imported(connection)
+                yield _unverified(connection)
                 yield from _mails(connection, is_on=bool(config.MAIL_URL))
             yield _room(connection, config.WEB_CONCURRENCY * pool_size)
     except SettingError as error:
@@ -198,6 +199,20 @@ def _mails(connection: Connection, *, is_on: bool) -> Iterator[Finding]:
         yield Finding("dropped mails", State.WARN, told, remedy)
     if is_on and not waiting and not dropped:
         yield Finding("waiting mails", State.OK, "none is late, and none was dropped within a day")
+
+
+def _unverified(connection: Connection) -> Finding:
+    unverified, waiting = connection.execute(
+        select(
+            func.count(),
+            func.count().filter(User.email_confirmation_due),
+        ).where(User.email_verified_at.is_(None), User.active)
+    ).one()
+    if not unverified:
+        return Finding("addresses", State.OK, "all are verified")
+    text = f"{unverified} not verified; {waiting} of these accounts wait for that before a log-in"
+    advice = "`users verify EMAIL` confirms one that you know to be the person's"
+    return Finding("addresses", State.OK, text, advice)
 
 
 def _key_prefix(connection: Connection, key_prefix: str, schema: str) -> Finding:

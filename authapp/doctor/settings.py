@@ -1,6 +1,7 @@
 """Settings that are accepted and may yet be unsafe."""
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from zxcvbn import zxcvbn
 
@@ -20,7 +21,11 @@ AAL1_SECONDS = 30 * 86_400  # NIST SP 800-63B-4, 2.1.3: re-authentication at lea
 MAKE_ONE = "`python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`"
 
 
-def examine(config: Config) -> Iterator[Finding]:
+def examine(config: Config, *, guards: bool) -> Iterator[Finding]:
+    """
+    Args:
+        guards: forward-auth is mounted.
+    """
     yield _secret("SECRET_KEY", config.SECRET_KEY)
     yield _secret("PASSWORD_PEPPER", config.PASSWORD_PEPPER)
     if set(config.SECRET_KEY) & set(config.PASSWORD_PEPPER):
@@ -39,6 +44,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _proxies(config)
     yield _slow_clients(config)
     yield _redirects(config)
+    yield _sign_up(config, guards=guards)
 
 
 def _secret(name: str, secrets: tuple[str, ...]) -> Finding:
@@ -167,6 +173,19 @@ def _slow_clients(config: Config) -> Finding:
         return Finding(check, State.OK, "a proxy is in front, or only this machine asks", advice)
     text = "no proxy is in front: gunicorn holds out, granian does not"
     return Finding(check, State.OK, text, advice)
+
+
+def _sign_up(config: Config, *, guards: bool) -> Finding:
+    check, mode = "sign-up", config.SIGNUP
+    verified = "confirmed" if config.is_verification_required else "not confirmed"
+    text = f"{mode}; addresses are {verified}"
+    if mode not in {"open", "domains"} or config.is_verification_required:
+        return Finding(check, State.OK, text)
+    told = f"{text}, so a stranger passes under any address they type"
+    remedy = "set MAIL_URL, so that addresses are confirmed, or SIGNUP to invite or closed"
+    host = urlsplit(config.PUBLIC_URL).hostname
+    is_here = host is not None and is_loopback(host)
+    return Finding(check, State.FAIL if guards and not is_here else State.WARN, told, remedy)
 
 
 def _redirects(config: Config) -> Finding:

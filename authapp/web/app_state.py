@@ -1,6 +1,7 @@
 """The state of authapp in each Flask app that it serves: one `AppState` in `app.extensions`."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -95,6 +96,7 @@ class AppState:
 
     Attributes:
         authenticator: finds the session that credentials belong to.
+        remind: says something in the log, once at the start.
         login_view: the endpoint of the app's own log-in page; empty: ours, if it is mounted.
     """
 
@@ -104,6 +106,7 @@ class AppState:
     brand: Brand
     login_view: str = ""
     first_request: FirstRequest | None = None
+    remind: Callable[[], None] | None = None
 
 
 def state_of(app: Flask | None = None) -> AppState:

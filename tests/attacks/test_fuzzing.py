@@ -35,6 +35,8 @@ SOUND: dict[str, dict[str, Any]] = {
     "/verify/resend": {"email": "ada@example.org"},
     "/email/verify": {"email": "ada@example.org", "code": "12345678", "password": PASSWORD},
     "/email/resend": {"email": "ada@example.org"},
+    "/admin/invitations": {"email": "new@example.org", "days": 7, "roles": "user"},
+    "/v1/invitations": {"email": "", "days": 7, "roles": []},
     "/login": {"email": "ada@example.org", "password": PASSWORD, "remember": True, "next": "/"},
     "/tokens": {"email": "ada@example.org", "password": PASSWORD, "refresh": True},
     "/tokens/refresh": {"refresh_token": "none of ours"},

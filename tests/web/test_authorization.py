@@ -120,6 +120,12 @@ GET    /admin/roles                       302  403  403  403  200  403  403  200
 POST   /admin/roles                       302  403  403  403  303  403  403  303  302
 GET    /admin/roles/<role>/delete         302  403  403  403  200  403  403  200  302
 POST   /admin/roles/<role>/delete         302  403  403  403  303  403  403  303  302
+GET    /admin/invitations                 302  403  403  200  403  403  403  200  302
+POST   /admin/invitations                 302  403  403  200  403  403  403  200  302
+POST   /admin/invitations/<missing>/revoke 302 403  403  404  403  403  403  404  302
+GET    /api/v1/invitations                401  403  403  200  403  403  403  200  401
+POST   /api/v1/invitations                401  403  403  201  403  403  403  201  401
+DELETE /api/v1/invitations/<missing>      401  403  403  404  403  403  403  404  401
 GET    /admin/audit                       302  403  403  403  403  403  200  200  302
 POST   /api/v1/email/verify               400  400  400  400  400  400  400  400  400
 POST   /api/v1/email/resend               501  501  501  501  501  501  501  501  501
@@ -208,6 +214,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/users/<other>": {"active": False, "name": "N"},
     "/users/<missing>": {"active": False, "name": "N"},
     "/roles": ROLES,
+    "/admin/invitations": {"days": 7},
+    "/api/v1/invitations": {"days": 7},
     "/admin/roles": NEW_ROLE,
     "/api/v1/roles": NEW_ROLE,
 }

@@ -10,13 +10,15 @@ from wtforms import (
     Field,
     Form,
     HiddenField,
+    IntegerField,
     PasswordField,
     SelectMultipleField,
     StringField,
     URLField,
 )
-from wtforms.validators import DataRequired, InputRequired, Length
+from wtforms.validators import DataRequired, InputRequired, Length, NumberRange
 
+from authapp.accounts.invitations import DEFAULT_DAYS, MAX_DAYS
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
 from authapp.web.api.bodies import MAX_FORM, read_form
 from authapp.web.guards import services
@@ -179,6 +181,25 @@ class RoleForm(PageForm):
         validators=[DataRequired("Enter a name, like auditor.")],
     )
     permissions = SelectMultipleField("What it allows", validate_choice=False)
+
+
+class InvitationForm(PageForm):
+    """An invitation. The page shows the roles to tick that its reader may give."""
+
+    email = EmailField(
+        "Email (optional)",
+        description="The only address that may use it. It is mailed there, where mail is on.",
+        filters=[_strip],
+    )
+    days = IntegerField(
+        "Days",
+        default=DEFAULT_DAYS,
+        description=f"How long it counts, 1 to {MAX_DAYS}.",
+        validators=[
+            InputRequired("Enter a number of days."),
+            NumberRange(1, MAX_DAYS, f"Enter a number from 1 to {MAX_DAYS}."),
+        ],
+    )
 
 
 class AuditForm(PageForm):

@@ -38,6 +38,8 @@ DONE = {
     "welcome": "Welcome. Your account is ready, and you are logged in.",
     "verified": "Your email is confirmed, and you are logged in.",
     "resent": "If this account waits for its confirmation, another mail is on its way.",
+    "invited": "The invitation is on its way, by mail.",
+    "invitation-revoked": "The invitation is void.",
     "logged-out": "You are logged out.",
     "password-short": f"You are logged in. {TOO_SHORT_NOW}",
     "email-asked": (

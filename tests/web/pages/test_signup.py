@@ -86,6 +86,8 @@ def test_a_closed_sign_up_costs_nothing_and_tells_nothing(
     app = make_app(SIGNUP="closed")
     sign_up(app)
     client = program(app)
+    client.get("/healthz")
+    services_of(app).background.drain()
     with stores.counted() as cost:
         answers = [
             client.post("/api/v1/signup", json={"email": email, "password": password})
