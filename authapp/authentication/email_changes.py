@@ -28,6 +28,7 @@ from authapp.errors import (
     TooManyAttempts,
 )
 from authapp.mail.account_mails import AccountMails, MailCapped, address_of
+from authapp.mail.one_time_links import is_spelt
 from authapp.sessions.records import ActiveSession, EndReason
 from authapp.sessions.rotation import hold_row
 from authapp.sessions.store import SessionStore
@@ -142,6 +143,8 @@ class EmailChanges:
 
     def look_up(self, token: str) -> PendingChange | None:
         """The change that a token would confirm. Nothing is used up."""
+        if not is_spelt(token):
+            return None
 
         def query(db: Session) -> PendingChange | None:
             link = self._links.find(db, "change_email", token)

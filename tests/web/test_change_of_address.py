@@ -135,3 +135,70 @@ def test_an_administrator_sets_an_address(mailing: Flask, ada: FlaskClient, by: 
     problem(ada.get(ME), 401, "session_invalid")
     assert log_in(browser(mailing), NEW).status_code == 303
     assert "because your email was changed" in ada.get("/login").text
+
+
+# -- confirm ---------------------------------------------------------------------------------------
+
+
+def asked(app: Flask, client: FlaskClient) -> str:
+    assert client.post("/account/email", data={"email": NEW}).status_code == 303
+    return mails(services_of(app), "confirm_change")[-1].token
+
+
+def test_the_link_is_confirmed_in_the_browser_that_asked(mailing: Flask, ada: FlaskClient) -> None:
+    token, elsewhere = asked(mailing, ada), signed_in_as(mailing)
+    opened = ada.get(f"/verify?token={token}")
+    assert opened.status_code == 303
+    assert "token" not in opened.location
+    page = ada.get(opened.location)
+    assert NEW in page.text
+    assert 'name="password"' not in page.text
+    assert ada.get(ME).get_json()["email"] == EMAIL, "the link alone changes nothing"
+    done = ada.post("/verify")
+    assert (done.status_code, done.location) == (303, "/account")
+    assert "Your email was changed." in ada.get("/account").text
+    assert ada.get(ME).get_json()["email"] == NEW
+    problem(elsewhere.get(ME), 401, "session_invalid")
+    assert log_in(browser(mailing), EMAIL).status_code == 401
+    assert log_in(browser(mailing), NEW).status_code == 303
+
+
+@pytest.mark.parametrize("is_signed_in", [False, True])
+def test_any_other_browser_shows_the_password(
+    mailing: Flask, ada: FlaskClient, is_signed_in: bool
+) -> None:
+    token = asked(mailing, ada)
+    other = signed_in_as(mailing) if is_signed_in else browser(mailing)
+    assert 'name="password"' in other.get(f"/verify?token={token}", follow_redirects=True).text
+    assert other.post("/verify").status_code == 400
+    assert other.post("/verify", data={"password": "not the password"}).status_code == 401
+    assert ada.get(ME).get_json()["email"] == EMAIL
+    done = other.post("/verify", data={"password": PASSWORD})
+    assert (done.status_code, done.location) == (303, "/login")
+    assert "Your email was changed." in other.get("/login").text
+    assert ada.get(ME).get_json()["email"] == NEW, "the session that asked goes on"
+
+
+def test_programs_confirm_a_change(mailing: Flask, ada: FlaskClient) -> None:
+    token, nobody = asked(mailing, ada), browser(mailing)
+    path = "/api/v1/email/verify"
+    answer = nobody.post(path, json={"token": token})
+    assert list(problem(answer, 400, "invalid_field")["errors"]) == ["password"]
+    wrong = {"token": token, "password": "not the password"}
+    problem(nobody.post(path, json=wrong), 401, "invalid_credentials")
+    assert ada.post(path, json={"token": token}).status_code == 204
+    assert ada.get(ME).get_json()["email"] == NEW
+    problem(ada.post(path, json={"token": token}), 400, "invalid_token")
+
+
+def test_an_address_that_is_taken_by_now_is_refused_kindly(
+    mailing: Flask, ada: FlaskClient
+) -> None:
+    token = asked(mailing, ada)
+    sign_up(mailing, NEW)
+    ada.get(f"/verify?token={token}")
+    page = ada.post("/verify")
+    assert page.status_code == 409
+    assert "Somebody else has this email by now." in page.text
+    problem(ada.post("/api/v1/email/verify", json={"token": token}), 409, "email_taken")
+    assert ada.get(ME).get_json()["email"] == EMAIL

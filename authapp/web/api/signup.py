@@ -6,6 +6,7 @@ import msgspec
 from flask import Response, request
 
 from authapp import errors
+from authapp.accounts.identity import Identity
 from authapp.authentication.verification import PasswordProof, Verified
 from authapp.cache.changes import Changed
 from authapp.mail.one_time_links import CODE_DIGITS
@@ -94,13 +95,14 @@ def signup() -> Response:
 @documents(
     Operation(
         "Confirms an email by the link or the code that was mailed, and by the password unless the "
-        "browser that signed up asks",
+        "browser that signed up, or the session that asked for a change, asks",
         {204: None},
         "nobody",
         VerifyBody,
         fails=[
             errors.InvalidToken,
             errors.InvalidCredentials,
+            errors.EmailTaken,
             errors.TooManyAttempts,
             errors.UnknownAddress,
             errors.Busy,
@@ -111,10 +113,22 @@ def signup() -> Response:
 def verify_email() -> tuple[str, int]:
     body = read_body(request, VerifyBody)
     with rate_limit_of_errors():
+        if changed := _confirm_change(body):
+            note_user(request.environ, auth_session().settle(changed).id)
+            return "", 204
         verified = auth_session().settle(_confirm(body))
     tell_rate_limit(verified.rate_limit)
     note_user(request.environ, verified.user.id)
     return "", 204
+
+
+def _confirm_change(body: VerifyBody) -> Changed[Identity] | None:
+    """Confirms a change of email, if the token alone was sent and is of one."""
+    changes, token = services().email_changes, body.token
+    is_alone = body.email is msgspec.UNSET and body.code is msgspec.UNSET
+    if token is msgspec.UNSET or not is_alone or changes.look_up(token) is None:
+        return None
+    return changes.confirm(token, body.password, auth_session().live, unknown_actor())
 
 
 def _confirm(body: VerifyBody) -> Changed[Verified]:

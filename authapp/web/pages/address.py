@@ -3,7 +3,8 @@
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
-from authapp.errors import EmailTaken, InvalidField, InvalidToken
+from authapp.authentication.email_changes import PendingChange
+from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, InvalidToken
 from authapp.web.app_state import BLUEPRINT, state_of
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.csrf import from_any_origin
@@ -15,9 +16,17 @@ from authapp.web.guards import (
     step_up_required,
     unknown_actor,
 )
-from authapp.web.pages.forms import EmailForm, UndoEmailForm, show_errors, text
+from authapp.web.middleware.request_log import note_user
+from authapp.web.pages.forms import (
+    ConfirmChangeForm,
+    EmailForm,
+    UndoEmailForm,
+    show_errors,
+    text,
+)
 from authapp.web.pages.notices import redirect_with
 from authapp.web.pages.rendering import render_page
+from authapp.web.rate_limits import rate_limit_of_errors
 from authapp.web.session import mailed_links
 from authapp.web.session.auth_session import auth_session
 
@@ -46,6 +55,52 @@ def email_submit() -> ResponseReturnValue:
         show_errors(form, invalid.errors)
         return render_page("authapp/email.html", form=form), 400
     return redirect_with("email-asked", "authapp.pages.account")
+
+
+# -- confirm the new one: `/verify` of sign-up asks first whether the link is of this kind --
+
+
+def pending_change() -> PendingChange | None:
+    """The change that the link which was opened in this browser confirms, if it does."""
+    return services().email_changes.look_up(mailed_links.waiting("verify"))
+
+
+def confirm_change_page(
+    pending: PendingChange, form: ConfirmChangeForm | None = None, problem: str = ""
+) -> str:
+    mailed_links.refer_nobody()
+    return render_page(
+        "authapp/email_confirm.html",
+        form=form or ConfirmChangeForm(is_sent=False),
+        new=pending.new.stored,
+        asks_password=not pending.was_asked_in(auth_session().live),
+        problem=problem,
+    )
+
+
+def confirm_change(pending: PendingChange) -> ResponseReturnValue:
+    form, visitor = ConfirmChangeForm(), auth_session()
+    try:
+        with rate_limit_of_errors():
+            changed = services().email_changes.confirm(
+                mailed_links.waiting("verify"), text(form.password), visitor.live, unknown_actor()
+            )
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return confirm_change_page(pending, form), 400
+    except InvalidCredentials:
+        show_errors(form, {"password": "this is not your password"})
+        return confirm_change_page(pending, form), 401
+    except EmailTaken:
+        return confirm_change_page(pending, form, "Somebody else has this email by now."), 409
+    user = visitor.settle(changed)
+    note_user(request.environ, user.id)
+    mailed_links.drop("verify")
+    if pending.was_asked_in(visitor.live):
+        return redirect_with("email-changed", "authapp.pages.account")
+    if visitor.live and visitor.live.record.user.id == user.id:
+        visitor.forget()  # it has ended with all others
+    return redirect_with("email-changed", state_of().login_view or f"{BLUEPRINT}.pages.login")
 
 
 @address_pages.get("/email/undo")

@@ -160,6 +160,10 @@ class EmailForm(PageForm):
     )
 
 
+class ConfirmChangeForm(PageForm):
+    password = PasswordField("Your password")
+
+
 class UndoEmailForm(PageForm):
     token = HiddenField()
 

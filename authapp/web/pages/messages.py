@@ -45,6 +45,7 @@ DONE = {
     "email-asked": (
         "We sent a link to the new address. Your email changes when you follow it and confirm."
     ),
+    "email-changed": "Your email was changed. From now on you log in with the new one.",
     "email-undone": (
         "Your old email is back, and everybody is signed out. We mailed you a link: choose a new "
         "password by it."

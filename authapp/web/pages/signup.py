@@ -26,6 +26,7 @@ from authapp.errors import (
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import services, unknown_actor
 from authapp.web.middleware.request_log import note_user
+from authapp.web.pages.address import confirm_change, confirm_change_page, pending_change
 from authapp.web.pages.forms import ConfirmEmailForm, ResendForm, SignupForm, show_errors, text
 from authapp.web.pages.messages import CONFIRM_FIRST, INVALID_LINK, too_busy, too_many_attempts
 from authapp.web.pages.notices import redirect_with, say
@@ -161,11 +162,15 @@ def verify() -> ResponseReturnValue:
     """A page with a button; a link alone uses nothing up, because mail scanners follow links."""
     if "token" in request.args:
         return mailed_links.set_aside("verify", request.args["token"], f"{request.endpoint}")
+    if pending := pending_change():
+        return confirm_change_page(pending)
     return _verify_page(_confirm_form())
 
 
 @signup_pages.post("/verify")
 def verify_submit() -> ResponseReturnValue:
+    if pending := pending_change():
+        return confirm_change(pending)
     form, proof = ConfirmEmailForm(), _proof()
     try:
         with rate_limit_of_errors():
