@@ -59,10 +59,7 @@ class ContextWords:
         spelt = text.translate(letters)
         kinds: dict[str, None] = {}
         for word, kind in self._kinds.items():
-            pattern = re.escape(word.translate(letters))
-            if len(word) == _SHORTEST:
-                pattern = rf"(?<![^\W\d_]){pattern}(?![^\W\d_])"
-            left = re.sub(pattern, lambda match: "\0" * len(match[0]), spelt)
+            left = _without(spelt, word.translate(letters), text)
             if left != spelt:
                 kinds[kind] = None
                 spelt = left
@@ -73,6 +70,18 @@ class ContextWords:
         )
         rest = "".join(re.sub(r"^[\W_]+|[\W_]+$", "", piece) for piece in kept.split("\0"))
         return Found(tuple(kinds), rest)
+
+
+def _without(spelt: str, word: str, typed: str) -> str:
+    """The text with NULs in place of a word. Patterns would have to be compiled for each person."""
+    at = spelt.find(word)
+    while at >= 0:
+        end = at + len(word)
+        within = typed[at - 1 : at].isalpha() or typed[end : end + 1].isalpha()
+        if len(word) > _SHORTEST or not within:
+            spelt = spelt[:at] + "\0" * len(word) + spelt[end:]
+        at = spelt.find(word, at + 1)
+    return spelt
 
 
 def _parts(text: str) -> set[str]:

@@ -15,6 +15,7 @@ WORDS = ContextWords("ada.lovelace@example.org", "Ada King", "Nimbus Notes")
         ("1ove1ace1815", ("your email",), "1815"),
         ("10v314c3", ("your email",), ""),
         ("k1ng_of_hearts", ("your name",), "of_hearts"),
+        ("ada2024ada", ("your email",), "2024"),
         ("ada's cat", ("your email",), "s cat"),
         ("nimbus 2024", ("the name of this service",), "2024"),
         ("n!mbu$n0te$", ("the name of this service",), ""),

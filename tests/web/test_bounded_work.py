@@ -243,6 +243,9 @@ def passwords() -> Iterator[tuple[str, Environ]]:
         for name, password in PASSWORDS.items():
             sent = write(email=EMAIL, password=password)
             yield f"{path}: {name}", request_of(path, "POST", **sent)
+        many = {"email": f"{'abc.' * 15}d@{'efg.' * 40}org", "name": "hij " * 24}
+        sent = write(password="abc efg hij klm " * 7, **many)
+        yield f"{path}: many words of the person", request_of(path, "POST", **sent)
 
 
 def bodies() -> Iterator[tuple[str, Environ]]:
