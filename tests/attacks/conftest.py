@@ -15,7 +15,7 @@ from tests.support.databases import add_migrated_database
 from tests.support.instances import serving
 from tests.support.mails import MAIL_SETTINGS
 from tests.support.settings import UNLIMITED, environment_for, settings_for
-from tests.web.support import Stores
+from tests.web.support import Stores, services_of
 
 SECRET_KEY = "a secret that the attackers do not know"
 AS_SHIPPED = "ENUMERATION_PAIRS" in os.environ
@@ -51,7 +51,7 @@ def attacked_url(postgres: dev.PostgreSQL) -> str:
 
 
 @pytest.fixture(scope="session")
-def shared_app(attacked_url: str, valkey: dev.Valkey) -> Flask:
+def shared_app(attacked_url: str, valkey: dev.Valkey) -> Iterator[Flask]:
     settings = settings_for(
         attacked_url,
         valkey.url,
@@ -64,7 +64,9 @@ def shared_app(attacked_url: str, valkey: dev.Valkey) -> Flask:
         EMAIL_VERIFICATION="off",
         MAIL_LIMIT_PER_RECIPIENT=UNLIMITED,
     )
-    return create_app(Config.from_mapping(settings))
+    app = create_app(Config.from_mapping(settings))
+    yield app
+    services_of(app).close()
 
 
 @pytest.fixture

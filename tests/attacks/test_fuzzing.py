@@ -123,7 +123,7 @@ _numbers = count(1)
 
 
 def judge(path: str, answer: TestResponse) -> None:
-    told = answer.get_data(as_text=True)
+    told = answer.get_data().decode(errors="replace")  # an icon is no text
     assert answer.status_code < 500, told
     assert "Traceback" not in told
     if answer.status_code < 400:
@@ -215,6 +215,9 @@ def test_odd_text_in_any_field(app: Flask) -> None:
     # what needs a token that was mailed, and what nobody does to themselves
     refused = {"authapp.api.refresh_token", "authapp.address.undo_submit"}
     refused |= {"authapp.leaving_api.undo_email", "authapp.users_api.delete_user"}
+    refused |= {"authapp.recovery.reset_submit", "authapp.recovery_api.reset_password"}
+    refused |= {"authapp.signup.verify_submit", "authapp.signup_api.verify_email"}
+    refused |= {"authapp.signup.invited", "authapp.signup.invited_submit"}
     assert read - taken <= refused, "sound fields are refused"
 
 

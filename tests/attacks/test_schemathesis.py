@@ -34,7 +34,8 @@ VISITORS = ("nobody", "a person by cookie", "an administrator by Bearer")
 
 # fields that may be refused though they fit their schemas: for what they mean
 MEANT = {"email", "password", "current_password", "new_password", "name", "image", "cursor"}
-MEANT_CODES = {"unknown_role", "two_identities", "invalid_token"}
+MEANT |= {"token", "code"}
+MEANT_CODES = {"unknown_role", "two_identities", "invalid_token", "invalid_invitation"}
 
 _numbers = count(1)
 T = TypeVar("T")
