@@ -1,7 +1,9 @@
 """The outbox: caps that hold whoever writes, and rows that tell nothing about people."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
+from authapp.accounts.emails import parse_email
+from authapp.mail.outbox import Mail
 from authapp.services import Services
 from tests.mail.conftest import ANN, OpenMailing, put, sender_of
 from tests.support.clock import Clock
@@ -34,6 +36,19 @@ def test_the_cap_of_a_recipient_is_exact_under_any_crowd(open_mailing: OpenMaili
     with ThreadPoolExecutor(16) as crowd:
         taken = list(crowd.map(lambda number: put(instances[number % 2]), range(48)))
     assert taken.count(True) == count(instances[0]) == 7
+
+
+def test_a_mail_waits_for_one_to_the_same_recipient_that_is_being_written(
+    open_mailing: OpenMailing,
+) -> None:
+    services, other = (open_mailing(MAIL_LIMIT_PER_RECIPIENT="1 per hour") for _ in range(2))
+    with ThreadPoolExecutor(1) as meanwhile:
+        with services.database.transaction() as db:
+            assert services.outbox.put(db, Mail("test", parse_email(ANN)))
+            second = meanwhile.submit(put, other)
+            assert not wait([second], 0.3).done
+            assert put(other, "bob@example.org")
+        assert second.result() is False
 
 
 def test_all_mails_together_have_a_cap(open_mailing: OpenMailing, clock: Clock) -> None:
