@@ -179,6 +179,18 @@ def test_a_sender_that_dies_before_it_begins_does_no_harm(
     assert len(mail_server.mails) == 1
 
 
+def test_a_sender_that_was_frozen_does_not_take_a_mail_from_who_has_it_now(
+    mailing: Services, open_mailing: OpenMailing, clock: Clock
+) -> None:
+    put(mailing)
+    (frozen,) = mailing.mail_queue.claim(10)
+    clock.forward(LEASE.total_seconds())
+    other = open_mailing()
+    (claimed,) = other.mail_queue.claim(10)
+    assert other.mail_queue.begin([claimed]) == {claimed.id}
+    assert mailing.mail_queue.begin([frozen]) == set()
+
+
 def test_a_server_that_dies_after_data_gets_a_mail_twice_at_most(
     mailing: Services, mail_server: MailServer, clock: Clock
 ) -> None:
