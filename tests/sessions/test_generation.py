@@ -206,11 +206,10 @@ def test_a_reader_of_that_moment_leaves_no_copy(
     seen: list[LookupResult] = []
 
     def fence_then_read(versions: dict[str, int], **how: bool) -> None:
-        fence(versions, **how)
-        if not seen:
-            seen.append(two_instances.sessions.find(live.token))
-        else:
+        if seen:
             raise KeyError  # the process dies after the commit
+        fence(versions, **how)
+        seen.append(two_instances.sessions.find(live.token))
 
     monkeypatch.setattr(services.cache, "fence", fence_then_read)
     with pytest.raises(KeyError):
