@@ -238,6 +238,13 @@ def test_a_deletion_names_the_person(app: Flask, person: Any, told: Told) -> Non
     assert only(told, "user_deleted") == {"user_id": person.id, "actor_id": None, "address": ""}
 
 
+def test_the_end_of_everybodys_sessions_is_told_once(app: Flask, person: Any, told: Told) -> None:
+    with app.app_context():
+        auth.sessions.end_all_of_everybody()
+        assert auth.sessions.of_user(person.id) == []
+    assert told == [("everybody_signed_out", {"user_id": None, "actor_id": None, "address": ""})]
+
+
 def test_sessions_that_end_by_themselves_are_told(
     config: Config, person: Any, app: Flask, told: Told
 ) -> None:
