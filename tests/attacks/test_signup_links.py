@@ -10,6 +10,7 @@ import pytest
 
 from authapp import dev
 from authapp.mail.outbox import Letters
+from tests.attacks.conftest import AS_SHIPPED
 from tests.attacks.site import Site, ask
 from tests.attacks.test_enumeration import PAIRS, SUSPICIOUS, TRIES, WARM_UP, rank_test, shown
 from tests.support.databases import add_migrated_database
@@ -47,7 +48,8 @@ def site(
         MAIL_LIMIT_PER_RECIPIENT=UNLIMITED,  # so that each request for an account writes
         MAIL_LIMIT_TOTAL=UNLIMITED,
     )
-    with serving("wsgi:app", environment, log) as instance:
+    application = "wsgi:app" if AS_SHIPPED else "tests.attacks.app:app"
+    with serving(application, environment, log) as instance:
         yield Site(instance, url)
 
 
