@@ -293,6 +293,8 @@ SENSITIVE = [
     ("POST", "/api/v1/roles", {"name": "new", "permissions": ["users:read"]}),
     ("DELETE", "/api/v1/users/{other}", {}),
     ("PUT", "/api/v1/users/{other}/email", {"email": "new@example.org"}),
+    ("DELETE", "/api/v1/sessions", {}),
+    ("POST", "/admin/sessions/end-all", {}),
     ("POST", "/admin/users/{other}/delete", {}),
     ("POST", "/admin/users/{other}/email", {"email": "new@example.org"}),
     ("POST", "/admin/users/{other}/roles", {"roles": ["admin"]}),
@@ -318,7 +320,7 @@ def test_a_sensitive_act_needs_a_fresh_proof(
     facts = (
         "SELECT (SELECT sum(role_id) FROM user_roles), (SELECT count(*) FROM roles),"
         " (SELECT count(*) FROM sessions WHERE ended_at IS NULL),"
-        " (SELECT string_agg(email, ' ') FROM users)"
+        " (SELECT string_agg(email, ' ') FROM users), (SELECT d::text FROM deployment d)"
     )
     before = stores.sql(facts)
     answer = admin.open(path, method=method, **sent)  # type: ignore[arg-type]

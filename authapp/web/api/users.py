@@ -262,11 +262,12 @@ def start_reset(user_id: UUID) -> Response:
         "Ends the sessions of everybody, one's own too, for administrators",
         {204: None},
         "permission",
-        fails=[ExceedsOwnPermissions],
+        fails=[ExceedsOwnPermissions, StepUpRequired],
         changes=True,
     )
 )
 @permission_required(Permission.SESSIONS_END)
+@step_up_required
 def end_sessions_of_everybody() -> tuple[str, int, dict[str, str]]:
     auth_session().settle(services().administration.end_sessions_of_everybody(known_actor()))
     auth_session().forget()

@@ -222,6 +222,7 @@ def end_session(session_id: UUID) -> ResponseReturnValue:
 
 @admin.get("/sessions/end-all")
 @permission_required(Permission.SESSIONS_END)
+@step_up_required
 def end_all_sessions() -> ResponseReturnValue:
     if not current_user.covers(ADMIN, ()):
         raise Forbidden
@@ -241,6 +242,7 @@ def end_all_sessions() -> ResponseReturnValue:
 
 @admin.post("/sessions/end-all")
 @permission_required(Permission.SESSIONS_END)
+@step_up_required
 def end_all_sessions_submit() -> ResponseReturnValue:
     auth_session().settle(services().administration.end_sessions_of_everybody(known_actor()))
     auth_session().forget()
