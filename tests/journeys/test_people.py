@@ -11,8 +11,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from authapp import dev
 from tests.journeys.acts import HOME, fill_log_in, log_out, sees_heading, sign_up
-from tests.journeys.conftest import DESKTOP, PHONE, Watch, open_window
+from tests.journeys.conftest import DESKTOP, PHONE, Device, Watch, open_window
 from tests.journeys.site import WORKERS, Person, Site, a_person, served
+from tests.journeys.test_accessibility import Auditor
 from tests.proofs.chaos.faults import Postgres, Redis
 from tests.support.databases import migrate
 from tests.support.settings import UNLIMITED, environment_for
@@ -239,3 +240,81 @@ def test_a_code_from_another_device(page: Page, mailed: MailedSite) -> None:
     page.get_by_label("Code").fill(mailed.mail.wait_for(ada.email).code)
     page.get_by_role("button", name="Confirm email").click()
     is_confirmed(page, ada)
+
+
+@pytest.mark.parametrize("device", [PHONE, DESKTOP], ids=lambda device: device.name)
+def test_the_pages_are_clean_for_everybody(
+    browser: Browser, mailed: MailedSite, device: Device
+) -> None:
+    """As `test_accessibility.py`, for the pages that mails lead to, and with a long address."""
+    auditor = Auditor(device)
+    context = open_window(browser, mailed.site, device)
+    page = context.new_page()
+    ada = a_person("Wolfe" + "schlegel" * 11)
+    ada = replace(ada, email=f"{'w' * 40}.{device.name}@{'hausen-' * 5}bergerdorff.example.org")
+
+    def look(path: str, heading: str, button: str = "") -> None:
+        """Audits a page, and once more after its button was pressed with nothing typed."""
+        page.goto(path)
+        auditor.audit(page, path.partition("?")[0], heading)
+        if button:
+            page.get_by_role("button", name=button).click()
+            expect(page.get_by_role("alert")).to_be_visible()
+            auditor.audit(page, f"{path.partition('?')[0]} with errors", heading)
+
+    look("/forgot", "Forgot your password?", "Send the link")
+    look("/forgot?asked=1", "Look at your mail")
+    look("/reset", "This link does not count")
+    look("/email/undo", "This link does not count")
+    starts_to_sign_up(page, ada)
+    look("/verify", "Confirm your email", "Confirm email")
+    look(mailed.link_to(ada.email, "/verify"), "Confirm your email")
+    page.get_by_role("button", name="Confirm email").click()
+    is_confirmed(page, ada)
+    look("/account", "Your account")
+    look("/account/confirm", "Confirm that it is you", "Go on")
+    look("/account/export", "Your data")
+    look("/account/delete", "Delete your account", "Delete my account")
+    look("/account/email", "Change email", "Send the link")
+    new = f"new.{device.name}@example.org"
+    page.get_by_label("New email").fill(new)
+    page.get_by_role("button", name="Send the link").click()
+    look(mailed.link_to(new, "/verify"), "Confirm your new email")
+    page.get_by_role("button", name="Change my email").click()
+    sees_heading(page, "Your account")
+    look(mailed.link_to(ada.email, "/email/undo"), "Take your old email back")
+    page.goto("/forgot")
+    page.get_by_label("Email").fill(new)
+    page.get_by_role("button", name="Send the link").click()
+    look(mailed.link_to(new, "/reset"), "Choose a new password", "Set the new password")
+    context.close()
+    assert auditor.faults == []
+
+
+@pytest.mark.parametrize("device", [PHONE, DESKTOP], ids=lambda device: device.name)
+def test_the_pages_of_administrators_are_clean_for_everybody(
+    browser: Browser, mailed: MailedSite, device: Device
+) -> None:
+    auditor = Auditor(device)
+    root = mailed.site.add_admin(a_person("Grace Hopper"))
+    ada = mailed.site.add_admin(a_person())
+    mailed.site.cookie_of(ada)
+    context = open_window(browser, mailed.site, device, cookies=[mailed.site.cookie_of(root)])
+    page = context.new_page()
+    for path, heading in (
+        ("/admin/invitations", "Invitations"),
+        ("/admin/roles", "Roles"),
+        ("/admin/sessions/end-all", "Sign everybody out?"),
+    ):
+        page.goto(path)
+        auditor.audit(page, path, heading)
+    page.goto(f"/admin/users?q={ada.email}")
+    page.get_by_role("link", name=ada.name).click()
+    auditor.audit(page, "one person", ada.name)
+    page.get_by_role("link", name="Delete the account").click()
+    auditor.audit(page, "a question", f"Delete the account of {ada.name}?")
+    page.get_by_role("link", name="Cancel").click()
+    page.get_by_role("button", name="Set roles").click()
+    auditor.audit(page, "roles", f"Set the roles of {ada.name}?")
+    context.close()
+    assert auditor.faults == []
