@@ -82,6 +82,8 @@ def test_answers_are_described(app: Flask, described: dict[str, Any], who: str) 
         if who != "nobody":
             assert log_in(client).status_code == 303
         answer = ask(client, endpoint)
+        if (endpoint.method, endpoint.path, answer.status_code) == ("DELETE", "/api/v1/me", 204):
+            sign_up(app)  # again, for the calls to come
         told = described["paths"][endpoint.path][endpoint.method.lower()]
         announced = told["responses"].get(str(answer.status_code))
         assert announced is not None, (endpoint, answer.status_code)
