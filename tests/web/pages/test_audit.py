@@ -71,6 +71,7 @@ def test_what_a_person_does_is_on_record(app: Flask, stores: Stores) -> None:
     events = ("user.created", "login.failed", "session.begun", "profile.changed")
     assert recorded(app, stores, *events, "password.changed") == [
         ("user.created", EMAIL, EMAIL, HERE),
+        ("session.begun", EMAIL, EMAIL, HERE),  # people are in after sign-up
         ("login.failed", EMAIL, None, HERE),
         ("session.begun", EMAIL, EMAIL, HERE),
         ("profile.changed", EMAIL, EMAIL, HERE),
@@ -119,16 +120,18 @@ def test_attempts_and_what_limits_refuse_are_on_record(
     """By every call that takes a password: what failed, and by which limit others were stopped."""
     app = limited(make_app)
     client = browser(app)
-    signed_in = "/signup" not in path and "password" in path
+    signed_in = path.endswith(("/password", "/confirm"))
     if signed_in:
         sign_up(app)
         client = signed_in_as(app)
     client.environ_base["REMOTE_ADDR"] = HERE
     for number in range(LIMIT + 2):
         post(client, path, number)
-    window = {"signup": "signup-address", "password": "password-account"}.get(
-        path.rpartition("/")[2], "login-address"
-    )
+    window = "login-address"
+    if signed_in:
+        window = "password-account"
+    elif path.endswith("/signup"):
+        window = "signup-address"
     services_of(app).refused_attempts.flush()
     found = stores.sql(
         "SELECT event, sum(coalesce((details->>'count')::int, 1))::int, max(details->>'window')"
@@ -144,6 +147,8 @@ def test_attempts_and_what_limits_refuse_are_on_record(
         expected.add(("login.failed", LIMIT, None))
     else:
         expected.add(("user.created", LIMIT, None))
+        if path == "/signup":
+            expected.add(("session.begun", LIMIT, None))  # people are in after sign-up
     assert set(found) == expected
 
 
