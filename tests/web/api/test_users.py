@@ -545,7 +545,7 @@ def test_a_change_that_others_notice_late_says_so(
 
 
 def theirs_view() -> tuple[str, ...]:
-    return ("id", "email", "name", "image", "roles", "active", "created_at")
+    return ("id", "email", "email_verified", "name", "image", "roles", "active", "created_at")
 
 
 def test_a_refusal_stays_one(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:

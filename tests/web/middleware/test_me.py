@@ -57,7 +57,8 @@ def test_one_round_trip_says_who(app: Flask, token: str, person: str, stores: St
     assert (cost.redis, cost.sql) == (1, [])
     body = answer.get_json()
     assert (answer.status_code, body["id"], body["email"]) == (200, person, EMAIL)
-    assert set(body) == {"id", "email", "name", "image", "roles", "active", "created_at"}
+    fields = {"id", "email", "email_verified", "name", "image", "roles", "active", "created_at"}
+    assert set(body) == fields
     assert answer.mimetype == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
     assert {"Cookie", "Authorization", "X-Access-Token"} <= set(answer.vary)
