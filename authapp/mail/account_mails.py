@@ -74,7 +74,7 @@ class AccountMails:
                 db, "undo_email", user, email_canonical=old.canonical, details={"email": old.stored}
             ).token
             undo = {"undo_link": self.public_link("/email/undo", token=token)}
-        self._put(db, "email_changed", old, {**told, **undo}, user)
+        self._put(db, "email_changed", old, {**told, **undo, "former_email": old.stored}, user)
         with suppress(MailCapped):
             self._put(db, "email_changed", address_of(user), told, user)
 

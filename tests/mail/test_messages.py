@@ -211,3 +211,14 @@ def test_every_kind_has_templates_in_the_package() -> None:
     kinds = {path.stem for path in directory.iterdir() if path.stem[0] != "_"} - {"base"}
     assert kinds == set(MAIL_KINDS)
     assert all((directory / f"{kind}.{end}").is_file() for kind in kinds for end in ("txt", "html"))
+
+
+def test_an_old_address_that_can_undo_nothing_is_not_told_that_it_counts() -> None:
+    """As one that nobody had confirmed."""
+    told = {"new_email": "new@example.org", "former_email": "ann@example.org"}
+    old, new = (render("email_changed", {**told, **more}) for more in ({}, {"former_email": ""}))
+    for kind in ("plain", "html"):
+        text = " ".join(part(old, kind).split())
+        assert "nobody logs in with ann@example.org" in text
+        assert "our mails come here" not in text
+        assert "our mails come here" in " ".join(part(new, kind).split())
