@@ -21,7 +21,7 @@ from authapp.mail.transport import RenderedMail
 TEMPLATES = "authapp/mail"  # KIND.txt, whose first line is the subject, and KIND.html
 _LINE = 900  # bytes of a line that need no encoding (RFC 5322, 2.1.1)
 _LONGEST = 200  # characters of a text that somebody chose
-_ADDRESSES = {"email", "old_email", "new_email"}  # shown as they are
+_ADDRESSES = {"email", "former_email", "new_email"}  # shown as they are
 
 
 class Messages:
