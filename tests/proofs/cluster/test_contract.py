@@ -17,6 +17,7 @@ from authapp.config import Config
 from authapp.errors import InvalidCredentials, TooManyAttempts
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
+from authapp.storage import redis as redis_servers
 from authapp.storage.locks import Locks
 from authapp.storage.redis import redis_client
 from tests.proofs.cluster.acts import LOGOUT, begin_many, end, is_hit
@@ -222,7 +223,7 @@ def test_one_takes_a_lock_and_only_they_release_it(store: Redis) -> None:
 
 @contextmanager
 def writes_by_server() -> Iterator[Counter[Any]]:
-    """How often something is sent, by where to."""
+    """How often something is sent, by where to. Sentinels are not asked again meanwhile."""
     counts: Counter[Any] = Counter()
     send = AbstractConnection.send_packed_command
 
@@ -233,6 +234,7 @@ def writes_by_server() -> Iterator[Counter[Any]]:
         send(self, command, check_health)  # type: ignore[no-untyped-call]
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis_servers, "CONFIRMED_FOR", 60.0)
         patch.setattr(AbstractConnection, "send_packed_command", counting)
         yield counts
 
