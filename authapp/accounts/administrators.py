@@ -11,12 +11,13 @@ from authapp.storage.models import Role, User, UserRole
 
 
 def active_administrators() -> Select[UUID]:
-    """A query for the ids of all administrators."""
+    """A query for the ids of all administrators who can act: whoever has not confirmed the email
+    yet can't, and may not be whom it belongs to."""
     return (
         select(UserRole.user_id)
         .join(User, User.id == UserRole.user_id)
         .join(Role, Role.id == UserRole.role_id)
-        .where(Role.name == ADMIN, User.active)
+        .where(Role.name == ADMIN, User.active, ~User.email_confirmation_due)
     )
 
 

@@ -149,9 +149,7 @@ class Exports:
         )
         events = self._newest(db, AuditEvent, AuditEvent.user_id == user_id, AuditEvent.at)
         invitations = self._newest(db, Invitation, is_mine, Invitation.created_at)
-        mails = self._newest(
-            db, OutgoingMail, OutgoingMail.user_id == user_id, OutgoingMail.created_at
-        )
+        mails = self._newest(db, OutgoingMail, _are_shown(user_id), OutgoingMail.created_at)
         kinds = (sessions, events, invitations, mails)
         return ExportView(
             exported_at=self._clock(),
@@ -172,6 +170,12 @@ class Exports:
         """One entry more than are shown tells that there are more."""
         query = select(model).where(which).order_by(at.desc()).limit(self._most + 1)
         return list(db.scalars(query))
+
+
+def _are_shown(user_id: UUID) -> ColumnElement[bool]:
+    """Mails about a person. Those to an address that the person asked for are left out: that there
+    is none would tell that somebody else has the address."""
+    return (OutgoingMail.user_id == user_id) & (OutgoingMail.kind != "confirm_change")
 
 
 def _copied(kind: type[msgspec.Struct], row: Any, **given: object) -> Any:

@@ -56,7 +56,8 @@ class Reauthentication:
             place = self._hasher.queue.place(counted, address=actor.address)
             with counted.told_by_errors(), place:
                 found = self._credentials.read(email)
-                if found is None or not found.user.active:
+                # the email may be somebody else's by now
+                if found is None or not found.user.active or found.user.id != actor.id:
                     raise InvalidCredentials
                 compared = self._hasher.verify(password, found.password_hash, found.user.id)
                 if compared.verdict is Verdict.MISMATCH:

@@ -257,6 +257,8 @@ class Registration:
             if there is not None and not _waits(there):
                 if not self.policy.verifies:
                     raise EmailTaken(f"{email.stored} is taken")
+                if invited is not None:  # as for a new address, or the invitation would tell
+                    self._invitations.use(change, invited)
                 self._mails.tell_owner(change.db, there)
                 return None, _no_proof()
             if invited is None:

@@ -79,11 +79,13 @@ class _Account:
     email: Email
     password_hash: str
     epoch: int
+    has_one_time_password: bool
 
     @classmethod
     def of(cls, user: User) -> "_Account":
         email = Email(user.email, user.email_canonical)
-        return cls(user.id, email, user.password_hash, user.epoch)
+        is_one_time = user.password_expires_at is not None
+        return cls(user.id, email, user.password_hash, user.epoch, is_one_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,11 @@ class VerificationMails:
             raise MailCapped
 
     def tell_owner(self, db: Session, user: User) -> None:
-        """Tells the owner of an account that somebody signed up with its address."""
+        """Tells the owner of an account that somebody signed up with its address.
+
+        Raises:
+            MailCapped: as `send`.
+        """
         if not user.active:
             return
         context = {
@@ -124,7 +130,8 @@ class VerificationMails:
             "forgot_link": self.public_link("/forgot"),
         }
         to = Email(user.email, user.email_canonical)
-        self.outbox.put(db, Mail("already_registered", to, context, user_id=user.id))
+        if not self.outbox.put(db, Mail("already_registered", to, context, user_id=user.id)):
+            raise MailCapped
 
 
 class Verification:
@@ -292,7 +299,8 @@ class Verification:
             by_account = self._limits.count_account(account.email)
         with by_address.told_by_errors(), self._hasher.queue.place(by_address, by_account):
             compared = self._hasher.verify(password, account.password_hash, account.user_id)
-            if compared.verdict is Verdict.MISMATCH:
+            # a one-time password opens nothing but the choice of another
+            if compared.verdict is Verdict.MISMATCH or account.has_one_time_password:
                 self._refused_attempts.note("login.failed", actor, email=account.email)
                 raise InvalidCredentials
             by_account.take_back()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 from sqlalchemy import select
 
@@ -642,3 +643,15 @@ def test_no_event_holds_an_address(services: Services, ada: ActiveSession) -> No
     assert "email.change_undone" in events
     assert "new.example" not in events
     assert EMAIL not in events
+
+
+def test_a_stale_email_proves_nothing_by_the_password_of_who_has_it_now(
+    services: Services, ada: ActiveSession
+) -> None:
+    sign_up(services, OTHER, OTHER_PASSWORD)
+    stale = msgspec.structs.replace(ada.record.user, email=OTHER)
+    live = msgspec.structs.replace(ada, record=msgspec.structs.replace(ada.record, user=stale))
+    with pytest.raises(InvalidCredentials):
+        services.step_up.confirm(live, OTHER_PASSWORD, CLIENT)
+    with pytest.raises(InvalidCredentials):
+        services.password_changes.change_password(live, OTHER_PASSWORD, PASSWORD, CLIENT)

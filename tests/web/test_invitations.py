@@ -230,3 +230,30 @@ def test_the_page_of_invitations(inviting: Flask) -> None:
     UUID(action.split("/")[-2])
     assert admin.post(action).headers["Location"] == "/admin/invitations"
     assert browser(inviting).get(link.partition("localhost")[2]).status_code == 400
+
+
+def test_an_invitation_does_not_tell_whose_address_is_taken(mailing: Flask) -> None:
+    for email in ("new@example.org", ROOT):
+        made = invite(mailing)
+        assert use(mailing, made["token"], email) == (202, "")
+        assert use(mailing, made["token"], "other@example.org") == (400, "invalid_invitation")
+        assert browser(mailing).get(f"/signup/{made['token']}").status_code == 400
+    assert len(mails(services_of(mailing), "already_registered")) == 1
+
+
+def test_a_mail_that_a_cap_refuses_uses_up_no_invitation(make_app: MakeApp) -> None:
+    app = make_app(SIGNUP="invite", MAIL_LIMIT_PER_RECIPIENT="1 per hour", **MAIL_SETTINGS)
+    sign_up(app, ROOT, roles=["admin"])
+    for email in ("new@example.org", ROOT):
+        assert use(app, invite(app)["token"], email) == (202, "")
+        made = invite(app)
+        assert use(app, made["token"], email) == (202, "")
+        assert browser(app).get(f"/signup/{made['token']}").status_code == 200
+
+
+def test_an_administrator_who_never_confirmed_the_email_is_not_the_last(mailing: Flask) -> None:
+    assert use(mailing, invite(mailing, roles=["admin"])["token"]) == (202, "")
+    last = signed_in_as(mailing, ROOT)
+    answer = last.delete("/api/v1/me")
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "last_admin")
+    assert last.get("/api/v1/me").status_code == 200

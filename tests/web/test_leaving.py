@@ -285,3 +285,17 @@ def test_a_deletion_that_comes_second_finds_no_session(
     monkeypatch.setattr(type(administration), "delete_own", lambda _self, *args: late(*args))
     problem(signed_in.delete(ME), 401, "session_invalid")
     assert user.page().users == []
+
+
+def test_an_export_does_not_tell_whose_address_is_taken(make_app: MakeApp) -> None:
+    app = make_app(**MAIL)
+    sign_up(app)
+    sign_up(app, OTHER)
+    client = signed_in_as(app, EMAIL)
+    seen = []
+    for email in (OTHER, "nobody@example.org"):
+        before = len(exported(client)["mails"])
+        assert client.post("/api/v1/me/email", json={"email": email}).status_code == 202
+        mails = exported(client)["mails"]
+        seen.append(sorted(mail["kind"] for mail in mails[: len(mails) - before]))
+    assert seen[0] == seen[1] == ["change_announced"]

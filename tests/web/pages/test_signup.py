@@ -407,3 +407,15 @@ def test_an_unverified_address_is_passed_on_to_nobody(
         assert answer.headers["Remote-Email"] == ("" if is_hidden else EMAIL)
     services_of(app).verification.verify(user.id, OPERATOR)
     assert client.get("/forward-auth/nginx").headers["Remote-Email"] == EMAIL
+
+
+def test_a_one_time_password_confirms_nothing_and_opens_nothing(mailing: Flask) -> None:
+    services_of(mailing).registration.sign_up(EMAIL, PASSWORD, is_one_time=True, verified=False)
+    client = browser(mailing)
+    assert client.post("/verify/resend", data={"email": EMAIL}).status_code == 303
+    link, code = link_and_code(mailing)
+    client.get(link)
+    assert client.post("/verify", data={"password": PASSWORD}).status_code == 401
+    by_code = {"email": EMAIL, "code": code, "password": PASSWORD}
+    assert program(mailing).post("/api/v1/email/verify", json=by_code).status_code == 401
+    assert not is_logged_in(client)
