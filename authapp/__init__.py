@@ -6,14 +6,14 @@ The house, from the top; imports only point down:
     __main__, wsgi     the console script `authapp`; the WSGI application
     testing            pytest fixtures for apps that embed authapp
     app, extension     `create_app`: the whole product; `Auth`: the Flask extension
-    mounting           what an app serves of the pages, the API and the rest, and where
+    embedding          for each app: the settings it chose, its limiter, what is mounted in it
     signals            what happened to people and sessions, for receivers of an app
     python_api         `auth.users`, `auth.sessions` and `auth.roles` for the code of an app
     serving, dev       how gunicorn and granian serve it; embedded engines and `make run`
     web, cli           the edges: pages, API, forward-auth, `flask.session`; the command line
-    services, stores   build everything from the settings
+    services           the stores and use cases that the edges call, built from the settings
     doctor             examines settings and stores
-    mailing            builds what writes mails down and sends them
+    assembly           builds parts from the settings: stores, mailing, passwords, maintenance
     authentication     log-in, sign-up, change of password, limits of attempts
     mail               mails that wait, one-time links, and how they leave
     sessions           begin, find, change, end

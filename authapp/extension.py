@@ -4,32 +4,31 @@
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack, overload
 
-from flask import Flask, request
-from flask_limiter import Limiter
+from flask import Flask
 from jinja2 import ChoiceLoader, FileSystemLoader
-from limits.strategies import RateLimiter
 
+from authapp.accounts.authority.roles import known_permissions
 from authapp.accounts.identity import Identity
-from authapp.accounts.roles import known_permissions
-from authapp.authentication.addresses import network_of
+from authapp.assembly.capacity import POOL_SIZE
+from authapp.assembly.mailing import TEMPLATES, brand_of
 from authapp.cli.deployment import Deployment
 from authapp.cli.tree import register_commands
 from authapp.config import Config
 from authapp.doctor import examine
+from authapp.embedding.flask_settings import chosen_settings, tell_flask, warn_of_secure
+from authapp.embedding.limiter import build_limiter, counts_each_request
+from authapp.embedding.mounting import put_mounted
 from authapp.errors import AuthappError, SettingError, StoreUnavailable
-from authapp.mailing import TEMPLATES, brand_of
-from authapp.mounting import put_mounted
 from authapp.python_api import Roles, Sessions, Users
-from authapp.services import POOL_SIZE, Services, build_services
+from authapp.services import Services, build_services
 from authapp.sessions.records import ActiveSession
 from authapp.signals import SignalSender
-from authapp.storage.redis import LimiterStorage
 from authapp.telemetry.logging import get_logger
 from authapp.web.api.account import api
 from authapp.web.api.leaving import leaving_api
@@ -64,7 +63,6 @@ class MountOptions(TypedDict, total=False):
     forward_auth: bool
 
 
-_FALLBACKS = "SECRET_KEY_FALLBACKS"  # Flask's name for former secrets
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 _log = get_logger(__name__)
@@ -221,10 +219,10 @@ def set_up(
             'app.extensions["authapp"] is taken: call Auth(app) or init_app(app) once for each '
             "app, and let no other extension use that name"
         )
-    chosen = _chosen(app)
+    chosen = chosen_settings(app)
     if config is None:
         config = Config.from_mapping(chosen)
-        _tell_of_secure(chosen, config)
+        warn_of_secure(chosen, config)
     if mount.forward_auth and not mount.pages and not config.LOGIN_VIEW:
         raise SettingError(
             "LOGIN_VIEW: forward-auth sends people to log in; set it to the endpoint of your "
@@ -234,10 +232,10 @@ def set_up(
         raise SettingError(
             f"PUBLIC_URL: leave {mount.url_prefix} out at its end, it is added as url_prefix says"
         )
-    _tell_flask(app, config, chosen)
+    tell_flask(app, config, chosen)
     services = build_services(
         config,
-        _limiter(app, config),
+        build_limiter(app, config),
         observe=SignalSender(app),
         permissions=permissions,
         url_prefix=mount.url_prefix,
@@ -291,120 +289,9 @@ def remind_of_closed_sign_up(services: Services) -> None:
             )
 
 
-def counts_each_request(app: Flask) -> bool:
-    """Whether Flask-Limiter counts each request."""
-    names = ("RATELIMIT_DEFAULT", "RATELIMIT_APPLICATION", "RATELIMIT_META")
-    return any(name in app.config for name in names)
-
-
-def _limiter(app: Flask, config: Config) -> Callable[[], RateLimiter] | None:
-    app.config.setdefault("RATELIMIT_STRATEGY", "moving-window")
-    storage: dict[str, Any] = {
-        "storage_uri": f"{LimiterStorage.STORAGE_SCHEME[0]}://",
-        "storage_options": {"redis_url": config.REDIS_URL, "key_prefix": config.KEY_PREFIX},
-    }
-    own = app.config.get("RATELIMIT_STORAGE_URI")
-    if own:  # the app's own storage; only those of Redis know a prefix, "LIMITS" by default
-        is_redis = config.KEY_PREFIX and own.startswith(("redis", "valkey"))
-        options = {"key_prefix": f"{config.KEY_PREFIX}LIMITS"} if is_redis else {}
-        storage = {"storage_options": options}
-    limiter = Limiter(
-        # Flask-Limiter skips a limit whose key is empty
-        key_func=lambda: network_of(request.remote_addr or "") or "unknown",
-        in_memory_fallback_enabled=True,
-        **storage,
-    )
-    if not counts_each_request(app):
-        # An app that has a limiter already gets no hooks of it. Each request would pay for them.
-        app.extensions.setdefault("limiter", set()).add(limiter)
-    limiter.init_app(app)
-    return (lambda: limiter.limiter) if limiter.enabled else None
-
-
 def _origin_policy(config: Config) -> OriginPolicy:
     return OriginPolicy(
         config.SESSION_COOKIE_NAME,
         own="/".join(config.PUBLIC_URL.split("/")[:3]),
         trusted=frozenset(config.TRUSTED_ORIGINS),
-    )
-
-
-def _chosen(app: Flask) -> dict[str, Any]:
-    """The settings that the app chose. Flask fills in defaults of its own for some of our names.
-
-    `0` is chosen. `False` is Flask's default for SESSION_COOKIE_SECURE, so it counts as chosen only
-    where Flask read it from the environment.
-    """
-    defaults = Flask.default_config
-    found = {
-        name: value
-        for name, value in app.config.items()
-        if type(value) is not type(defaults.get(name)) or value != defaults.get(name)
-    }
-    if "FLASK_SESSION_COOKIE_SECURE" in os.environ:
-        found["SESSION_COOKIE_SECURE"] = app.config["SESSION_COOKIE_SECURE"]
-    if found.get("SECRET_KEY") and found.get(_FALLBACKS):
-        # Flask's own way to rotate: without the former secrets, everybody would be logged out
-        secrets = (*Config.read("SECRET_KEY", found["SECRET_KEY"]), *_former_secrets(found))
-        found["SECRET_KEY"] = tuple(dict.fromkeys(secrets))
-    return found
-
-
-def _former_secrets(chosen: Mapping[str, Any]) -> list[str]:
-    """The secrets in SECRET_KEY_FALLBACKS.
-
-    Raises:
-        SettingError: one is weak.
-    """
-    value = chosen.get(_FALLBACKS) or ()
-    values = [value] if isinstance(value, (str, bytes)) else value
-    try:
-        return [secret for one in values for secret in Config.read("SECRET_KEY", one)]
-    except SettingError as error:
-        raise SettingError(str(error).replace("SECRET_KEY", _FALLBACKS, 1)) from None
-
-
-def _tell_of_secure(chosen: Mapping[str, Any], config: Config) -> None:
-    """Tells in the log that an app which set SESSION_COOKIE_SECURE to False is not heard."""
-    if config.SESSION_COOKIE_SECURE and "SESSION_COOKIE_SECURE" not in chosen:
-        _log.warning(
-            "session_cookie_is_secure",
-            why="SESSION_COOKIE_SECURE is False in app.config, which is Flask's default",
-            remedy='set it to True; or to "off" where there is no https',
-        )
-
-
-def _tell_flask(app: Flask, config: Config, chosen: Mapping[str, Any]) -> None:
-    """Tells Flask the attributes of cookies.
-
-    Raises:
-        SettingError: the app chose another one.
-    """
-    ours = {
-        "SESSION_COOKIE_NAME": config.SESSION_COOKIE_NAME,
-        "SESSION_COOKIE_DOMAIN": config.SESSION_COOKIE_DOMAIN or None,
-        "SESSION_COOKIE_SECURE": config.SESSION_COOKIE_SECURE,
-        "SESSION_COOKIE_SAMESITE": config.SESSION_COOKIE_SAMESITE,
-        "SESSION_COOKIE_PATH": config.SESSION_COOKIE_PATH,
-        "SESSION_COOKIE_PARTITIONED": config.SESSION_COOKIE_PARTITIONED,
-    }
-    for name, value in ours.items():
-        if name in chosen and Config.read(name, chosen[name]) != getattr(config, name):
-            raise SettingError(
-                f"{name}: it is {chosen[name]!r} in app.config (perhaps by FLASK_{name}), and "
-                f"{value!r} in the settings of authapp: set it once, as {name}"
-            )
-    if not set(_former_secrets(chosen)) <= set(config.SECRET_KEY):
-        raise SettingError(
-            f"{_FALLBACKS}: it has a secret that SECRET_KEY in the settings of authapp lacks: add "
-            "it there, after the new one and a comma"
-        )
-    if not app.config["SESSION_COOKIE_HTTPONLY"]:
-        raise SettingError(
-            "SESSION_COOKIE_HTTPONLY: leave it on, or any script in a page can take the session"
-        )
-    app.config.update(
-        ours,
-        SECRET_KEY=config.SECRET_KEY[0],
-        SECRET_KEY_FALLBACKS=list(config.SECRET_KEY[1:]),
     )

@@ -10,19 +10,23 @@ from jinja2 import BaseLoader
 from limits.strategies import RateLimiter
 
 from authapp.accounts.audit import AuditLog, EmailHashes, Fact
+from authapp.accounts.authority.roles import Roles, known_permissions
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import ParseEmail, parse_email
 from authapp.accounts.export import Exports
 from authapp.accounts.importing.users import UserImport
 from authapp.accounts.invitations import Invitations
-from authapp.accounts.roles import Roles, known_permissions
 from authapp.accounts.store import UserStore
+from authapp.assembly.capacity import POOL_SIZE
+from authapp.assembly.mailing import build_mailing
+from authapp.assembly.maintenance import build_maintenance
+from authapp.assembly.passwords import build_hasher, build_policy
+from authapp.assembly.stores import Tokens, build_accounts, build_sessions, open_stores
 from authapp.authentication.administration import Administration
 from authapp.authentication.email_changes import EmailChanges
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
-from authapp.authentication.notices import Notices
 from authapp.authentication.password_changes import PasswordChanges
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.recovery.forgotten import ForgottenPasswords
@@ -34,8 +38,6 @@ from authapp.authentication.registration import Registration, SignupGate, Signup
 from authapp.authentication.step_up import StepUp
 from authapp.authentication.verification import (
     Verification,
-    VerificationMails,
-    mail_invitation,
 )
 from authapp.cache.changes import Changes
 from authapp.cache.versioned_cache import VersionedCache
@@ -45,32 +47,19 @@ from authapp.crypto.sealing import derive_key
 from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
-from authapp.mail.account_mails import AccountMails
-from authapp.mail.one_time_links import OneTimeLinks, prune_links
+from authapp.mail.one_time_links import OneTimeLinks
 from authapp.mail.outbox import Outbox
 from authapp.mail.public_links import PublicLinks
 from authapp.mail.queue import MailQueue
 from authapp.mail.sending import MailSender
-from authapp.mailing import build_mailing
-from authapp.passwords.block_list import BlockList
-from authapp.passwords.foreign_hashes import bcrypt_seconds
-from authapp.passwords.hashing import PasswordHasher
-from authapp.passwords.hashing_queue import HashingQueue
 from authapp.passwords.policy import PasswordPolicy
 from authapp.sessions.housekeeping import SessionHousekeeping
-from authapp.sessions.maintenance import BATCH, RETENTION, Maintenance
+from authapp.sessions.maintenance import Maintenance
 from authapp.sessions.store import SessionStore
-from authapp.sessions.user_agents import device_name
 from authapp.storage.background import Background
 from authapp.storage.bounded_connections import require_threads
-from authapp.storage.locks import Locks
 from authapp.storage.postgres import Database
-from authapp.storage.redis import redis_client
-from authapp.stores import Tokens, build_sessions, open_stores
 from authapp.telemetry import metrics
-
-REQUEST_THREADS = 8  # a worker, for all but waiting log-ins
-POOL_SIZE = REQUEST_THREADS + 2  # Postgres connections a worker; two for its background work
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,19 +164,6 @@ class Services:
         return True
 
 
-def logins_at_once(threads: int) -> int:
-    """How many log-ins may hash or wait in a worker with so many threads.
-
-    They leave REQUEST_THREADS to all others. A worker that has few threads leaves them more than
-    half.
-    """
-    return max(threads - REQUEST_THREADS, threads // 2 - 1, 1)
-
-
-def _at_once(task: Callable[[], None]) -> None:
-    task()
-
-
 utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
 
 
@@ -229,43 +205,13 @@ def build_services(
     )
     background = Background()
 
-    users = UserStore(
-        database=stores.database,
-        changes=stores.changes,
-        cache=stores.cache,
-        copy_ttl=config.USER_CACHE_SECONDS,
-        clock=clock,
-    )
-    credentials = CredentialStore(
-        database=stores.database,
-        cache=stores.cache,
-        filler=stores.patient_cache,
-        keys=stores.credential_keys,
-        ttl=config.CREDENTIAL_CACHE_SECONDS,
-        fill=background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
-    )
+    users, credentials = build_accounts(config, stores, background, clock)
     email_hashes = EmailHashes(config.SECRET_KEY)
     sessions, housekeeping = build_sessions(config, stores, tokens, clock)
 
     mailing = build_mailing(config, stores.database, clock, url_prefix, mail_templates)
-    one_time_links = OneTimeLinks(config.SECRET_KEY, clock)
-    account_mails = AccountMails(
-        mailing.outbox, one_time_links, mailing.public_link, clock, device_name
-    )
-
     parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
-    password_policy = PasswordPolicy(
-        config.PASSWORD_MIN_LENGTH, BlockList(config.PASSWORD_BLOCKLIST), config.BRAND_NAME
-    )
-    hasher = PasswordHasher(
-        peppers=config.PASSWORD_PEPPER,
-        rounds=config.BCRYPT_ROUNDS,
-        queue=HashingQueue(
-            places=logins_at_once(config.WEB_THREADS),
-            seconds=bcrypt_seconds(config.BCRYPT_ROUNDS),
-            patience=config.LOGIN_TIMEOUT_SECONDS,
-        ),
-    )
+    password_policy, hasher = build_policy(config), build_hasher(config)
     limits = LoginLimits(
         shared=limiter,
         per_address=config.LOGIN_LIMIT_PER_ADDRESS,
@@ -275,23 +221,21 @@ def build_services(
         breaker=stores.redis_breaker,
     )
     known_devices = KnownDevices(DeviceTokens(config.SECRET_KEY))
-    notices = Notices(mailing.outbox, mailing.public_link, clock)
     refused_attempts = RefusedAttempts(
-        stores.database, email_hashes, clock, observe=observe, notices=notices
+        stores.database, email_hashes, clock, observe=observe, notices=mailing.notices
     )
     invitations = Invitations(
         stores.database,
         stores.changes,
         parse,
-        partial(mail_invitation, mailing.outbox, mailing.public_link),
+        mailing.invite,
         clock,
         people_may_invite=config.SIGNUP != "closed",
     )
-    verification_mails = VerificationMails(mailing.outbox, one_time_links, mailing.public_link)
     verification = Verification(
         stores.changes,
         users,
-        mails=verification_mails,
+        mails=mailing.verification_mails,
         hasher=hasher,
         limits=limits,
         refused_attempts=refused_attempts,
@@ -311,9 +255,9 @@ def build_services(
         stores.database,
         stores.changes,
         outbox=mailing.outbox,
-        links=one_time_links,
+        links=mailing.one_time_links,
         public_link=mailing.public_link,
-        notices=notices,
+        notices=mailing.notices,
         clock=clock,
     )
 
@@ -337,7 +281,7 @@ def build_services(
         outbox=mailing.outbox,
         mail_queue=mailing.queue,
         mail_sender=mailing.sender,
-        one_time_links=one_time_links,
+        one_time_links=mailing.one_time_links,
         public_link=mailing.public_link,
         registration=Registration(
             users,
@@ -345,7 +289,7 @@ def build_services(
             stores.changes,
             gate=SignupGate(signup_policy(config), limits, refused_attempts),
             invitations=invitations,
-            mails=verification_mails,
+            mails=mailing.verification_mails,
             password_policy=password_policy,
             hasher=hasher,
             parse_email=parse,
@@ -366,8 +310,10 @@ def build_services(
             limits=limits,
             known_devices=known_devices,
             refused_attempts=refused_attempts,
-            one_time_passwords=OneTimePasswords(stores.changes, users, one_time_links, clock),
-            notices=notices,
+            one_time_passwords=OneTimePasswords(
+                stores.changes, users, mailing.one_time_links, clock
+            ),
+            notices=mailing.notices,
             parse_email=parse,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
@@ -384,7 +330,7 @@ def build_services(
         password_resets=PasswordResets(
             stores.changes,
             sessions,
-            one_time_links,
+            mailing.one_time_links,
             reset_links,
             hasher=hasher,
             policy=password_policy,
@@ -402,7 +348,7 @@ def build_services(
             hasher=hasher,
             reauthentication=reauthentication,
             known_devices=known_devices,
-            notices=notices,
+            notices=mailing.notices,
             parse_email=parse,
             clock=clock,
         ),
@@ -420,7 +366,7 @@ def build_services(
             users,
             sessions,
             reauthentication=reauthentication,
-            mails=account_mails,
+            mails=mailing.account_mails,
             parse_email=parse,
             clock=clock,
         ),
@@ -429,23 +375,12 @@ def build_services(
             users=users,
             sessions=sessions,
             changes=stores.changes,
-            mails=account_mails,
+            mails=mailing.account_mails,
             email_hashes=email_hashes,
             clock=clock,
         ),
         refused_attempts=refused_attempts,
-        maintenance=Maintenance(
-            housekeeping=housekeeping,
-            changes=stores.changes,
-            locks=Locks(redis_client(config.REDIS_URL, retries=0), config.KEY_PREFIX),
-            others=(
-                ("old mails removed", partial(mailing.queue.prune, RETENTION, BATCH)),
-                (
-                    "old links removed",
-                    lambda: prune_links(stores.database, clock() - RETENTION, BATCH),
-                ),
-            ),
-        ),
+        maintenance=build_maintenance(config, stores, housekeeping, mailing.queue, clock),
         password_policy=password_policy,
         revalidate_seconds=config.REVALIDATE_SECONDS,
         redirect_hosts=config.ALLOWED_REDIRECT_HOSTS,

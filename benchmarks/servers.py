@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authapp import dev
-from authapp.services import REQUEST_THREADS
+from authapp.assembly.capacity import REQUEST_THREADS
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"

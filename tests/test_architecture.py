@@ -4,11 +4,13 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LARGEST_FOLDER = 14  # modules, without `__init__`
 MODULES = sorted(
     path
     for path in (ROOT / "authapp").rglob("*.py")
@@ -37,10 +39,22 @@ def test_a_module_opens_with_what_lives_in_it(path: Path) -> None:
     assert docstring, f"{path.name} needs a first line that says what lives in it"
 
 
+def test_a_folder_can_be_taken_in_at_a_glance() -> None:
+    folders = Counter(path.parent for path in MODULES if path.stem != "__init__")
+    too_full = {
+        folder.relative_to(ROOT).as_posix(): modules
+        for folder, modules in folders.items()
+        if modules > LARGEST_FOLDER
+    }
+    assert not too_full, f"make a room within it for what belongs together: {too_full}"
+
+
 def test_the_tour_names_every_module() -> None:
     tour = ast.get_docstring(ast.parse((ROOT / "authapp/__init__.py").read_text("utf-8"))) or ""
     named = set(re.findall(r"\w+", tour))
-    there = {path.stem for path in (ROOT / "authapp").glob("*.py")} - {"__init__"}
+    top = ROOT / "authapp"
+    rooms = {path.parent.name for path in top.glob("*/__init__.py")}
+    there = {path.stem for path in top.glob("*.py")} - {"__init__"} | rooms
     assert there <= named, f"name them in authapp/__init__.py: {sorted(there - named)}"
 
 

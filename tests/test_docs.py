@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from msgspec.structs import fields as fields_of
 
+from authapp.assembly.capacity import POOL_SIZE
 from authapp.config import Config
 from authapp.passwords.block_list import BlockList
 from authapp.passwords.context_words import SERVICE_WORDS
 from authapp.passwords.policy import PasswordPolicy
-from authapp.services import POOL_SIZE
 from authapp.web.api.account import PasswordBody, ProfileBody
 from authapp.web.api.representations import AccountView, RoleView, SessionView, UserView
 from authapp.web.api.signup import SignupBody

@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
-from authapp.accounts.authorization import lock_users, require_covered
+from authapp.accounts.authority.authorization import lock_users, require_covered
+from authapp.accounts.authority.roles import roles_named
 from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.identity import USER, Identity, Permission
-from authapp.accounts.roles import roles_named
 from authapp.cache.changes import Change, Changes
 from authapp.errors import (
     ExceedsOwnPermissions,

@@ -1,9 +1,7 @@
 """Users: queries and commands, one transaction each. "Not found" is a value, not an exception."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -14,18 +12,20 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
-from authapp.accounts.administrators import active_administrators, keep_an_administrator
-from authapp.accounts.authorization import lock_users, require_covered
+from authapp.accounts.authority.administrators import active_administrators, keep_an_administrator
+from authapp.accounts.authority.authorization import lock_users, require_covered
+from authapp.accounts.authority.roles import roles_named
 from authapp.accounts.emails import Email
 from authapp.accounts.identity import ADMIN, USER, Identity, identity_of
+from authapp.accounts.new_accounts import NewAccount
 from authapp.accounts.profiles import validate_profile
-from authapp.accounts.roles import roles_named
+from authapp.accounts.reserved_emails import reserved
 from authapp.accounts.user_pages import UserPage, read_page
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.cache.keys import user_key
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import EmailTaken, UnknownUser, UserInUse
-from authapp.storage.models import OneTimeLink, Role, User
+from authapp.storage.models import Role, User
 from authapp.storage.postgres import Database
 
 Clock = Callable[[], datetime]
@@ -41,27 +41,6 @@ class UserEntry(msgspec.Struct, frozen=True, array_like=True):
     user: Identity
     epoch: int
     ver: int
-
-
-@dataclass(frozen=True, slots=True)
-class NewAccount:
-    """An account that is added.
-
-    Attributes:
-        password_hash: empty for an account that nobody can log in to with a password.
-        verified: the email is known to be the user's.
-        confirmation_due: the account is of no use until the email is confirmed.
-        invitation: id of the one that was used.
-        password_lasts: of a one-time password.
-    """
-
-    email: Email
-    name: str
-    password_hash: str = field(repr=False)
-    verified: bool = False
-    confirmation_due: bool = False
-    invitation: UUID | None = None
-    password_lasts: timedelta | None = None
 
 
 class UserStore:
@@ -154,7 +133,7 @@ class UserStore:
         user = db.get_one(User, user_id)
         user.roles = list(roles)
         actor = actor if actor.is_operator or actor.id else actor.known_as(user_id)
-        details = _event_details(account, roles)
+        details = account.event_details(roles)
         audit.record(db, "user.created", now, user_id=user_id, actor=actor, **details)
         db.flush()
         return user
@@ -179,7 +158,7 @@ class UserStore:
         user.roles = list(roles)
         user.epoch += 1
         self._changed(change, user)
-        details = _event_details(account, roles)
+        details = account.event_details(roles)
         audit.record_act(
             change.db,
             "user.replaced",
@@ -387,29 +366,3 @@ class UserStore:
         user.ver += 1
         user.updated_at = self._clock()
         change.touch_user(user)
-
-
-def reserved(
-    db: Session, emails: Collection[Email], now: datetime, *, besides: UUID | None = None
-) -> set[str]:
-    """The canonical forms of those addresses that somebody gave up not long ago, and may take back.
-
-    Args:
-        besides: a user for whom nothing is reserved.
-    """
-    query = select(OneTimeLink.email_canonical).where(
-        OneTimeLink.email_canonical.in_([email.canonical for email in emails]),
-        OneTimeLink.purpose == "undo_email",
-        OneTimeLink.used_at.is_(None),
-        OneTimeLink.expires_at > now,
-    )
-    if besides is not None:
-        query = query.where(OneTimeLink.user_id != besides)
-    return set(db.scalars(query))
-
-
-def _event_details(account: NewAccount, roles: Iterable[Role]) -> dict[str, Any]:
-    details: dict[str, Any] = {"roles": [role.name for role in roles]}
-    if account.invitation is not None:
-        details["invitation"] = str(account.invitation)
-    return details

@@ -10,17 +10,17 @@ from sqlalchemy import select
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
-from authapp.accounts.administrators import keep_an_administrator
 from authapp.accounts.audit import EmailHashes
-from authapp.accounts.authorization import (
+from authapp.accounts.authority.administrators import keep_an_administrator
+from authapp.accounts.authority.authorization import (
     lock_user,
     lock_users,
     require_administrator,
     require_covered,
 )
+from authapp.accounts.authority.roles import roles_named
 from authapp.accounts.identity import ADMIN, Identity, Permission, identity_of
 from authapp.accounts.profiles import validate_profile
-from authapp.accounts.roles import roles_named
 from authapp.accounts.store import UserStore
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import NotAuthenticated, OwnAccount, UnknownUser

@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
-from authapp.accounts.authorization import lock_user
+from authapp.accounts.authority.authorization import lock_user
 from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.identity import Identity, Permission, identity_of
-from authapp.accounts.store import UserStore, reserved
+from authapp.accounts.reserved_emails import reserved
+from authapp.accounts.store import UserStore
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import (

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from authapp.accounts.actor import OPERATOR, Actor
+from authapp.accounts.authority.roles import roles_named
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.identity import USER, Identity, identity_of
 from authapp.accounts.invitations import Invitations, OpenInvitation
+from authapp.accounts.new_accounts import NewAccount
 from authapp.accounts.profiles import stored_name, why_name_refused
-from authapp.accounts.roles import roles_named
-from authapp.accounts.store import NewAccount, UserStore
+from authapp.accounts.store import UserStore
 from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.recovery import one_time_passwords
 from authapp.authentication.refused_attempts import RefusedAttempts

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from authapp.assembly.mailing import open_transport
 from authapp.config import Config
 from authapp.doctor.findings import Finding, State
 from authapp.doctor.hosts import is_loopback
 from authapp.mail.mail_url import read_mail_url
 from authapp.mail.smtp import TimeOuts
 from authapp.mail.transport import Unreachable
-from authapp.mailing import open_transport
 
 _TIME_OUTS = TimeOuts(connect=5.0, reply=5.0)
 

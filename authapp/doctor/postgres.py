@@ -18,7 +18,7 @@ from authapp.errors import SettingError
 from authapp.passwords.foreign_hashes import INSTALL_ARGON2, has_argon2
 from authapp.storage.database_urls import read_database_url
 from authapp.storage.deployments import expect_key_prefix
-from authapp.storage.installations import expect_no_role
+from authapp.storage.migrations.installations import expect_no_role
 from authapp.storage.models import (
     AuditEvent,
     OneTimeLink,

@@ -294,7 +294,7 @@ class OneTimeLink(Base):
     __table_args__ = (
         Index("ix_one_time_links_user_id_purpose", "user_id", "purpose"),
         Index("ix_one_time_links_expires_at", "expires_at"),
-        Index(  # addresses that are reserved, see `accounts.store.reserved`
+        Index(  # addresses that are reserved, see `accounts.reserved_emails`
             "ix_one_time_links_undo",
             "email_canonical",
             postgresql_where=text("purpose = 'undo_email' AND used_at IS NULL"),

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from authapp.errors import SettingError
 from authapp.storage.deployments import expect_key_prefix
-from authapp.storage.installations import (
+from authapp.storage.migrations.installations import (
     Installation,
     create_schema,
     expect_no_role,

@@ -16,8 +16,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
+from authapp.accounts.authority.roles import roles_named
 from authapp.accounts.emails import parse_email
-from authapp.accounts.roles import roles_named
+from authapp.assembly.stores import session_policy
 from authapp.cache.keys import session_key
 from authapp.config import Config
 from authapp.crypto.tokens import SessionToken
@@ -29,7 +30,6 @@ from authapp.sessions.records import SessionRecord
 from authapp.sessions.rows import SessionRows
 from authapp.storage.models import Role, SessionRow, User, UserRole
 from authapp.storage.redis import REDIS_ERRORS
-from authapp.stores import session_policy
 from benchmarks.servers import BenchmarkError
 
 ROLES = ("user", "auditor", "staff")

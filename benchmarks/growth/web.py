@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from authapp.services import POOL_SIZE, REQUEST_THREADS
+from authapp.assembly.capacity import POOL_SIZE, REQUEST_THREADS
 from benchmarks import servers
 from benchmarks.growth.places import Place
 from benchmarks.servers import BenchmarkError, Server

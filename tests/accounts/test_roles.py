@@ -6,8 +6,8 @@ import pytest
 
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.audit import Filter
+from authapp.accounts.authority.roles import all_roles, roles_named
 from authapp.accounts.identity import Permission
-from authapp.accounts.roles import all_roles, roles_named
 from authapp.cache.changes import Changed
 from authapp.errors import (
     BuiltInRole,
@@ -143,7 +143,7 @@ def test_an_id_is_used_again(services: Services) -> None:
 
 
 def test_there_is_an_end_of_roles(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("authapp.accounts.roles.MAX_ROLES", 3)
+    monkeypatch.setattr("authapp.accounts.authority.roles.MAX_ROLES", 3)
     services.roles.create("third", [])
     with pytest.raises(InvalidField, match="there are 3 roles already: delete one first"):
         services.roles.create("fourth", [])
@@ -231,7 +231,7 @@ def test_only_an_operator_takes_a_role_from_a_crowd(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes several changes, so that each is short."""
-    monkeypatch.setattr("authapp.accounts.roles.MAX_HOLDERS", 2)
+    monkeypatch.setattr("authapp.accounts.authority.roles.MAX_HOLDERS", 2)
     root = services.registration.sign_up("root@example.org", PASSWORD, roles=("admin",))
     services.roles.create("crowd", [])
     for n in "abcde":

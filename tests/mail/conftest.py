@@ -8,6 +8,7 @@ import pytest
 from jinja2 import FileSystemLoader
 
 from authapp.accounts.emails import parse_email
+from authapp.assembly.mailing import TEMPLATES
 from authapp.brand import Brand
 from authapp.config import Config
 from authapp.mail.mail_url import read_mail_url
@@ -16,7 +17,6 @@ from authapp.mail.outbox import Letters, Mail, MailKind
 from authapp.mail.public_links import PublicLinks
 from authapp.mail.sending import MailSender
 from authapp.mail.smtp import SmtpTransport, TimeOuts
-from authapp.mailing import TEMPLATES
 from authapp.services import Services
 from tests.support.clock import Clock
 from tests.support.services import open_services

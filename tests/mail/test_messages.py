@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from jinja2 import ChoiceLoader, DictLoader, FileSystemLoader
 
+from authapp.assembly.mailing import TEMPLATES
 from authapp.brand import Brand
 from authapp.mail.messages import Messages, safe
 from authapp.mail.outbox import MAIL_KINDS, Letter
 from authapp.mail.public_links import PublicLinks
 from authapp.mail.transport import RenderedMail
-from authapp.mailing import TEMPLATES
 from authapp.sessions.user_agents import device_name
 
 PUBLIC_URL = "https://auth.example.org/sso"

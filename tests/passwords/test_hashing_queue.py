@@ -13,10 +13,11 @@ from typing import Any
 import bcrypt
 import pytest
 
+from authapp.assembly.capacity import REQUEST_THREADS, logins_at_once
 from authapp.config import Config
 from authapp.errors import AuthappError, Busy, InvalidCredentials
 from authapp.passwords.hashing_queue import HashingQueue
-from authapp.services import REQUEST_THREADS, Services, logins_at_once
+from authapp.services import Services
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline, remaining
 from authapp.storage.postgres import FailureKind, PostgresUnavailable

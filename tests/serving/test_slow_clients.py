@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, suppress
 import pytest
 
 from authapp import dev
-from authapp.services import REQUEST_THREADS
+from authapp.assembly.capacity import REQUEST_THREADS
 from tests.support.instances import SERVER, Instance, serving
 from tests.support.settings import UNLIMITED, environment_for
 

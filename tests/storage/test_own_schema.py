@@ -26,7 +26,7 @@ from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason
 from authapp.setting_types import schema_name
 from authapp.storage import schema
-from authapp.storage.installations import Installation
+from authapp.storage.migrations.installations import Installation
 from tests.support.clock import Clock
 from tests.support.databases import add_database, ask, run_sql
 from tests.support.people import CLIENT, EMAIL, PASSWORD, grant_role, log_in, sign_up

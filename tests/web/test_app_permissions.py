@@ -8,8 +8,8 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from authapp import Auth, current_user, permission_required
+from authapp.accounts.authority.roles import known_permissions
 from authapp.accounts.identity import Permission
-from authapp.accounts.roles import known_permissions
 from authapp.errors import AuthappError, SettingError
 from tests.web.conftest import Settings
 from tests.web.support import EMAIL, Page, Stores, browser, services_of, sign_up, signed_in_as

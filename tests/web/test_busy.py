@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
-from authapp.services import REQUEST_THREADS, logins_at_once
+from authapp.assembly.capacity import REQUEST_THREADS, logins_at_once
 from tests.support.hashing import hashing
 from tests.web.support import (
     EMAIL,

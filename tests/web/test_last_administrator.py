@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from authapp.accounts.actor import OPERATOR
-from authapp.accounts.administrators import keep_an_administrator
+from authapp.accounts.authority.administrators import keep_an_administrator
 from authapp.errors import AuthappError, LastAdmin
 from authapp.services import Services
 from tests.support.people import grant_role, revoke_role

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from authapp.services import REQUEST_THREADS, logins_at_once
+from authapp.assembly.capacity import REQUEST_THREADS, logins_at_once
 from authapp.web.api.description import document
 from tests.support.hashing import hashing
 from tests.web.conftest import MakeApp

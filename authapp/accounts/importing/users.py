@@ -11,10 +11,10 @@ from sqlalchemy.dialects import postgresql
 
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR
+from authapp.accounts.authority.roles import all_roles, roles_named
 from authapp.accounts.emails import ParseEmail
 from authapp.accounts.importing.lines import LineReader, LineRefused, NewUser, numbered_lines
-from authapp.accounts.roles import all_roles, roles_named
-from authapp.accounts.store import reserved
+from authapp.accounts.reserved_emails import reserved
 from authapp.cache.changes import Changes
 from authapp.storage.models import AuditEvent, User, UserRole
 from authapp.storage.postgres import Database

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
-from authapp.accounts.authorization import lock_user
+from authapp.accounts.authority.authorization import lock_user
 from authapp.accounts.emails import Email
 from authapp.accounts.identity import Permission
 from authapp.authentication.notices import Notices

@@ -9,7 +9,7 @@ from typing import Any
 
 from alembic import context
 
-from authapp.storage.installations import note_compatibility, pin_functions
+from authapp.storage.migrations.installations import note_compatibility, pin_functions
 from authapp.storage.models import Base
 
 attributes = context.config.attributes

@@ -8,8 +8,8 @@ from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
+from authapp.accounts.authority.roles import BUILT_IN, MAX_HOLDERS
 from authapp.accounts.identity import ADMIN, Identity, Permission
-from authapp.accounts.roles import BUILT_IN, MAX_HOLDERS
 from authapp.cache.changes import Changed
 from authapp.errors import (
     BuiltInRole,

@@ -10,9 +10,10 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from authapp import extension
+from authapp.assembly.capacity import REQUEST_THREADS, logins_at_once
 from authapp.cache.keys import session_key
 from authapp.errors import StoreUnavailable
-from authapp.services import REQUEST_THREADS, build_services, logins_at_once
+from authapp.services import build_services
 from tests.support.clock import Clock
 from tests.support.waiting import wait_until
 from tests.web.conftest import MakeApp

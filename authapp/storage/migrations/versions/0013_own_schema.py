@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import context, op
 
-from authapp.storage.installations import look_only_in
+from authapp.storage.migrations.installations import look_only_in
 
 revision = "0013"
 down_revision = "0012"

@@ -1,4 +1,4 @@
-"""Opens both stores from the settings, and builds the sessions in them, for `services`."""
+"""Opens both stores from the settings, and builds the accounts and sessions in them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 import redis
 
 from authapp.accounts.audit import Fact
+from authapp.accounts.credentials import CredentialStore
+from authapp.accounts.store import UserStore
 from authapp.cache.changes import Changes
 from authapp.cache.keys import CredentialKeys
 from authapp.cache.versioned_cache import VersionedCache
@@ -21,6 +23,7 @@ from authapp.sessions.records import SessionPolicy
 from authapp.sessions.rotation import SessionRotation
 from authapp.sessions.rows import SessionRows
 from authapp.sessions.store import SessionStore
+from authapp.storage.background import Background
 from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.postgres import Database, connect
 from authapp.storage.redis import redis_client
@@ -78,6 +81,31 @@ def open_stores(config: Config, pool_size: int, observe: Callable[[Fact], None])
     )
 
 
+def build_accounts(
+    config: Config, stores: Stores, background: Background, clock: Callable[[], datetime]
+) -> tuple[UserStore, CredentialStore]:
+    """
+    Args:
+        background: fills copies of credentials, if the settings say so.
+    """
+    users = UserStore(
+        database=stores.database,
+        changes=stores.changes,
+        cache=stores.cache,
+        copy_ttl=config.USER_CACHE_SECONDS,
+        clock=clock,
+    )
+    credentials = CredentialStore(
+        database=stores.database,
+        cache=stores.cache,
+        filler=stores.patient_cache,
+        keys=stores.credential_keys,
+        ttl=config.CREDENTIAL_CACHE_SECONDS,
+        fill=background.submit if config.CREDENTIAL_CACHE_WRITE == "background" else _at_once,
+    )
+    return users, credentials
+
+
 def build_sessions(
     config: Config, stores: Stores, tokens: Tokens, clock: Callable[[], datetime]
 ) -> tuple[SessionStore, SessionHousekeeping]:
@@ -126,3 +154,7 @@ def session_policy(config: Config) -> SessionPolicy:
         max_per_user=config.SESSION_MAX_PER_USER,
         access_token=timedelta(seconds=config.ACCESS_TOKEN_SECONDS),
     )
+
+
+def _at_once(task: Callable[[], None]) -> None:
+    task()

@@ -1,4 +1,4 @@
-"""Builds from the settings what writes mails down and sends them."""
+"""Builds from the settings what writes mails and links down, and what sends the mails."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +8,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from jinja2 import BaseLoader, FileSystemLoader
+from sqlalchemy.orm import Session
 
+from authapp.accounts.invitations import InvitationMail
+from authapp.authentication.notices import Notices
+from authapp.authentication.verification import VerificationMails, mail_invitation
 from authapp.brand import Brand
 from authapp.config import Config
 from authapp.crypto.sealing import KeyedHash
+from authapp.mail.account_mails import AccountMails
 from authapp.mail.mail_url import read_mail_url
 from authapp.mail.messages import Messages
+from authapp.mail.one_time_links import OneTimeLinks
 from authapp.mail.outbox import Letters, Outbox
 from authapp.mail.public_links import PublicLinks
 from authapp.mail.queue import MailQueue
@@ -23,7 +29,7 @@ from authapp.mail.transport import FileTransport, Transport
 from authapp.sessions.user_agents import device_name
 from authapp.storage.postgres import Database
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +38,18 @@ class Mailing:
 
     Attributes:
         sender: None where mail is off.
+        invite: writes down the mail to an invited person; False where none is sent.
     """
 
     outbox: Outbox
     queue: MailQueue
-    public_link: PublicLinks
     sender: MailSender | None
+    public_link: PublicLinks
+    one_time_links: OneTimeLinks
+    account_mails: AccountMails
+    verification_mails: VerificationMails
+    notices: Notices
+    invite: Callable[[Session, InvitationMail], bool]
 
 
 def build_mailing(
@@ -75,7 +87,18 @@ def build_mailing(
         per_recipient=config.MAIL_LIMIT_PER_RECIPIENT,
         total=config.MAIL_LIMIT_TOTAL,
     )
-    return Mailing(outbox, queue, public_link, sender)
+    links = OneTimeLinks(config.SECRET_KEY, clock)
+    return Mailing(
+        outbox=outbox,
+        queue=queue,
+        sender=sender,
+        public_link=public_link,
+        one_time_links=links,
+        account_mails=AccountMails(outbox, links, public_link, clock, device_name),
+        verification_mails=VerificationMails(outbox, links, public_link),
+        notices=Notices(outbox, public_link, clock),
+        invite=partial(mail_invitation, outbox, public_link),
+    )
 
 
 def open_transport(config: Config, time_outs: TimeOuts | None = None) -> Transport:

@@ -10,7 +10,11 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
-from authapp.accounts.authorization import lock_users, require_covered, require_covers_person
+from authapp.accounts.authority.authorization import (
+    lock_users,
+    require_covered,
+    require_covers_person,
+)
 from authapp.accounts.identity import ADMIN, USER, Permission
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import (

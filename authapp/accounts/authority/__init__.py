@@ -1,0 +1,1 @@
+"""Authority: roles, and what they allow the actor of a change."""

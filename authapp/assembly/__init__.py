@@ -1,0 +1,1 @@
+"""Builds the parts of the product from the settings, for `services`."""

@@ -1,0 +1,27 @@
+"""Builds from the settings what says which passwords are accepted, and what hashes them."""
+
+from authapp.assembly.capacity import logins_at_once
+from authapp.config import Config
+from authapp.passwords.block_list import BlockList
+from authapp.passwords.foreign_hashes import bcrypt_seconds
+from authapp.passwords.hashing import PasswordHasher
+from authapp.passwords.hashing_queue import HashingQueue
+from authapp.passwords.policy import PasswordPolicy
+
+
+def build_policy(config: Config) -> PasswordPolicy:
+    return PasswordPolicy(
+        config.PASSWORD_MIN_LENGTH, BlockList(config.PASSWORD_BLOCKLIST), config.BRAND_NAME
+    )
+
+
+def build_hasher(config: Config) -> PasswordHasher:
+    return PasswordHasher(
+        peppers=config.PASSWORD_PEPPER,
+        rounds=config.BCRYPT_ROUNDS,
+        queue=HashingQueue(
+            places=logins_at_once(config.WEB_THREADS),
+            seconds=bcrypt_seconds(config.BCRYPT_ROUNDS),
+            patience=config.LOGIN_TIMEOUT_SECONDS,
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Migrations, and what they find of our tables in a database."""
