@@ -4,7 +4,7 @@ import unicodedata
 
 from authapp.passwords.block_list import BlockList, folded
 from authapp.passwords.context_words import ContextWords
-from authapp.passwords.estimate import estimate, is_among_the_most_common
+from authapp.passwords.estimate import ENOUGH, estimate, is_among_the_most_common
 
 MAX_CODE_POINTS = 128  # NIST SP 800-63B-4, 3.1.1.2, asks for at least 64
 # Code points as typed. NFC joins at most four of them into one, so nobody has a longer password.
@@ -12,6 +12,8 @@ MAX_TYPED = 4 * MAX_CODE_POINTS
 
 _ROWS = ("1234567890", "abcdefghijklmnopqrstuvwxyz", "qwertyuiopasdfghjklzxcvbnm")
 _ADVICE = "a few unrelated words do well"
+# Guesses that are enough for the rest beside context words: where these stand is guessed, too.
+_ENOUGH_BESIDE_WORDS = ENOUGH // 10
 
 
 class PasswordPolicy:
@@ -53,7 +55,7 @@ class PasswordPolicy:
             return f"it is on the list of passwords that nobody may use here; {_ADVICE}"
         words = ContextWords(email, name, self._service_name)
         if found := words.find(text):
-            if estimate(found.rest).is_enough:
+            if estimate(found.rest).guesses >= _ENOUGH_BESIDE_WORDS:
                 return None
             added = " with a few characters added" if found.rest else ""
             return f"it is {' and '.join(found.kinds)}{added}; {_ADVICE}"

@@ -47,6 +47,8 @@ def test_a_password_that_is_long_before_it_is_normalised_is_refused_by_its_lengt
         "a password no augusta would guess",
         "ada8472659013745",
         "ada.correct.horse.battery",
+        "a new long password 12345",
+        "long-enough-password-1",
     ],
 )
 def test_a_good_password_is_taken(password: str) -> None:
