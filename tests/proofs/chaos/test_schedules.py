@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from authapp import dev, stores
+from authapp import dev
+from authapp.assembly import stores
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import StoreUnavailable
 from authapp.services import Services
