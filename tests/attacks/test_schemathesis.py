@@ -24,6 +24,7 @@ from authapp.accounts.identity import Identity
 from authapp.errors import InvalidCredentials
 from authapp.sessions.records import ActiveSession, IssuedTokens
 from authapp.storage.models import User
+from tests.support.mails import mails
 from tests.support.people import CLIENT, PASSWORD
 from tests.web.support import COOKIE, Stores, services_of
 
@@ -35,6 +36,8 @@ VISITORS = ("nobody", "a person by cookie", "an administrator by Bearer")
 # fields that may be refused though they fit their schemas: for what they mean
 MEANT = {"email", "password", "current_password", "new_password", "name", "image", "cursor"}
 MEANT |= {"token", "code"}
+# after these, somebody may be gone, or have another password or none
+ENDS_OTHER = ("/email/undo", "/password/reset", "/users/{user_id}", "/{user_id}/email")
 MEANT_CODES = {"unknown_role", "two_identities", "invalid_token", "invalid_invitation"}
 
 _numbers = count(1)
@@ -84,8 +87,8 @@ class Visitor:
     def note(self, case: Any, response: Any) -> None:
         self.answers[f"{case.method} {case.path}", response.status_code] += 1
         changed = case.method != "GET" and response.status_code < 300
-        if changed and case.path.endswith(("/email/undo", "/users/{user_id}", "/{user_id}/email")):
-            self._other = self._somebody("user")  # who may be gone, or has no password
+        if changed and case.path.endswith(ENDS_OTHER):
+            self._other = self._somebody("user")
         if changed or response.status_code == 401:
             self._live = None
 
@@ -96,27 +99,55 @@ class Visitor:
         if case.meta.phase.name.value != "stateful":  # there ids come from answers
             for name, drawn in case.path_parameters.items():
                 case.path_parameters[name] = self._there_is(name, drawn)
-        body = case.body
-        if not isinstance(body, dict):
-            return
-        if case.path.endswith("/forgot") and len(body["email"]) % 4:
-            body["email"] = self._other.email
-        if case.path.endswith(("/login", "/tokens")) and len(body["password"]) % 4:
+        if isinstance(case.body, dict):
+            self._put_in_known(case.path, case.body)
+            self._put_in_mailed(case.path, case.body)
+
+    def _put_in_known(self, path: str, body: dict[str, Any]) -> None:
+        """The people, passwords and roles that there are."""
+        if path.endswith(("/login", "/tokens")) and len(body["password"]) % 4:
             body |= {"email": self._other.email, "password": PASSWORD}
         if "current_password" in body and len(body["current_password"]) % 4:
             body["current_password"] = PASSWORD
-        if case.path.endswith("/me/confirm") and len(body["password"]) % 4:
+        if path.endswith("/me/confirm") and len(body["password"]) % 4:
             body["password"] = PASSWORD
         if "roles" in body and len(body["roles"]) % 4:
             body["roles"] = ["admin"]
-        if case.path.endswith("/v1/roles") and len(body["name"]) % 4 != 3:
+        if path.endswith("/v1/roles") and len(body["name"]) % 4 != 3:
             body |= {"name": f"role{next(_numbers)}", "permissions": []}
-        if "token" in body and len(body["token"]) % 4:
-            body["token"] = self._token(case.path)
         if "refresh_token" in body and len(body["refresh_token"]) % 4:
             issued = self._as_other(self._issue_tokens)
             assert issued.refresh
             body["refresh_token"] = issued.refresh.text
+
+    def _put_in_mailed(self, path: str, body: dict[str, Any]) -> None:
+        """The addresses that mails go to, and what is in the mails."""
+        if path.endswith("/forgot") and len(body["email"]) % 4:
+            body["email"] = self._other.email
+        if path.endswith("/v1/invitations") and len(body.get("email", "")) % 4:
+            body |= {"email": self._new_email(), "roles": ["user"]}
+        if path.endswith("/email/verify"):
+            if drawn := len(str(body)) % 4:
+                self._put_in_confirmation(body, ("link", "code", "change")[drawn - 1])
+        elif "token" in body and len(body["token"]) % 4:
+            body["token"] = self._token(path)
+
+    def _put_in_confirmation(self, body: dict[str, Any], what: str) -> None:
+        """A token or a code that somebody was mailed, to confirm the address or another one."""
+        services, person = self._services, self._somebody("user")
+        if what == "change":
+            live = self._log_in(person)
+            services.email_changes.ask(live, self._new_email(), CLIENT.known_as(person.id))
+            mail = mails(services, "confirm_change")[-1]
+        else:
+            services.verification.resend(person.email, CLIENT)
+            mail = mails(services, "verify")[-1]
+        body.clear()
+        body["password"] = PASSWORD
+        if what == "code":
+            body |= {"email": person.email, "code": mail.context["code"]}
+        else:
+            body["token"] = mail.token
 
     def _token(self, path: str) -> str:
         """A token as it is mailed."""
@@ -140,6 +171,8 @@ class Visitor:
                 return drawn
             case 1, "nobody", _:
                 return drawn
+            case _, _, "invitation_id":
+                return str(self._services.invitations.create().invitation.id)
             case 1, _, "user_id":
                 return str(self._session().record.user.id)
             case 1, _, _:
@@ -174,8 +207,10 @@ class Visitor:
         return self._authentication.log_in(person.email, PASSWORD, CLIENT).session
 
     def _somebody(self, role: str) -> Identity:
-        email = f"schemathesis{next(_numbers)}@example.org"
-        return self._registration.sign_up(email, PASSWORD, "Ada", (role,))
+        return self._registration.sign_up(self._new_email(), PASSWORD, "Ada", (role,))
+
+    def _new_email(self) -> str:
+        return f"schemathesis{next(_numbers)}@example.org"
 
     def report(self, what: str) -> None:
         """Print the counts, for a run with `-s`."""
@@ -261,7 +296,7 @@ def test_calls_are_answered_as_described(app: Flask, who: str) -> None:
     assert not found, "\n\n".join(found)
     answered = {call for call, status in visitor.answers if status < 300}
     there_are = {operation.ok().label for operation in api.get_all_operations()}
-    for_others = ("/users", "/roles", "/v1/sessions")
+    for_others = ("/users", "/roles", "/v1/sessions", "/v1/invitations")
     not_allowed = {call for call in there_are if any(part in call for part in for_others)}
     match who.split()[:2]:
         case ["a", "person"]:

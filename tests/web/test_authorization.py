@@ -12,6 +12,8 @@ from werkzeug.test import TestResponse
 
 from authapp.accounts.actor import OPERATOR
 from authapp.accounts.identity import Permission
+from tests.support.mails import WITHOUT_VERIFICATION
+from tests.web.conftest import MakeApp
 from tests.web.support import (
     EMAIL,
     OTHER_PASSWORD,
@@ -28,7 +30,8 @@ from tests.web.support import (
 # an administrator; and a user who was signed in when they were deactivated.
 VISITORS = ("anonymous", "user", *(str(p) for p in Permission), "admin", "deactivated")
 
-# <own>, <other>, <missing>: ids of users, of sessions where it says so. Status by visitor:
+# <own>, <other>, <missing>: ids of users, of sessions where it says so; <open>: of an invitation
+# that counts. Status by visitor:
 #                                        anon user read write grant end audit admin deactivated
 MATRIX = """
 GET    /                                  200  200  200  200  200  200  200  200  200
@@ -123,9 +126,11 @@ POST   /admin/roles/<role>/delete         302  403  403  403  303  403  403  303
 GET    /admin/invitations                 302  403  403  200  403  403  403  200  302
 POST   /admin/invitations                 302  403  403  200  403  403  403  200  302
 POST   /admin/invitations/<missing>/revoke 302 403  403  404  403  403  403  404  302
+POST   /admin/invitations/<open>/revoke   302  403  403  303  403  403  403  303  302
 GET    /api/v1/invitations                401  403  403  200  403  403  403  200  401
 POST   /api/v1/invitations                401  403  403  201  403  403  403  201  401
 DELETE /api/v1/invitations/<missing>      401  403  403  404  403  403  403  404  401
+DELETE /api/v1/invitations/<open>         401  403  403  204  403  403  403  204  401
 GET    /admin/audit                       302  403  403  403  403  403  200  200  302
 POST   /api/v1/email/verify               400  400  400  400  400  400  400  400  400
 POST   /api/v1/email/resend               501  501  501  501  501  501  501  501  501
@@ -178,10 +183,36 @@ GET    /api/v1/roles                      401  403  200  403  403  403  403  200
 POST   /api/v1/roles                      401  403  403  403  201  403  403  201  401
 DELETE /api/v1/roles/<role>               401  403  403  403  204  403  403  204  401
 """
-ROWS = [
-    (method, path, dict(zip(VISITORS, map(int, row), strict=True)))
-    for method, path, *row in map(str.split, MATRIX.strip().splitlines())
-]
+
+# What MATRIX answers with 501, where mail is set up
+WITH_MAIL = """
+GET    /forgot                            200  200  200  200  200  200  200  200  200
+POST   /forgot                            303  303  303  303  303  303  303  303  303
+POST   /verify/resend                     303  303  303  303  303  303  303  303  303
+GET    /account/email                     302  200  200  200  200  200  200  200  302
+POST   /account/email                     302  303  303  303  303  303  303  303  302
+POST   /admin/users/<own>/reset           302  403  403  303  403  403  403  303  302
+POST   /admin/users/<other>/reset         302  403  403  303  403  403  403  303  302
+POST   /admin/users/<missing>/reset       302  403  403  404  403  403  403  404  302
+POST   /api/v1/email/resend               202  202  202  202  202  202  202  202  202
+POST   /api/v1/password/forgot            202  202  202  202  202  202  202  202  202
+POST   /api/v1/me/email                   401  202  202  202  202  202  202  202  401
+POST   /api/v1/users/<own>/reset          401  403  403  202  403  403  403  202  401
+POST   /api/v1/users/<other>/reset        401  403  403  202  403  403  403  202  401
+POST   /api/v1/users/<missing>/reset      401  403  403  404  403  403  403  404  401
+"""
+Row = tuple[str, str, dict[str, int]]
+
+
+def rows_of(table: str) -> list[Row]:
+    return [
+        (method, path, dict(zip(VISITORS, map(int, row), strict=True)))
+        for method, path, *row in map(str.split, table.strip().splitlines())
+    ]
+
+
+ROWS = rows_of(MATRIX)
+ROWS_WITH_MAIL = rows_of(WITH_MAIL)
 CHANGE = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
 NEW = {"email": "new@example.org", "password": PASSWORD}
 ROOT = {"email": "root@example.org", "password": PASSWORD}
@@ -239,9 +270,11 @@ class Visit:
     """A visitor, and the site as they find it."""
 
     def __init__(self, app: Flask, stores: Stores, who: str) -> None:
-        self.stores = stores
+        self.stores, self.services = stores, services_of(app)
         stores.sql("DELETE FROM roles WHERE name IN ('spare', 'added')")
         stores.sql("INSERT INTO roles (id, name) VALUES (97, 'spare')")
+        stores.sql("DELETE FROM invitations")
+        self.invitation = self.services.invitations.create().invitation.id
         # or the last administrator could not be changed
         sign_up(app, "root@example.org", name="Rhoda Root", roles=["admin"])
         sign_up(app, "other@example.org", name="Otto Other")
@@ -279,19 +312,22 @@ class Visit:
             found = self._id("users", which)
         url = path.replace("<missing>", str(uuid4()))
         url = url.replace("<own>", found).replace("<other>", found).replace("<role>", "spare")
+        url = url.replace("<open>", str(self.invitation))
         body = None if empty else body_of(path)
         sent = {"json" if path.startswith("/api/") else "data": body}
         return self.client.open(url, method=method, **sent)  # type: ignore[arg-type]
 
     def facts(self) -> list[tuple[Any, ...]]:
         """All that a call could change; when somebody was last seen, or exported, aside."""
-        tables = ("users", "roles", "user_roles")
+        tables = ("users", "roles", "user_roles", "invitations")
+        self.services.forgotten_passwords.finish()
         found = [
             r for t in tables for r in self.stores.sql(f"SELECT t::text FROM {t} t ORDER BY 1")
         ]
         found += self.stores.sql(
             "SELECT t::text FROM audit_events t WHERE event <> 'account.exported' ORDER BY 1"
         )
+        found += self.stores.sql("SELECT id, kind FROM outgoing_mails ORDER BY id")
         return found + self.stores.sql("SELECT id, ended_at, ver FROM sessions ORDER BY id")
 
 
@@ -307,9 +343,24 @@ def role_with_one_permission(stores: Stores) -> Iterator[None]:
 
 @pytest.mark.parametrize("who", VISITORS)
 def test_who_may_do_what(app: Flask, stores: Stores, who: str) -> None:
+    see_who_may_do_what(app, stores, who, ROWS)
+
+
+@pytest.mark.parametrize("who", VISITORS)
+def test_who_may_do_what_with_mail(make_app: MakeApp, stores: Stores, who: str) -> None:
+    app = make_app(**WITHOUT_VERIFICATION)
+    see_who_may_do_what(app, stores, who, ROWS_WITH_MAIL)
+
+
+def test_no_call_that_mails_is_missing_from_the_table() -> None:
+    without = {(method, path) for method, path, row in ROWS if 501 in row.values()}
+    assert without == {(method, path) for method, path, _ in ROWS_WITH_MAIL}
+
+
+def see_who_may_do_what(app: Flask, stores: Stores, who: str, rows: list[Row]) -> None:
     """A visitor who is refused changes nothing and learns nothing."""
     visit = Visit(app, stores, who)
-    for method, path, row in ROWS:
+    for method, path, row in rows:
         case, status = f"{method} {path}", row[who]
         sent_to_login = status == 302 and path != "/login"
         before = visit.facts()

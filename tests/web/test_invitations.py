@@ -1,6 +1,7 @@
 """Invitations: made by page, call and command line; each counts once, for whom it is meant."""
 
 import threading
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from tests.web.support import (
     Stores,
     browser,
     log_in,
+    problem,
     program,
     services_of,
     sign_up,
@@ -94,6 +96,17 @@ def test_only_the_bound_address_may_use_it(inviting: Flask) -> None:
     made = invite(inviting, email="Ada.Lovelace@Example.org")
     assert use(inviting, made["token"], "b@example.org") == (400, "invalid_invitation")
     assert use(inviting, made["token"], EMAIL.upper()) == (201, "")
+
+
+@pytest.mark.parametrize("days", [6, 6.0, 6.5, 0, 91, 1e300, "6", True])
+def test_days_are_a_whole_number_however_it_is_written(inviting: Flask, days: object) -> None:
+    answer = signed_in_as(inviting, ROOT).post("/api/v1/invitations", json={"days": days})
+    if days != 6:
+        assert list(problem(answer, 400, "invalid_field")["errors"]) == ["days"]
+        return
+    made = answer.get_json()
+    created, expires = (datetime.fromisoformat(made[at]) for at in ("created_at", "expires_at"))
+    assert expires - created == timedelta(days=6)
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "deactivated", "deleted", "demoted"])

@@ -43,9 +43,10 @@ def invitation_link(token: str) -> str | None:
 class InvitationBody(msgspec.Struct, forbid_unknown_fields=True):
     email: Annotated[str, field_doc("The only one that may use it; empty: any.")] = ""
     roles: Annotated[list[str], field_doc("Those the new person gets; none: `user`.")] = []
-    days: Annotated[int, field_doc("How long it counts.", minimum=1, maximum=MAX_DAYS)] = (
-        DEFAULT_DAYS
-    )
+    # to JSON Schema, 7 and 7.0 are the same whole number
+    days: Annotated[
+        float, field_doc("How long it counts.", multipleOf=1, minimum=1, maximum=MAX_DAYS)
+    ] = DEFAULT_DAYS
 
 
 class InvitationAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +119,8 @@ def create_invitation() -> Response:
     body = read_body(request, InvitationBody)
     if set(body.roles) - {USER}:
         require_step_up()
-    made = services().invitations.create(body.email, body.roles, body.days, known_actor())
+    days = int(body.days) if body.days % 1 == 0 else 0  # which is refused
+    made = services().invitations.create(body.email, body.roles, days, known_actor())
     return json_response(InvitationAnswer.of(made.invitation, made.token), 201)
 
 
