@@ -28,6 +28,7 @@ from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
 from authapp.authentication.password_changes import PasswordChanges
+from authapp.authentication.password_check import PasswordCheck
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.recovery.forgotten import ForgottenPasswords
 from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
@@ -251,6 +252,12 @@ def build_services(
         timeout=config.LOGIN_TIMEOUT_SECONDS,
     )
 
+    password_check = PasswordCheck(
+        users,
+        credentials,
+        hasher,
+        OneTimePasswords(stores.changes, users, mailing.one_time_links, clock),
+    )
     reset_links = ResetLinks(
         stores.database,
         stores.changes,
@@ -304,15 +311,11 @@ def build_services(
         ),
         authentication=Authentication(
             users=users,
-            credentials=credentials,
             sessions=sessions,
-            hasher=hasher,
+            passwords=password_check,
             limits=limits,
             known_devices=known_devices,
             refused_attempts=refused_attempts,
-            one_time_passwords=OneTimePasswords(
-                stores.changes, users, mailing.one_time_links, clock
-            ),
             notices=mailing.notices,
             parse_email=parse,
             timeout=config.LOGIN_TIMEOUT_SECONDS,

@@ -128,7 +128,7 @@ def site(stores: servers.Stores, people: int, *, pinned: bool, **settings: str) 
 
 def _people(config: Config, number: int) -> People:
     services = build_services(config, None)
-    password_hash = services.authentication._hasher.hash(ACCOUNT["password"])
+    password_hash = services.authentication._passwords._hasher.hash(ACCOUNT["password"])
     emails = tuple(f"person{n}@example.org" for n in range(number))
     for email in emails:  # by sign-up each would take a hash of their own
         services.users.create(parse_email(email), "", password_hash)

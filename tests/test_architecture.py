@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LONGEST_FILE = 400  # lines
 LARGEST_FOLDER = 14  # modules, without `__init__`
 MODULES = sorted(
     path
@@ -37,6 +38,16 @@ def test_imports_point_down() -> None:
 def test_a_module_opens_with_what_lives_in_it(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring, f"{path.name} needs a first line that says what lives in it"
+
+
+def test_a_file_can_be_read_in_one_go() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    too_long = {
+        path.relative_to(ROOT).as_posix(): lines
+        for path, lines in lengths.items()
+        if lines > LONGEST_FILE
+    }
+    assert not too_long, f"move a noun of its own to a file beside it: {too_long}"
 
 
 def test_a_folder_can_be_taken_in_at_a_glance() -> None:

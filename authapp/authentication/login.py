@@ -1,20 +1,20 @@
 """Log-in and log-out: a person proves who they are, and a session begins or ends."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
 
 from authapp.accounts.actor import Actor
-from authapp.accounts.credentials import Credentials, CredentialStore
+from authapp.accounts.credentials import Credentials
 from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.identity import Identity
 from authapp.accounts.store import UserStore
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.notices import Notices
-from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
+from authapp.authentication.password_check import PasswordCheck
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.cache.changes import Changed
 from authapp.crypto.tokens import DeviceToken, SessionToken
@@ -25,20 +25,15 @@ from authapp.errors import (
     InvalidCredentials,
     InvalidField,
     PasswordChangeRequired,
-    StoreUnavailable,
     TooManyAttempts,
     UnknownAddress,
     Window,
 )
 from authapp.passwords.constant_time import ConstantTimeRefusal
-from authapp.passwords.hashing import PasswordHasher, Verdict
 from authapp.sessions.records import EndReason, IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline
 from authapp.telemetry import metrics
-from authapp.telemetry.logging import get_logger
-
-_log = get_logger(__name__)
 
 # how each refusal counts in the metric of log-ins; every other error counts as "unavailable"
 _OUTCOMES: dict[type[AuthappError], str] = {
@@ -52,8 +47,6 @@ _OUTCOMES: dict[type[AuthappError], str] = {
 }
 
 Issued = TypeVar("Issued", IssuedLogin, IssuedTokens)
-
-REHASH_PATIENCE = 0.8  # seconds for Postgres to take a new hash; the log-in needs the rest
 
 
 class Authentication:
@@ -69,27 +62,23 @@ class Authentication:
     def __init__(
         self,
         users: UserStore,
-        credentials: CredentialStore,
         sessions: SessionStore,
         *,
-        hasher: PasswordHasher,
+        passwords: PasswordCheck,
         limits: LoginLimits,
         known_devices: KnownDevices,
         refused_attempts: RefusedAttempts,
-        one_time_passwords: OneTimePasswords,
         notices: Notices,
         parse_email: ParseEmail,
         timeout: float,
     ) -> None:
         self._notices = notices
         self._users = users
-        self._credentials = credentials
         self._sessions = sessions
-        self._hasher = hasher
+        self._passwords = passwords
         self._limits = limits
         self._known_devices = known_devices
         self._refused_attempts = refused_attempts
-        self._one_time_passwords = one_time_passwords
         self._parse_email = parse_email
         self._timeout = timeout
 
@@ -259,7 +248,7 @@ class Authentication:
         """
 
         def hashing_seconds() -> float:
-            return self._hasher.refusal_seconds(self._credentials.slowest_imported, password)
+            return self._passwords.refusal_seconds(password)
 
         try:
             with ConstantTimeRefusal(hashing_seconds) as refusal, deadline(self._timeout):
@@ -305,21 +294,19 @@ class Authentication:
         everybody else.
         """
         by_account, device = self._count_for_account(email, devices)
-        place = self._hasher.queue.place(by_address, by_account, address=address)
+        place = self._passwords.queue.place(by_address, by_account, address=address)
         with place, refusal.drawn_out():
-            cached = self._find_cached(email, password, refusal)
+            cached = self._passwords.find_cached(email, password, refusal)
             if device and (cached is None or cached.epoch > device.epoch):
                 # the token is older than the current trust, so it gives no window of its own
                 by_account.add(self._limits.count_account(email))
-            verified, verdict = self._verify(email, password, cached, refusal)
+            verified, verdict = self._passwords.verify(email, password, cached, refusal)
             by_account.take_back()
-            self._one_time_passwords.lead_on(verified)
-            if verdict is Verdict.MATCH_REHASH:
-                self._rehash(verified, password)
+            self._passwords.follow_up(verified, verdict, password)
             try:
                 return begin(email, verified)
             except InvalidCredentials:
-                return begin(email, self._unless_changed(email, verified))
+                return begin(email, self._passwords.unless_changed(email, verified))
 
     def _count_for_account(
         self, email: Email, devices: Sequence[str]
@@ -338,97 +325,3 @@ class Authentication:
         if by_device is None:  # the window of the device is full
             return self._limits.count_account(email), None
         return by_device, device
-
-    def _find_cached(
-        self, email: Email, password: str, refusal: ConstantTimeRefusal
-    ) -> Credentials | None:
-        """The credentials of an email, from the cache if they are there.
-
-        Raises:
-            StoreUnavailable: raised after as much work as for an email with a cache entry; see
-                `_verify`.
-        """
-        try:
-            return self._credentials.find(email)
-        except StoreUnavailable:
-            with refusal.hashing(), suppress(Busy):  # there may be no time left for the hash
-                refusal.count(self._hasher.verify_dummy(password).seconds)
-            raise
-
-    def _verify(
-        self,
-        email: Email,
-        password: str,
-        cached: Credentials | None,
-        refusal: ConstantTimeRefusal,
-    ) -> tuple[Credentials, Verdict]:
-        """Compares the password with the cached credentials, then with the facts if need be.
-
-        Args:
-            cached: may come from a cache entry, which is behind the facts while fences are pending.
-        Returns:
-            The credentials that the password opens, and a verdict that is a match.
-        Raises:
-            InvalidCredentials
-            StoreUnavailable: the password does not match the cache entry, and Postgres can't be
-                asked. A refusal would tell that there is an entry and so an account, because for
-                all other emails Postgres decides.
-        """
-        verdict = self._compare(password, cached, refusal)
-        if cached is None:
-            raise InvalidCredentials
-        if verdict is not Verdict.MISMATCH:
-            return cached, verdict
-        facts = self._credentials.read(email)
-        # A second comparison takes time and so tells that the account exists. It is made only if
-        # its result can differ.
-        if facts is None or not _may_match_instead(facts, cached):
-            raise InvalidCredentials
-        verdict = self._compare(password, facts, refusal)
-        if verdict is Verdict.MISMATCH:
-            raise InvalidCredentials
-        return facts, verdict
-
-    def _compare(
-        self, password: str, found: Credentials | None, refusal: ConstantTimeRefusal
-    ) -> Verdict:
-        """Compares in equal time, whether there are credentials of an active user or not."""
-        with refusal.hashing():
-            if found is None or not found.user.active:
-                compared = self._hasher.verify_dummy(password)
-            else:
-                compared = self._hasher.verify(password, found.password_hash, found.user.id)
-            refusal.count(compared.seconds)
-        if found is not None and self._one_time_passwords.has_expired(found):
-            return Verdict.MISMATCH
-        return compared.verdict
-
-    def _rehash(self, verified: Credentials, password: str) -> None:
-        new_hash = self._hasher.hash(password)
-        try:
-            with deadline(REHASH_PATIENCE):
-                self._users.rehash(verified.user.id, verified.epoch, new_hash)
-        except StoreUnavailable:
-            _log.info("rehash_postponed")  # to the next log-in
-
-    def _unless_changed(self, email: Email, verified: Credentials) -> Credentials:
-        """The current credentials, if the same password still opens them.
-
-        The epoch may have changed since for another reason, for example because all sessions of
-        the user were ended.
-
-        Raises:
-            InvalidCredentials
-        """
-        facts = self._credentials.read(email)
-        if facts is None or not facts.user.active:
-            raise InvalidCredentials
-        if facts.password_hash != verified.password_hash:
-            raise InvalidCredentials
-        return facts
-
-
-def _may_match_instead(facts: Credentials, cached: Credentials) -> bool:
-    """Whether a password that does not match the cached credentials may match the facts."""
-    differs = facts.password_hash != cached.password_hash or not cached.user.active
-    return facts.user.active and differs

@@ -116,7 +116,7 @@ def test_without_postgres_it_opens_nothing(
 def test_one_that_was_replaced_a_moment_ago_leads_on_to_nothing(
     services: Services, given: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guard = services.authentication._one_time_passwords
+    guard = services.authentication._passwords._one_time_passwords
     lead_on = guard.lead_on
 
     def late(verified: object) -> None:

@@ -359,7 +359,7 @@ def test_a_queue_that_is_full_does_not_strand_the_owner(
     sign_up(services)
     token = mailed_token(services)
     with monkeypatch.context() as patch:
-        patch.setattr(services.authentication._hasher.queue, "_places", 0)
+        patch.setattr(services.authentication._passwords.queue, "_places", 0)
         with pytest.raises(Busy):
             reset(services, token)
     reset(services, token)

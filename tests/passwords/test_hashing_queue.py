@@ -74,7 +74,7 @@ def hashing_in_vain(hasher: Any) -> Iterator[None]:
 
 
 def hasher_of(services: Services) -> Any:
-    return services.authentication._hasher
+    return services.authentication._passwords._hasher
 
 
 # -- the thread ------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def rush(app: Flask, person: str) -> Iterator[None]:
     """As many log in as may."""
     with ExitStack() as taken:
         for _ in range(LOGINS_AT_ONCE):
-            taken.enter_context(services_of(app).authentication._hasher.queue.place())
+            taken.enter_context(services_of(app).authentication._passwords.queue.place())
         yield
 
 
@@ -67,7 +67,7 @@ def test_in_a_rush_who_is_logged_in_stays_and_keeps_the_password(
     change = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
     with ExitStack() as taken:
         for _ in range(LOGINS_AT_ONCE):
-            taken.enter_context(services_of(app).authentication._hasher.queue.place())
+            taken.enter_context(services_of(app).authentication._passwords.queue.place())
         assert signed_in.get("/account").status_code == 200
         assert signed_in.post("/account/password", data=change).status_code == 503
         assert signed_in.post("/api/v1/me/password", json=change).status_code == 503

@@ -62,7 +62,7 @@ def every_slot_taken(app: Flask) -> Iterator[None]:
     """As many passwords are hashed as may be at once."""
     with ExitStack() as taken:
         for _ in range(LOGINS_AT_ONCE):
-            taken.enter_context(services_of(app).authentication._hasher.queue.place())
+            taken.enter_context(services_of(app).authentication._passwords.queue.place())
         yield
 
 

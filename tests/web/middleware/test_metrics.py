@@ -172,7 +172,7 @@ def test_log_ins_by_outcome(app: Flask, scraper: FlaskClient, person: str) -> No
     log_in(browser(app), email="no email")
     with ExitStack() as taken:
         for _ in range(LOGINS_AT_ONCE):
-            taken.enter_context(services.authentication._hasher.queue.place())
+            taken.enter_context(services.authentication._passwords.queue.place())
         assert value(scraper, "authapp_hashing_occupied") == LOGINS_AT_ONCE
         log_in(browser(app))
     assert value(scraper, "authapp_hashing_occupied") == 0
