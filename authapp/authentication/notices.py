@@ -42,6 +42,11 @@ class Notices:
         self._public_link = public_link
         self._clock = clock
 
+    @property
+    def are_sent(self) -> bool:
+        """Whether mail is on."""
+        return self._outbox.enabled
+
     def of_login(self, actor: Actor, *, is_known_device: bool = False) -> TellOfLogin | None:
         """What to do when a session begins; None: nobody is told.
 

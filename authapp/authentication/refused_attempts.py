@@ -306,7 +306,7 @@ class RefusedAttempts:
 
     def _tell(self, db: Session, rows: list[_Row], by_email: dict[str, UUID]) -> None:
         """Tells the people whose accounts were tried, if it was unusually often."""
-        if self._notices is None:
+        if self._notices is None or not self._notices.are_sent:
             return
         addresses = {
             by_email[kind.email]: address for kind, address, *_ in rows if kind.email in by_email
