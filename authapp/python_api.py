@@ -194,6 +194,7 @@ class Users:
             InvalidField: `email` is not an email address.
             EmailTaken
             UnknownUser
+            TooManyAttempts: a person acts, and a cap refuses the mail that tells the old email.
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
         """
         return _settled(

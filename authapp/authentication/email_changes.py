@@ -292,6 +292,7 @@ class EmailChanges:
                 confirm the address as everybody does.
             EmailTaken
             UnknownUser
+            TooManyAttempts: a cap refuses the mail by which the old address can undo it.
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
         new = self._parse_email(email)
@@ -306,8 +307,11 @@ class EmailChanges:
                 self._sessions.end_all(change, user, EndReason.EMAIL_CHANGED)
             self._move(change, user, new, verified=verified)
             if is_moved:
-                with suppress(MailCapped):
+                try:
                     self._mails.tell_both(db, user, old, actor, may_undo=may_undo)
+                except MailCapped:
+                    if may_undo:  # whoever fills the cap first would change it unnoticed
+                        raise TooManyAttempts(_CAP_RETRY_AFTER, "mail") from None
             audit.record_act(db, "email.changed", self._clock(), user_id=user.id, actor=actor)
         return change.returning(identity_of(user))
 

@@ -655,3 +655,23 @@ def test_a_stale_email_proves_nothing_by_the_password_of_who_has_it_now(
         services.step_up.confirm(live, OTHER_PASSWORD, CLIENT)
     with pytest.raises(InvalidCredentials):
         services.password_changes.change_password(live, OTHER_PASSWORD, PASSWORD, CLIENT)
+
+
+def test_an_administrator_who_fills_the_cap_first_changes_no_email(
+    services: Services, ada: ActiveSession
+) -> None:
+    sign_up(services, "root@example.org")
+    grant_role(services, "root@example.org", "admin")
+    root = services.users.find(parse_email("root@example.org"))
+    assert root is not None
+    with services.database.transaction() as db:
+        while services.outbox.put(db, Mail("reset", parse_email(EMAIL), user_id=root.id)):
+            pass
+    ada_id, admin = ada.record.user.id, Actor(id=root.id)
+    with pytest.raises(TooManyAttempts):
+        services.email_changes.set_email(ada_id, NEW, verified=False, actor=admin)
+    assert services.users.find(parse_email(NEW)) is None
+    assert services.sessions.find(ada.token) is not None
+    assert sql(services, "SELECT count(*) FROM one_time_links") == [(0,)]
+    services.email_changes.set_email(ada_id, NEW, verified=False, actor=OPERATOR)
+    assert services.users.find(parse_email(NEW)) is not None

@@ -217,7 +217,13 @@ def delete_user(user_id: UUID) -> tuple[str, int]:
         {200: (UserView, AccountView)},
         "permission",
         EmailBody,
-        fails=[UnknownUser, EmailTaken, ExceedsOwnPermissions, StepUpRequired],
+        fails=[
+            UnknownUser,
+            EmailTaken,
+            ExceedsOwnPermissions,
+            StepUpRequired,
+            TooManyAttempts,
+        ],
         changes=True,
     )
 )
