@@ -20,7 +20,7 @@ from authapp.accounts.store import UserStore
 from authapp.assembly.capacity import POOL_SIZE
 from authapp.assembly.mailing import build_mailing
 from authapp.assembly.maintenance import build_maintenance
-from authapp.assembly.passwords import build_hasher, build_policy
+from authapp.assembly.passwords import build_new_passwords
 from authapp.assembly.stores import Tokens, build_accounts, build_sessions, open_stores
 from authapp.authentication.administration import Administration
 from authapp.authentication.email_changes import EmailChanges
@@ -212,7 +212,8 @@ def build_services(
 
     mailing = build_mailing(config, stores.database, clock, url_prefix, mail_templates)
     parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
-    password_policy, hasher = build_policy(config), build_hasher(config)
+    new_passwords = build_new_passwords(config)
+    hasher = new_passwords.hasher
     limits = LoginLimits(
         shared=limiter,
         per_address=config.LOGIN_LIMIT_PER_ADDRESS,
@@ -297,8 +298,7 @@ def build_services(
             gate=SignupGate(signup_policy(config), limits, refused_attempts),
             invitations=invitations,
             mails=mailing.verification_mails,
-            password_policy=password_policy,
-            hasher=hasher,
+            new_passwords=new_passwords,
             parse_email=parse,
         ),
         verification=verification,
@@ -335,8 +335,7 @@ def build_services(
             sessions,
             mailing.one_time_links,
             reset_links,
-            hasher=hasher,
-            policy=password_policy,
+            new_passwords=new_passwords,
             limits=limits,
             refused_attempts=refused_attempts,
             clock=clock,
@@ -347,8 +346,7 @@ def build_services(
             credentials=credentials,
             sessions=sessions,
             changes=stores.changes,
-            policy=password_policy,
-            hasher=hasher,
+            new_passwords=new_passwords,
             reauthentication=reauthentication,
             known_devices=known_devices,
             notices=mailing.notices,
@@ -384,7 +382,7 @@ def build_services(
         ),
         refused_attempts=refused_attempts,
         maintenance=build_maintenance(config, stores, housekeeping, mailing.queue, clock),
-        password_policy=password_policy,
+        password_policy=new_passwords.policy,
         revalidate_seconds=config.REVALIDATE_SECONDS,
         redirect_hosts=config.ALLOWED_REDIRECT_HOSTS,
     )

@@ -6,17 +6,15 @@ from authapp.passwords.block_list import BlockList
 from authapp.passwords.foreign_hashes import bcrypt_seconds
 from authapp.passwords.hashing import PasswordHasher
 from authapp.passwords.hashing_queue import HashingQueue
+from authapp.passwords.new_passwords import NewPasswords
 from authapp.passwords.policy import PasswordPolicy
 
 
-def build_policy(config: Config) -> PasswordPolicy:
-    return PasswordPolicy(
+def build_new_passwords(config: Config) -> NewPasswords:
+    policy = PasswordPolicy(
         config.PASSWORD_MIN_LENGTH, BlockList(config.PASSWORD_BLOCKLIST), config.BRAND_NAME
     )
-
-
-def build_hasher(config: Config) -> PasswordHasher:
-    return PasswordHasher(
+    hasher = PasswordHasher(
         peppers=config.PASSWORD_PEPPER,
         rounds=config.BCRYPT_ROUNDS,
         queue=HashingQueue(
@@ -25,3 +23,4 @@ def build_hasher(config: Config) -> PasswordHasher:
             patience=config.LOGIN_TIMEOUT_SECONDS,
         ),
     )
+    return NewPasswords(policy, hasher)

@@ -15,9 +15,8 @@ from authapp.authentication.notices import Notices
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.recovery import one_time_passwords
 from authapp.cache.changes import Changed, Changes
-from authapp.errors import InvalidCredentials, InvalidField, NotAuthenticated, UnknownUser
-from authapp.passwords.hashing import PasswordHasher
-from authapp.passwords.policy import PasswordPolicy
+from authapp.errors import InvalidCredentials, NotAuthenticated, UnknownUser
+from authapp.passwords.new_passwords import NewPasswords
 from authapp.sessions.records import ActiveSession, EndReason, IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
 
@@ -37,8 +36,7 @@ class PasswordChanges:
         sessions: SessionStore,
         changes: Changes,
         *,
-        policy: PasswordPolicy,
-        hasher: PasswordHasher,
+        new_passwords: NewPasswords,
         reauthentication: Reauthentication,
         known_devices: KnownDevices,
         notices: Notices,
@@ -49,8 +47,7 @@ class PasswordChanges:
         self._credentials = credentials
         self._sessions = sessions
         self._changes = changes
-        self._policy = policy
-        self._hasher = hasher
+        self._new_passwords = new_passwords
         self._reauthentication = reauthentication
         self._known_devices = known_devices
         self._notices = notices
@@ -81,9 +78,8 @@ class PasswordChanges:
         email = self._parse_email(user.email)
         verified = self._reauthentication.verified(email, current, actor)
         with verified as (found, counted):
-            if reason := self._policy.why_refused(new, user.email, user.name):
-                raise InvalidField({"new_password": reason})
-            new_hash = self._hasher.hash(new)
+            self._new_passwords.require_accepted(new, user.email, user.name, "new_password")
+            new_hash = self._new_passwords.hasher.hash(new)  # in the place of the check
         with counted.told_by_errors(), self._changes.begin() as change:
             try:
                 person = self._users.lock(change, found.user.id, found.epoch)
@@ -125,10 +121,8 @@ class PasswordChanges:
         found = self._credentials.read(self._parse_email(email))
         if found is None:
             raise UnknownUser(f"there is no user {email}")
-        if reason := self._policy.why_refused(password, email, found.user.name):
-            raise InvalidField({"password": reason})
-        with self._hasher.queue.place():
-            new_hash = self._hasher.hash(password)
+        self._new_passwords.require_accepted(password, email, found.user.name, "password")
+        new_hash = self._new_passwords.hash(password)
         with self._changes.begin() as change:
             person = self._users.lock(change, found.user.id, found.epoch)
             self._sessions.end_all(change, person, EndReason.PASSWORD_CHANGED)

@@ -20,8 +20,7 @@ from authapp.authentication.verification import MailCapped, PasswordProof, Verif
 from authapp.cache.changes import Changes
 from authapp.errors import EmailTaken, InvalidField, InvalidInvitation, SignupClosed, Window
 from authapp.passwords.constant_time import ConstantTimeRefusal
-from authapp.passwords.hashing import PasswordHasher
-from authapp.passwords.policy import PasswordPolicy
+from authapp.passwords.new_passwords import NewPasswords
 from authapp.storage.models import User
 
 _TRIES = 3  # at an address that others sign up with at the same moment
@@ -135,8 +134,7 @@ class Registration:
         gate: SignupGate,
         invitations: Invitations,
         mails: VerificationMails,
-        password_policy: PasswordPolicy,
-        hasher: PasswordHasher,
+        new_passwords: NewPasswords,
         parse_email: ParseEmail,
     ) -> None:
         self._users = users
@@ -144,8 +142,7 @@ class Registration:
         self._changes = changes
         self._invitations = invitations
         self._mails = mails
-        self._password_policy = password_policy
-        self._hasher = hasher
+        self._new_passwords = new_passwords
         self._parse_email = parse_email
         self._gate = gate
         self.policy = gate.policy
@@ -175,8 +172,7 @@ class Registration:
         parsed, name = self._validate(email, password, name)
         if password is None:
             return self._users.create(parsed, name, "", roles, actor, verified=verified)
-        with self._hasher.queue.place():
-            hashed = self._hasher.hash(password)
+        hashed = self._new_passwords.hash(password)
         lasts = one_time_passwords.LASTS if is_one_time else None
         user = self._users.create(
             parsed, name, hashed, roles, actor, verified=verified, password_lasts=lasts
@@ -210,8 +206,9 @@ class Registration:
         with counted.told_by_errors():
             invited = self._open_invitation(invitation, parsed) if invitation else None
             with ConstantTimeRefusal(always=self.policy.verifies) as pace:
-                with self._hasher.queue.place(counted, address=actor.address), pace.hashing():
-                    hashed = self._hasher.hash(password)
+                hasher = self._new_passwords.hasher
+                with hasher.queue.place(counted, address=actor.address), pace.hashing():
+                    hashed = hasher.hash(password)
                 user, proof = self._add(parsed, name, hashed, invited, actor)
         if user is not None:
             self._credentials.prime(parsed)
@@ -311,7 +308,7 @@ class Registration:
             name = ""
         name = stored_name(name)
         if password is not None and (
-            reason := self._password_policy.why_refused(
+            reason := self._new_passwords.policy.why_refused(
                 password, parsed.stored if parsed else "", name
             )
         ):

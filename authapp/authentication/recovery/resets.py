@@ -12,10 +12,9 @@ from authapp.authentication.limits import LoginLimits
 from authapp.authentication.recovery.reset_links import ResetLinks, was_mailed
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.cache.changes import Changed, Changes
-from authapp.errors import Busy, InvalidField, InvalidToken, Window
+from authapp.errors import Busy, InvalidToken, Window
 from authapp.mail.one_time_links import OneTimeLinks, is_spelt
-from authapp.passwords.hashing import PasswordHasher
-from authapp.passwords.policy import PasswordPolicy
+from authapp.passwords.new_passwords import NewPasswords
 from authapp.sessions.records import EndReason
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline, remaining
@@ -38,8 +37,7 @@ class PasswordResets:
         links: OneTimeLinks,
         reset_links: ResetLinks,
         *,
-        hasher: PasswordHasher,
-        policy: PasswordPolicy,
+        new_passwords: NewPasswords,
         limits: LoginLimits,
         refused_attempts: RefusedAttempts,
         clock: Callable[[], datetime],
@@ -49,8 +47,7 @@ class PasswordResets:
         self._sessions = sessions
         self._links = links
         self._reset_links = reset_links
-        self._hasher = hasher
-        self._policy = policy
+        self._new_passwords = new_passwords
         self._limits = limits
         self._refused_attempts = refused_attempts
         self._clock = clock
@@ -82,10 +79,8 @@ class PasswordResets:
             offered = self._reset_links.look_up(token)
             if offered is None:
                 raise InvalidToken("the token does not count")
-            if reason := self._policy.why_refused(new, offered.email, offered.name):
-                raise InvalidField({"new_password": reason})
-            with self._hasher.queue.place(address=actor.address):
-                new_hash = self._hasher.hash(new)
+            self._new_passwords.require_accepted(new, offered.email, offered.name, "new_password")
+            new_hash = self._new_passwords.hash(new, actor.address)
             return self._redeem(token, new_hash, actor), counted.window
 
     def _redeem(self, token: str, new_hash: str, actor: Actor) -> Changed[UUID]:
