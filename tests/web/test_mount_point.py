@@ -233,7 +233,8 @@ def test_the_way_through_log_in_and_out(visitor: Client) -> None:
     signed_up = visitor.post(
         "/auth/signup", data={"email": "b@example.org", "password": PASSWORD}, headers=HTML
     )
-    assert urlsplit(signed_up.location).path == "/auth/login"
+    assert urlsplit(signed_up.location).path == "/auth/", "people are in after sign-up"
+    visitor.post("/auth/logout", headers=HTML)
     refused = visitor.post("/auth/account", data={"name": "x"}, headers=HTML)
     assert (refused.status_code, refused.location) == (302, "/auth/login")
 
