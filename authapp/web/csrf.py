@@ -20,6 +20,7 @@ _ADVICE_TO_PROGRAMS = (
 
 View = TypeVar("View", bound=Callable[..., Any])
 _open_views: WeakSet[Callable[..., Any]] = WeakSet()
+_hidden_views: WeakSet[Callable[..., Any]] = WeakSet()
 
 
 def from_any_origin(view: View) -> View:
@@ -30,6 +31,22 @@ def from_any_origin(view: View) -> View:
     """
     _open_views.add(view)
     return view
+
+
+def from_hidden_origin(view: View) -> View:
+    """Marks a view whose forms are on pages that have the browser tell nobody where it comes from.
+
+    Of such a form the browser says `Origin: null`, and over plain http nothing more. Pages of other
+    sites can have it say the same. So where `is_origin_hidden`, the view logs nobody in.
+    """
+    _hidden_views.add(view)
+    return view
+
+
+def is_origin_hidden(request: Request) -> bool:
+    """Whether a browser does not say where this unsafe request comes from."""
+    headers = request.headers
+    return headers.get("Origin") == "null" and "Sec-Fetch-Site" not in headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +77,9 @@ class OriginPolicy:
         Raises:
             CrossOrigin: another site made a browser send the request.
         """
-        if _is_open(request):
+        if _is_marked(request, _open_views):
+            return
+        if is_origin_hidden(request) and _is_marked(request, _hidden_views):
             return
         brings_cookie = self.cookie_name in request.headers.get("Cookie", "")
         if read_access_tokens(request.environ) and not brings_cookie:
@@ -83,8 +102,8 @@ class OriginPolicy:
         return origin == own or origin in self.trusted
 
 
-def _is_open(request: Request) -> bool:
+def _is_marked(request: Request, marked: WeakSet[Callable[..., Any]]) -> bool:
     view = current_app.view_functions.get(request.endpoint or "")
-    if view is None or not _open_views:
+    if view is None or not marked:
         return False
-    return view in _open_views or inspect.unwrap(view, stop=_open_views.__contains__) in _open_views
+    return view in marked or inspect.unwrap(view, stop=marked.__contains__) in marked

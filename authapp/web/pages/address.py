@@ -7,7 +7,7 @@ from authapp.authentication.email_changes import PendingChange
 from authapp.errors import EmailTaken, InvalidCredentials, InvalidField, InvalidToken
 from authapp.web.app_state import BLUEPRINT, state_of
 from authapp.web.blueprint import OwnBlueprint
-from authapp.web.csrf import from_any_origin
+from authapp.web.csrf import from_hidden_origin
 from authapp.web.guards import (
     known_actor,
     login_required,
@@ -113,7 +113,7 @@ def undo() -> ResponseReturnValue:
 
 
 @address_pages.post("/email/undo")
-@from_any_origin  # see `refer_nobody`
+@from_hidden_origin  # see `refer_nobody`
 def undo_submit() -> ResponseReturnValue:
     form = UndoEmailForm()
     try:

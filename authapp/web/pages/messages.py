@@ -37,6 +37,7 @@ DONE = {
     "signed-up": "Your account is ready. Log in to start.",
     "welcome": "Welcome. Your account is ready, and you are logged in.",
     "verified": "Your email is confirmed, and you are logged in.",
+    "confirmed": "Your email is confirmed. Log in to start.",
     "resent": "If this account waits for its confirmation, another mail is on its way.",
     "invited": "The invitation is on its way, by mail.",
     "invitation-revoked": "The invitation is void.",

@@ -9,7 +9,7 @@ from authapp.errors import InvalidField, InvalidToken, TooManyAttempts
 from authapp.mail.one_time_links import is_spelt
 from authapp.web.app_state import BLUEPRINT, state_of
 from authapp.web.blueprint import OwnBlueprint
-from authapp.web.csrf import from_any_origin
+from authapp.web.csrf import from_hidden_origin
 from authapp.web.guards import services, unknown_actor
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.forms import ForgotForm, ResetForm, show_errors, text
@@ -62,7 +62,7 @@ def reset() -> ResponseReturnValue:
 
 
 @recovery_pages.post("/reset")
-@from_any_origin  # see `refer_nobody`
+@from_hidden_origin  # see `refer_nobody`
 def reset_submit() -> ResponseReturnValue:
     form = ResetForm()
     token = text(form.token)

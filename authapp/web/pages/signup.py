@@ -24,6 +24,7 @@ from authapp.errors import (
     TooManyAttempts,
 )
 from authapp.web.blueprint import OwnBlueprint
+from authapp.web.csrf import from_hidden_origin, is_origin_hidden
 from authapp.web.guards import services, unknown_actor
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.address import confirm_change, confirm_change_page, pending_change
@@ -83,6 +84,7 @@ def invited(invitation: str) -> ResponseReturnValue:
 
 
 @signup_pages.post("/signup/<invitation>")
+@from_hidden_origin
 def invited_submit(invitation: str) -> ResponseReturnValue:
     mailed_links.refer_nobody()
     return _sign_up(invitation)
@@ -135,9 +137,12 @@ def _sign_up(invitation: str) -> ResponseReturnValue:
 def _go_on(signed_up: SignedUp) -> ResponseReturnValue:
     """Logs the person in, or leads to the page that waits for the confirmation."""
     if signed_up.user is None:
-        password_proof.keep(signed_up.proof, signed_up.email.stored)
+        if not is_origin_hidden(request):  # else another site may have typed the password
+            password_proof.keep(signed_up.proof, signed_up.email.stored)
         return redirect(url_for(".verify", next=next_target()), 303)
     note_user(request.environ, signed_up.user.id)
+    if is_origin_hidden(request):
+        return redirect_with("signed-up", _LOGIN, next=next_target())
     try:
         log_in_proved(signed_up.user, signed_up.proof.epoch, method="sign-up")
     except (InvalidCredentials, StoreUnavailable):  # the account is there all the same
@@ -168,6 +173,7 @@ def verify() -> ResponseReturnValue:
 
 
 @signup_pages.post("/verify")
+@from_hidden_origin
 def verify_submit() -> ResponseReturnValue:
     if pending := pending_change():
         return confirm_change(pending)
@@ -193,11 +199,14 @@ def verify_submit() -> ResponseReturnValue:
     tell_rate_limit(verified.rate_limit)
     mailed_links.drop("verify")
     password_proof.drop()
+    if is_origin_hidden(request):
+        return redirect_with("confirmed", _LOGIN, next=next_target())
     log_in_proved(verified.user, verified.epoch, method="verification")
     return _welcome("verified")
 
 
 @signup_pages.post("/verify/resend")
+@from_hidden_origin
 def resend() -> ResponseReturnValue:
     form = ResendForm()
     if not form.validate():

@@ -57,7 +57,7 @@ def refer_nobody() -> None:
     """Has the browser tell nobody from which page it came.
 
     It then says `Origin: null` of the form on this page, so the view that takes the form is marked
-    with `from_any_origin`: the token in the form itself is the proof that the form is ours.
+    with `from_hidden_origin`.
     """
 
     def add(response: Response) -> Response:
