@@ -291,8 +291,9 @@ def test_the_operator_may_do_all(site: Flask) -> None:
 def offered(client: FlaskClient, user_id: str) -> tuple[set[str], set[str]]:
     """The changes that the page of a user has buttons for, and the roles it has boxes for."""
     shown = Page(client.get(f"/admin/users/{user_id}"))
-    forms = {a["action"].rpartition("/")[2] for a in shown.all("form") if a["method"] == "post"}
-    return forms - {"logout"}, {a["value"] for a in shown.all("input") if a["name"] == "roles"}
+    ways = [a["action"] for a in shown.all("form")] + [a["href"] for a in shown.all("a")]
+    acts = {way.rpartition("/")[2] for way in ways if f"/{user_id}/" in way or "/admin/s" in way}
+    return acts, {a["value"] for a in shown.all("input") if a["name"] == "roles"}
 
 
 def test_the_page_offers_no_more_than_may_be_done(site: Flask) -> None:
@@ -301,7 +302,7 @@ def test_the_page_offers_no_more_than_may_be_done(site: Flask) -> None:
     plain, more = sign_up(site, TARGET), sign_up(site, "more@example.org", roles=["all"])
     signed_in_as(site, TARGET)
     signed_in_as(site, "more@example.org")
-    changes = {"roles", "deactivate", "end-sessions"}
+    changes = {"roles", "email", "deactivate", "delete", "end-sessions", "end"}
     covered = {"plain", "reads", "writes", "grants", "ends", "helps", "user"}
     assert offered(client, plain) == (changes, covered)
     assert offered(client, more) == (set(), set())
