@@ -222,6 +222,7 @@ class Stores:
         # not as a change by hand, whose fences would hit the next people with these emails
         self.sql("SET LOCAL authapp.fenced = 'on'; DELETE FROM users")
         self.sql("DELETE FROM outgoing_mails")
+        self.sql("DELETE FROM invitations")  # those of operators are nobody's
         self.sql("DELETE FROM pending_fences")
         self.sql("DELETE FROM audit_events")
         self.redis.flushall()

@@ -273,7 +273,6 @@ class Visit:
         self.stores, self.services = stores, services_of(app)
         stores.sql("DELETE FROM roles WHERE name IN ('spare', 'added')")
         stores.sql("INSERT INTO roles (id, name) VALUES (97, 'spare')")
-        stores.sql("DELETE FROM invitations")
         self.invitation = self.services.invitations.create().invitation.id
         # or the last administrator could not be changed
         sign_up(app, "root@example.org", name="Rhoda Root", roles=["admin"])
