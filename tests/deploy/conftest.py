@@ -238,6 +238,7 @@ def settings_of_an_instance(
         "REDIS_URL": redis.url,
         "BCRYPT_ROUNDS": "4",
         "LOGIN_LIMIT_PER_ADDRESS": "100000 per minute",
+        "SIGNUP": "open",
     }
 
 
