@@ -19,7 +19,7 @@ run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Va
 
 example: $(INSTALLED) ## the small app of examples/notes on 127.0.0.1:5000, with PostgreSQL and Valkey under var/
 	@exec $(PYTHON) -m authapp dev --stop-with-parent sh -c \
-		'$(PYTHON) -m authapp db upgrade && exec $(PYTHON) -m flask --app examples/notes/app run'
+		'$(PYTHON) -m authapp db upgrade && SIGNUP=open exec $(PYTHON) -m flask --app examples/notes/app run'
 
 # Four workers on two cores, as tests wait more than they compute; who is done takes over from others.
 test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest; SERVER=granian

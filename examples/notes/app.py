@@ -2,7 +2,7 @@
 
 `make example` starts it on PostgreSQL and Valkey of its own: http://127.0.0.1:5000. Without make:
 
-    authapp dev sh -c 'authapp db upgrade && flask --app examples/notes/app run'
+    authapp dev sh -c 'authapp db upgrade && SIGNUP=open flask --app examples/notes/app run'
 """
 
 import os

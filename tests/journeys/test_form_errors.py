@@ -46,7 +46,7 @@ def test_sign_up(page: Page, someone: Person) -> None:
     email.fill(a_person().email)
     password.fill(someone.password)
     button.click()
-    sees_heading(page, "Log in")
+    sees_heading(page, "Hello, Ada Lovelace")
 
 
 def test_log_in(page: Page, someone: Person) -> None:
