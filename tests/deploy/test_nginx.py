@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.deploy.files import DEPLOY
 from tests.deploy.proxies import DOCKER, PLAIN, PROGRAMS, nginx, served
 from tests.deploy.servers import make_secrets, needs_redis
 from tests.support.instances import free_port
+from tests.support.waiting import wait_until
 
 # a client says which address it has
 ADDRESSES = "set_real_ip_from 127.0.0.1; real_ip_header Test-Address;\n"
@@ -127,7 +129,12 @@ def test_a_request_has_the_id_that_the_proxy_made(start: Start) -> None:
         (identifier,) = proxy.told(*sent)["x-request-id"]
         assert re.fullmatch(r"[0-9a-f]{32}", identifier)
         assert identifier != "a" * 32
-        assert f'"request_id":"{identifier}"' in (proxy.folder / "access.log").read_text()
+        wait_until(partial(_is_logged, proxy.folder / "access.log", identifier))
+
+
+def _is_logged(log: Path, identifier: str) -> bool:
+    """nginx writes the line once it has answered."""
+    return f'"request_id":"{identifier}"' in log.read_text()
 
 
 def test_what_a_client_says_in_the_name_of_a_proxy_does_not_arrive(start: Start) -> None:
