@@ -37,9 +37,7 @@ from authapp.authentication.recovery.resets import PasswordResets
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.authentication.registration import Registration, SignupGate, SignupPolicy
 from authapp.authentication.step_up import StepUp
-from authapp.authentication.verification import (
-    Verification,
-)
+from authapp.authentication.verification import Verification
 from authapp.cache.changes import Changes
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config

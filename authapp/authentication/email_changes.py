@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Uuid, literal, select, union_all
@@ -30,13 +29,12 @@ from authapp.errors import (
 )
 from authapp.mail.account_mails import AccountMails, MailCapped, address_of
 from authapp.mail.one_time_links import is_spelt
+from authapp.mail.outbox import CAP_RETRY_AFTER
 from authapp.sessions.records import ActiveSession, EndReason
 from authapp.sessions.rotation import hold_row
 from authapp.sessions.store import SessionStore
 from authapp.storage.models import User
 from authapp.storage.postgres import Database
-
-_CAP_RETRY_AFTER: Final = 600  # seconds; when a cap of mails has room again is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +189,7 @@ class EmailChanges:
             with self._changes.begin() as change:
                 user = self._confirm(change, token, pending, actor)
         except MailCapped:
-            raise TooManyAttempts(_CAP_RETRY_AFTER, "mail") from None
+            raise TooManyAttempts(CAP_RETRY_AFTER, "mail") from None
         return change.returning(user)
 
     def _show_password(self, pending: PendingChange, password: str, actor: Actor) -> None:
@@ -311,7 +309,7 @@ class EmailChanges:
                     self._mails.tell_both(db, user, old, actor, may_undo=may_undo)
                 except MailCapped:
                     if may_undo:  # whoever fills the cap first would change it unnoticed
-                        raise TooManyAttempts(_CAP_RETRY_AFTER, "mail") from None
+                        raise TooManyAttempts(CAP_RETRY_AFTER, "mail") from None
             audit.record_act(db, "email.changed", self._clock(), user_id=user.id, actor=actor)
         return change.returning(identity_of(user))
 

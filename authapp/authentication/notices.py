@@ -8,8 +8,8 @@ from sqlalchemy import Integer, cast, func, select
 from sqlalchemy.orm import Session
 
 from authapp.accounts.actor import NOBODY, Actor
-from authapp.accounts.emails import Email
 from authapp.authentication.addresses import network_of
+from authapp.mail.account_mails import address_of
 from authapp.mail.outbox import Mail, MailKind, Outbox
 from authapp.mail.public_links import PublicLinks
 from authapp.storage.models import AuditEvent, OutgoingMail, User
@@ -104,7 +104,7 @@ class Notices:
         if not self._outbox.enabled or self._has_enough(db, kind, user):
             return
         context = self._context(user, actor) | more
-        mail = Mail(kind, _address_of(user), context, user_id=user.id)
+        mail = Mail(kind, address_of(user), context, user_id=user.id)
         self._outbox.put(db, mail, is_notice=True)
 
     def _has_enough(self, db: Session, kind: MailKind, user: User) -> bool:
@@ -128,10 +128,6 @@ class Notices:
             "address": actor.address,
             "forgot_link": self._public_link("/forgot"),
         }
-
-
-def _address_of(user: User) -> Email:
-    return Email(user.email, user.email_canonical)
 
 
 def _place_of(address: str) -> str:

@@ -13,6 +13,7 @@ from authapp.accounts.emails import Email
 from authapp.mail.one_time_links import MAILED, OneTimeLinks
 from authapp.mail.outbox import Mail, MailKind, Outbox
 from authapp.mail.public_links import PublicLinks
+from authapp.mail.queue import WAITS
 from authapp.storage.models import OutgoingMail, User
 
 
@@ -88,11 +89,7 @@ class AccountMails:
         """Tells a person that the account is gone. No other mail about it leaves any more."""
         db.execute(
             update(OutgoingMail)
-            .where(
-                OutgoingMail.user_id == user.id,
-                OutgoingMail.sent_at.is_(None),
-                OutgoingMail.failed_at.is_(None),
-            )
+            .where(OutgoingMail.user_id == user.id, *WAITS)
             .values(sealed=None, failed_at=self.clock(), last_error="the account was deleted")
             .execution_options(synchronize_session=False)
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -30,6 +30,8 @@ MailKind = Literal[
     "deleted",
     "test",
 ]
+CAP_RETRY_AFTER: Final = 600  # seconds; when a cap has room again is not known
+
 MAIL_KINDS: tuple[MailKind, ...] = get_args(MailKind)
 
 

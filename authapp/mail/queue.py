@@ -13,7 +13,7 @@ from authapp.telemetry import metrics
 
 LEASE = timedelta(minutes=5)  # longer than any server may take for one mail, see `smtp.TimeOuts`
 
-_WAITS: tuple[ColumnElement[bool], ...] = (
+WAITS: tuple[ColumnElement[bool], ...] = (
     OutgoingMail.sent_at.is_(None),
     OutgoingMail.failed_at.is_(None),
 )
@@ -83,7 +83,7 @@ class MailQueue:
         now = self._clock()
         due = (
             select(OutgoingMail.id)
-            .where(*_WAITS, OutgoingMail.next_attempt_at <= now)
+            .where(*WAITS, OutgoingMail.next_attempt_at <= now)
             .order_by(OutgoingMail.next_attempt_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -122,7 +122,7 @@ class MailQueue:
             self._settle(db, outcomes)
             begun = db.scalars(
                 update(OutgoingMail)
-                .where(seen.in_([(mail.id, mail.attempts) for mail in mails]), *_WAITS)
+                .where(seen.in_([(mail.id, mail.attempts) for mail in mails]), *WAITS)
                 .values(
                     attempts=OutgoingMail.attempts + 1,
                     unconfirmed=OutgoingMail.unconfirmed + 1,
@@ -146,18 +146,15 @@ class MailQueue:
         with self._database.transaction() as db:
             db.execute(
                 update(OutgoingMail)
-                .where(OutgoingMail.id.in_([mail.id for mail in mails]), *_WAITS)
+                .where(OutgoingMail.id.in_([mail.id for mail in mails]), *WAITS)
                 .values(values)
                 .execution_options(synchronize_session=False)
             )
 
     def state(self) -> QueueState:
         """How it stands, for operators."""
-        waits = OutgoingMail.sent_at.is_(None) & OutgoingMail.failed_at.is_(None)
         with self._database.transaction() as db:
-            waiting, oldest = db.execute(
-                select(func.count(), func.min(OutgoingMail.created_at)).where(waits)
-            ).one()
+            waiting, oldest = _waiting(db)
             sent, failed = db.execute(
                 select(func.count(OutgoingMail.sent_at), func.count(OutgoingMail.failed_at))
             ).one()
@@ -172,9 +169,7 @@ class MailQueue:
     def note_waiting(self) -> None:
         """Has the metrics say how many mails wait, and how long the oldest does."""
         with self._database.transaction() as db:
-            count, oldest = db.execute(
-                select(func.count(), func.min(OutgoingMail.created_at)).where(*_WAITS)
-            ).one()
+            count, oldest = _waiting(db)
         waited = 0.0 if oldest is None else (self._clock() - oldest).total_seconds()
         metrics.MAILS_WAITING.set(count)
         metrics.OLDEST_MAIL_SECONDS.set(max(0.0, waited))
@@ -188,7 +183,7 @@ class MailQueue:
         with self._database.transaction() as db:
             made_due = db.scalars(
                 update(OutgoingMail)
-                .where(*_WAITS, OutgoingMail.next_attempt_at > now + LEASE)
+                .where(*WAITS, OutgoingMail.next_attempt_at > now + LEASE)
                 .values(next_attempt_at=now)
                 .returning(OutgoingMail.id)
                 .execution_options(synchronize_session=False)
@@ -236,10 +231,17 @@ class MailQueue:
 _CONFIRMED = {"unconfirmed": func.greatest(OutgoingMail.unconfirmed - 1, 0)}
 
 
+def _waiting(db: Session) -> tuple[int, datetime | None]:
+    """How many mails wait, and when the oldest was written."""
+    waiting = select(func.count(), func.min(OutgoingMail.created_at)).where(*WAITS)
+    count, oldest = db.execute(waiting).one()
+    return count, oldest
+
+
 def _note(db: Session, which: ColumnElement[bool], values: Mapping[str, object]) -> None:
     db.execute(
         update(OutgoingMail)
-        .where(which, *_WAITS)
+        .where(which, *WAITS)
         .values(values)
         .execution_options(synchronize_session=False)
     )

@@ -17,15 +17,14 @@ from authapp.accounts.identity import Permission
 from authapp.authentication.notices import Notices
 from authapp.cache.changes import Change, Changes
 from authapp.errors import MailOff, TooManyAttempts, UserInactive
+from authapp.mail.account_mails import address_of
 from authapp.mail.one_time_links import LIFETIMES, MAILED, OneTimeLinks, is_spelt
-from authapp.mail.outbox import Mail, Outbox
+from authapp.mail.outbox import CAP_RETRY_AFTER, Mail, Outbox
 from authapp.mail.public_links import PublicLinks
 from authapp.storage.models import User
 from authapp.storage.postgres import Database
 
 RESET_MINUTES: Final = int(LIFETIMES["reset"].total_seconds()) // 60
-
-_CAP_RETRY_AFTER = 600  # seconds; when a cap of mails has room again is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +148,9 @@ class ResetLinks:
             "when": self._clock().isoformat(),
             "address": "" if actor.id else actor.address,  # an administrator's is nobody's business
         }
-        mail = Mail("reset", _address_of(user), context, issued.expires_at, user.id)
+        mail = Mail("reset", address_of(user), context, issued.expires_at, user.id)
         if not self._outbox.put(change.db, mail):
-            raise TooManyAttempts(_CAP_RETRY_AFTER, "mail")
+            raise TooManyAttempts(CAP_RETRY_AFTER, "mail")
         self._record(change, user, event, actor)
 
     def _record(self, change: Change, user: User, event: audit.Event, actor: Actor) -> None:
@@ -161,10 +160,6 @@ class ResetLinks:
 def was_mailed(details: object) -> bool:
     """Whether a link with these details came by mail."""
     return details == MAILED
-
-
-def _address_of(user: User) -> Email:
-    return Email(user.email, user.email_canonical)
 
 
 def _lock_active(db: Session, email: Email) -> User | None:

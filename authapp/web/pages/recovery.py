@@ -1,6 +1,6 @@
 """The pages for people who can't log in: a forgotten password, and the choice of a new one."""
 
-from flask import make_response, request, url_for
+from flask import request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.utils import redirect
 
@@ -13,9 +13,9 @@ from authapp.web.csrf import from_hidden_origin
 from authapp.web.guards import services, unknown_actor
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.forms import ForgotForm, ResetForm, show_errors, text
-from authapp.web.pages.messages import too_many_attempts
 from authapp.web.pages.notices import redirect_with
 from authapp.web.pages.rendering import render_page
+from authapp.web.pages.signup import come_back_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.session import mailed_links
 from authapp.web.session.auth_session import auth_session
@@ -44,10 +44,7 @@ def forgot_submit() -> ResponseReturnValue:
         show_errors(form, invalid.errors)
         return render_page("authapp/forgot.html", form=form), 400
     except TooManyAttempts as error:
-        problem = too_many_attempts(error.retry_after)
-        page = make_response(render_page("authapp/forgot.html", form=form, problem=problem), 429)
-        page.headers["Retry-After"] = str(error.retry_after)
-        return page
+        return come_back_page("authapp/forgot.html", form, error)
     tell_rate_limit(window)
     return redirect(url_for(".forgot", asked=1), 303)
 
