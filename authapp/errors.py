@@ -52,6 +52,11 @@ class InvalidCredentials(AuthappError):
     """Unknown email, wrong password or inactive user: the caller can't tell which."""
 
 
+class InvalidPasskey(InvalidCredentials):
+    """The passkey belongs to nobody here, or its answer is not accepted: the caller can't tell
+    which."""
+
+
 class InvalidField(AuthappError):
     """Input that can't be accepted.
 

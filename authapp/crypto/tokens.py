@@ -1,5 +1,5 @@
-"""Opaque tokens, of sessions, of devices and to refresh: mint, check. A forged one is refused by
-arithmetic.
+"""Opaque tokens, of sessions, of devices and to refresh, and challenges of passkeys: mint, check. A
+forged one is refused by arithmetic.
 """
 
 import base64
@@ -7,8 +7,9 @@ import binascii
 import hmac
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -127,6 +128,56 @@ class DeviceTokens:
         """The token, or None when we did not mint it for this account."""
         found = self._signer.open(text, canonical_email.encode())
         return DeviceToken(text, found[1], int.from_bytes(found[0][-8:])) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A challenge that was checked: we made it for this ceremony, and it has not expired.
+
+    Attributes:
+        digest: 32 bytes; what is stored once it has been used.
+    """
+
+    digest: bytes
+    expires_at: datetime
+
+
+class Challenges:
+    """Mints and checks challenges of passkeys. One holds random bits and the time of its expiry, so
+    nothing is stored for a stranger who asks for one. Whoever accepts an answer to it stores its
+    digest, so that it counts once.
+
+    Args:
+        secrets: as for `SessionTokens`.
+    """
+
+    LASTS = timedelta(minutes=5)
+
+    def __init__(self, secrets: Sequence[str], clock: Callable[[], datetime]) -> None:
+        self._signer = _Signer(secrets, "challenge")
+        self._clock = clock
+
+    def mint(self, ceremony: str, bound_to: bytes = b"") -> str:
+        """
+        Args:
+            ceremony: what an answer to it does; it does nothing else.
+            bound_to: the session or log-in for which alone it counts.
+        """
+        expires = int((self._clock() + self.LASTS).timestamp())
+        body = os.urandom(_BODY_BYTES - 8) + expires.to_bytes(8)
+        return self._signer.sign(body, _about(ceremony, bound_to))[0]
+
+    def check(self, text: str, ceremony: str, bound_to: bytes = b"") -> Challenge | None:
+        """The challenge, or None when we did not mint it for this, or it has expired."""
+        found = self._signer.open(text, _about(ceremony, bound_to))
+        if found is None:
+            return None
+        expires_at = datetime.fromtimestamp(int.from_bytes(found[0][-8:]), UTC)
+        return Challenge(found[1], expires_at) if self._clock() < expires_at else None
+
+
+def _about(ceremony: str, bound_to: bytes) -> bytes:
+    return ceremony.encode() + b"\0" + bound_to
 
 
 class _Signer:

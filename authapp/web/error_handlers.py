@@ -74,6 +74,11 @@ _ANSWERS: dict[type, _Answer] = {
     errors.InvalidCredentials: _Answer(
         401, "invalid_credentials", "Email or password is not right."
     ),
+    errors.InvalidPasskey: _Answer(
+        401,
+        "invalid_credentials",
+        "This passkey is not accepted here. Try another, or log in in another way.",
+    ),
     errors.Forbidden: _Answer(403, "forbidden", "You may not see or do this."),
     errors.SignupClosed: _Answer(403, "signup_closed", for_people=True),
     errors.EmailUnverified: _Answer(403, "email_unverified", for_people=True),

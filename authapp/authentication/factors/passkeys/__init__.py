@@ -1,0 +1,1 @@
+"""Passkeys (WebAuthn Level 3): the relying party, the JSON forms, the verification."""
