@@ -15,6 +15,7 @@ The house, from the top; imports only point down:
     doctor             examines settings and stores
     assembly           builds parts from the settings: stores, mailing, passwords, maintenance
     authentication     log-in, sign-up, change of password, limits of attempts
+    guarding           guards other apps: what is demanded of a request, what is asserted to the app
     mail               mails that wait, one-time links, and how they leave
     sessions           begin, find, change, end
     accounts           users, roles, emails, the audit log, import
@@ -23,6 +24,7 @@ The house, from the top; imports only point down:
     storage            Postgres and Redis: connections, bounds, circuit breakers, tables
     crypto, telemetry  keys and tokens; metrics and logs
     config             settings from the environment; `setting_types`: the kinds of their values
+    assertions         for guarded apps: verifies what is asserted to them; needs no other part
     brand              name and look on pages and in mails
     processors         processors this process may use
     errors             what callers may catch

@@ -15,9 +15,9 @@ _OPENED = 128  # values that are kept opened; few, because they tell which peopl
 
 
 @lru_cache(maxsize=64)
-def derive_key(secret: str, purpose: str) -> bytes:
-    """32-byte key for one purpose (HKDF-SHA-256, RFC 5869): no key is used for two things."""
-    return HKDF(SHA256(), length=32, salt=None, info=b"authapp/" + purpose.encode()).derive(
+def derive_key(secret: str, purpose: str, length: int = 32) -> bytes:
+    """Key for one purpose (HKDF-SHA-256, RFC 5869): no key is used for two things."""
+    return HKDF(SHA256(), length=length, salt=None, info=b"authapp/" + purpose.encode()).derive(
         secret.encode()
     )
 
