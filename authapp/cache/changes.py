@@ -1,6 +1,6 @@
 """Changes of facts that leave no stale cache entry: fence, commit, fence again."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, t
 from sqlalchemy.orm import Session
 
 from authapp.cache.keys import LIFE_KEY, CredentialKeys, session_key, user_key
-from authapp.cache.versioned_cache import VersionedCache
+from authapp.cache.versioned_cache import Copy, Lease, VersionedCache
 from authapp.errors import OutcomeUnknown, StoreUnavailable
 from authapp.storage.models import PendingFence, SessionRow, User
 from authapp.storage.postgres import Database, PostgresUnavailable
@@ -40,6 +40,19 @@ class Changed(Generic[T_co]):
     everywhere: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """Facts of a change that were read once its first fences were set.
+
+    Attributes:
+        copies: to be stored after the commit, by their keys.
+        fences_pending: whether fences are written down (`any_pending`).
+    """
+
+    copies: Mapping[str, Copy]
+    fences_pending: bool
+
+
 _ANNOUNCED = "announced"  # the facts of a transaction, in `Session.info`
 
 
@@ -61,6 +74,8 @@ class Change:
     def __init__(self, db: Session, credential_keys: CredentialKeys) -> None:
         self.db = db
         self.fences: dict[str, int] = {}
+        self.leased: Collection[str] = ()
+        self.reread: Callable[[Session], Reread] | None = None
         self._credential_keys = credential_keys
 
     def touch_session(self, digest: bytes, version: int) -> None:
@@ -114,6 +129,21 @@ class Change:
         """Notes that sessions of an older generation have ended, however many there are."""
         self.fences[LIFE_KEY] = generation
 
+    def write_through(self, keys: Collection[str], reread: Callable[[Session], Reread]) -> None:
+        """Stores copies of these keys once the change is committed, so that the next read is hot.
+
+        Nothing is stored where anything happened to a key since its first fence: then its second
+        fence is a fence as any other.
+
+        Args:
+            keys: of fences that this change notes.
+            reread: reads the facts, after the first fences, in the same transaction. The rows that
+                give a key its version are locked by then; everything else that is in the copy must
+                be read here. A statement that waited for a lock (`UPDATE … FROM`, `RETURNING`)
+                returns other rows as they were before the wait.
+        """
+        self.leased, self.reread = keys, reread
+
     def returning(self, value: T) -> Changed[T]:
         """The result of this change, for its caller; to be made once the change has ended."""
         return Changed(value, self.everywhere)
@@ -164,28 +194,36 @@ class Changes:
                 change = Change(db, self._credential_keys)
                 yield change
                 db.flush()
+                leases = self._fence_first(change)
+                copies: dict[str, tuple[Lease, Copy]] = {}
                 # A caller that repeats a change finds nothing to do, while the fences of the first
                 # attempt may be unreplayed. Neither caller may be promised more than the other.
-                unreplayed = acknowledged and bool(db.scalar(select(any_pending())))
-                fenced = self._fenced(change.fences, committed=False)
-                if not fenced:
+                if leases and change.reread is not None:
+                    facts = change.reread(db)
+                    unreplayed = facts.fences_pending
+                    if not unreplayed:
+                        copies = {k: (leases[k], copy) for k, copy in facts.copies.items()}
+                else:
+                    unreplayed = acknowledged and bool(db.scalar(select(any_pending())))
+                if leases is None:
                     _write_down(db, change.fences)
         except PostgresUnavailable as error:
             if error.committing:
                 raise OutcomeUnknown(error.store) from error
             raise
+        # Here the outcome of the commit is known: else nothing may be stored.
+        fenced = leases is not None and self._fence_again(change.fences, copies)
         change.everywhere = self._finish(change, acknowledged, fenced, unreplayed)
         for fact in change.db.info.pop(_ANNOUNCED, ()):
             self._observe(fact)
 
     def _finish(self, change: Change, acknowledged: bool, fenced: bool, unreplayed: bool) -> bool:
-        """Fences again after the commit; returns whether every instance sees the change.
+        """Catches up where a fence is missing; returns whether every instance sees the change.
 
         Args:
-            fenced: Redis took the fences before the commit.
+            fenced: Redis took the fences, before the commit and after it.
             unreplayed: fences of earlier changes are written down.
         """
-        fenced = fenced and self._fence_again(change.fences)
         # on a Cluster copies are not dropped at once; each is believed until its revalidation
         at_once = LIFE_KEY not in change.fences or self._cache.can_fence_all
         if fenced and not unreplayed:
@@ -228,22 +266,26 @@ class Changes:
         with self._database.transaction() as db:
             return db.scalar(select(func.count()).select_from(PendingFence)) or 0
 
-    def _fenced(self, fences: dict[str, int], *, committed: bool = True) -> bool:
+    def _fence_first(self, change: Change) -> dict[str, Lease] | None:
+        """Fences before the commit; the leases, or None where Redis does not take the fences."""
         try:
-            self._cache.fence(fences, committed=committed)
+            return self._cache.fence(change.fences, committed=False, leased=change.leased)
         except StoreUnavailable:
-            return False
-        return True
+            return None
 
-    def _fence_again(self, fences: dict[str, int]) -> bool:
+    def _fence_again(
+        self, fences: dict[str, int], copies: Mapping[str, tuple[Lease, Copy]]
+    ) -> bool:
         """Fences after the commit; writes the fences down if Redis does not take them.
 
         The first fence holds unless Redis lost it since. If so, nobody may trust the entries.
         """
-        if self._fenced(fences):
-            return True
-        self._write_down_later(fences)
-        return False
+        try:
+            self._cache.fence(fences, copies=copies)
+        except StoreUnavailable:
+            self._write_down_later(fences)
+            return False
+        return True
 
     def _write_down_later(self, fences: dict[str, int]) -> None:
         """Writes fences down after the commit, in a transaction of their own; may fail."""

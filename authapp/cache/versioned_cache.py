@@ -2,16 +2,17 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import msgspec
 import redis
 from prometheus_client import Counter
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from authapp.cache.keys import LIFE_KEY
 from authapp.crypto.sealing import Sealer
@@ -26,8 +27,8 @@ from authapp.telemetry.logging import get_logger
 _SOURCE = (files("authapp.cache") / "versioned_cache.lua").read_text(encoding="utf-8")
 _VERSION = hashlib.sha256(_SOURCE.encode()).hexdigest()[:12]
 LIBRARY = _SOURCE.replace("VERSION", _VERSION)
-_ACQUIRE, _FILL, _FENCE, _FENCE_ALL = (
-    f"authapp_{name}_{_VERSION}" for name in ("acquire", "fill", "fence", "fenceall")
+_ACQUIRE, _FILL, _FENCE, _REFENCE, _FENCE_ALL = (
+    f"authapp_{name}_{_VERSION}" for name in ("acquire", "fill", "fence", "refence", "fenceall")
 )
 
 # A lease outlives the longest read that may end in a fill; a fence outlives the longest
@@ -45,16 +46,32 @@ class Versioned(Protocol):
     def ver(self) -> int: ...
 
 
+_NO_COPIES: Mapping[str, "tuple[Lease, Copy]"] = MappingProxyType({})
+
 V = TypeVar("V", bound=Versioned)
 FillOutcome = Literal["filled", "boot", "lease", "fence"]
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to fill one key once, if nothing happens to it; all who saw the miss share it."""
+    """The right to fill one key once, if nothing happens to it. The readers that saw a miss share
+    it, and so does the writer that fenced the key before."""
 
     token: bytes
     boot: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The copy of one key, which a change stores once it is committed.
+
+    Attributes:
+        record: as the facts are after the change; `encode_entry` takes it.
+        ttl: seconds to keep it.
+    """
+
+    record: Versioned
+    ttl: float
 
 
 class Acquired(msgspec.Struct, frozen=True):
@@ -168,15 +185,8 @@ class VersionedCache:
         Args:
             ttl: seconds to keep it.
         """
-        reply: bytes = self._call(
-            _FILL,
-            key,
-            lease.token,
-            lease.boot,
-            version,
-            self._sealer.seal(self._prefix + key, value),
-            max(1, int(ttl * 1000)),
-        )
+        filling = self._filling(key, lease, version, value, ttl)
+        reply: bytes = self._call(_FILL, key, *filling)
         outcome = reply.decode()
         metrics.FILLS.labels(_kind(key), outcome).inc()
         return cast(FillOutcome, outcome)
@@ -186,7 +196,14 @@ class VersionedCache:
         """Whether a fence of LIFE_KEY drops all copies; on a Cluster none does."""
         return bool(self._life)
 
-    def fence(self, versions: Mapping[str, int], *, committed: bool = True) -> None:
+    def fence(
+        self,
+        versions: Mapping[str, int],
+        *,
+        committed: bool = True,
+        leased: Collection[str] = (),
+        copies: Mapping[str, tuple[Lease, Copy]] = _NO_COPIES,
+    ) -> dict[str, Lease]:
         """Drops the copies of these keys and refuses fills below the versions given.
 
         A fence of LIFE_KEY drops the copies of all keys there are. One round trip however many
@@ -196,16 +213,20 @@ class VersionedCache:
         Args:
             committed: the change is committed, so what is read from now on may be filled. A fence
                 of LIFE_KEY before that refuses all fills, until the one after it or FENCE_MS.
+            leased: keys whose copies the caller may store by `copies` after the commit.
+            copies: are stored in place of a fence where nothing has happened since the lease.
+        Returns:
+            the leases.
         """
         if not versions:
-            return
+            return {}
         # A half-open breaker lets fences pass. Otherwise a busy process would always miss some.
         if not self.breaker.is_half_open:
             # This refusal must not open the breaker again: that would prolong the pause, and with
             # one change a second Redis would never be trusted again.
             self.breaker.admit()
         try:
-            self._send_fences(versions, committed=committed)
+            return self._send_fences(versions, committed=committed, leased=leased, copies=copies)
         except StoreUnavailable:
             self.breaker.open()
             raise
@@ -222,19 +243,52 @@ class VersionedCache:
     def _ping(self) -> None:
         self._client.ping()  # to look it up may fail: the client of a Cluster is made at first use
 
-    def _send_fences(self, versions: Mapping[str, int], *, committed: bool = True) -> None:
-        closed_ms = 0 if committed else FENCE_MS
+    def _send_fences(
+        self,
+        versions: Mapping[str, int],
+        *,
+        committed: bool = True,
+        leased: Collection[str] = (),
+        copies: Mapping[str, tuple[Lease, Copy]] = _NO_COPIES,
+    ) -> dict[str, Lease]:
+        calls: list[tuple[str, str, tuple[Any, ...]]] = []
+        for key, version in versions.items():
+            if key == LIFE_KEY:
+                if self._life:
+                    closed_ms = 0 if committed else FENCE_MS
+                    calls.append((key, _FENCE_ALL, (_nonce(), closed_ms)))
+            elif key in copies:
+                lease, copy = copies[key]
+                value = encode_entry(copy.record)
+                filling = self._filling(key, lease, copy.record.ver, value, copy.ttl)
+                calls.append((key, _FILL, filling))
+                calls.append((key, _REFENCE, (version, FENCE_MS)))
+            else:
+                nonce = _nonce() if key in leased else b""
+                calls.append((key, _FENCE, (version, FENCE_MS, nonce)))
 
-        def send() -> None:
+        def send() -> dict[str, Lease]:
             with self._client.pipeline(transaction=False) as pipe:
-                for key, version in versions.items():
-                    if key != LIFE_KEY:
-                        pipe.fcall(_FENCE, 1, self._prefix + key, version, FENCE_MS)
-                    elif self._life:
-                        pipe.fcall(_FENCE_ALL, 1, *self._life, _nonce(), closed_ms)
-                pipe.execute()
+                for key, function, args in calls:
+                    names = self._life if key == LIFE_KEY else (self._prefix + key, *self._life)
+                    pipe.fcall(function, len(names), *names, *args)
+                replies = pipe.execute(raise_on_error=False)
+            leases = {}
+            for (key, *_), reply in zip(calls, replies, strict=True):
+                if isinstance(reply, list) and reply:
+                    leases[key] = Lease(token=reply[1], boot=reply[0])
+                # a full server refuses the copy alone, and takes the fence behind it
+                elif isinstance(reply, Exception) and not isinstance(reply, OutOfMemoryError):
+                    raise reply
+            return leases
 
-        self.breaker.attempt(lambda: self._asked(send))
+        return self.breaker.attempt(lambda: self._asked(send))
+
+    def _filling(
+        self, key: str, lease: Lease, version: int, value: bytes, ttl: float
+    ) -> tuple[Any, ...]:
+        sealed = self._sealer.seal(self._prefix + key, value)
+        return lease.token, lease.boot, version, sealed, max(1, int(ttl * 1000))
 
     def _call(self, function: str, key: str, *args: Any) -> Any:
         name, life = self._prefix + key, self._life

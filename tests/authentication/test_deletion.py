@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.audit import Filter
 from authapp.accounts.emails import parse_email
 from authapp.cache.changes import Changed
+from authapp.cache.versioned_cache import Lease
 from authapp.errors import (
     AuthappError,
     Forbidden,
@@ -78,13 +80,13 @@ def fences_fail(services: Services, patch: pytest.MonkeyPatch, *, at: int) -> No
     """Redis takes no fence of this instance from this one on: 1 is before the commit, 2 after."""
     fence, count = services.cache.fence, 0
 
-    def fails(versions: Mapping[str, int], **how: bool) -> None:
+    def fails(versions: Mapping[str, int], **how: Any) -> dict[str, Lease]:
         nonlocal count
         count += 1
         if count >= at:
             services.cache.breaker.open()
             raise StoreUnavailable("redis")
-        fence(versions, **how)
+        return fence(versions, **how)
 
     patch.setattr(services.cache, "fence", fails)
 

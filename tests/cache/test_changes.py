@@ -11,7 +11,7 @@ import pytest
 from authapp.accounts.actor import OPERATOR
 from authapp.cache.changes import Change
 from authapp.cache.keys import session_key
-from authapp.cache.versioned_cache import Acquired
+from authapp.cache.versioned_cache import Acquired, Lease
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason, LookupResult
@@ -84,13 +84,13 @@ class Fences:
         self.keys: list[set[str]] = []
         self.before = facts(services)
 
-    def __call__(self, versions: Mapping[str, int], **how: bool) -> None:
+    def __call__(self, versions: Mapping[str, int], **how: Any) -> dict[str, Lease]:
         self.committed.append(facts(self._services) != self.before)
         self.keys.append(set(versions))
         if len(self.committed) == self._failing:
             self._services.cache.breaker.open()
             raise StoreUnavailable("redis")
-        self._fence(versions, **how)
+        return self._fence(versions, **how)
 
 
 def watch(services: Services, patch: pytest.MonkeyPatch, failing: int | None = None) -> Fences:
@@ -291,10 +291,11 @@ def test_a_copy_read_before_the_commit_is_not_kept(
     fence = services.cache.fence
     seen: list[LookupResult] = []
 
-    def fence_then_read(versions: Mapping[str, int], **how: bool) -> None:
-        fence(versions, **how)
+    def fence_then_read(versions: Mapping[str, int], **how: Any) -> dict[str, Lease]:
+        leases = fence(versions, **how)
         if not seen:
             seen.append(services.sessions.find(live.token))
+        return leases
 
     monkeypatch.setattr(services.cache, "fence", fence_then_read)
     services.authentication.log_out(live.token, CLIENT)
@@ -307,11 +308,12 @@ def test_a_copy_read_before_the_commit_is_refused_by_the_first_fence_alone(
 ) -> None:
     fence, calls = services.cache.fence, []
 
-    def fence_once_then_read(versions: Mapping[str, int], **how: bool) -> None:
+    def fence_once_then_read(versions: Mapping[str, int], **how: Any) -> dict[str, Lease]:
         calls.append(versions)
         if len(calls) == 1:
             fence(versions, **how)
             services.sessions.find(live.token)
+        return {}
 
     monkeypatch.setattr(services.cache, "fence", fence_once_then_read)
     services.authentication.log_out(live.token, CLIENT)
@@ -323,12 +325,13 @@ def test_the_second_fence_drops_what_was_filled_where_the_first_was_lost(
 ) -> None:
     fence, calls = services.cache.fence, []
 
-    def fence_then_lose(versions: Mapping[str, int], **how: bool) -> None:
+    def fence_then_lose(versions: Mapping[str, int], **how: Any) -> dict[str, Lease]:
         calls.append(versions)
-        fence(versions, **how)
+        leases = fence(versions, **how)
         if len(calls) == 1:
             services.redis.flushall()  # evicted, say
             services.sessions.find(live.token)
+        return leases
 
     monkeypatch.setattr(services.cache, "fence", fence_then_lose)
     services.authentication.log_out(live.token, CLIENT)
@@ -356,7 +359,7 @@ def test_a_change_rolled_back_after_its_fence_costs_copies_until_the_next(
     """It fenced a version that never came to be; Postgres answers meanwhile."""
     fence = services.cache.fence
 
-    def fence_and_fail(versions: Mapping[str, int], **how: bool) -> None:
+    def fence_and_fail(versions: Mapping[str, int], **how: Any) -> None:
         fence(versions, **how)
         raise KeyError
 

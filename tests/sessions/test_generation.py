@@ -10,6 +10,7 @@ import pytest
 from authapp.accounts.actor import OPERATOR
 from authapp.accounts.emails import parse_email
 from authapp.cache.keys import LIFE_KEY
+from authapp.cache.versioned_cache import Lease
 from authapp.crypto.tokens import RefreshToken
 from authapp.errors import NotAuthenticated, StoreUnavailable
 from authapp.services import Services
@@ -205,11 +206,12 @@ def test_a_reader_of_that_moment_leaves_no_copy(
     fence = services.cache.fence
     seen: list[LookupResult] = []
 
-    def fence_then_read(versions: dict[str, int], **how: bool) -> None:
+    def fence_then_read(versions: dict[str, int], **how: Any) -> dict[str, Lease]:
         if seen:
             raise KeyError  # the process dies after the commit
-        fence(versions, **how)
+        leases = fence(versions, **how)
         seen.append(two_instances.sessions.find(live.token))
+        return leases
 
     monkeypatch.setattr(services.cache, "fence", fence_then_read)
     with pytest.raises(KeyError):

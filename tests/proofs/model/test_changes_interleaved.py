@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from authapp import dev
 from authapp.cache import versioned_cache
+from authapp.cache.versioned_cache import Lease
 from authapp.storage.circuit_breaker import Breaker
 from tests.proofs.model.change_actors import (
     ChangeWorld,
@@ -247,12 +249,11 @@ def no_fence(rig: Rig, patch: pytest.MonkeyPatch, *, of: str) -> None:
 
         def fence(
             versions: Mapping[str, int],
-            fence: Callable[..., None] = cache.fence,
+            fence: Callable[..., dict[str, Lease]] = cache.fence,
             turns: Iterator[bool] = turns,
-            **how: bool,
-        ) -> None:
-            if next(turns):
-                fence(versions, **how)
+            **how: Any,
+        ) -> dict[str, Lease]:
+            return fence(versions, **how) if next(turns) else {}
 
         patch.setattr(cache, "fence", fence)
 

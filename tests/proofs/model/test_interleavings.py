@@ -367,12 +367,12 @@ CONTROLS = [
     Control(
         "a late duplicate grants the same lease",
         [["late duplicate of acquire", "eviction"]],
-        mutation=("args[1] .. now[1] .. '.' .. now[2]", "args[1]"),
+        mutation=("lease = nonce .. now[1] .. '.' .. now[2]", "lease = nonce"),
     ),
     Control(
         "fence leaves the copy",
         [["nothing else"]],
-        mutation=("'HDEL', key, 'v', 'b', 'lt'", "'HDEL', key, 'lt'"),
+        mutation=("'HDEL', key, 'v', 'b', 'ver', 'lt'", "'HDEL', key, 'lt'"),
     ),
     Control(
         "copies ignore the life of all",
