@@ -271,6 +271,29 @@ def test_a_database_that_is_not_migrated(odd: Callable[..., Config]) -> None:
     assert states(found(config)) == {OK}
 
 
+@pytest.mark.parametrize(
+    ("works_with", "state", "told"),
+    [
+        ("0016", OK, "at migration 9999, which this version of authapp does not know, but works"),
+        ("9999", FAIL, "at migration 9999, which this version of authapp does not know"),
+    ],
+)
+def test_a_database_of_a_newer_version(
+    odd: Callable[..., Config], works_with: str, state: State, told: str
+) -> None:
+    config = odd()
+    run_sql(
+        config.DATABASE_URL,
+        "UPDATE authapp_data.alembic_version SET version_num = '9999'",
+        f"UPDATE authapp_data.compatibility SET oldest_revision = '{works_with}'",
+    )
+    findings = found(config)
+    assert the("postgres schema", findings).state is state
+    assert the("postgres schema", findings).text.startswith(told)
+    assert ("db downgrade" in the("postgres schema", findings).remedy) == (state is FAIL)
+    assert ("postgres writes" in checks(findings, "postgres")) == (state is OK)
+
+
 def test_a_database_that_only_reads(odd: Callable[..., Config]) -> None:
     findings = found(odd("ALTER DATABASE SET default_transaction_read_only = on"))
     assert the("postgres writes", findings).state is FAIL

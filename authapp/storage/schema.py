@@ -1,5 +1,6 @@
 """The database's schema: upgrade, downgrade, and whether it is current."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ from authapp.storage.schema_names import DEFAULT_SCHEMA
 _SCRIPTS = str(files("authapp.storage") / "migrations")
 _LAST_WITHOUT_SCHEMA = "0012"
 _LOCK = 0x61757468  # any number that all instances share
+# Requests queue behind a migration that waits for a table, and fail after `postgres.LOCK_TIMEOUT`.
+# A migration therefore gives up sooner, lets the queue pass, and tries again for a while.
+_LOCK_TIMEOUT = "500ms"
+_LOCK_PAUSE = 1.0  # seconds, as is the next
+_LOCK_PATIENCE = 60.0
 
 
 def upgrade(database_url: str, revision: str = "head", *, schema: str = DEFAULT_SCHEMA) -> None:
@@ -177,6 +183,10 @@ def _run(
     revision: str,
 ) -> None:
     look_only_in(connection, installation.schema)
+    # "-2" means something else after the first of two steps, so it is not tried again
+    is_relative = revision.startswith(("+", "-"))
+    if not is_relative:
+        connection.execute(text(f"SET lock_timeout TO '{_LOCK_TIMEOUT}'"))
     connection.commit()
     config = AlembicConfig()
     config.set_main_option("script_location", _SCRIPTS)
@@ -187,14 +197,32 @@ def _run(
         "former": installation.former,
         "destination": revision,
     }
+    deadline = time.monotonic() + (0.0 if is_relative else _LOCK_PATIENCE)
     try:
-        migrate(config, revision)
+        while not _migrated(connection, lambda: migrate(config, revision), deadline):
+            time.sleep(_LOCK_PAUSE)
     except CommandError as error:
         known = ", ".join(script.revision for script in _scripts().walk_revisions())
         why = str(error).splitlines()[0]
         raise SettingError(
             f"the database can't be brought to {revision} ({why}); there are {known} and base"
         ) from None
+
+
+def _migrated(connection: Connection, migrate: Callable[[], None], deadline: float) -> bool:
+    """False if others use a table that a migration needs, and there is time to try again."""
+    try:
+        migrate()
+    except DBAPIError as error:
+        if _code(error) != errorcodes.LOCK_NOT_AVAILABLE or time.monotonic() > deadline:
+            raise
+        connection.rollback()  # this migration; those before it stay
+        return False
+    return True
+
+
+def _code(error: DBAPIError) -> str:
+    return getattr(error.orig, "pgcode", None) or ""
 
 
 def _scripts() -> ScriptDirectory:
@@ -231,13 +259,18 @@ def _remedy(error: DBAPIError, schema: str, account: str) -> str | None:
     """One line for the operator; None where the error is a defect of ours."""
     lines = str(error.orig).strip().splitlines()
     why = lines[0] if lines else "no answer"
-    code = getattr(error.orig, "pgcode", None) or ""
+    code = _code(error)
     if code == errorcodes.INSUFFICIENT_PRIVILEGE:
         return _missing_right(why, schema, account)
     if code in {errorcodes.DUPLICATE_TABLE, errorcodes.DUPLICATE_FUNCTION}:
         return (
             f"another application is in the way ({why}); set DATABASE_SCHEMA to a schema that "
             "holds nothing else, or free the name where a version before migration 0013 needs it"
+        )
+    if code == errorcodes.LOCK_NOT_AVAILABLE:
+        return (
+            f"another transaction keeps a table from being changed ({why}); nothing is half done: "
+            "end the transaction (pg_stat_activity shows the oldest xact_start), and try again"
         )
     if code == errorcodes.READ_ONLY_SQL_TRANSACTION:
         return (

@@ -1,7 +1,9 @@
 """Migrations: up, down and up again, equal to the models, and an advice where one is missing."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from sqlalchemy.pool import NullPool
 
 from authapp import dev
 from authapp.errors import SettingError
-from authapp.storage import schema
+from authapp.storage import postgres, schema
 from authapp.storage.models import Base
 from tests.support.databases import add_database, run_sql
 from tests.support.threads import at_once
+from tests.support.waiting import wait_until
 
 numbers = itertools.count()
 
@@ -291,3 +294,46 @@ def test_a_database_that_only_reads_is_told_so(postgres: dev.PostgreSQL, url: st
         )
     message = refusal(lambda: schema.upgrade(url))
     assert message.startswith("DATABASE_URL: the database only reads (")
+
+
+# -- a table that others use -----------------------------------------------------------------------
+
+
+@contextmanager
+def reading_users(url: str) -> Iterator[None]:
+    """A transaction that goes on, and has read a table."""
+    with engine_of(url).connect() as connection:
+        connection.execute(text("SELECT count(*) FROM authapp_data.users"))
+        yield
+
+
+def test_nobody_waits_long_behind_a_migration_that_waits_for_a_table(url: str) -> None:
+    schema.upgrade(url, revision="0014")
+    with ThreadPoolExecutor() as pool:
+        with reading_users(url):
+            migrating = pool.submit(schema.upgrade, url)
+            with engine_of(url).connect() as connection:
+                waiting = text(
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted AND"
+                    " database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                )
+                for _ in range(2):  # it waits, and waits again
+                    wait_until(lambda: connection.scalar(waiting))
+                    connection.execute(text(f"SET lock_timeout TO '{postgres.LOCK_TIMEOUT}s'"))
+                    connection.execute(text("SELECT FROM authapp_data.users"))
+                    connection.commit()
+            assert not migrating.done()
+        migrating.result()
+    schema.require_current(url)
+
+
+def test_a_table_that_does_not_become_free_is_named(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema.upgrade(url, revision="0014")
+    monkeypatch.setattr(schema, "_LOCK_PATIENCE", 0.0)
+    with reading_users(url):
+        message = refusal(lambda: schema.upgrade(url))
+    assert message.startswith("DATABASE_URL: another transaction keeps a table from being changed")
+    assert "xact_start" in message
+    assert schema.current(url).found == "0014"

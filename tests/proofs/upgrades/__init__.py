@@ -1,0 +1,1 @@
+"""The released version and the next one side by side: upgrade, rollback, and upgrade again."""
