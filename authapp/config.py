@@ -170,6 +170,11 @@ class Config:
         return urlsplit(self.PUBLIC_URL).path
 
     @property
+    def public_origin(self) -> str:
+        """The origin of PUBLIC_URL, like `https://auth.example.org`; empty without that setting."""
+        return "/".join(self.PUBLIC_URL.split("/")[:3])
+
+    @property
     def is_verification_required(self) -> bool:
         """Whether an address must be confirmed before it is used as an identity."""
         if self.EMAIL_VERIFICATION:

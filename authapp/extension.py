@@ -292,6 +292,6 @@ def remind_of_closed_sign_up(services: Services) -> None:
 def _origin_policy(config: Config) -> OriginPolicy:
     return OriginPolicy(
         config.SESSION_COOKIE_NAME,
-        own="/".join(config.PUBLIC_URL.split("/")[:3]),
+        own=config.public_origin,
         trusted=frozenset(config.TRUSTED_ORIGINS),
     )

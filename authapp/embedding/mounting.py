@@ -17,7 +17,12 @@ from authapp.web.api.users import users_api
 from authapp.web.app_state import BLUEPRINT, AppState, Mount
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.error_handlers import register_error_answers
-from authapp.web.forward_auth import NGINX, REDIRECT, ForwardAuth, make_forward_auth
+from authapp.web.forward_auth.answers import ForwardAuth
+from authapp.web.forward_auth.asked_address import AskedAddress
+from authapp.web.forward_auth.blueprint import make_forward_auth
+from authapp.web.forward_auth.decision import Decision
+from authapp.web.forward_auth.login_page import LoginPage
+from authapp.web.forward_auth.proxies import PROXIES
 from authapp.web.guards import no_login_view
 from authapp.web.health import health
 from authapp.web.middleware.client_address import ClientAddress
@@ -56,10 +61,13 @@ def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: b
     """
     mount = state.mount
     forward_auth = ForwardAuth(
-        state.authenticator,
-        config.ALLOWED_REDIRECT_HOSTS,
-        _login_path(app, state),
-        cache(lambda: start_page(app.url_map, mount.url_prefix)),
+        Decision(state.authenticator),
+        LoginPage(
+            config.ALLOWED_REDIRECT_HOSTS,
+            _login_path(app, state),
+            cache(lambda: start_page(app.url_map, mount.url_prefix)),
+            config.public_origin,
+        ),
         hides_unverified=config.is_verification_required or config.SIGNUP in {"open", "domains"},
     )
     if mount.has_any:
@@ -117,7 +125,7 @@ def _files(mount: Mount) -> frozenset[str]:
 
 def _for_proxies(mount: Mount) -> frozenset[str]:
     """The routes whose answers are read by a proxy and by no browser."""
-    return frozenset(mount.url_prefix + path for path in (NGINX, REDIRECT))
+    return frozenset(mount.url_prefix + proxy.route for proxy in PROXIES)
 
 
 def _put_in_front(
@@ -127,8 +135,13 @@ def _put_in_front(
     mount, hops = state.mount, config.TRUSTED_PROXY_HOPS
     wsgi = app.wsgi_app
     if has_fast_path:
-        answers = {path: partial(forward_auth.try_answer, path) for path in _for_proxies(mount)}
+        answers = {
+            mount.url_prefix + proxy.route: partial(forward_auth.try_answer, proxy)
+            for proxy in PROXIES
+        }
         wsgi = FastPath(app, wsgi, {**answers, ME: Me(state.authenticator).try_answer})
+    if mount.forward_auth:
+        wsgi = AskedAddress(wsgi, mount.url_prefix)
     policy = page_policy(form_targets(config.ALLOWED_REDIRECT_HOSTS), state.brand.logo_origin)
     is_https = config.SESSION_COOKIE_SECURE and mount.is_whole_app  # it is said of a whole host
     if mount.has_any:

@@ -57,6 +57,7 @@ GET    /readyz                            200  200  200  200  200  200  200  200
 GET    /metrics                           200  200  200  200  200  200  200  200  200
 GET    /forward-auth/nginx                401  200  200  200  200  200  200  200  401
 GET    /forward-auth/redirect             302  200  200  200  200  200  200  200  302
+GET    /forward-auth/envoy                302  200  200  200  200  200  200  200  302
 GET    /account                           302  200  200  200  200  200  200  200  302
 POST   /account                           302  303  303  303  303  303  303  303  302
 GET    /account/password                  302  200  200  200  200  200  200  200  302
@@ -441,7 +442,7 @@ def test_a_changed_user_is_told_as_far_as_one_may_read(
 
 
 # what decides on any method as on GET, but leads on to log-in with 303
-ANY_METHOD = "/forward-auth/redirect"
+ANY_METHOD = ("/forward-auth/redirect", "/forward-auth/envoy")
 
 
 def unlisted() -> Iterator[tuple[str, str, dict[str, int]]]:
@@ -452,7 +453,7 @@ def unlisted() -> Iterator[tuple[str, str, dict[str, int]]]:
     for path in dict.fromkeys(path for _, path, _ in ROWS):
         yield "HEAD", path, readable.get(path, refused)
         for method in ("OPTIONS", "FROB"):
-            if path == ANY_METHOD:
+            if path in ANY_METHOD:
                 as_get = readable[path]
                 yield method, path, {w: 303 if s == 302 else s for w, s in as_get.items()}
             else:

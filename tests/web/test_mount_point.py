@@ -293,11 +293,14 @@ def test_forward_auth_leads_to_the_log_in_page(visitor: Client, through: str) ->
     for original, expected in ORIGINAL.items():
         for name in ("X-Original-URL", "X-Original-URI"):
             asked = visitor.get("/auth/forward-auth/nginx", headers={name: original})
-            assert (asked.status_code, asked.location) == (401, expected), (name, original)
+            # the browser is on another host than PUBLIC_URL says we are
+            location = asked.location.replace("http://localhost/auth/login", "/auth/login")
+            assert (asked.status_code, location) == (401, expected), (name, original)
         asked = visitor.get(
             "/auth/forward-auth/redirect", headers={**HTML, "X-Forwarded-Uri": original}
         )
-        assert (asked.status_code, asked.location) == (302, expected), original
+        location = asked.location.replace("http://localhost/auth/login", "/auth/login")
+        assert (asked.status_code, location) == (302, expected), original
     assert log_in(visitor).status_code == 303
     for path in ("/auth/forward-auth/nginx", "/auth/forward-auth/redirect"):
         assert visitor.get(path).status_code == 200

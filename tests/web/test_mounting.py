@@ -53,6 +53,7 @@ PATHS: dict[str, set[str]] = {
     "/metrics": {"health"},
     "/forward-auth/nginx": {"forward_auth"},
     "/forward-auth/redirect": {"forward_auth"},
+    "/forward-auth/envoy": {"forward_auth"},
 }
 
 

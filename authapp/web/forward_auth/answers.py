@@ -1,0 +1,99 @@
+"""Answers to proxies: the decision, in the form that each kind of proxy can pass on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from authapp.accounts.identity import Identity
+from authapp.errors import AuthappError, InvalidField
+from authapp.web.forward_auth.decision import Allowed, Decision, Refused
+from authapp.web.forward_auth.demands import Demand
+from authapp.web.forward_auth.identity_headers import NOBODY, Headers, identity_headers
+from authapp.web.forward_auth.login_page import LoginPage
+from authapp.web.forward_auth.original_request import READING
+from authapp.web.forward_auth.proxies import Proxy
+from authapp.web.middleware.fast_path import Answer
+from authapp.web.request_credentials import VARY
+
+REFUSAL = "authapp.forward_auth.refusal"  # in the WSGI environment: what has been decided already
+
+Environ = dict[str, Any]
+
+_FIXED: Headers = [
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    ("Vary", VARY),
+]
+_LOG_IN = b"Log in first.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal. It is answered as any other error, as a page or problem+json, with `headers`."""
+
+    error: AuthappError
+    headers: Headers
+
+
+class ForwardAuth:
+    """Answers proxies. Knows WSGI and no Flask.
+
+    Args:
+        hides_unverified: no email is passed on that nobody has shown to be the person's.
+    """
+
+    def __init__(
+        self, decision: Decision, login_page: LoginPage, *, hides_unverified: bool
+    ) -> None:
+        self._decision = decision
+        self._login_page = login_page
+        self._hides_unverified = hides_unverified
+
+    def try_answer(self, proxy: Proxy, environ: Environ) -> Answer | None:
+        """The answer if the request may pass or its sender must log in. None: Flask answers.
+
+        A refusal goes along to Flask, so that nothing is decided twice.
+        """
+        if proxy.only_get and environ["REQUEST_METHOD"] not in READING:
+            return None
+        answer = self.answer(proxy, environ)
+        if isinstance(answer, Refusal):
+            environ[REFUSAL] = answer
+            return None
+        return answer
+
+    def answer(self, proxy: Proxy, environ: Environ) -> Answer | Refusal:
+        verdict = self._decision.decide(proxy, environ)
+        if isinstance(verdict, Allowed):
+            return Answer(200, [*self._identity_headers(verdict.person), *_FIXED], b"")
+        if isinstance(verdict, Refused):
+            return Refusal(verdict.error, self._identity_headers(verdict.person))
+        try:
+            return self._log_in_first(proxy, environ, verdict.demand)
+        except InvalidField as error:
+            return Refusal(error, NOBODY)
+
+    def _log_in_first(self, proxy: Proxy, environ: Environ, demand: Demand) -> Answer:
+        if proxy.passes_redirects and not _is_browser(environ):
+            return Answer(401, [*NOBODY, *_FIXED], _LOG_IN)
+        original = proxy.original(environ)
+        location = self._login_page.address(environ, demand.login, original)
+        headers = [*NOBODY, *_FIXED, ("Location", location)]
+        if not proxy.passes_redirects:
+            return Answer(401, headers, b"")  # the proxy shows a page of its own
+        # RFC 9110, 15.4: after 303 a browser asks with GET
+        return Answer(302 if original.method in READING else 303, headers, _LOG_IN)
+
+    def _identity_headers(self, person: Identity | None) -> Headers:
+        if person is None:
+            return NOBODY
+        is_hidden = self._hides_unverified and not person.email_verified
+        return identity_headers(person, "" if is_hidden else person.email)
+
+
+def _is_browser(environ: Environ) -> bool:
+    """Whether somebody opens a page, and not a script in one, or a program."""
+    if environ.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate":
+        return False
+    if environ.get("HTTP_X_REQUESTED_WITH", "").lower() == "xmlhttprequest":
+        return False
+    return "text/html" in environ.get("HTTP_ACCEPT", "").lower()

@@ -1,0 +1,54 @@
+"""The calls of forward-auth, in Flask."""
+
+from collections.abc import Callable
+from functools import partial
+
+from flask import Response, g, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.exceptions import MethodNotAllowed
+
+from authapp.web.blueprint import OwnBlueprint
+from authapp.web.csrf import from_any_origin
+from authapp.web.forward_auth.answers import REFUSAL, ForwardAuth, Refusal
+from authapp.web.forward_auth.identity_headers import NOBODY
+from authapp.web.forward_auth.original_request import READING
+from authapp.web.forward_auth.proxies import PROXIES, Proxy
+
+_IDENTITY = "_authapp_identity_headers"  # in flask.g: those of an answer that is an error
+
+
+def make_forward_auth(forward_auth: ForwardAuth) -> OwnBlueprint:
+    """One call for each kind of proxy."""
+    blueprint = OwnBlueprint("forward_auth", __name__)
+
+    def answer(proxy: Proxy) -> Response:
+        # never 200: a proxy that forwards the method would take that for a yes
+        if proxy.only_get and request.method not in READING:
+            raise MethodNotAllowed(READING)
+        decided = request.environ.pop(REFUSAL, None)
+        if not isinstance(decided, Refusal):  # nothing of ours, whatever it is
+            decided = forward_auth.answer(proxy, request.environ)
+        if isinstance(decided, Refusal):
+            setattr(g, _IDENTITY, decided.headers)
+            raise decided.error
+        return Response(decided.body, decided.status, decided.headers)
+
+    def add(state: BlueprintSetupState) -> None:
+        for proxy in PROXIES:
+            name = proxy.route.rpartition("/")[2]
+            endpoint = f"{state.name_prefix}.{state.name}.{name}"
+            path = f"{state.url_prefix or ''}{proxy.route}"
+            # `route` can't be told to take any method
+            rule = state.app.url_rule_class(path, endpoint=endpoint, merge_slashes=False)
+            state.app.url_map.add(rule)
+            view: Callable[[], Response] = from_any_origin(partial(answer, proxy))
+            state.app.view_functions[endpoint] = view
+
+    def add_identity(response: Response) -> Response:
+        for name, value in g.pop(_IDENTITY, NOBODY):
+            response.headers.setdefault(name, value)
+        return response
+
+    blueprint.record(add)
+    blueprint.after_request(add_identity)
+    return blueprint
