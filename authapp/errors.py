@@ -57,6 +57,10 @@ class InvalidPasskey(InvalidCredentials):
     which."""
 
 
+class ReplacedPassword(InvalidCredentials):
+    """The password was right until it was changed. Postgres has lost that change."""
+
+
 class InvalidField(AuthappError):
     """Input that can't be accepted.
 

@@ -31,6 +31,7 @@ from authapp.authentication.password_changes import PasswordChanges
 from authapp.authentication.password_check import PasswordCheck
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.recovery.forgotten import ForgottenPasswords
+from authapp.authentication.recovery.lost_passwords import LostPasswords
 from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
 from authapp.authentication.recovery.reset_links import ResetLinks
 from authapp.authentication.recovery.resets import PasswordResets
@@ -53,6 +54,7 @@ from authapp.mail.queue import MailQueue
 from authapp.mail.sending import MailSender
 from authapp.passwords.policy import PasswordPolicy
 from authapp.sessions.housekeeping import SessionHousekeeping
+from authapp.sessions.lost_commits import SHOWN, LostCommits
 from authapp.sessions.maintenance import Maintenance
 from authapp.sessions.store import SessionStore
 from authapp.storage.background import Background
@@ -86,6 +88,7 @@ class Services:
     # sessions
     sessions: SessionStore
     housekeeping: SessionHousekeeping
+    lost_commits: LostCommits
     tokens: SessionTokens
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
@@ -119,10 +122,24 @@ class Services:
         """Whether each store answers now, within the usual time-outs, and is asked."""
         return {"postgres": self._postgres_answers(), "redis": self._redis_answers()}
 
-    def problems(self) -> list[str]:
-        """Problems that `doctor` would report and that may arise while we run, in words."""
-        wrong = eviction_policy_problem(self.redis)
-        return [f"redis: {wrong}"] if wrong else []
+    def problems(self, states: Mapping[str, bool]) -> list[str]:
+        """Problems that `doctor` would report and that may arise while we run, in words.
+
+        Args:
+            states: from `store_states`.
+        """
+        found = []
+        if states["redis"] and (wrong := eviction_policy_problem(self.redis)):
+            found.append(f"redis: {wrong}")
+        if states["postgres"] and (at := self._lost_commits_at()):
+            found.append(f"postgres: it lost its last changes before {at:%Y-%m-%dT%H:%M:%SZ}")
+        return found
+
+    def _lost_commits_at(self) -> datetime | None:
+        try:
+            return self.lost_commits.last_seen(SHOWN)
+        except StoreUnavailable:
+            return None
 
     def note_pending(self) -> None:
         """Has the metrics say how many fences and mails wait, if Postgres can be asked."""
@@ -206,7 +223,7 @@ def build_services(
 
     users, credentials = build_accounts(config, stores, background, clock)
     email_hashes = EmailHashes(config.SECRET_KEY)
-    sessions, housekeeping = build_sessions(config, stores, tokens, clock)
+    sessions, housekeeping, lost_commits = build_sessions(config, stores, tokens, clock)
 
     mailing = build_mailing(config, stores.database, clock, url_prefix, mail_templates)
     parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
@@ -256,6 +273,7 @@ def build_services(
         credentials,
         hasher,
         OneTimePasswords(stores.changes, users, mailing.one_time_links, clock),
+        LostPasswords(sessions, stores.changes, lost_commits, clock),
     )
     reset_links = ResetLinks(
         stores.database,
@@ -281,6 +299,7 @@ def build_services(
         audit=AuditLog(stores.database, email_hashes, clock),
         sessions=sessions,
         housekeeping=housekeeping,
+        lost_commits=lost_commits,
         tokens=tokens.sessions,
         access_tokens=tokens.access,
         refresh_tokens=tokens.refresh,
@@ -338,6 +357,7 @@ def build_services(
             refused_attempts=refused_attempts,
             clock=clock,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
+            prime=lambda email: credentials.prime(parse(email)),
         ),
         password_changes=PasswordChanges(
             users=users,

@@ -60,6 +60,7 @@ Event = Literal[
     "user.deleted_in_sql",
     "roles.changed_in_sql",
     "role.changed_in_sql",
+    "postgres.lost_commits",
 ]
 EVENTS: tuple[Event, ...] = get_args(Event)
 

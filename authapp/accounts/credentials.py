@@ -149,7 +149,8 @@ class CredentialStore:
         )
 
     def prime(self, email: Email) -> None:
-        """Fills the copy of somebody who has just signed up, for the log-in that follows."""
+        """Fills the copy of somebody who has just signed up or changed the password: for the log-in
+        that follows, and for one with the old password, should Postgres lose the change."""
 
         def find() -> None:
             try:

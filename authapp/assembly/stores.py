@@ -18,6 +18,7 @@ from authapp.crypto.sealing import Sealer
 from authapp.crypto.tokens import RefreshTokens, SessionTokens
 from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.sessions.lookup import SessionLookup
+from authapp.sessions.lost_commits import LostCommits
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import SessionPolicy
 from authapp.sessions.rotation import SessionRotation
@@ -108,7 +109,7 @@ def build_accounts(
 
 def build_sessions(
     config: Config, stores: Stores, tokens: Tokens, clock: Callable[[], datetime]
-) -> tuple[SessionStore, SessionHousekeeping]:
+) -> tuple[SessionStore, SessionHousekeeping, LostCommits]:
     policy = session_policy(config)
     rows = SessionRows(
         tokens=tokens.sessions,
@@ -120,12 +121,16 @@ def build_sessions(
     provisional = ProvisionalSessions(
         cache=stores.cache, tokens=tokens.sessions, policy=policy, clock=clock
     )
+    lost = LostCommits(
+        stores.database, changes=stores.changes, cache=stores.cache, rows=rows, clock=clock
+    )
     lookup = SessionLookup(
         database=stores.database,
         changes=stores.changes,
         cache=stores.cache,
         rows=rows,
         provisional=provisional,
+        lost=lost,
         policy=policy,
         clock=clock,
     )
@@ -142,7 +147,7 @@ def build_sessions(
     housekeeping = SessionHousekeeping(
         database=stores.database, changes=stores.changes, rows=rows, policy=policy, clock=clock
     )
-    return sessions, housekeeping
+    return sessions, housekeeping, lost
 
 
 def session_policy(config: Config) -> SessionPolicy:

@@ -25,6 +25,7 @@ from authapp.errors import (
     InvalidCredentials,
     InvalidField,
     PasswordChangeRequired,
+    ReplacedPassword,
     TooManyAttempts,
     UnknownAddress,
     Window,
@@ -40,6 +41,7 @@ _OUTCOMES: dict[type[AuthappError], str] = {
     InvalidField: "refused",
     UnknownAddress: "refused",
     InvalidCredentials: "refused",
+    ReplacedPassword: "refused",
     PasswordChangeRequired: "refused",
     EmailUnverified: "refused",
     TooManyAttempts: "limited",
@@ -306,7 +308,9 @@ class Authentication:
             try:
                 return begin(email, verified)
             except InvalidCredentials:
-                return begin(email, self._passwords.unless_changed(email, verified))
+                return begin(
+                    email, self._passwords.unless_changed(email, password, verified, refusal)
+                )
 
     def _count_for_account(
         self, email: Email, devices: Sequence[str]

@@ -98,6 +98,7 @@ class PasswordChanges:
                 actor=actor,
             )
             self._notices.password_changed(change.db, person, actor)
+        self._credentials.prime(email)  # the copy knows the change, should Postgres lose it
         if isinstance(fresh, IssuedTokens):
             return change.returning(replace(fresh, rate_limit=counted.window))
         known = self._known_devices.issue_device_token(email, person.epoch, devices)
@@ -131,4 +132,5 @@ class PasswordChanges:
             person.password_expires_at = now + one_time_passwords.LASTS if is_one_time else None
             audit.record(change.db, "password.set", now, user_id=found.user.id, actor=actor)
             self._notices.password_changed(change.db, person, actor)
+        self._credentials.prime(self._parse_email(email))  # as above
         return change.returning(found.user.id)

@@ -5,8 +5,9 @@ from contextlib import suppress
 from authapp.accounts.credentials import Credentials, CredentialStore
 from authapp.accounts.emails import Email
 from authapp.accounts.store import UserStore
+from authapp.authentication.recovery.lost_passwords import LostPasswords, went_back
 from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
-from authapp.errors import Busy, InvalidCredentials, StoreUnavailable
+from authapp.errors import Busy, InvalidCredentials, ReplacedPassword, StoreUnavailable
 from authapp.passwords.constant_time import ConstantTimeRefusal
 from authapp.passwords.hashing import PasswordHasher, Verdict
 from authapp.passwords.hashing_queue import HashingQueue
@@ -31,11 +32,13 @@ class PasswordCheck:
         credentials: CredentialStore,
         hasher: PasswordHasher,
         one_time_passwords: OneTimePasswords,
+        lost_passwords: LostPasswords,
     ) -> None:
         self._users = users
         self._credentials = credentials
         self._hasher = hasher
         self._one_time_passwords = one_time_passwords
+        self._lost_passwords = lost_passwords
         self.queue: HashingQueue = hasher.queue
 
     def refusal_seconds(self, password: str) -> float:
@@ -73,6 +76,7 @@ class PasswordCheck:
             The credentials that the password opens, and a verdict that is a match.
         Raises:
             InvalidCredentials
+            ReplacedPassword: it is the one before the last change, which only the copy knows.
             StoreUnavailable: the password does not match the cache entry, and Postgres can't be
                 asked. A refusal would tell that there is an entry and so an account, because for
                 all other emails Postgres decides.
@@ -90,6 +94,8 @@ class PasswordCheck:
         verdict = self._compare(password, facts, refusal)
         if verdict is Verdict.MISMATCH:
             raise InvalidCredentials
+        if went_back(facts, cached):
+            raise ReplacedPassword
         return facts, verdict
 
     def follow_up(self, verified: Credentials, verdict: Verdict, password: str) -> None:
@@ -104,11 +110,14 @@ class PasswordCheck:
         if verdict is Verdict.MATCH_REHASH:
             self._rehash(verified, password)
 
-    def unless_changed(self, email: Email, verified: Credentials) -> Credentials:
+    def unless_changed(
+        self, email: Email, password: str, verified: Credentials, refusal: ConstantTimeRefusal
+    ) -> Credentials:
         """The current credentials, if the same password still opens them.
 
         The epoch may have changed since for another reason, for example because all sessions of
-        the user were ended.
+        the user were ended. Or Postgres has lost what the copy knows: a change of the password,
+        which is put back, or the account, which was made again since.
 
         Raises:
             InvalidCredentials
@@ -116,9 +125,15 @@ class PasswordCheck:
         facts = self._credentials.read(email)
         if facts is None or not facts.user.active:
             raise InvalidCredentials
-        if facts.password_hash != verified.password_hash:
-            raise InvalidCredentials
-        return facts
+        if facts.user.id != verified.user.id:
+            if self._compare(password, facts, refusal) is Verdict.MISMATCH:
+                raise InvalidCredentials
+            return facts
+        if facts.password_hash == verified.password_hash:
+            return facts
+        if went_back(facts, verified):
+            return self._lost_passwords.put_back(verified)
+        raise InvalidCredentials
 
     def _compare(
         self, password: str, found: Credentials | None, refusal: ConstantTimeRefusal

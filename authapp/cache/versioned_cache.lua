@@ -29,9 +29,15 @@ end
 
 -- Begins the next life. The time is part of it, so that this call arriving once more, late, brings no old one back.
 -- closed_ms: for so long no copy is filled; '0' for one that is open at once
-local function begin_life(key, nonce, closed_ms)
+-- generation: of sessions, once it is committed, or '0'. The life keeps the highest: Postgres may lose its last commits
+local function begin_life(key, nonce, closed_ms, generation)
   local now = redis.call('TIME')
+  local known = string.match(redis.call('GET', key) or '', '%.(%d+)') or '0'
   local begun = string.sub(redis.sha1hex(nonce .. now[1] .. '.' .. now[2]), 1, 16)
+  generation = math.max(tonumber(known), tonumber(generation))
+  if generation > 0 then
+    begun = begun .. '.' .. string.format('%.0f', generation)
+  end
   if closed_ms == '0' then
     redis.call('SET', key, begun, 'PX', LIFE_MS)
   else
@@ -44,7 +50,7 @@ end
 local function present_life(key, nonce)
   local server, since = life(key)
   if key and since == '' then -- evicted or flushed: nobody knows which life the copies are of
-    since = begin_life(key, nonce, '0')
+    since = begin_life(key, nonce, '0', '0')
   end
   return server .. since, since
 end
@@ -127,9 +133,9 @@ local function refence(keys, args)
   return 'fenced'
 end
 
--- fence_all life's key, nonce, closed_ms: all copies are misses from now on
+-- fence_all life's key, nonce, closed_ms, generation: all copies are misses from now on
 local function fence_all(keys, args)
-  begin_life(keys[1], args[1], args[2])
+  begin_life(keys[1], args[1], args[2], args[3])
   return 'fenced'
 end
 

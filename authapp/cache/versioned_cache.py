@@ -60,6 +60,12 @@ class Lease:
     token: bytes
     boot: bytes
 
+    @property
+    def generation(self) -> int:
+        """The newest generation of sessions that copies of this life know of."""
+        found = self.boot.rstrip(b"!").partition(b".")[2]
+        return int(found) if found else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -256,7 +262,8 @@ class VersionedCache:
             if key == LIFE_KEY:
                 if self._life:
                     closed_ms = 0 if committed else FENCE_MS
-                    calls.append((key, _FENCE_ALL, (_nonce(), closed_ms)))
+                    known = version if committed else 0
+                    calls.append((key, _FENCE_ALL, (_nonce(), closed_ms, known)))
             elif key in copies:
                 lease, copy = copies[key]
                 value = encode_entry(copy.record)

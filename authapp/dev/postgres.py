@@ -37,12 +37,13 @@ class PostgreSQL(Server):
         *,
         durable: bool = True,
         tcp: bool = False,
+        port: int | None = None,
     ) -> PostgreSQL:
         """Start on `data_dir`, which is made on first use, and return when it accepts connections.
 
         `password` is set when the data is made and must be the same ever after. `durable=False`
         loses data on a power cut and is faster. `tcp=True` listens on a free port of 127.0.0.1
-        instead of in `socket_dir`.
+        instead of in `socket_dir`; `port` names the port.
 
         Raises EmbeddedError with the end of the server's log.
         """
@@ -52,7 +53,7 @@ class PostgreSQL(Server):
             if not cluster.exists():
                 _make_cluster(home, programs, cluster, password, durable=durable)
             _remove_stale_pid_file(home, cluster)
-            port = free_port() if tcp else 5432
+            port = (port or free_port()) if tcp else 5432
             settings = {
                 "listen_addresses": "127.0.0.1" if tcp else "",
                 "port": str(port),

@@ -11,6 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from authapp.accounts.credentials import imported_part, is_imported
 from authapp.config import Config
+from authapp.doctor import replication
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State, reason
 from authapp.doctor.hosts import is_loopback
@@ -68,6 +69,8 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
                 yield _imported(connection)
                 yield _unverified(connection)
                 yield from _mails(connection, is_on=bool(config.MAIL_URL))
+                yield from replication.lost_commits(connection)
+            yield from replication.examine(connection)
             yield _room(connection, config.WEB_CONCURRENCY * pool_size)
     except SettingError as error:
         told, _, remedy = str(error).removeprefix("DATABASE_URL: ").partition("; ")

@@ -21,6 +21,20 @@ def is_outlived() -> ColumnElement[bool]:
     return SessionRow.generation < current_generation()
 
 
+def put_back_generation(change: Change, generation: int) -> bool:
+    """Raises the generation to one that copies know and Postgres has lost; whether it was below.
+
+    Nothing is fenced: all copies of this life are compared with that generation.
+    """
+    raised = change.db.scalar(
+        update(Deployment)
+        .where(Deployment.session_generation < generation)
+        .values(session_generation=generation)
+        .returning(Deployment.session_generation)
+    )
+    return raised is not None
+
+
 def begin_generation(change: Change) -> None:
     """Ends every session there is, within a change that the caller completes.
 

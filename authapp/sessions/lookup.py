@@ -15,6 +15,7 @@ from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
 from authapp.sessions.generation import is_outlived
+from authapp.sessions.lost_commits import LostCommits
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
     ActiveSession,
@@ -49,6 +50,7 @@ class SessionLookup:
         cache: VersionedCache,
         rows: SessionRows,
         provisional: ProvisionalSessions,
+        lost: LostCommits,
         *,
         policy: SessionPolicy,
         clock: Callable[[], datetime],
@@ -58,6 +60,7 @@ class SessionLookup:
         self._cache = cache
         self._rows = rows
         self._provisional = provisional
+        self._lost = lost
         self._policy = policy
         self._clock = clock
 
@@ -78,12 +81,16 @@ class SessionLookup:
             return self._judge(token, self._read_without_cache(token))
         if entry is None:
             record = self._read(token.digest)
+            if record is not None:
+                record = self._lost.settle(token.digest, record, None, lease)
             self._fill(key, lease, record)
             return self._judge(token, record)
         try:
-            record = self._revalidate(token, entry)
+            record = self._revalidate(token, entry, lease)
         except StoreUnavailable:
             return self._serve_stale(token, key, lease, entry)
+        if record is None and entry.provisional is None:
+            record = self._lost.settle_without_row(token.digest, entry)
         self._fill(key, lease, record)
         return self._judge(token, record)
 
@@ -122,12 +129,15 @@ class SessionLookup:
         """Whether it must be noted, in the row or the entry, that the person is here."""
         return self._clock() - entry.last_seen_at >= self._policy.revalidate / 2
 
-    def _revalidate(self, token: SessionToken, entry: SessionRecord) -> SessionRecord | None:
+    def _revalidate(
+        self, token: SessionToken, entry: SessionRecord, lease: Lease | None
+    ) -> SessionRecord | None:
         # with an entry to serve, nobody waits long for a Postgres that does not answer
         with deadline(REVALIDATION_PATIENCE):
             if entry.provisional is not None:
                 self._make_durable(token.digest, entry, entry.provisional)
-            return self._read(token.digest, seen=entry.last_seen_at)
+            record = self._read(token.digest, seen=entry.last_seen_at)
+            return record and self._lost.settle(token.digest, record, entry, lease)
 
     def _serve_stale(
         self, token: SessionToken, key: str, lease: Lease | None, entry: SessionRecord
@@ -274,7 +284,9 @@ class SessionLookup:
         if lease is None or record is None:
             return
         remaining = (record.expires_at - self._clock()).total_seconds()
-        ttl = min(max(remaining, 60.0), record.idle_seconds + 3_600.0)
+        ttl = max(remaining, 60.0)
+        if record.ended_why is None:  # one that has ended is kept, see `LostCommits`
+            ttl = min(ttl, record.idle_seconds + 3_600.0)
         self._cache.fill_quietly(key, lease, record.ver, record, ttl)
 
 

@@ -35,6 +35,7 @@ class EndReason(StrEnum):
     REFRESH_REUSED = "refresh_reused"
     ENDED_FOR_EVERYBODY = "ended_for_everybody"
     CHANGED_IN_SQL = "changed_in_sql"
+    LOST = "lost"
 
     @classmethod
     def _missing_(cls, value: object) -> "EndReason":  # noqa: ARG003 — as Enum calls it
@@ -104,6 +105,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         remembered: the person asked to stay signed in on this device, or the program can refresh.
         provisional: present while the session has no row.
         proved_at: when the person last proved who they are; None: when the session began.
+        epoch, generation: of its row, which a change of the user or of everybody compares.
     """
 
     id: UUID
@@ -120,6 +122,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     ended_why: EndReason | None = None
     provisional: Provisional | None = None
     proved_at: datetime | None = None
+    epoch: int = 0
+    generation: int = 0
 
 
 class ActiveSession(msgspec.Struct, frozen=True):

@@ -79,6 +79,8 @@ class SessionRows:
             checked_at=self._clock(),
             ended_why=why,
             proved_at=row.proved_at,
+            epoch=row.epoch,
+            generation=row.generation or 0,  # of a new row the server knows it
         )
 
     def expired(self, record: SessionRecord) -> EndReason | None:
@@ -208,6 +210,30 @@ class SessionRows:
             ver=FIRST_VERSION,
             remembered=remember,
         )
+
+    def put_back(
+        self, change: Change, user: User, digest: bytes, entry: SessionRecord
+    ) -> SessionRow:
+        """Gives a session whose row was lost one like it, at a version above its copy's."""
+        row = SessionRow(
+            id=entry.id,
+            digest=digest,
+            user_id=user.id,
+            kind=entry.kind,
+            epoch=entry.epoch,
+            created_at=entry.created_at,
+            last_seen_at=entry.last_seen_at,
+            idle_seconds=entry.idle_seconds,
+            expires_at=entry.expires_at,
+            data=entry.data,
+            ver=entry.ver + 1,
+            remembered=entry.remembered,
+            generation=entry.generation,
+            proved_at=entry.proved_at,
+        )
+        change.db.add(row)
+        change.db.flush()
+        return row
 
     def issue_tokens(self, row: SessionRow, user: User, *, refreshable: bool) -> IssuedTokens:
         """Issues an access token for this session, and a refresh token if it can be refreshed."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import psycopg2
 from sqlalchemy import event, text
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -97,7 +97,15 @@ def connect(
     )
     event.listen(engine, "connect", _note_fresh)
     event.listen(engine, "checkout", _ping)
+    if open_connection.wants_primary:
+        event.listen(engine, "handle_error", _leave_demoted)
     return engine
+
+
+def _leave_demoted(context: ExceptionContext) -> None:
+    """Gives up all connections when one turns out to be read-only: the primary is elsewhere now."""
+    if getattr(context.original_exception, "pgcode", None) == _READ_ONLY:
+        context.is_disconnect = True  # the pool is invalidated with it
 
 
 class _Pool(QueuePool):

@@ -60,6 +60,8 @@ class Connector:
             for us.
         factory: the class of the connections.
         check: looks at each new connection, which commits each statement by itself meanwhile.
+    Attributes:
+        wants_primary: the URL asks for a server that takes changes.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Connector:
         check: Callable[[extensions.connection], None] = lambda _: None,
     ) -> None:
         given = read_database_url(database_url)
+        self.wants_primary = given.get("target_session_attrs") in {"read-write", "primary"}
         self._factory = factory
         self._check = check
         self._parameters = (

@@ -78,6 +78,11 @@ PENDING_FENCES = Gauge(
     "Fences written down for Redis to take later, at the last look",
     multiprocess_mode="mostrecent",
 )
+LOST_COMMITS = Counter(
+    "authapp_lost_commits",
+    "Facts that a copy knew and Postgres had lost: end, data, session, end_of_all, password",
+    ["found"],
+)
 MAILS = Counter(
     "authapp_mails",
     "Mails: queued, sent, retried (put off), expired (dropped, too late), failed (dropped)",

@@ -79,6 +79,11 @@ _ANSWERS: dict[type, _Answer] = {
         "invalid_credentials",
         "This passkey is not accepted here. Try another, or log in in another way.",
     ),
+    errors.ReplacedPassword: _Answer(
+        401,
+        "invalid_credentials",
+        "This password was replaced by another one. Use the new one, or reset the password.",
+    ),
     errors.Forbidden: _Answer(403, "forbidden", "You may not see or do this."),
     errors.SignupClosed: _Answer(403, "signup_closed", for_people=True),
     errors.EmailUnverified: _Answer(403, "email_unverified", for_people=True),

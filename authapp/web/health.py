@@ -43,7 +43,7 @@ def readyz() -> tuple[Response, int]:
     states = services().store_states()
     ready = any(states.values())
     stores = {name: "ok" if answers else "unavailable" for name, answers in states.items()}
-    problems = services().problems() if states["redis"] else []
+    problems = services().problems(states)
     body = jsonify(status="ok" if ready else "unavailable", stores=stores, problems=problems)
     return body, 200 if ready else 503
 

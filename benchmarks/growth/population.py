@@ -114,6 +114,7 @@ class Maker:
             services.cache,
             self._rows,
             ProvisionalSessions(services.cache, services.tokens, policy, utc_now),
+            services.lost_commits,
             policy=policy,
             clock=utc_now,
         )

@@ -21,11 +21,11 @@ ACTS: dict[str, tuple[Act, int]] = {
         lambda s, live, _id: s.password_changes.change_password(
             live, PASSWORD, OTHER_PASSWORD, CLIENT
         ),
-        10,
+        11,  # one of them after the answer, for the copy of the new credentials
     ),
     "set a password": (
         lambda s, _live, _id: s.password_changes.set_password(EMAIL, OTHER_PASSWORD),
-        8,
+        9,  # as above
     ),
     "end all sessions": (
         lambda s, _live, person: s.administration.end_sessions_of(person, OPERATOR),

@@ -28,6 +28,8 @@ class PasswordResets:
 
     Args:
         timeout: seconds that a reset may take.
+        prime: fills the copy of the credentials of an email, which knows the change, should
+            Postgres lose it.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class PasswordResets:
         refused_attempts: RefusedAttempts,
         clock: Callable[[], datetime],
         timeout: float,
+        prime: Callable[[str], None],
     ) -> None:
+        self._prime = prime
         self._changes = changes
         self._sessions = sessions
         self._links = links
@@ -81,7 +85,9 @@ class PasswordResets:
                 raise InvalidToken("the token does not count")
             self._new_passwords.require_accepted(new, offered.email, offered.name, "new_password")
             new_hash = self._new_passwords.hash(new, actor.address)
-            return self._redeem(token, new_hash, actor), counted.window
+            done = self._redeem(token, new_hash, actor)
+            self._prime(offered.email)
+            return done, counted.window
 
     def _redeem(self, token: str, new_hash: str, actor: Actor) -> Changed[UUID]:
         with self._changes.begin() as change:

@@ -10,6 +10,7 @@ from authapp.errors import (
     EmailUnverified,
     InvalidCredentials,
     InvalidField,
+    ReplacedPassword,
     TooManyAttempts,
 )
 from authapp.sessions.records import EndReason
@@ -31,7 +32,7 @@ from authapp.web.pages.forms import (
     show_errors,
     text,
 )
-from authapp.web.pages.messages import COOKIE_DROPPED, WRONG_CREDENTIALS
+from authapp.web.pages.messages import COOKIE_DROPPED, OUTDATED, WRONG_CREDENTIALS
 from authapp.web.pages.notices import redirect_with, say
 from authapp.web.pages.rendering import Question, ask, render_page
 from authapp.web.pages.signup import come_back_page, unconfirmed_page
@@ -83,8 +84,10 @@ def login_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return render_page("authapp/login.html", form=form), 400
-    except InvalidCredentials:
-        return render_page("authapp/login.html", form=form, problem=WRONG_CREDENTIALS), 401
+    except InvalidCredentials as error:
+        is_replaced = isinstance(error, ReplacedPassword)
+        problem = OUTDATED if is_replaced else WRONG_CREDENTIALS
+        return render_page("authapp/login.html", form=form, problem=problem), 401
     except EmailUnverified as error:
         return unconfirmed_page(error, text(form.email)), 403
     except (TooManyAttempts, Busy) as error:

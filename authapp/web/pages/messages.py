@@ -19,6 +19,10 @@ SIGNED_OUT = {
     EndReason.REFRESH_REUSED: (
         "You were signed out because somebody used a token that had been used before."
     ),
+    EndReason.LOST: (
+        "You were signed out because a failure of our database took your last log-in with it. "
+        "Please log in again. If you had just signed up, sign up again."
+    ),
 }
 
 CONFIRM_FIRST = "Your password is right. Confirm your email to log in: we have sent you a mail."
@@ -111,6 +115,7 @@ HAPPENED: dict[Event, str] = {
     "user.deleted_in_sql": "Account removed in SQL",
     "roles.changed_in_sql": "Roles changed in SQL",
     "role.changed_in_sql": "A role itself changed in SQL",
+    "postgres.lost_commits": "Postgres lost its last changes",
 }
 
 COOKIE_DROPPED = (
@@ -126,6 +131,11 @@ COOKIE_WILL_BE_DROPPED = (
 )
 
 WRONG_CREDENTIALS = "Email or password is not right."
+
+OUTDATED = (
+    "This password was replaced by another one. Log in with the new one. If you don't have it, "
+    "choose another by “Forgot your password?”, or ask whoever runs this site."
+)
 
 
 def too_many_attempts(retry_after: int) -> str:
