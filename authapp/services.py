@@ -54,7 +54,7 @@ from authapp.mail.queue import MailQueue
 from authapp.mail.sending import MailSender
 from authapp.passwords.policy import PasswordPolicy
 from authapp.sessions.housekeeping import SessionHousekeeping
-from authapp.sessions.lost_commits import SHOWN, LostCommits
+from authapp.sessions.lost_commits import LostCommits
 from authapp.sessions.maintenance import Maintenance
 from authapp.sessions.store import SessionStore
 from authapp.storage.background import Background
@@ -131,15 +131,9 @@ class Services:
         found = []
         if states["redis"] and (wrong := eviction_policy_problem(self.redis)):
             found.append(f"redis: {wrong}")
-        if states["postgres"] and (at := self._lost_commits_at()):
-            found.append(f"postgres: it lost its last changes before {at:%Y-%m-%dT%H:%M:%SZ}")
+        if states["postgres"] and (lost := self.lost_commits.problem()):
+            found.append(f"postgres: {lost}")
         return found
-
-    def _lost_commits_at(self) -> datetime | None:
-        try:
-            return self.lost_commits.last_seen(SHOWN)
-        except StoreUnavailable:
-            return None
 
     def note_pending(self) -> None:
         """Has the metrics say how many fences and mails wait, if Postgres can be asked."""

@@ -18,6 +18,7 @@ from authapp.accounts.actor import NOBODY, Actor
 from authapp.cache.changes import Change, Changes
 from authapp.cache.keys import session_key, user_key
 from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry
+from authapp.errors import StoreUnavailable
 from authapp.sessions.generation import is_live, put_back_generation
 from authapp.sessions.records import EndReason, SessionRecord
 from authapp.sessions.rows import SessionRows
@@ -40,7 +41,7 @@ class LostCommits:
     """Compares copies of sessions with their rows, and puts back what the rows have lost.
 
     Raises:
-        StoreUnavailable: from every method; nothing was put back.
+        StoreUnavailable: from every method that settles; nothing was put back.
     """
 
     def __init__(
@@ -57,14 +58,18 @@ class LostCommits:
         self._rows = rows
         self._clock = clock
 
-    def last_seen(self, within: timedelta) -> datetime | None:
-        """When an incident was last noted, if that is not longer ago."""
-        with self._database.transaction() as db:
-            return db.scalar(
-                select(func.max(AuditEvent.at)).where(
-                    AuditEvent.event == EVENT, AuditEvent.at > self._clock() - within
-                )
-            )
+    def problem(self) -> str | None:
+        """When an incident was last noted, in words; None if not for long, or nobody can say."""
+        since = self._clock() - SHOWN
+        noted = select(func.max(AuditEvent.at)).where(
+            AuditEvent.event == EVENT, AuditEvent.at > since
+        )
+        try:
+            with self._database.transaction() as db:
+                at = db.scalar(noted)
+        except StoreUnavailable:
+            return None
+        return f"it lost its last changes before {at:%Y-%m-%dT%H:%M:%SZ}" if at else None
 
     def note(self, change: Change, what: What) -> None:
         """Notes, within a change, that Postgres lost a commit: an event and a log line for each

@@ -4,7 +4,6 @@ import pytest
 
 from authapp.accounts.actor import OPERATOR
 from authapp.services import Services
-from authapp.sessions.lost_commits import INCIDENT
 from authapp.sessions.records import ActiveSession, EndReason
 from tests.support.clock import Clock
 from tests.support.lost_commits import commits_lost
@@ -198,7 +197,7 @@ def test_an_incident_is_one_event_however_many_facts_were_lost(
     sign_up(services)
     lives = [log_in(services) for _ in range(3)]
     assert all(is_live(services, live) for live in lives)
-    assert services.lost_commits.last_seen(INCIDENT) is None
+    assert services.lost_commits.problem() is None
     with commits_lost(database_url):
         for live in lives:
             log_out(services, live)
@@ -206,7 +205,6 @@ def test_an_incident_is_one_event_however_many_facts_were_lost(
     for live in lives:
         assert ending(services, live) is EndReason.LOGOUT
     assert events(services, "postgres.lost_commits") == [({"found": "end"},)]
-    assert services.lost_commits.last_seen(INCIDENT) == clock.now
     told = f"{clock.now:%Y-%m-%dT%H:%M:%SZ}"
     both = {"postgres": True, "redis": False}
     assert services.problems(both) == [f"postgres: it lost its last changes before {told}"]
