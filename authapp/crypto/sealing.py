@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from authapp.crypto.recent import Recent
+
 _NONCE_BYTES = 12
-_OPENED = 128  # values that are kept opened; few, because they tell which people were here
 
 
 @lru_cache(maxsize=64)
@@ -49,7 +50,7 @@ class Sealer:
 
     def __init__(self, secrets: Sequence[str], purpose: str = "seal") -> None:
         self._keys = [KeyedHash(secret, purpose) for secret in secrets]
-        self._opened: dict[str, tuple[bytes, bytes]] = {}
+        self._opened: Recent[str, tuple[bytes, bytes]] = Recent()
 
     def seal(self, stored_key: str, value: bytes) -> bytes:
         """Returns nonce + ciphertext + tag: 28 bytes more than `value`."""
@@ -65,9 +66,7 @@ class Sealer:
             return known[1]
         value = self.open(stored_key, sealed)
         if value is not None:
-            if len(self._opened) >= _OPENED:
-                self._opened.clear()
-            self._opened[stored_key] = (sealed, value)
+            self._opened.keep(stored_key, (sealed, value))
         return value
 
     def open(self, stored_key: str, sealed: bytes) -> bytes | None:

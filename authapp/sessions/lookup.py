@@ -12,6 +12,7 @@ from authapp.accounts.actor import Actor
 from authapp.cache.changes import Change, Changes, any_pending
 from authapp.cache.keys import session_key
 from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry
+from authapp.crypto.recent import Recent
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
 from authapp.sessions.generation import is_outlived
@@ -63,6 +64,7 @@ class SessionLookup:
         self._lost = lost
         self._policy = policy
         self._clock = clock
+        self._decoded: Recent[str, tuple[bytes, SessionRecord]] = Recent()
 
     def find(self, token: SessionToken) -> LookupResult:
         """The session of a token: one Redis round trip, no SQL, no write while its entry is fresh.
@@ -73,7 +75,7 @@ class SessionLookup:
         key = session_key(token.digest)
         try:
             acquired = self._cache.acquire(key, often=True)
-            entry = decode_entry(acquired.value, SessionRecord)
+            entry = self._decode(key, acquired.value)
             if entry is not None and self._is_fresh(entry):
                 return self._judge(token, entry)
             lease = acquired.lease or self._lease(key, entry)
@@ -93,6 +95,16 @@ class SessionLookup:
             record = self._lost.settle_without_row(token.digest, entry)
         self._fill(key, lease, record)
         return self._judge(token, record)
+
+    def _decode(self, key: str, value: bytes | None) -> SessionRecord | None:
+        """The record in an entry; the same object while the cache opens the same bytes again."""
+        known = self._decoded.get(key)
+        if known is not None and known[0] is value:
+            return known[1]
+        record = decode_entry(value, SessionRecord)
+        if value is not None and record is not None:
+            self._decoded.keep(key, (value, record))
+        return record
 
     def _lease(self, key: str, entry: SessionRecord | None) -> Lease | None:
         """A lease to fill an entry that is there and not fresh, or can't be read.

@@ -256,6 +256,16 @@ def test_groups_are_the_roles_and_none_is_read_as_two(app: Flask, stores: Stores
         stores.sql("DELETE FROM roles WHERE id IN (98, 99)")
 
 
+def test_the_guarded_app_is_told_of_a_change_at_once(app: Flask) -> None:
+    sign_up(app)
+    client = browser(app)
+    log_in(client)
+    for name in ("Grace", "Ada", "Grace"):
+        assert client.patch("/api/v1/me", json={"name": name}).status_code == 200
+        for _ in range(3):  # read, from the copy, and from the copy as it was opened before
+            assert told(ask(app, NGINX, token_of(client)))["Remote-Name"] == name
+
+
 # -- where the others are sent ---------------------------------------------------------------------
 
 

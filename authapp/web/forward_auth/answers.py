@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from authapp.accounts.identity import Identity
+from authapp.crypto.recent import Recent
 from authapp.errors import AuthappError, InvalidField
 from authapp.web.forward_auth.decision import Allowed, Decision, Refused
 from authapp.web.forward_auth.demands import Demand
@@ -47,6 +49,7 @@ class ForwardAuth:
         self._decision = decision
         self._login_page = login_page
         self._hides_unverified = hides_unverified
+        self._headers: Recent[UUID, tuple[Identity, Headers]] = Recent()
 
     def try_answer(self, proxy: Proxy, environ: Environ) -> Answer | None:
         """The answer if the request may pass or its sender must log in. None: Flask answers.
@@ -86,8 +89,12 @@ class ForwardAuth:
     def _identity_headers(self, person: Identity | None) -> Headers:
         if person is None:
             return NOBODY
+        known = self._headers.get(person.id)
+        if known is not None and known[0] is person:  # read from the same entry as before
+            return known[1]
         is_hidden = self._hides_unverified and not person.email_verified
-        return identity_headers(person, "" if is_hidden else person.email)
+        headers = identity_headers(person, "" if is_hidden else person.email)
+        return self._headers.keep(person.id, (person, headers))[1]
 
 
 def _is_browser(environ: Environ) -> bool:
