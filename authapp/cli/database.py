@@ -34,8 +34,9 @@ def downgrade(deployment: Deployment, revision: str) -> None:
 @database_commands.command()
 @pass_deployment
 def current(deployment: Deployment) -> None:
-    """Show the revision that the database is at, and the one that this version needs."""
+    """Show the revision that the database is at, and what this version needs and works with."""
     from authapp.storage import schema  # noqa: PLC0415 — as above
 
     found = schema.current(deployment.database_url, schema=deployment.database_schema)
     click.echo(f"The database is at revision {found.found}; this version needs {found.needed}.")
+    click.echo(f"Versions that need {schema.works_with()} or a newer one can run beside this one.")

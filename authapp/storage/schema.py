@@ -28,6 +28,7 @@ from authapp.storage.migrations.installations import (
     look_only_in,
     may_create_in,
     oldest_compatible,
+    oldest_declared,
     pin_functions,
 )
 from authapp.storage.postgres import SERVER_FAILURES
@@ -42,6 +43,7 @@ _LOCK = 0x61757468  # any number that all instances share
 _LOCK_TIMEOUT = "500ms"
 _LOCK_PAUSE = 1.0  # seconds, as is the next
 _LOCK_PATIENCE = 60.0
+_ALONE_PAUSE = 0.2
 
 
 def upgrade(database_url: str, revision: str = "head", *, schema: str = DEFAULT_SCHEMA) -> None:
@@ -86,6 +88,11 @@ def current(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> "SchemaState"
     """
     with _connection(database_url, schema) as connection:
         return examine(connection, schema)
+
+
+def works_with() -> str:
+    """The oldest migration whose version can use the schema that this version needs."""
+    return oldest_declared(_scripts().walk_revisions())
 
 
 def require_current(database_url: str, key_prefix: str = "", schema: str = DEFAULT_SCHEMA) -> None:
@@ -293,7 +300,11 @@ def _missing_right(why: str, schema: str, account: str) -> str:
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+    # by asking, not by waiting: an index that another upgrade makes CONCURRENTLY waits for all
+    # statements that have begun, ours among them
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
+        connection.commit()
+        time.sleep(_ALONE_PAUSE)
     connection.commit()
     try:
         yield

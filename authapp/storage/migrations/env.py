@@ -9,7 +9,11 @@ from typing import Any
 
 from alembic import context
 
-from authapp.storage.migrations.installations import note_compatibility, pin_functions
+from authapp.storage.migrations.installations import (
+    note_compatibility,
+    oldest_declared,
+    pin_functions,
+)
 from authapp.storage.models import Base
 
 attributes = context.config.attributes
@@ -20,8 +24,7 @@ def finish(*_step: Any, heads: Collection[Any] = (), **_named: Any) -> None:
     notes with which versions the schema works."""
     connection = attributes["connection"]
     applied = context.script.iterate_revisions(tuple(heads) or "base", "base")
-    declared = [getattr(one.module, "works_with", one.revision) for one in applied]
-    note_compatibility(connection, max(declared, default="base"))
+    note_compatibility(connection, oldest_declared(applied))
     if connection.exec_driver_sql("SELECT current_schema()").scalar() == attributes["schema"]:
         pin_functions(connection)
 

@@ -1,7 +1,8 @@
 """Where in a database our tables are: in DATABASE_SCHEMA or, before migration 0013, elsewhere."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
@@ -106,6 +107,18 @@ def pin_functions(connection: Connection) -> None:
             END $$
         """)
     )
+
+
+def oldest_declared(scripts: Iterable[Any]) -> str:
+    """The oldest migration that a version may need which works with all of these.
+
+    A migration that declares nothing works with versions that need it, and with newer ones.
+
+    Args:
+        scripts: of Alembic, one for each migration.
+    """
+    declared = [getattr(one.module, "works_with", one.revision) for one in scripts]
+    return max(declared, default="base")
 
 
 def note_compatibility(connection: Connection, oldest: str) -> None:

@@ -19,7 +19,8 @@ from tests.support.instances import ROOT, Instance, serving
 
 RELEASED = Path(__file__).with_name("released.txt")
 PARTS = ("authapp", "wsgi.py", "config.py", "gunicorn.conf.py")
-APPLICATION = Path(__file__).with_name("app_with_data.py")
+APPLICATION = ROOT / "benchmarks/soak/app.py"
+GUIDE = (ROOT / "docs/production.md").read_text(encoding="utf-8")
 COMMAND_SECONDS = 90
 
 PLANTED_MIGRATION = '''"""A change of tables that the version before does not know."""
@@ -46,6 +47,28 @@ def downgrade() -> None:
         op.drop_column(table, "planted")
 '''
 
+PLANTED_INDEX = '''"""An index that is made without stopping anybody (docs/operations.md)."""
+
+from alembic import op
+
+revision = "9001"
+down_revision = "9000"
+branch_labels = None
+depends_on = None
+works_with = "0001"
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_planted")
+        op.create_index("ix_planted", "sessions", ["planted"], postgresql_concurrently=True)
+
+
+def downgrade() -> None:
+    with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_planted")
+'''
+
 
 @dataclass(frozen=True)
 class Version:
@@ -66,10 +89,12 @@ class Version:
             yield instance
 
     def run(self, *command: str) -> str:
-        """What `flask --app wsgi auth …` of this version prints; it must succeed."""
+        """Run `flask --app wsgi auth …` of this version, which must succeed; return its output."""
         return finish(self.start(*command))
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
+        written = f"`flask --app wsgi auth {' '.join(command)}`"
+        assert _any_revision(written) in _any_revision(GUIDE), f"the guide does not say {written}"
         return subprocess.Popen(
             [sys.executable, "-m", "flask", "--app", "wsgi", "auth", *command],
             cwd=self.folder,
@@ -79,6 +104,10 @@ class Version:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+
+def _any_revision(text: str) -> str:
+    return re.sub(r"\b\d{4}\b", "REVISION", text)
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
@@ -130,8 +159,10 @@ def following(folder: Path, environment: Mapping[str, str]) -> Version:
     _plant(package / "accounts/identity.py", r"(class Identity\(.*?)(?=\n    @property)")
     with (package / "cache/versioned_cache.lua").open("a") as functions:
         functions.write("-- the next version\n")
-    migration = PLANTED_MIGRATION.format(head=schema._scripts().get_current_head())
-    (package / "storage/migrations/versions/9000_planted.py").write_text(migration)
+    migrations = package / "storage/migrations/versions"
+    head = schema._scripts().get_current_head()
+    (migrations / "9000_planted.py").write_text(PLANTED_MIGRATION.format(head=head))
+    (migrations / "9001_planted_index.py").write_text(PLANTED_INDEX)
     return _version("following", folder, environment)
 
 
@@ -144,6 +175,6 @@ def _plant(file: Path, before: str) -> None:
 
 
 def _version(name: str, folder: Path, environment: Mapping[str, str]) -> Version:
-    shutil.copy(APPLICATION, folder)
+    shutil.copy(APPLICATION, folder / "app_with_data.py")
     own = {"PYTHONPATH": os.fspath(folder), "WEB_CONCURRENCY": "2"}
     return Version(name, folder, {**environment, **own})

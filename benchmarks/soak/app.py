@@ -1,4 +1,4 @@
-"""The product with pages that read and write `flask.session`. Each version gets a copy."""
+"""The product with pages that read and write `flask.session`."""
 
 from pathlib import Path
 
