@@ -69,10 +69,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """The copy of one key, which a change stores once it is committed.
+    """A record to be stored under a key.
 
     Attributes:
-        record: as the facts are after the change; `encode_entry` takes it.
+        record: `encode_entry` takes it.
         ttl: seconds to keep it.
     """
 
@@ -173,13 +173,13 @@ class VersionedCache:
         found = load()
         if found is not None and lease is not None:
             held, by = lease, filler or self
-            run_fill(lambda: by.fill_quietly(key, held, found.ver, found, ttl))
+            run_fill(lambda: by.fill_quietly(key, held, Copy(found, ttl)))
         return found, False
 
-    def fill_quietly(self, key: str, lease: Lease, version: int, record: V, ttl: float) -> None:
+    def fill_quietly(self, key: str, lease: Lease, copy: Copy) -> None:
         """As `fill`, for a record; the answer does not depend on it, so no error leaves."""
         try:
-            outcome = self.fill(key, lease, version, encode_entry(record), ttl)
+            outcome = self.fill(key, lease, copy.record.ver, encode_entry(copy.record), copy.ttl)
         except StoreUnavailable:
             return
         if outcome != "filled":

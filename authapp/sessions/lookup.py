@@ -1,17 +1,17 @@
 """Whose token is this? From the entry in Redis while it is fresh, else from the row in Postgres."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import msgspec
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
-from authapp.cache.changes import Change, Changes, any_pending
+from authapp.cache.changes import Change, Changes, Reread, any_pending
 from authapp.cache.keys import session_key
-from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry
+from authapp.cache.versioned_cache import Copy, Lease, VersionedCache, decode_entry
 from authapp.crypto.recent import Recent
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
@@ -205,11 +205,16 @@ class SessionLookup:
     ) -> tuple[SessionRecord | None, bool]:
         """The facts, and whether fences are written down."""
         now = self._clock()
-        found = db.execute(
-            select(SessionRow, User, is_outlived(), any_pending())
-            .join(User, User.id == SessionRow.user_id)
-            .where(SessionRow.digest == digest)
-        ).one_or_none()
+        found = (
+            db.execute(
+                select(SessionRow, User, is_outlived(), any_pending())
+                .join(User, User.id == SessionRow.user_id)
+                .options(joinedload(User.roles))
+                .where(SessionRow.digest == digest)
+            )
+            .unique()
+            .one_or_none()
+        )
         if found is None:  # removed by hand, perhaps
             return None, bool(db.scalar(select(any_pending())))
         row, user, outlived, fences_pending = found
@@ -292,14 +297,33 @@ class SessionLookup:
         now = decode_entry(self._cache.acquire(key).value, SessionRecord)
         return unreplayed is None and now is not None and now.id == entry.id
 
-    def _fill(self, key: str, lease: Lease | None, record: SessionRecord | None) -> None:
-        if lease is None or record is None:
-            return
+    def reread(
+        self, db: Session, leases: Mapping[str, Lease], digest: bytes, seen: datetime
+    ) -> Reread:
+        """The facts of a session that a change has just written, for its copy.
+
+        They are all read again, so the copy counts as revalidated.
+
+        Args:
+            seen: as for `_read`.
+        """
+        record, fences_pending = self._query(db, digest, seen, note=False)
+        key = session_key(digest)
+        # a copy of an older generation than Redis knows is left to `LostCommits`
+        if record is None or record.generation < leases[key].generation:
+            return Reread({}, fences_pending)
+        return Reread({key: self._copy(record)}, fences_pending)
+
+    def _copy(self, record: SessionRecord) -> Copy:
         remaining = (record.expires_at - self._clock()).total_seconds()
         ttl = max(remaining, 60.0)
         if record.ended_why is None:  # one that has ended is kept, see `LostCommits`
             ttl = min(ttl, record.idle_seconds + 3_600.0)
-        self._cache.fill_quietly(key, lease, record.ver, record, ttl)
+        return Copy(record, ttl)
+
+    def _fill(self, key: str, lease: Lease | None, record: SessionRecord | None) -> None:
+        if lease is not None and record is not None:
+            self._cache.fill_quietly(key, lease, self._copy(record))
 
 
 def _names(token: SessionToken, record: SessionRecord) -> bool:

@@ -4,16 +4,17 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, literal, select, update
+from sqlalchemy import ARRAY, LargeBinary, Table, Text, bindparam, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials
-from authapp.cache.changes import Change, Changed, Changes
+from authapp.cache.changes import Change, Changed, Changes, is_fenced
+from authapp.cache.keys import session_key
 from authapp.crypto.tokens import RefreshToken, SessionToken
 from authapp.errors import NotAuthenticated, StoreUnavailable
 from authapp.sessions.generation import is_live, is_outlived
@@ -34,6 +35,19 @@ from authapp.storage.postgres import Database, again_if_lost
 
 Clock = Callable[[], datetime]
 Tell = Callable[[Session, User], None]
+
+_sessions = cast(Table, SessionRow.__table__)
+# in SQL `-` binds closer than `||`
+_kept = _sessions.c.data.op("-")(bindparam("removed", type_=ARRAY(Text)))
+_PATCH: Final = (
+    update(_sessions)
+    .where(_sessions.c.digest == bindparam("of", type_=LargeBinary), is_live(), is_fenced())
+    .values(
+        data=_kept.op("||")(bindparam("changed", type_=JSONB)),
+        ver=_sessions.c.ver + 1,
+    )
+    .returning(_sessions.c.ver)
+)
 
 
 class SessionStore:
@@ -60,6 +74,7 @@ class SessionStore:
         self._changes = changes
         self._rows = rows
         self.find = lookup.find  # the session of a token
+        self._reread = lookup.reread
         self.rotate = rotation.rotate
         self.regenerate = rotation.regenerate
         self._policy = policy
@@ -179,21 +194,21 @@ class SessionStore:
         for name, value in changed.items():
             if not is_storable({name: value}):
                 raise ValueError(f"session[{name!r}] holds NUL or half a surrogate pair")
-        with self._changes.begin() as change:
-            # in SQL `-` binds closer than `||`
-            kept = SessionRow.data.op("-")(literal(list(removed), ARRAY(Text)))
-            data = kept.op("||")(literal(dict(changed), JSONB))
-            row = change.db.execute(
-                update(SessionRow)
-                .where(SessionRow.digest == live.token.digest, is_live())
-                .values(data=data, ver=SessionRow.ver + 1)
-                .returning(SessionRow.digest, SessionRow.ver)
-            ).one_or_none()
-            if row is None:
+        digest = live.token.digest
+        with self._changes.begin(told=True) as change:
+            version = change.db.scalar(
+                _PATCH, {"of": digest, "removed": list(removed), "changed": dict(changed)}
+            )
+            if version is None:
                 must_have_had_row(live)
             else:
-                change.touch_session(*row)
-        return change.returning(row is not None)
+                change.touch_session(digest, version)
+                seen = live.record.last_seen_at
+                change.write_through(
+                    [session_key(digest)],
+                    lambda db, leases: self._reread(db, leases, digest, seen),
+                )
+        return change.returning(version is not None)
 
     # -- end -----------------------------------------------------------------------------------
 

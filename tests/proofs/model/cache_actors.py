@@ -12,7 +12,7 @@ promises to a read:
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from authapp.cache.keys import LIFE_KEY
@@ -22,6 +22,7 @@ from tests.proofs.model.explorer import Actor, Schedule, Step
 from tests.proofs.model.stage import Fault, Kind, Stage
 
 TTL = 60.0
+Leases = Mapping[str, Lease]
 
 
 class Cache(Protocol):
@@ -29,16 +30,27 @@ class Cache(Protocol):
 
     def acquire(self, key: str, renew: bool, /) -> tuple[bytes | None, Lease | None]: ...
     def fill(self, key: str, lease: Lease | None, version: int, value: bytes, /) -> None: ...
-    def before_commit(self, versions: Mapping[str, int], /) -> None: ...
-    def after_commit(self, versions: Mapping[str, int], /) -> None: ...
+    def before_commit(self, versions: Mapping[str, int], leased: bool, /) -> Leases: ...
+    def after_commit(self, versions: Mapping[str, int], leases: Leases, copy: "Row", /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One state of the row; of states with equal version all but one were rolled back."""
+    """One state of the facts in a copy: a row, and a number that its lock does not hold.
+
+    Of states with equal version and generation all but one were rolled back.
+
+    Attributes:
+        generation: as that of all sessions. It may rise while a writer holds the row.
+    """
 
     version: int
-    value: bytes
+    data: bytes
+    generation: int = 0
+
+    @property
+    def value(self) -> bytes:
+        return b"%b.%d" % (self.data, self.generation)
 
 
 class Database:
@@ -56,11 +68,17 @@ class Database:
         assert self.unlocked()
         self._holder = writer
         self._begun += 1
-        return Row(self.committed[-1].version + 1, b"value-%d" % self._begun)
+        last = self.committed[-1]
+        return Row(last.version + 1, b"value-%d" % self._begun, last.generation)
 
     def commit(self, row: Row) -> None:
-        self.committed.append(row)
+        self.committed.append(replace(row, generation=self.committed[-1].generation))
         self._holder = None
+
+    def end_generation(self) -> None:
+        """One statement of a transaction of its own, which waits for no lock of the row."""
+        last = self.committed[-1]
+        self.committed.append(replace(last, generation=last.generation + 1))
 
     def disconnect(self, writer: str) -> None:
         """Rolls back what is open."""
@@ -73,12 +91,17 @@ class Database:
 
 
 class World(Schedule):
-    """A row with its copies under a key of each kind, and what was promised so far."""
+    """A row with its copies under a key of each kind, and what was promised so far.
 
-    def __init__(self, stage: Stage, cache: Cache) -> None:
+    Args:
+        through: writers store their copies after the commit.
+    """
+
+    def __init__(self, stage: Stage, cache: Cache, *, through: bool = False) -> None:
         super().__init__()
         self.stage = stage
         self.cache = cache
+        self.through = through
         self.keys = stage.new_keys()
         self.read: set[Kind] = set()
         self.db = Database()
@@ -173,22 +196,39 @@ def writer(
     roll_back: bool = False,
     careless: bool = False,
     everything: bool = False,
+    reads_early: bool = False,
+    unknown: bool = False,
 ) -> Actor:
     """Begin, fence, commit, fence until it succeeds, acknowledge.
 
     Args:
         careless: acknowledges although the second fence failed.
         everything: fences all keys there are by the life of the copies, and none by itself.
+        reads_early: before the first fence.
+        unknown: it can't tell that the commit failed, and stores its copy.
     """
+    through = world.through and not everything
+    leases: Leases = {}
     yield Step("begin", world.db.unlocked)
-    row = world.db.begin(name)
+    row = copy = world.db.begin(name)
     try:
         yield Step("fence")
+        versions = world.versions(row, everything=everything)
         try:
-            world.cache.before_commit(world.versions(row, everything=everything))
+            leases = world.cache.before_commit(versions, through)
             fenced_at = world.fences_lost(everything=everything)
         except StoreUnavailable:
             fenced_at = {}  # what could not be fenced is fenced after the commit
+        if through and leases and not reads_early:
+            yield Step("read again")
+            copy = replace(row, generation=world.db.committed[-1].generation)
+        if unknown:
+            yield Step("lose the connection")
+            world.db.disconnect(name)
+            yield Step("fence")
+            with suppress(StoreUnavailable):
+                world.cache.after_commit(versions, leases, copy)
+            return
         if roll_back:
             yield Step("roll back")
             return
@@ -201,14 +241,39 @@ def writer(
         while True:
             yield Step("fence")
             try:
-                world.cache.after_commit(world.versions(row, everything=everything))
+                world.cache.after_commit(versions, leases, copy)
             except StoreUnavailable:
+                leases = {}  # a fence that is replayed later brings no copy along
                 if not careless:
                     continue
             break
         world.acknowledged = max(world.acknowledged, age)
     finally:
         world.db.disconnect(name)
+
+
+def ender(world: World) -> Actor:
+    """Ends the generation, and fences all keys by the life of the copies; it locks no row."""
+    everything = {LIFE_KEY: 1}
+    yield Step("fence")
+    try:
+        world.cache.before_commit(everything, False)
+        fenced_at = world.lives_lost
+    except StoreUnavailable:
+        fenced_at = -1
+    yield Step("commit")
+    world.db.end_generation()
+    age = len(world.db.committed) - 1
+    if fenced_at == world.lives_lost:
+        world.shielded = dict.fromkeys(world.shielded, age)
+    while True:
+        yield Step("fence")
+        try:
+            world.cache.after_commit(everything, {}, world.db.committed[age])
+        except StoreUnavailable:
+            continue
+        break
+    world.acknowledged = max(world.acknowledged, age)
 
 
 # -- disturbances: actors too, so that they come anywhere ------------------------------------------

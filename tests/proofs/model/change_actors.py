@@ -157,7 +157,11 @@ class ChangeWorld(Schedule):
         super().__init__()
         self.rig = rig
         self.user_id, self.email, self.token = rig.begin()
-        self.facts = {"profile": Fact(["value-0"]), "session": Fact(["live"])}
+        self.facts = {
+            "profile": Fact(["value-0"]),
+            "session": Fact(["live"]),
+            "data": Fact(["none"]),
+        }
         self.owed_in_memory = False
         self._back = back
         self._values = (f"value-{n}" for n in itertools.count(1))
@@ -193,7 +197,9 @@ class ChangeWorld(Schedule):
             return {"profile": credentials.password_hash}
         found = services.sessions.find(self.token)
         if isinstance(found, ActiveSession):
-            return {"profile": found.record.user.name, "session": "live"}
+            record = found.record
+            data = record.data.get("value", "none")
+            return {"profile": record.user.name, "session": "live", "data": data}
         assert isinstance(found, EndedSession)
         return {"session": "ended"}
 
@@ -288,6 +294,28 @@ def change_user(world: ChangeWorld, instance: Instance) -> Actor:
             assert value not in profile.committed, "it was made, and refused"
             return
         profile.answer(instance, value, deferred=not change.everywhere)
+
+    yield from world.work(instance, do).steps()
+
+
+def write_data(world: ChangeWorld, instance: Instance) -> Actor:
+    """A request that writes into its session: it looks the session up first."""
+    value = world.new_value()
+    data = world.facts["data"]
+
+    def do(work: Work) -> None:
+        sessions = instance.services.sessions
+        try:
+            found = sessions.find(world.token)
+            if not isinstance(found, ActiveSession):
+                return
+            work.at_commit = lambda: data.commit(value)
+            saved = sessions.patch(found, {"value": value}, [])
+        except StoreUnavailable:
+            assert value not in data.committed, "it was made, and refused"
+            return
+        if saved.value:
+            data.answer(instance, value, deferred=not saved.everywhere)
 
     yield from world.work(instance, do).steps()
 

@@ -214,7 +214,7 @@ class Instance:
     def _on_statement(
         self, connection: Connection, _cursor: Any, statement: str, *_rest: Any
     ) -> None:
-        if "set_config" in statement:
+        if statement.startswith("SELECT set_config"):
             return
         begins, reads = connection.info["begins"], statement.startswith("SELECT")
         if begins or (reads and "pending_fences" in statement):

@@ -114,6 +114,11 @@ class Servers:
     def path(self) -> str:
         return self.paths[self.primary]
 
+    def load(self, library: str) -> None:
+        """Loads the text of versioned_cache.lua, or a mutation of it."""
+        for admin in self.admins:
+            admin.function_load(library, replace=True)
+
     def expire(self, key: str) -> None:
         self.admin.pexpire(key, 1)
         time.sleep(0.002)

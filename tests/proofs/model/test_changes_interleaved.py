@@ -4,16 +4,13 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations_with_replacement
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from authapp import dev
 from authapp.cache import versioned_cache
 from authapp.cache.versioned_cache import Lease
 from authapp.storage.circuit_breaker import Breaker
@@ -33,11 +30,11 @@ from tests.proofs.model.change_actors import (
     refuse,
     restart,
     visit,
+    write_data,
 )
 from tests.proofs.model.explorer import Actor, Tally, every_order, show, some_orders, table
 from tests.proofs.model.instances import Instance
 from tests.proofs.model.stage import KINDS, Kind
-from tests.support.databases import add_migrated_database
 
 LONG = bool(os.environ.get("EXPLORE_LONG"))  # minutes instead of seconds
 SEED = int(os.environ.get("EXPLORE_SEED", "20240229"))
@@ -47,35 +44,7 @@ CLAIMED = 3_000 if LONG else 600  # schedules; docs/testing.md says so
 if LONG:
     pytestmark = pytest.mark.timeout(0)
 
-numbers = itertools.count()
 PROMISES = ["at once", "later", "never committed"]
-
-
-@pytest.fixture(scope="module")
-def rig(engine_dir: Path, postgres: dev.PostgreSQL) -> Iterator[Rig]:
-    # more than once, where tests of other files run in between
-    database_url = add_migrated_database(postgres.url, f"explored_{next(numbers)}")
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(
-                dev.Valkey.start(
-                    engine_dir / f"changes-{number}",
-                    stack.enter_context(dev.private_socket_dir()),
-                    "tests-only",
-                    durable=False,
-                )
-            )
-            for number in range(3)
-        ]
-        rig = Rig(database_url, [server.url for server in servers])
-        load(rig, versioned_cache.LIBRARY)
-        stack.callback(rig.close)
-        yield rig
-
-
-def load(rig: Rig, library: str) -> None:
-    for admin in rig.admins:
-        admin.function_load(library, replace=True)
 
 
 # -- families --------------------------------------------------------------------------------------
@@ -83,7 +52,15 @@ def load(rig: Rig, library: str) -> None:
 Actors = Callable[[ChangeWorld, Kind], dict[str, Actor]]
 
 # dies of a crash
-HERE = ["change", "visit here", "change here", "log-out here", "everybody here", "recovery"]
+HERE = [
+    "change",
+    "visit here",
+    "change here",
+    "log-out here",
+    "everybody here",
+    "write here",
+    "recovery",
+]
 HERE += [f"{name} (1)" for name in HERE]
 
 # The disturbances beside a change made here and a visit there.
@@ -118,6 +95,11 @@ DISTURBANCES: dict[str, Actors] = {
     "transaction refused": lambda w, _: {"refusal": refuse(w, w.rig.here, "transaction")},
     "rolled back": lambda w, _: {"refusal": refuse(w, w.rig.here, "commit")},
 }
+# Beside a request that writes into its session.
+OF_DATA: dict[str, Actors] = {
+    "second write there": lambda w, _: {"write there": write_data(w, w.rig.there)},
+    "second write here": lambda w, _: {"write here": write_data(w, w.rig.here)},
+}
 PAIRS = list(combinations_with_replacement(sorted(set(DISTURBANCES) - {"nothing else"}), 2))
 
 
@@ -134,7 +116,7 @@ def make_world(
     world.add("change", change(world, rig.here))
     world.add("visit", visit(world, "visit", rig.there, kind))
     for number, name in enumerate(names):
-        for actor_name, actor in DISTURBANCES[name](world, kind).items():
+        for actor_name, actor in (DISTURBANCES | OF_DATA)[name](world, kind).items():
             world.add(f"{actor_name} ({number})" if number else actor_name, actor)
     return world
 
@@ -266,7 +248,7 @@ def mutated(*mutations: tuple[str, str]) -> Callable[[Rig, pytest.MonkeyPatch], 
         for part, instead in mutations:
             assert part in library, "versioned_cache.lua changed: adapt the mutation"
             library = library.replace(part, instead)
-        load(rig, library)
+        rig.load(library)
 
     return use
 
@@ -371,7 +353,7 @@ def test_who_made_a_change_sees_it_whatever_redis_does(
 
 # Guards that only the cache needs have their controls in test_interleavings.py.
 CONTROLS = [
-    Control("pending fences not replayed before trust", no_recovery, ["command lost"], 80, 20),
+    Control("pending fences not replayed before trust", no_recovery, ["command lost"], 80, 12),
     Control("others do not replay", no_catching_up, ["command lost"], 80, 2, "later"),
     Control("delete after commit", delete_after_commit, ["nothing else"], 150, 2),
     Control(
@@ -412,7 +394,7 @@ def test_control_breaks_a_promise(
             drawn = sample(rig, control.beside, control.schedules, SEED, control.change, kinds)
             tally = Tally(control.name).count(drawn)
         finally:
-            load(rig, versioned_cache.LIBRARY)
+            rig.load(versioned_cache.LIBRARY)
     broken = tally.broken[control.promise] if control.promise else tally.broken.total()
     show(capsys, f"control: {control.name:<44}{broken:>6} of {tally.schedules}")
     assert broken >= control.at_least, "the explorer no longer sees this fault"

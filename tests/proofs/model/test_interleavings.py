@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -11,20 +11,30 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import pytest
 import redis
 
 from authapp import dev
 from authapp.cache import versioned_cache
-from authapp.cache.versioned_cache import Lease, VersionedCache
+from authapp.cache.versioned_cache import (
+    Copy,
+    Lease,
+    VersionedCache,
+    decode_entry,
+    encode_entry,
+)
 from authapp.crypto.sealing import Sealer
 from authapp.storage.circuit_breaker import Breaker
 from tests.proofs.model.cache_actors import (
     TTL,
     Cache,
+    Leases,
+    Row,
     World,
     arrive_again,
     crash,
+    ender,
     evict,
     evict_life,
     expire,
@@ -58,33 +68,14 @@ if LONG:
     pytestmark = pytest.mark.timeout(0)
 
 
-@pytest.fixture(scope="module")
-def stage(engine_dir: Path) -> Iterator[Stage]:
-    """Three servers: a schedule changes to another up to twice."""
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(
-                dev.Valkey.start(
-                    engine_dir / f"model-{number}",
-                    stack.enter_context(dev.private_socket_dir()),
-                    "tests-only",
-                    durable=False,
-                )
-            )
-            for number in range(3)
-        ]
-        stage = Stage([server.url for server in servers])
-        load(stage, versioned_cache.LIBRARY)
-        stack.callback(stage.close)
-        yield stage
-
-
-def load(stage: Stage, library: str) -> None:
-    for admin in stage.admins:
-        admin.function_load(library, replace=True)
-
-
 # -- caches ----------------------------------------------------------------------------------------
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """The record in a copy."""
+
+    ver: int
+    value: bytes
 
 
 class _NeverOpen(Breaker):
@@ -109,26 +100,29 @@ class Shipped:
 
     def acquire(self, key: str, renew: bool) -> tuple[bytes | None, Lease | None]:
         acquired = self._cache.acquire(key, renew=renew)
-        return acquired.value, acquired.lease
+        entry = decode_entry(acquired.value, Entry)
+        return entry.value if entry else None, acquired.lease
 
     def fill(self, key: str, lease: Lease | None, version: int, value: bytes) -> None:
         assert lease is not None, "a miss comes with a lease"
-        self._cache.fill(key, lease, version, value, TTL)
+        self._cache.fill(key, lease, version, encode_entry(Entry(version, value)), TTL)
 
-    def before_commit(self, versions: Mapping[str, int]) -> None:
-        self._cache.fence(versions, committed=False)
+    def before_commit(self, versions: Mapping[str, int], leased: bool) -> Leases:
+        keys = versions if leased else ()
+        return self._cache.fence(versions, committed=False, leased=keys)
 
-    def after_commit(self, versions: Mapping[str, int]) -> None:
-        self._cache.fence(versions)
+    def after_commit(self, versions: Mapping[str, int], leases: Leases, copy: Row) -> None:
+        stored = Copy(Entry(copy.version, copy.value), TTL)
+        self._cache.fence(versions, copies={key: (leases[key], stored) for key in leases})
 
 
 class WithoutFirstFence(Shipped):
-    def before_commit(self, versions: Mapping[str, int]) -> None:
-        pass
+    def before_commit(self, _versions: Mapping[str, int], _leased: bool) -> Leases:
+        return {}
 
 
 class WithoutSecondFence(Shipped):
-    def after_commit(self, versions: Mapping[str, int]) -> None:
+    def after_commit(self, _versions: Mapping[str, int], _leases: Leases, _copy: Row) -> None:
         pass
 
 
@@ -150,16 +144,17 @@ class DeleteAfterCommit:
     def fill(self, key: str, _lease: Lease | None, _version: int, value: bytes) -> None:
         self._client.set(key, value, ex=int(TTL))
 
-    def before_commit(self, versions: Mapping[str, int]) -> None:
-        pass
+    def before_commit(self, _versions: Mapping[str, int], _leased: bool) -> Leases:
+        return {}
 
-    def after_commit(self, versions: Mapping[str, int]) -> None:
+    def after_commit(self, versions: Mapping[str, int], _leases: Leases, _copy: Row) -> None:
         self._client.delete(*versions)
 
 
 class DoubleDelete(DeleteAfterCommit):
-    def before_commit(self, versions: Mapping[str, int]) -> None:
+    def before_commit(self, versions: Mapping[str, int], _leased: bool) -> Leases:
         self._client.delete(*versions)
+        return {}
 
 
 # -- families --------------------------------------------------------------------------------------
@@ -199,6 +194,12 @@ OF_EVERYTHING: dict[str, Actors] = {
     },
 }
 
+# Beside a writer that stores its copies.
+OF_WRITE_THROUGH: dict[str, Actors] = {
+    "end of everybody": lambda w, _: {"ender": ender(w)},
+    "late duplicate of the store": lambda w, _: {"late": arrive_again(w, "authapp_refence")},
+}
+
 # Misuses of the cache that callers must avoid.
 MISUSES: dict[str, Actors] = {
     "row read before acquire": lambda w, k: {"reader": reader(w, "reader", k, hasty=True)},
@@ -218,15 +219,18 @@ def make_world(
     warm: bool,
     careless: bool = False,
     everything: bool = False,
+    through: bool = False,
 ) -> World:
     """A writer, a reader and the disturbances named, before anything happened.
 
     Args:
         everything: the writer fences all keys at once.
+        through: writers store their copies.
     """
-    world = World(stage, cache)
+    world = World(stage, cache, through=through)
     if warm:  # the copies are there, left by an earlier change and read
-        cache.after_commit(world.versions(world.db.committed[0]))
+        first = world.db.committed[0]
+        cache.after_commit(world.versions(first), {}, first)
         for copied in {kind, _other(kind)} if "reader of another key" in names else {kind}:
             for _ in reader(world, "warm-up", copied):
                 pass
@@ -235,9 +239,8 @@ def make_world(
     world.add("writer", writer(world, "writer", careless=careless, everything=everything))
     world.add("reader", reader(world, "reader", kind))
     for number, name in enumerate(names):
-        for actor_name, actor in (DISTURBANCES | OF_EVERYTHING | MISUSES)[name](
-            world, kind
-        ).items():
+        known = DISTURBANCES | OF_EVERYTHING | OF_WRITE_THROUGH | MISUSES
+        for actor_name, actor in known[name](world, kind).items():
             world.add(f"{actor_name} ({number})" if number else actor_name, actor)
     return world
 
@@ -249,6 +252,7 @@ def exhaust(
     kind: Kind = "sess",
     careless: bool = False,
     everything: bool = False,
+    through: bool = False,
 ) -> Tally:
     """All orders of one family, from no copy and from a copy."""
     tally = Tally(("everything, " if everything else "") + " + ".join(names))
@@ -262,21 +266,31 @@ def exhaust(
             warm=warm,
             careless=careless,
             everything=everything,
+            through=through,
         )
         tally.count(every_order(make))
     return tally
 
 
-def sample_pairs(stage: Stage, cache: Cache, count: int, *, everything: bool = False) -> Tally:
+def sample_pairs(
+    stage: Stage,
+    cache: Cache,
+    count: int,
+    *,
+    everything: bool = False,
+    through: bool = False,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+) -> Tally:
     """`count` orders drawn at random of each pair, for kinds of key in turn; if LONG, all orders
     where they are few."""
+    how = {"everything": everything, "through": through}
     whose = "everything, " if everything else ""
-    tally = Tally(f"{whose}each of {len(PAIRS)} pairs, seed {SEED}")
+    tally = Tally(f"{whose}each of {len(pairs)} pairs, seed {SEED}")
     whole = 0
-    for number, pair in enumerate(PAIRS):
+    for number, pair in enumerate(pairs):
         kind = KINDS[number % len(KINDS)]
         for warm in (False, True):
-            make = partial(make_world, stage, cache, pair, kind, warm=warm, everything=everything)
+            make = partial(make_world, stage, cache, pair, kind, warm=warm, **how)
             seed = SEED + number
             if LONG and about_how_many(make, seed) <= FEW:
                 tally.count(every_order(make))
@@ -284,7 +298,7 @@ def sample_pairs(stage: Stage, cache: Cache, count: int, *, everything: bool = F
             else:
                 tally.count(some_orders(lambda _, make=make: make(), count // 2, seed))  # type: ignore[misc]
     if LONG:
-        tally.family += f", {whole} of {2 * len(PAIRS)} in every order"
+        tally.family += f", {whole} of {2 * len(pairs)} in every order"
     return tally
 
 
@@ -407,14 +421,6 @@ CONTROLS = [
         everything=True,
     ),
 ]
-
-
-@pytest.fixture
-def library(stage: Stage) -> Iterator[Callable[[str], None]]:
-    """Loads another library than the shipped one, for one test."""
-
-    yield partial(load, stage)
-    load(stage, versioned_cache.LIBRARY)
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)

@@ -495,6 +495,7 @@ def test_a_session_that_ended_leaves_a_visitor(
 ) -> None:
     shop.put(ada, diary="private")
     stores.sql("UPDATE sessions SET ended_at = now(), ended_why = 'idle', ver = ver + 1")
+    stores.redis.flushall()  # it would be noticed at the next revalidation
     assert shop.read(ada) == {}
     shop.put(ada, basket=1)
     assert shop.read(ada) == {"basket": 1}
