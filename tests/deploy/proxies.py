@@ -16,7 +16,7 @@ from tests.deploy.files import adapted
 from tests.deploy.servers import Server, listens
 
 PROGRAMS = ("newest", "debian")
-PLAIN, DOCKER = "nginx-upstream.conf", "nginx-docker.conf"
+PLAIN, DOCKER = "nginx/upstream.conf", "nginx/docker.conf"
 
 
 def nginx_program(name: str) -> Path:
@@ -27,7 +27,7 @@ def nginx_program(name: str) -> Path:
     packaged = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     if packaged is None:
         pytest.skip(
-            "NO nginx OF Debian, so nothing shows that it takes deploy/nginx.conf: "
+            "NO nginx OF Debian, so nothing shows that it takes deploy/nginx/nginx.conf: "
             "apt-get install nginx-light"
         )
     return Path(packaged)
@@ -44,17 +44,19 @@ def nginx(
     guarded_app: int | None = None,
     more: str = "",
     places: Mapping[str, str] | None = None,
+    app_places: Mapping[str, str] | None = None,
 ) -> Server:
-    """nginx with deploy/nginx.conf.
+    """nginx with deploy/nginx/nginx.conf.
 
     Args:
         ports: what it listens on in place of 8080 and 8443.
         instances: ports of the instances.
         program: of PROGRAMS.
         upstream: the file of deploy/ that names the instances.
-        guarded_app: the port of an app that deploy/nginx-guarded-app.conf guards.
+        guarded_app: the port of an app that deploy/nginx/guarded-app.conf guards.
         more: further directives of the http block.
-        places: what else is replaced in deploy/nginx.conf.
+        places: what else is replaced in deploy/nginx/nginx.conf.
+        app_places: as `places`, in deploy/nginx/guarded-app.conf.
     """
     addresses = {f"listen {old}": f"listen 127.0.0.1:{new}" for old, new in ports.items()}
     addresses |= {f"listen [::]:{old}": f"listen [::1]:{new}" for old, new in ports.items()}
@@ -66,11 +68,12 @@ def nginx(
     if guarded_app is not None:
         found = {old: new for old, new in addresses.items() if "8443" in old}
         found |= {**certificate, "127.0.0.1:3000": f"127.0.0.1:{guarded_app}"}
-        (companions / "app.conf").write_text(adapted("nginx-guarded-app.conf", found))
+        found |= app_places or {}
+        (companions / "app.conf").write_text(adapted("nginx/guarded-app.conf", found))
     config = folder / "nginx.conf"
     config.write_text(
         adapted(
-            "nginx.conf",
+            "nginx/nginx.conf",
             {
                 **addresses,
                 **certificate,

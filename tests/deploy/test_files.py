@@ -118,9 +118,9 @@ def test_only_the_proxy_is_reached_from_outside() -> None:
 
 
 def test_the_proxy_and_compose_mean_the_same_places() -> None:
-    nginx = (DEPLOY / "nginx.conf").read_text()
+    nginx = (DEPLOY / "nginx/nginx.conf").read_text()
     port = dict(word.split("=", 1) for word in _words_of("ENV"))["PORT"]
-    named = re.findall(r"server (\S+) resolve", (DEPLOY / "nginx-docker.conf").read_text())
+    named = re.findall(r"server (\S+) resolve", (DEPLOY / "nginx/docker.conf").read_text())
     assert named == [f"{name}:{port}" for name in INSTANCES]
     assert _words_of("EXPOSE") == [port]
     for published in SERVICES["proxy"]["ports"]:

@@ -1,4 +1,4 @@
-"""deploy/nginx*.conf in nginx of Debian and in the newest, before a stand-in for an instance."""
+"""deploy/nginx/*.conf in nginx of Debian and in the newest, before a stand-in for an instance."""
 
 import http.client
 import json
@@ -153,7 +153,7 @@ def test_what_a_client_says_in_the_name_of_a_proxy_does_not_arrive(start: Start)
 
 def test_every_proxy_file_strips_or_sets_what_authapp_believes() -> None:
     """In each place that passes a request on, as these are not inherited where one is set."""
-    for file in sorted(DEPLOY.glob("nginx*.conf")):
+    for file in sorted(DEPLOY.glob("nginx/*.conf")):
         for block in _blocks_with_headers(file.read_text()):
             for name in ("For", "Host", "Proto", "Prefix"):
                 assert f"proxy_set_header X-Forwarded-{name} " in block, f"{file.name}: {name}"

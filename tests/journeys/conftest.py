@@ -83,15 +83,20 @@ def admin(site: Site) -> Person:
     return site.add_admin(a_person("Grace Hopper", email="grace@example.org"))
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; Playwright's own download is not needed."""
+def chromium_program() -> str:
+    """Skips without it, and says how not to."""
     program = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if program is None:
         pytest.skip("NO BROWSER, so nothing shows that the pages work: apt-get install chromium")
+    return program
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; Playwright's own download is not needed."""
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(
-            executable_path=program,
+            executable_path=chromium_program(),
             args=CHROMIUM_OPTIONS,
             # so that the back button works as it does for people
             ignore_default_args=["--disable-back-forward-cache"],

@@ -113,97 +113,104 @@ def token(app: Flask, person: str) -> str:
 
 
 @pytest.mark.usefixtures("through")
-class TestAnswers:
-    def test_envoy_gets_exactly_200_whatever_the_path_and_the_method(
-        self, app: Flask, token: str, person: str
-    ) -> None:
-        for target in (
-            "",
-            "/",
-            "/notes?x=1",
-            f"/?{'a&' * 999}",
-            "//x",
-            "/forward-auth/nginx",
-            "/a%2Fb",
-            "/ü",
-        ):
-            for method in ("GET", "HEAD", "POST", "OPTIONS", "DELETE", "PROPFIND"):
-                answer = ask(app, f"/forward-auth/envoy{target}", token, method)
-                assert (answer.status_code, told(answer)["Remote-User"]) == (200, person), target
-                refused(ask(app, f"/forward-auth/envoy{target}", method=method), 401)
+def test_envoy_gets_exactly_200_whatever_the_path_and_the_method(
+    app: Flask, token: str, person: str
+) -> None:
+    for target in (
+        "",
+        "/",
+        "/notes?x=1",
+        f"/?{'a&' * 999}",
+        "//x",
+        "/forward-auth/nginx",
+        "/a%2Fb",
+        "/ü",
+    ):
+        for method in ("GET", "HEAD", "POST", "OPTIONS", "DELETE", "PROPFIND"):
+            answer = ask(app, f"/forward-auth/envoy{target}", token, method)
+            assert (answer.status_code, told(answer)["Remote-User"]) == (200, person), target
+            refused(ask(app, f"/forward-auth/envoy{target}", method=method), 401)
 
-    def test_people_log_in_at_public_url_and_are_led_back(self, app: Flask) -> None:
-        """Envoy, Caddy and Traefik ask with the host of the guarded app."""
-        expected = ("https://auth.example.org/login", f"https://{HOST}/notes?x=%2F")
-        headers = {"Host": HOST, **PAGE}
-        over_https = {"wsgi.url_scheme": "https"}
-        envoy = app.test_client().get(
-            "/forward-auth/envoy/notes?x=%2F", headers=headers, environ_overrides=over_https
-        )
-        caddy = app.test_client().get(
-            "/forward-auth/redirect",
-            headers={**headers, "X-Forwarded-Uri": "/notes?x=%2F"},
-            environ_overrides=over_https,
-        )
-        assert (onward(envoy), onward(caddy)) == (expected, expected)
 
-    def test_what_a_visitor_writes_is_no_demand_of_envoy(self, app: Flask, token: str) -> None:
-        for target in ("/?role=admin", "/;role=admin", "/x?preflight=pass", "/?x=1", "/a;b"):
-            assert ask(app, f"/forward-auth/envoy{target}", token).status_code == 200, target
+@pytest.mark.usefixtures("through")
+def test_people_log_in_at_public_url_and_are_led_back(app: Flask) -> None:
+    """Envoy, Caddy and Traefik ask with the host of the guarded app."""
+    expected = ("https://auth.example.org/login", f"https://{HOST}/notes?x=%2F")
+    headers = {"Host": HOST, **PAGE}
+    over_https = {"wsgi.url_scheme": "https"}
+    envoy = app.test_client().get(
+        "/forward-auth/envoy/notes?x=%2F", headers=headers, environ_overrides=over_https
+    )
+    caddy = app.test_client().get(
+        "/forward-auth/redirect",
+        headers={**headers, "X-Forwarded-Uri": "/notes?x=%2F"},
+        environ_overrides=over_https,
+    )
+    assert (onward(envoy), onward(caddy)) == (expected, expected)
 
-    @pytest.mark.parametrize("folder", ["redirect", "envoy"])
-    def test_a_demand_in_the_path_is_the_proxys(self, app: Flask, token: str, folder: str) -> None:
-        behind = "/notes?role=user" if folder == "envoy" else "?role=user"
-        for parameters, status in {
-            "role=user": 200,
-            "role=admin": 403,
-            "role=admin;role=user": 200,
-            "role=%75ser": 200,
-            "": 200,
-            "roles=admin": 400,
-            "role=user;x": 400,
-            "preflight=yes": 400,
-        }.items():
-            answer = ask(app, f"/forward-auth/{folder};{parameters}{behind}", token)
-            assert answer.status_code == status, parameters
 
-    def test_a_query_that_caddy_kept_is_the_visitors(self, app: Flask, token: str) -> None:
-        """If it names a role nobody can tell whose it is, so it holds."""
+@pytest.mark.usefixtures("through")
+def test_what_a_visitor_writes_is_no_demand_of_envoy(app: Flask, token: str) -> None:
+    for target in ("/?role=admin", "/;role=admin", "/x?preflight=pass", "/?x=1", "/a;b"):
+        assert ask(app, f"/forward-auth/envoy{target}", token).status_code == 200, target
 
-        def kept(query: str) -> TestResponse:
-            uri = f"/page?{query}"
-            return ask(app, f"/forward-auth/redirect?{query}", token, X_Forwarded_Uri=uri)
 
-        for query in ("x=1", "a&&b", "x=1&roles=admin"):
-            assert kept(query).status_code == 200, query
-        assert kept("role=admin").status_code == 403
-        assert kept("x=1&role=admin").status_code == 403
-        for path in ("/forward-auth/redirect", "/forward-auth/redirect;"):
-            answer = ask(app, path, token, X_Forwarded_Uri="/page?role=admin")
-            assert answer.status_code == 200, "the configuration has a query, be it empty"
-        query = "role=admin"
-        query += "&a" * 999
-        answer = ask(app, f"/forward-auth/redirect;?{query}", token, X_Forwarded_Uri=f"/p?{query}")
-        assert answer.status_code == 200
-        assert ask(app, "/forward-auth/redirect?x=1", token).status_code == 400
+@pytest.mark.usefixtures("through")
+@pytest.mark.parametrize("folder", ["redirect", "envoy"])
+def test_a_demand_in_the_path_is_the_proxys(app: Flask, token: str, folder: str) -> None:
+    behind = "/notes?role=user" if folder == "envoy" else "?role=user"
+    for parameters, status in {
+        "role=user": 200,
+        "role=admin": 403,
+        "role=admin;role=user": 200,
+        "role=%75ser": 200,
+        "": 200,
+        "roles=admin": 400,
+        "role=user;x": 400,
+        "preflight=yes": 400,
+    }.items():
+        answer = ask(app, f"/forward-auth/{folder};{parameters}{behind}", token)
+        assert answer.status_code == status, parameters
 
-    def test_a_preflight_passes_as_nobodys_where_the_proxy_says_so(
-        self, app: Flask, token: str
-    ) -> None:
-        asking = {"Origin": "https://e.example", "Access-Control-Request-Method": "PUT"}
-        sent = {name.replace("-", "_"): value for name, value in asking.items()}
-        for path, more, method in (
-            ("/forward-auth/nginx?preflight=pass", {"X_Original_Method": "OPTIONS"}, "GET"),
-            ("/forward-auth/redirect?preflight=pass", {"X_Forwarded_Method": "OPTIONS"}, "GET"),
-            ("/forward-auth/redirect;preflight=pass", {"X_Forwarded_Method": "OPTIONS"}, "GET"),
-            ("/forward-auth/envoy;preflight=pass/notes", {}, "OPTIONS"),
-        ):
-            for whose in ("", token):
-                answer = ask(app, path, whose, method, **sent, **more)
-                assert answer.status_code == 200
-                assert [answer.headers[name] for name in NAMES] == ["", "", "", ""]
-            refused(ask(app, path, "", method, **more), 401)  # OPTIONS alone is no preflight
-            refused(ask(app, path.replace("preflight", "login"), "", method, **sent), 401, 400)
-            plain = path.replace(";preflight=pass", "").partition("?")[0]
-            refused(ask(app, plain, "", method, **sent, **more), 401)
-            refused(ask(app, path, "", "GET", **sent), 401)
+
+@pytest.mark.usefixtures("through")
+def test_a_query_that_caddy_kept_is_the_visitors(app: Flask, token: str) -> None:
+    """If it names a role nobody can tell whose it is, so it holds."""
+
+    def kept(query: str) -> TestResponse:
+        uri = f"/page?{query}"
+        return ask(app, f"/forward-auth/redirect?{query}", token, X_Forwarded_Uri=uri)
+
+    for query in ("x=1", "a&&b", "x=1&roles=admin"):
+        assert kept(query).status_code == 200, query
+    assert kept("role=admin").status_code == 403
+    assert kept("x=1&role=admin").status_code == 403
+    for path in ("/forward-auth/redirect", "/forward-auth/redirect;"):
+        answer = ask(app, path, token, X_Forwarded_Uri="/page?role=admin")
+        assert answer.status_code == 200, "the configuration has a query, be it empty"
+    query = "role=admin"
+    query += "&a" * 999
+    answer = ask(app, f"/forward-auth/redirect;?{query}", token, X_Forwarded_Uri=f"/p?{query}")
+    assert answer.status_code == 200
+    assert ask(app, "/forward-auth/redirect?x=1", token).status_code == 400
+
+
+@pytest.mark.usefixtures("through")
+def test_a_preflight_passes_as_nobodys_where_the_proxy_says_so(app: Flask, token: str) -> None:
+    asking = {"Origin": "https://e.example", "Access-Control-Request-Method": "PUT"}
+    sent = {name.replace("-", "_"): value for name, value in asking.items()}
+    for path, more, method in (
+        ("/forward-auth/nginx?preflight=pass", {"X_Original_Method": "OPTIONS"}, "GET"),
+        ("/forward-auth/redirect?preflight=pass", {"X_Forwarded_Method": "OPTIONS"}, "GET"),
+        ("/forward-auth/redirect;preflight=pass", {"X_Forwarded_Method": "OPTIONS"}, "GET"),
+        ("/forward-auth/envoy;preflight=pass/notes", {}, "OPTIONS"),
+    ):
+        for whose in ("", token):
+            answer = ask(app, path, whose, method, **sent, **more)
+            assert answer.status_code == 200
+            assert [answer.headers[name] for name in NAMES] == ["", "", "", ""]
+        refused(ask(app, path, "", method, **more), 401)  # OPTIONS alone is no preflight
+        refused(ask(app, path.replace("preflight", "login"), "", method, **sent), 401, 400)
+        plain = path.replace(";preflight=pass", "").partition("?")[0]
+        refused(ask(app, plain, "", method, **sent, **more), 401)
+        refused(ask(app, path, "", "GET", **sent), 401)

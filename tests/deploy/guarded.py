@@ -1,0 +1,100 @@
+"""A guarded app behind one of the proxies, seen by a visitor: `Guarded`."""
+
+import http.client
+import json
+import socket
+import ssl
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from tests.deploy.guarding import APP, AUTH
+
+COOKIE = "SESSION-TOKEN"
+_CONTEXT = ssl.create_default_context()
+_CONTEXT.check_hostname, _CONTEXT.verify_mode = False, ssl.CERT_NONE
+
+Sent = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The request as the app got it. Fails if the app was not reached."""
+        assert self.status == 200, (self.status, self.body[:500])
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+    @property
+    def reached_app(self) -> bool:
+        return self.status == 200 and self.body.startswith(b'{"method"')
+
+    def identity(self) -> dict[str, list[str]]:
+        """Whatever the app may take for an identity: in each spelling, but for empty values."""
+        found: dict[str, list[str]] = {}
+        for name, value in self.told["headers"]:
+            if name.lower().startswith("remote") and value:
+                found.setdefault(name.lower(), []).append(value)
+        return found
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """
+    Attributes:
+        name: of the proxy.
+        port: where it listens by https.
+    """
+
+    name: str
+    port: int
+
+    def connect(self, host: str = APP) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return _CONTEXT.wrap_socket(plain, server_hostname=host)
+
+    def ask(
+        self,
+        path: str = "/",
+        token: str = "",
+        *headers: tuple[str, str],
+        method: str = "GET",
+        body: bytes = b"",
+        host: str = APP,
+    ) -> Answer:
+        sent = [("Host", host), ("Content-Length", str(len(body))), *headers]
+        if token:
+            sent.append(("Cookie", f"theme=dark; {COOKIE}={token}; lang=en"))
+        with closing(http.client.HTTPConnection(host)) as connection:
+            connection.sock = self.connect(host)
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in sent:
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+
+    def ask_raw(self, request: str) -> Answer:
+        """Sends a request as it is written; status 0 if the proxy hangs up."""
+        with closing(self.connect()) as plain:
+            plain.sendall(request.replace("\n", "\r\n").encode("latin-1"))
+            answer = http.client.HTTPResponse(plain)
+            try:
+                answer.begin()
+                return Answer(answer.status, answer.headers, answer.read())
+            except (OSError, http.client.HTTPException):
+                return Answer(0, http.client.HTTPMessage(), b"")
+
+    def log_in(self, email: str, password: str) -> tuple[str, str]:
+        """The token of a new session, and the person's id."""
+        known = json.dumps({"email": email, "password": password}).encode()
+        kind = ("Content-Type", "application/json")
+        answer = self.ask("/api/v1/login", "", kind, method="POST", body=known, host=AUTH)
+        assert answer.status == 200, answer
+        token = answer.headers["Set-Cookie"].split(";")[0].removeprefix(f"{COOKIE}=")
+        return token, json.loads(answer.body)["user"]["id"]
