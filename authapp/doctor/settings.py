@@ -166,8 +166,8 @@ def _slow_clients(config: Config) -> Finding:
     check = "slow clients"
     advice = (
         "a proxy must take in whole requests before granian, or a server other than gunicorn with "
-        "our gunicorn.conf.py, gets them: nginx does, as in deploy/nginx/nginx.conf; Traefik with the "
-        "middleware buffering, Caddy with request_buffers, HAProxy with http-buffer-request"
+        "our gunicorn.conf.py, gets them: nginx does, as in deploy/nginx/nginx.conf; Traefik with "
+        "the middleware buffering, Caddy with request_buffers, HAProxy with http-buffer-request"
     )
     if config.TRUSTED_PROXY_HOPS or is_loopback(config.HOST):
         return Finding(check, State.OK, "a proxy is in front, or only this machine asks", advice)
