@@ -65,11 +65,12 @@ class Config:
     LOGIN_FAILURES_PER_ACCOUNT: str = _setting(kinds.rate, "10 per 15 minutes")
     BCRYPT_ROUNDS: int = _setting(kinds.whole(4, 15), 12)
 
-    # who may sign up, and what a new password and a fresh proof are
+    # who may sign up, and what a new password, a second factor and a fresh proof are
     SIGNUP: str = _setting(kinds.one_of("closed", "invite", "domains", "open"), "closed")
     SIGNUP_DOMAINS: tuple[str, ...] = _setting(kinds.email_domains, ())
     PASSWORD_MIN_LENGTH: int = _setting(kinds.whole(8, 64), 15)
     PASSWORD_BLOCKLIST: str = _setting(kinds.text, "")
+    SECOND_FACTOR: str = _setting(kinds.second_factor, "optional")
     STEP_UP_SECONDS: int = _setting(kinds.whole(10, _DAY), 600)
 
     # mail

@@ -1,6 +1,6 @@
 """The errors, as types. Each carries the facts that the message to the person needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -111,6 +111,62 @@ class PasswordChangeRequired(AuthappError):
         self.reset_token = reset_token
 
 
+class SecondFactorDue(AuthappError):
+    """The first factor is right, but no session begins without a second one.
+
+    Attributes:
+        user_id: who logs in.
+        epoch: of the credentials that were verified.
+    """
+
+    def __init__(self, user_id: UUID, epoch: int) -> None:
+        super().__init__("This account needs a second factor.")
+        self.user_id = user_id
+        self.epoch = epoch
+
+
+class SecondFactorRequired(AuthappError):
+    """The first factor is right, and a second one is needed: the log-in waits for it.
+
+    Attributes:
+        login_token: stands for the log-in that waits.
+        methods: by which the person can go on.
+        expires_in: whole seconds that the login token counts.
+        enrols: the person holds no second factor and must set one up first.
+    """
+
+    def __init__(
+        self, login_token: str, methods: Sequence[str], expires_in: int, *, enrols: bool
+    ) -> None:
+        super().__init__(
+            "Set up a second factor first." if enrols else "Show your second factor, too."
+        )
+        self.login_token = login_token
+        self.methods = tuple(methods)
+        self.expires_in = expires_in
+        self.enrols = enrols
+
+
+class InvalidFactor(AuthappError):
+    """The code, or another second factor, is wrong or was used before."""
+
+
+class LoginExpired(AuthappError):
+    """The log-in that waited for a second factor is used up, too old or void."""
+
+
+class NoFactor(AuthappError):
+    """There is no such factor. The message says what there would have to be."""
+
+
+class FactorNeeded(AuthappError):
+    """The person must hold a second factor, and this is the last. The message says the remedy."""
+
+
+class FactorsOff(AuthappError):
+    """The feature needs the extra `factors`, which is not installed."""
+
+
 class UserInactive(AuthappError):
     """The account is deactivated, so the act would be of no use. The message says the remedy."""
 
@@ -198,6 +254,10 @@ class StoreUnavailable(AuthappError):
         super().__init__(f"{store} could not be asked")
         self.store = store
         self.retry_after = retry_after
+
+
+class SecondFactorUnavailable(StoreUnavailable):
+    """A log-in needs a second factor, and the store that knows used codes could not be asked."""
 
 
 class OutcomeUnknown(StoreUnavailable):

@@ -18,14 +18,17 @@ from authapp.accounts.importing.users import UserImport
 from authapp.accounts.invitations import Invitations
 from authapp.accounts.store import UserStore
 from authapp.assembly.capacity import POOL_SIZE
+from authapp.assembly.factors import build_factors, second_factor_rule
+from authapp.assembly.limits import build_limits, signup_policy
 from authapp.assembly.mailing import build_mailing
 from authapp.assembly.maintenance import build_maintenance
 from authapp.assembly.passwords import build_new_passwords
 from authapp.assembly.stores import Tokens, build_accounts, build_sessions, open_stores
 from authapp.authentication.administration import Administration
 from authapp.authentication.email_changes import EmailChanges
+from authapp.authentication.factors.factor_login import FactorLogin
+from authapp.authentication.factors.factors import Factors
 from authapp.authentication.known_devices import KnownDevices
-from authapp.authentication.limits import LoginLimits
 from authapp.authentication.login import Authentication
 from authapp.authentication.password_changes import PasswordChanges
 from authapp.authentication.password_check import PasswordCheck
@@ -36,14 +39,13 @@ from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
 from authapp.authentication.recovery.reset_links import ResetLinks
 from authapp.authentication.recovery.resets import PasswordResets
 from authapp.authentication.refused_attempts import RefusedAttempts
-from authapp.authentication.registration import Registration, SignupGate, SignupPolicy
+from authapp.authentication.registration import Registration, SignupGate
 from authapp.authentication.step_up import StepUp
 from authapp.authentication.verification import Verification
 from authapp.cache.changes import Changes
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.config import Config
 from authapp.crypto.access_tokens import AccessTokens
-from authapp.crypto.sealing import derive_key
 from authapp.crypto.tokens import DeviceTokens, RefreshTokens, SessionTokens
 from authapp.doctor.redis_servers import eviction_policy_problem
 from authapp.errors import StoreUnavailable
@@ -105,6 +107,8 @@ class Services:
     authentication: Authentication
     password_changes: PasswordChanges
     step_up: StepUp
+    factors: Factors
+    factor_login: FactorLogin
     forgotten_passwords: ForgottenPasswords
     password_resets: PasswordResets
     reset_links: ResetLinks
@@ -120,7 +124,7 @@ class Services:
 
     def store_states(self) -> dict[str, bool]:
         """Whether each store answers now, within the usual time-outs, and is asked."""
-        return {"postgres": self._postgres_answers(), "redis": self._redis_answers()}
+        return {"postgres": _answers(self.database.check), "redis": _answers(self.cache.check)}
 
     def problems(self, states: Mapping[str, bool]) -> list[str]:
         """Problems that `doctor` would report and that may arise while we run, in words.
@@ -159,31 +163,16 @@ class Services:
         self.database.close()
         self.redis.close()
 
-    def _postgres_answers(self) -> bool:
-        try:
-            self.database.check()
-        except StoreUnavailable:
-            return False
-        return True
 
-    def _redis_answers(self) -> bool:
-        try:
-            self.cache.check()
-        except StoreUnavailable:
-            return False
-        return True
+def _answers(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except StoreUnavailable:
+        return False
+    return True
 
 
 utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
-
-
-def signup_policy(config: Config) -> SignupPolicy:
-    return SignupPolicy(
-        mode=config.SIGNUP,
-        domains=config.SIGNUP_DOMAINS,
-        verifies=config.is_verification_required,
-        support_url=config.SUPPORT_URL,
-    )
 
 
 def build_services(
@@ -217,21 +206,20 @@ def build_services(
 
     users, credentials = build_accounts(config, stores, background, clock)
     email_hashes = EmailHashes(config.SECRET_KEY)
-    sessions, housekeeping, lost_commits = build_sessions(config, stores, tokens, clock)
+    rule = second_factor_rule(config.SECOND_FACTOR)
+    sessions, housekeeping, lost_commits = build_sessions(config, stores, tokens, rule, clock)
 
     mailing = build_mailing(config, stores.database, clock, url_prefix, mail_templates)
     parse = partial(parse_email, local_domains=config.EMAIL_LOCAL_DOMAINS)
     new_passwords = build_new_passwords(config)
     hasher = new_passwords.hasher
-    limits = LoginLimits(
-        shared=limiter,
-        per_address=config.LOGIN_LIMIT_PER_ADDRESS,
-        per_account=config.LOGIN_FAILURES_PER_ACCOUNT,
-        key=derive_key(config.SECRET_KEY[0], "limit names"),
-        workers=config.WEB_CONCURRENCY,
-        breaker=stores.redis_breaker,
+    limits = build_limits(config, limiter, stores.redis_breaker)
+    known_devices = KnownDevices(
+        DeviceTokens(config.SECRET_KEY), clock, timedelta(seconds=config.REMEMBER_ME_SECONDS)
     )
-    known_devices = KnownDevices(DeviceTokens(config.SECRET_KEY))
+    factors = build_factors(
+        config.SECRET_KEY, stores.database, mailing.notices, config.BRAND_NAME, clock
+    )
     refused_attempts = RefusedAttempts(
         stores.database, email_hashes, clock, observe=observe, notices=mailing.notices
     )
@@ -327,7 +315,19 @@ def build_services(
             limits=limits,
             known_devices=known_devices,
             refused_attempts=refused_attempts,
+            pending_logins=factors.pending_logins,
             notices=mailing.notices,
+            parse_email=parse,
+            timeout=config.LOGIN_TIMEOUT_SECONDS,
+        ),
+        factors=Factors(stores.database, stores.changes, sessions, factors, rule=rule, clock=clock),
+        factor_login=FactorLogin(
+            factors,
+            stores.changes,
+            sessions,
+            limits=limits,
+            refused_attempts=refused_attempts,
+            known_devices=known_devices,
             parse_email=parse,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),

@@ -188,6 +188,14 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def second_factor(value: str) -> str:
+    """`optional`, `required`, or the names of roles, separated by commas."""
+    names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    if not names or (len(names) > 1 and not {"optional", "required"}.isdisjoint(names)):
+        raise ValueError("set it to optional, to required, or to role names like `admin,editor`")
+    return ",".join(names)
+
+
 def schema_name(value: str) -> str:
     """The name of a schema of Postgres that is ours alone."""
     shared = {"public", "information_schema"}

@@ -28,6 +28,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import delete, text
 
 from authapp.accounts.actor import NOBODY, OPERATOR
+from authapp.accounts.assurance import PASSWORD as BY_PASSWORD
 from authapp.accounts.identity import ADMIN, USER, Identity
 from authapp.sessions.records import ActiveSession, SessionRecord
 from authapp.storage.models import AuditEvent, PendingFence, Role, User
@@ -57,7 +58,9 @@ class AuthClient(FlaskClient):
         credentials = services.credentials.find(services.parse_email(person.email))
         if credentials is None or not person.active:
             raise LookupError(f"{person.email} can't log in: the account is not active")
-        session = services.sessions.begin(person.id, credentials.epoch, NOBODY)
+        # whoever must show a second factor has done so, too
+        amr = ("pwd", "otp") if services.factors.are_due(person) else BY_PASSWORD
+        session = services.sessions.begin(person.id, credentials.epoch, NOBODY, amr=amr)
         self.set_cookie(app.config["SESSION_COOKIE_NAME"], session.token.text)
         return self
 

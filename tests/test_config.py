@@ -58,6 +58,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "SIGNUP_DOMAINS": (),
         "PASSWORD_MIN_LENGTH": 15,
         "PASSWORD_BLOCKLIST": "",
+        "SECOND_FACTOR": "optional",
         "STEP_UP_SECONDS": 600,
         "MAIL_URL": "",
         "MAIL_FROM": "",
@@ -447,6 +448,8 @@ def test_mail_has_a_sender(given: dict[str, str], sender: str) -> None:
         ({"SIGNUP": "domains"}, "SIGNUP_DOMAINS: set it"),
         ({"SIGNUP_DOMAINS": "example.org"}, "SIGNUP: set it to domains"),
         ({"SIGNUP": "everybody"}, "SIGNUP: set it to closed or invite or domains or open"),
+        ({"SECOND_FACTOR": "required,admin"}, "SECOND_FACTOR: set it to optional, to required, or"),
+        ({"SECOND_FACTOR": " , "}, "SECOND_FACTOR: set it to optional, to required, or to role"),
         ({"PASSWORD_MIN_LENGTH": "7"}, "PASSWORD_MIN_LENGTH: set it to a whole number"),
     ],
 )

@@ -32,6 +32,7 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
         permissions: what the roles list, sorted. `can` and `covers` know what they allow.
         created_at: aware, UTC.
         email_verified: somebody showed that the email is this person's.
+        second_factor: the person holds a factor beside the password.
     """
 
     id: UUID
@@ -43,6 +44,7 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     created_at: datetime
     permissions: tuple[str, ...] = ()
     email_verified: bool = False
+    second_factor: bool = False
 
     @property
     def is_authenticated(self) -> Literal[True]:
@@ -91,6 +93,7 @@ def identity_of(user: User) -> Identity:
         created_at=user.created_at,
         permissions=tuple(sorted({p for role in user.roles for p in role.permissions})),
         email_verified=user.email_verified_at is not None,
+        second_factor=user.second_factor,
     )
 
 
@@ -104,6 +107,7 @@ class Anonymous(msgspec.Struct, frozen=True):
     roles: tuple[str, ...] = ()
     active: bool = False
     email_verified: bool = False
+    second_factor: bool = False
 
     @property
     def is_authenticated(self) -> Literal[False]:

@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial
 
 from authapp.assembly.stores import Stores
+from authapp.authentication.factors.pending_logins import prune_pending
 from authapp.config import Config
 from authapp.mail.one_time_links import prune_links
 from authapp.mail.queue import MailQueue
@@ -24,6 +25,9 @@ def build_maintenance(
     def remove_links() -> int:
         return prune_links(stores.database, clock() - RETENTION, BATCH)
 
+    def remove_pending() -> int:
+        return prune_pending(stores.database, clock(), BATCH)
+
     return Maintenance(
         housekeeping=housekeeping,
         changes=stores.changes,
@@ -31,5 +35,6 @@ def build_maintenance(
         others=(
             ("old mails removed", partial(mails.prune, RETENTION, BATCH)),
             ("old links removed", remove_links),
+            ("log-ins that waited in vain removed", remove_pending),
         ),
     )

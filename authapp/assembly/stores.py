@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import redis
 
+from authapp.accounts.assurance import SecondFactorRule
 from authapp.accounts.audit import Fact
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.store import UserStore
@@ -16,6 +17,7 @@ from authapp.config import Config
 from authapp.crypto.access_tokens import AccessTokens
 from authapp.crypto.sealing import Sealer
 from authapp.crypto.tokens import RefreshTokens, SessionTokens
+from authapp.sessions.beginning import SessionBeginning
 from authapp.sessions.housekeeping import SessionHousekeeping
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.lost_commits import LostCommits
@@ -108,7 +110,11 @@ def build_accounts(
 
 
 def build_sessions(
-    config: Config, stores: Stores, tokens: Tokens, clock: Callable[[], datetime]
+    config: Config,
+    stores: Stores,
+    tokens: Tokens,
+    second_factors: SecondFactorRule,
+    clock: Callable[[], datetime],
 ) -> tuple[SessionStore, SessionHousekeeping, LostCommits]:
     policy = session_policy(config)
     rows = SessionRows(
@@ -139,8 +145,8 @@ def build_sessions(
         changes=stores.changes,
         rows=rows,
         lookup=lookup,
-        rotation=SessionRotation(stores.changes, rows),
-        provisional=provisional,
+        rotation=SessionRotation(stores.changes, rows, clock=clock),
+        beginning=SessionBeginning(stores.changes, rows, provisional, second_factors),
         policy=policy,
         clock=clock,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar, cast
+from uuid import UUID
 
 import redis
 from limits import RateLimitItem, parse
@@ -165,6 +166,18 @@ class LoginLimits:
         """
         name = self._name(email)
         return self._hit("password-account", self._per_account, name, disclose=True)
+
+    def count_factor(self, user_id: UUID) -> Attempt:
+        """Counts an attempt to show a second factor, for a person whose first one was right.
+
+        All log-ins that wait and all step-ups of the person share the window. A right password
+        takes nothing out of it (OWASP ASVS 5.0, 6.6.3).
+
+        Raises:
+            TooManyAttempts
+        """
+        name = hmac.digest(self._key, user_id.bytes, "sha256").hex()
+        return self._hit("factor-account", self._per_account, name, disclose=True)
 
     def count_redemption(self, address: str) -> Attempt:
         """Counts the use of a mailed link from an address, as `count_address` counts log-ins.

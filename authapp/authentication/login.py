@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from authapp.accounts.actor import Actor
+from authapp.accounts.assurance import PASSWORD, Amr
 from authapp.accounts.credentials import Credentials
 from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.identity import Identity
 from authapp.accounts.store import UserStore
+from authapp.authentication.factors.pending_logins import PendingLogins
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.notices import Notices
@@ -26,12 +28,14 @@ from authapp.errors import (
     InvalidField,
     PasswordChangeRequired,
     ReplacedPassword,
+    SecondFactorDue,
+    SecondFactorRequired,
     TooManyAttempts,
     UnknownAddress,
     Window,
 )
 from authapp.passwords.constant_time import ConstantTimeRefusal
-from authapp.sessions.records import EndReason, IssuedLogin, IssuedTokens
+from authapp.sessions.records import EndReason, IssuedLogin, IssuedTokens, Kind
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline
 from authapp.telemetry import metrics
@@ -43,6 +47,7 @@ _OUTCOMES: dict[type[AuthappError], str] = {
     InvalidCredentials: "refused",
     ReplacedPassword: "refused",
     PasswordChangeRequired: "refused",
+    SecondFactorRequired: "waiting",
     EmailUnverified: "refused",
     TooManyAttempts: "limited",
     Busy: "busy",
@@ -70,10 +75,12 @@ class Authentication:
         limits: LoginLimits,
         known_devices: KnownDevices,
         refused_attempts: RefusedAttempts,
+        pending_logins: PendingLogins,
         notices: Notices,
         parse_email: ParseEmail,
         timeout: float,
     ) -> None:
+        self._pending_logins = pending_logins
         self._notices = notices
         self._users = users
         self._sessions = sessions
@@ -107,15 +114,24 @@ class Authentication:
             InvalidCredentials: unknown email, wrong password or inactive user, in equal time.
             PasswordChangeRequired: the password is a one-time one; no session begins.
             EmailUnverified: the password is right, and the address must be confirmed first.
+            SecondFactorRequired: the password is right, and a second factor is needed.
         """
 
         def begin(parsed: Email, verified: Credentials) -> IssuedLogin:
-            is_known = self._known_devices.match_device(parsed, devices) is not None
-            tell = self._notices.of_login(actor, is_known_device=is_known)
-            live = self._sessions.begin_or_provisional(
-                verified, actor, remember=remember, replaces=replaces, data=data, tell=tell
-            )
-            known = self._known_devices.issue_device_token(parsed, verified.epoch, devices)
+            device = self._known_devices.match_device(parsed, devices)
+            tell = self._notices.of_login(actor, is_known_device=device is not None)
+            trust = self._known_devices.trust_in(device, verified.epoch)
+            with self._waiting_for_factor("browser", remember=remember):
+                live = self._sessions.begin_or_provisional(
+                    verified,
+                    actor,
+                    remember=remember,
+                    replaces=replaces,
+                    data=data,
+                    tell=tell,
+                    trusted=trust.factors_version if trust else None,
+                )
+            known = self._known_devices.issue_device_token(parsed, verified.epoch, devices, trust)
             return IssuedLogin(live, known)
 
         return self._log_in(email, password, actor, begin, devices)
@@ -128,6 +144,7 @@ class Authentication:
         remember: bool = False,
         replaces: Sequence[SessionToken] = (),
         data: Mapping[str, Any] | None = None,
+        amr: Amr = (),
     ) -> IssuedLogin:
         """Starts a session for a browser whose user an embedding app has verified by its own means.
 
@@ -135,23 +152,28 @@ class Authentication:
 
         Args:
             replaces, data: as for `log_in`.
+            amr: how the app verified the user, in words of RFC 8176. With `mfa`, `otp`, `hwk` or
+                `swk` among them no second factor is asked for.
         Raises:
             InvalidCredentials: there is no such user, or the user is inactive.
             EmailUnverified: the address must be confirmed first.
+            SecondFactorRequired
         """
         found = self._users.read(user_id)
         if found is None:
             raise InvalidCredentials
-        live = self._sessions.begin(
-            found.user.id,
-            found.epoch,
-            actor,
-            remember=remember,
-            replaces=replaces,
-            data=data,
-            tell=self._notices.of_login(actor),
-            method="application",
-        )
+        with self._waiting_for_factor("browser", amr, remember=remember, method="application"):
+            live = self._sessions.begin(
+                found.user.id,
+                found.epoch,
+                actor,
+                remember=remember,
+                replaces=replaces,
+                data=data,
+                tell=self._notices.of_login(actor),
+                amr=amr,
+                method="application",
+            )
         metrics.LOGINS.labels("succeeded").inc()
         return IssuedLogin(live)
 
@@ -177,11 +199,12 @@ class Authentication:
             method: what the event in the audit log says of it.
         Raises:
             InvalidCredentials: the user was changed or deactivated in the meantime.
-            EmailUnverified
+            EmailUnverified, SecondFactorRequired
         """
-        live = self._sessions.begin(
-            user.id, epoch, actor, replaces=replaces, data=data, method=method
-        )
+        with self._waiting_for_factor("browser", method=method):
+            live = self._sessions.begin(
+                user.id, epoch, actor, replaces=replaces, data=data, method=method
+            )
         email = self._parse_email(user.email)
         metrics.LOGINS.labels("succeeded").inc()
         return IssuedLogin(live, self._known_devices.issue_device_token(email, epoch, devices))
@@ -195,17 +218,30 @@ class Authentication:
             refreshable: the session outlives its first token; the program gets a refresh token.
         Raises:
             InvalidField, TooManyAttempts, InvalidCredentials, EmailUnverified,
-            PasswordChangeRequired: as `log_in`.
+            PasswordChangeRequired, SecondFactorRequired: as `log_in`.
             StoreUnavailable: also while Postgres alone is unreachable.
         """
 
         def begin(_: Email, verified: Credentials) -> IssuedTokens:
             tell = self._notices.of_login(actor)
-            return self._sessions.begin_program(
-                verified.user.id, verified.epoch, actor, refreshable=refreshable, tell=tell
-            )
+            with self._waiting_for_factor("api", remember=refreshable):
+                return self._sessions.begin_program(
+                    verified.user.id, verified.epoch, actor, refreshable=refreshable, tell=tell
+                )
 
         return self._log_in(email, password, actor, begin)
+
+    @contextmanager
+    def _waiting_for_factor(
+        self, kind: Kind, amr: Amr = PASSWORD, *, remember: bool = False, method: str = ""
+    ) -> Iterator[None]:
+        """Has a log-in wait that the block could not complete without a second factor."""
+        try:
+            yield
+        except SecondFactorDue as due:
+            raise self._pending_logins.issue(
+                due, kind=kind, remember=remember, amr=amr, method=method
+            ) from None
 
     def count_unreadable(self, actor: Actor) -> Window | None:
         """Counts a log-in request that could not be read, by its address like any other.

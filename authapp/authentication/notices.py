@@ -23,6 +23,8 @@ _AT_MOST: Final[dict[MailKind, tuple[int, timedelta]]] = {
     "new_device": (3, timedelta(hours=1)),
     "password_changed": (3, timedelta(hours=1)),
     "refused_logins": (1, _DAY),
+    "factors_changed": (10, timedelta(hours=1)),
+    "factor_refused": (1, timedelta(hours=1)),
 }
 
 TellOfLogin = Callable[[Session, User], None]  # is called within the change that begins a session
@@ -60,6 +62,23 @@ class Notices:
     def password_changed(self, db: Session, user: User, actor: Actor) -> None:
         """Tells a person that their password was changed, and from where if they did it."""
         self._put(db, "password_changed", user, actor if actor.id == user.id else NOBODY)
+
+    def factors_changed(self, db: Session, user: User, actor: Actor, what: str) -> None:
+        """Tells a person that a factor was added, replaced or removed, and from where if they did
+        it.
+
+        Args:
+            what: as the template of the mail names it.
+        """
+        self._put(db, "factors_changed", user, actor if actor.id == user.id else NOBODY, what=what)
+
+    def recovery_code_used(self, db: Session, user: User, actor: Actor, left: int) -> None:
+        """Tells a person that a recovery code was used, and how many are left."""
+        self._put(db, "factors_changed", user, actor, what="recovery_code_used", left=str(left))
+
+    def factor_refused(self, db: Session, user: User, actor: Actor) -> None:
+        """Tells a person that somebody knew their password and failed at the second factor."""
+        self._put(db, "factor_refused", user, actor)
 
     def refused_logins(self, db: Session, user: User, actor: Actor) -> None:
         """Tells a person of an unusual number of refused log-ins within a day, once a day."""

@@ -1,5 +1,5 @@
-"""Opaque tokens, of sessions, of devices and to refresh, and challenges of passkeys: mint, check. A
-forged one is refused by arithmetic.
+"""Opaque tokens, of sessions, of devices, of log-ins that wait and to refresh, and challenges of
+passkeys: mint, check. A forged one is refused by arithmetic.
 """
 
 import base64
@@ -19,6 +19,7 @@ from authapp.crypto.sealing import KeyedHash
 
 _BODY_BYTES = 32
 _MAC_BYTES = 16
+_TRUSTED = b"trusted\0"  # before the email, in the MAC of a device that is; no email holds NUL
 # 48 bytes are 64 characters without padding or spare bits: one spelling each
 _is_spelt = re.compile(r"[A-Za-z0-9_-]{64}").fullmatch
 
@@ -107,11 +108,26 @@ class DeviceToken:
         text: what the browser sends; goes to it and nowhere else.
         digest: 32 bytes that name the device where its attempts are counted.
         epoch: of the credentials that were verified there.
+        trust: what the browser is trusted for beside; None: nothing.
     """
 
     text: str = field(repr=False)
     digest: bytes
     epoch: int
+    trust: "DeviceTrust | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTrust:
+    """A person's word that a browser is theirs alone: it needs no second factor for a while.
+
+    Attributes:
+        factors_version: of the person's factors when one of them was shown there.
+        until: in whole seconds since 1970.
+    """
+
+    factors_version: int
+    until: int
 
 
 class DeviceTokens:
@@ -125,14 +141,48 @@ class DeviceTokens:
     def __init__(self, secrets: Sequence[str]) -> None:
         self._signer = _Signer(secrets, "device token")
 
-    def mint(self, canonical_email: str, epoch: int) -> DeviceToken:
+    def mint(
+        self, canonical_email: str, epoch: int, trust: DeviceTrust | None = None
+    ) -> DeviceToken:
         body = os.urandom(_BODY_BYTES - 8) + epoch.to_bytes(8)
-        return DeviceToken(*self._signer.sign(body, canonical_email.encode()), epoch)
+        about = canonical_email.encode()
+        if trust is not None:
+            facts = trust.factors_version.to_bytes(4) + trust.until.to_bytes(8)
+            body, about = body[len(facts) :][:-8] + facts + body[-8:], _TRUSTED + about
+        return DeviceToken(*self._signer.sign(body, about), epoch, trust)
 
     def check(self, text: str, canonical_email: str) -> DeviceToken | None:
         """The token, or None when we did not mint it for this account."""
-        found = self._signer.open(text, canonical_email.encode())
-        return DeviceToken(text, found[1], int.from_bytes(found[0][-8:])) if found else None
+        about = canonical_email.encode()
+        if found := self._signer.open(text, about):
+            body, digest = found
+            return DeviceToken(text, digest, int.from_bytes(body[-8:]))
+        if found := self._signer.open(text, _TRUSTED + about):
+            body, digest = found
+            trust = DeviceTrust(int.from_bytes(body[-20:-16]), int.from_bytes(body[-16:-8]))
+            return DeviceToken(text, digest, int.from_bytes(body[-8:]), trust)
+        return None
+
+
+class LoginTokens:
+    """Mints and checks login tokens: 256 random bits that stand for a log-in without its second
+    factor.
+
+    Args:
+        secrets: as for `SessionTokens`.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._signer = _Signer(secrets, "login token")
+
+    def mint(self) -> tuple[str, bytes]:
+        """The token's text, and the digest that is stored."""
+        return self._signer.sign(os.urandom(_BODY_BYTES))
+
+    def check(self, text: str) -> bytes | None:
+        """The digest of the token, or None when we did not mint it."""
+        found = self._signer.open(text)
+        return found[1] if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ MailKind = Literal[
     "new_device",
     "password_changed",
     "refused_logins",
+    "factors_changed",
+    "factor_refused",
     "deleted",
     "test",
 ]

@@ -269,6 +269,7 @@ class SessionLookup:
                 ver=FIRST_VERSION,
                 remembered=entry.remembered,
                 generation=begun.generation,
+                amr=list(entry.amr),
             )
             db.add(row)
             db.flush()

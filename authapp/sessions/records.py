@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from authapp.accounts.assurance import PASSWORD, Amr
 from authapp.accounts.identity import Identity
 from authapp.crypto.tokens import RefreshToken, SessionToken
 from authapp.errors import Window
@@ -33,6 +34,7 @@ class EndReason(StrEnum):
     EVICTED_BY_CAP = "evicted_by_cap"
     REPLACED = "replaced"
     REFRESH_REUSED = "refresh_reused"
+    FACTORS_CHANGED = "factors_changed"
     ENDED_FOR_EVERYBODY = "ended_for_everybody"
     CHANGED_IN_SQL = "changed_in_sql"
     LOST = "lost"
@@ -106,6 +108,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         provisional: present while the session has no row.
         proved_at: when the person last proved who they are; None: when the session began.
         epoch, generation: of its row, which a change of the user or of everybody compares.
+        amr: how the person proved who they are, since the session began (RFC 8176).
     """
 
     id: UUID
@@ -124,6 +127,12 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     proved_at: datetime | None = None
     epoch: int = 0
     generation: int = 0
+    amr: Amr = PASSWORD
+
+    @property
+    def auth_time(self) -> datetime:
+        """When the person last proved who they are."""
+        return self.proved_at or self.created_at
 
 
 class ActiveSession(msgspec.Struct, frozen=True):
@@ -185,6 +194,7 @@ class SessionSummary:
     expires_at: datetime
     address: str
     user_agent: str
+    amr: Amr = PASSWORD
 
 
 def is_storable(value: object) -> bool:

@@ -1,37 +1,47 @@
 """New tokens for sessions that go on."""
 
-from datetime import timedelta
+import hmac
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
 from authapp.accounts.actor import Actor
+from authapp.accounts.assurance import Amr
 from authapp.cache.changes import Change, Changed, Changes
-from authapp.errors import StoreUnavailable
-from authapp.sessions.generation import is_live
+from authapp.crypto.tokens import RefreshToken
+from authapp.errors import NotAuthenticated, StoreUnavailable
+from authapp.sessions.generation import is_live, is_outlived
 from authapp.sessions.records import ActiveSession, EndReason, IssuedTokens, Lifetime
 from authapp.sessions.rows import SessionRows
 from authapp.storage.models import SessionRow, User
 
 
 class SessionRotation:
-    """Replaces a session by one with its data and a new token; the old token is dead.
+    """Replaces a session by one with its data and a new token; the old token is dead. A program's
+    session goes on with a new pair of tokens.
 
     Raises:
         StoreUnavailable: from every method; nothing was changed.
     """
 
-    def __init__(self, changes: Changes, rows: SessionRows) -> None:
+    def __init__(
+        self, changes: Changes, rows: SessionRows, *, clock: Callable[[], datetime]
+    ) -> None:
         self._changes = changes
         self._rows = rows
+        self._clock = clock
 
     def rotate(
-        self, change: Change, user: User, live: ActiveSession, actor: Actor
+        self, change: Change, user: User, live: ActiveSession, actor: Actor, amr: Amr = ()
     ) -> ActiveSession | IssuedTokens | None:
         """A new token and new limits, for a person who has just proved who they are
         (NIST SP 800-63B-4, 2.1.3: re-authentication resets both).
 
         Within a change, completed by the caller, that holds the user's row.
 
+        Args:
+            amr: how they proved it, which adds to how they did so before.
         Returns:
             None when the session is no longer live.
         """
@@ -39,7 +49,7 @@ class SessionRotation:
         if row is None:
             return None
         self._rows.end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
-        return self._rows.add_like(change, user, actor, row)
+        return self._rows.add_like(change, user, actor, row, amr)
 
     def regenerate(self, live: ActiveSession, actor: Actor) -> Changed[ActiveSession | None]:
         """A new token for a browser's session, with its limits. The proof stays as old as it was.
@@ -71,8 +81,46 @@ class SessionRotation:
             remember=live.record.remembered,
             lifetime=lifetime,
             proved_at=row.proved_at or row.created_at,
+            amr=tuple(row.amr),
             replaces=row,
         )
+
+    def refresh(self, token: RefreshToken, actor: Actor) -> IssuedTokens:
+        """A new access token for a session that goes on, and the next refresh token.
+
+        A refresh token counts once. A second use means that the token was stolen, by its sender or
+        from its sender. Nobody can tell which, so the session ends, with all of its tokens
+        (RFC 9700, 4.14.2). That holds for a program that lost the answer, too.
+
+        Raises:
+            NotAuthenticated: the session has ended, just now perhaps.
+        """
+        with self._changes.begin(acknowledged=False) as change:
+            issued = self._refresh(change, token, actor)
+        if issued is None:  # raised here, as ending the session must be committed
+            raise NotAuthenticated(presented=True)
+        return issued
+
+    def _refresh(self, change: Change, token: RefreshToken, actor: Actor) -> IssuedTokens | None:
+        found = change.db.execute(
+            select(SessionRow, User, is_outlived())
+            .join(User, User.id == SessionRow.user_id)
+            .where(SessionRow.id == token.session_id, SessionRow.ended_at.is_(None))
+            .with_for_update(of=SessionRow)  # of two at once one comes second
+        ).one_or_none()
+        if found is None:
+            return None
+        row, user, outlived = found
+        now = self._clock()
+        record = self._rows.record(row, user, is_outlived=outlived)
+        if record.ended_why or self._rows.expired(record):
+            return None
+        if not hmac.compare_digest(row.refresh_digest or b"", token.digest):
+            # we made it for this session, and it is not the next: it was used
+            self._rows.end(change, EndReason.REFRESH_REUSED, SessionRow.id == row.id, actor)
+            return None
+        row.last_seen_at = now
+        return self._rows.issue_tokens(row, user, refreshable=True)
 
 
 def hold_row(change: Change, live: ActiveSession) -> SessionRow | None:

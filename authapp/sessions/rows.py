@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import NOBODY, Actor
+from authapp.accounts.assurance import PASSWORD, Amr, together
 from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change
 from authapp.crypto.access_tokens import AccessTokens, digest_of
@@ -81,6 +82,7 @@ class SessionRows:
             proved_at=row.proved_at,
             epoch=row.epoch,
             generation=row.generation or 0,  # of a new row the server knows it
+            amr=tuple(row.amr),
         )
 
     def expired(self, record: SessionRecord) -> EndReason | None:
@@ -104,16 +106,18 @@ class SessionRows:
         lifetime: Lifetime | None = None,
         data: Mapping[str, Any] | None = None,
         proved_at: datetime | None = None,
+        amr: Amr = PASSWORD,
         replaces: SessionRow | None = None,
     ) -> ActiveSession:
         """Begins a session of a browser, with `lifetime` or what the limits say.
 
         Args:
             proved_at: when the person last proved who they are; None: just now.
+            amr: how.
             replaces: the session that goes on in this one, with its data.
         """
         row, token = self.new(user, actor, remember=remember, lifetime=lifetime, data=data)
-        row.proved_at = proved_at
+        row.proved_at, row.amr = proved_at, list(amr)
         _go_on(row, replaces)
         change.db.add(row)
         return ActiveSession(token, self.record(row, user))
@@ -125,9 +129,10 @@ class SessionRows:
         actor: Actor,
         *,
         refreshable: bool,
+        amr: Amr = PASSWORD,
         replaces: SessionRow | None = None,
     ) -> IssuedTokens:
-        """Begins a session of a program; `replaces` as for `add`."""
+        """Begins a session of a program; `amr` and `replaces` as for `add`."""
         session_id = uuid4()
         lifetime = self._policy.lifetime(self._clock(), remember=refreshable, kind="api")
         row = self._new(
@@ -140,6 +145,7 @@ class SessionRows:
             remember=refreshable,
             data=None,
         )
+        row.amr = list(amr)
         _go_on(row, replaces)
         change.db.add(row)
         return self.issue_tokens(row, user, refreshable=refreshable)
@@ -150,12 +156,19 @@ class SessionRows:
         user: User,
         actor: Actor,
         replaces: SessionRow,
+        added: Amr = (),
     ) -> ActiveSession | IssuedTokens:
-        """Begins a session of the same kind as the one that goes on in it, with new limits."""
-        remember = replaces.remembered
+        """Begins a session of the same kind as the one that goes on in it, with new limits.
+
+        Args:
+            added: how the person has just proved who they are, beside what they proved before.
+        """
+        remember, amr = replaces.remembered, together(replaces.amr, added)
         if replaces.kind == "api":
-            return self.add_program(change, user, actor, refreshable=remember, replaces=replaces)
-        return self.add(change, user, actor, remember=remember, replaces=replaces)
+            return self.add_program(
+                change, user, actor, refreshable=remember, amr=amr, replaces=replaces
+            )
+        return self.add(change, user, actor, remember=remember, amr=amr, replaces=replaces)
 
     def new(
         self,
@@ -209,6 +222,7 @@ class SessionRows:
             data=dict(data or {}),
             ver=FIRST_VERSION,
             remembered=remember,
+            amr=list(PASSWORD),
         )
 
     def put_back(
@@ -230,6 +244,7 @@ class SessionRows:
             remembered=entry.remembered,
             generation=entry.generation,
             proved_at=entry.proved_at,
+            amr=list(entry.amr),
         )
         change.db.add(row)
         change.db.flush()
@@ -377,20 +392,6 @@ def hold_verified(change: Change, user_id: UUID, epoch: int) -> User:
     if user.email_confirmation_due:
         raise EmailUnverified(user.id, user.epoch)
     return user
-
-
-def record_begun(change: Change, record: SessionRecord, actor: Actor, **how: Any) -> None:
-    """Records that a session began, within the change that begins it."""
-    user_id = record.user.id
-    audit.record(
-        change.db,
-        "session.begun",
-        record.created_at,
-        user_id=user_id,
-        actor=actor.known_as(user_id),
-        kind=record.kind,
-        **how,
-    )
 
 
 def _lock_digest(db: Session, digest: bytes) -> None:

@@ -1,25 +1,23 @@
-"""Sessions: begin, patch, end, list. `lookup.py` finds them again, `rotation.py` renews tokens."""
+"""Sessions: patch, end, list. `beginning.py` begins them, `lookup.py` finds them again,
+`rotation.py` renews tokens.
+"""
 
-import hmac
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Final, cast
 from uuid import UUID
 
 from sqlalchemy import ARRAY, LargeBinary, Table, Text, bindparam, select, update
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Session
 
 from authapp.accounts.actor import Actor
-from authapp.accounts.credentials import Credentials
+from authapp.accounts.assurance import Amr
 from authapp.cache.changes import Change, Changed, Changes, is_fenced
 from authapp.cache.keys import session_key
-from authapp.crypto.tokens import RefreshToken, SessionToken
-from authapp.errors import NotAuthenticated, StoreUnavailable
-from authapp.sessions.generation import is_live, is_outlived
+from authapp.crypto.tokens import SessionToken
+from authapp.sessions.beginning import SessionBeginning
+from authapp.sessions.generation import is_live
 from authapp.sessions.lookup import SessionLookup
-from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
     ActiveSession,
     EndReason,
@@ -29,12 +27,11 @@ from authapp.sessions.records import (
     is_storable,
 )
 from authapp.sessions.rotation import SessionRotation, hold_row, must_have_had_row
-from authapp.sessions.rows import SessionRows, hold_verified, record_begun
+from authapp.sessions.rows import SessionRows
 from authapp.storage.models import SessionRow, User
-from authapp.storage.postgres import Database, again_if_lost
+from authapp.storage.postgres import Database
 
 Clock = Callable[[], datetime]
-Tell = Callable[[Session, User], None]
 
 _sessions = cast(Table, SessionRow.__table__)
 # in SQL `-` binds closer than `||`
@@ -64,12 +61,18 @@ class SessionStore:
         rows: SessionRows,
         lookup: SessionLookup,
         rotation: SessionRotation,
-        provisional: ProvisionalSessions,
+        beginning: SessionBeginning,
         *,
         policy: SessionPolicy,
         clock: Clock,
     ) -> None:
-        self._provisional = provisional
+        self.begin = beginning.begin
+        self.provisional = beginning.provisional
+        self.begin_program = beginning.begin_program
+        self.begin_or_provisional = beginning.begin_or_provisional
+        self.begin_after_factor = beginning.begin_after_factor
+        self.begin_program_after_factor = beginning.begin_program_after_factor
+        self.hold_verified = beginning.hold_verified
         self._database = database
         self._changes = changes
         self._rows = rows
@@ -77,107 +80,9 @@ class SessionStore:
         self._reread = lookup.reread
         self.rotate = rotation.rotate
         self.regenerate = rotation.regenerate
+        self.refresh = rotation.refresh
         self._policy = policy
         self._clock = clock
-
-    # -- begin ---------------------------------------------------------------------------------
-
-    def begin(
-        self,
-        user_id: UUID,
-        epoch: int,
-        actor: Actor,
-        *,
-        remember: bool = False,
-        replaces: Sequence[SessionToken] = (),
-        data: Mapping[str, Any] | None = None,
-        tell: Tell | None = None,
-        **how: str,
-    ) -> ActiveSession:
-        """Starts a browser's session with a new token (OWASP ASVS 5.0, 7.2.4), ending those it
-        replaces.
-
-        Args:
-            epoch: of the credentials that were verified.
-            remember: it lasts long.
-            replaces: a handful of different tokens.
-            data: that it begins with, as JSON.
-            tell: is called within the change, before there is a row.
-            how: what the event in the audit log says of the log-in.
-        Raises:
-            InvalidCredentials: the user was changed or deactivated since they were verified.
-        """
-        digests = tuple(token.digest for token in replaces)
-        with self._changes.begin(acknowledged=False) as change:
-            if len(digests) > 1:
-                self._rows.hold(change, digests, user_id)
-            user = hold_verified(change, user_id, epoch)
-            self._rows.enforce_cap(change, user_id, "browser", digests)
-            if tell is not None:
-                tell(change.db, user)
-            live = self._rows.add(change, user, actor, remember=remember, data=data)
-            record_begun(change, live.record, actor, **how)
-        return live
-
-    def begin_program(
-        self,
-        user_id: UUID,
-        epoch: int,
-        actor: Actor,
-        *,
-        refreshable: bool = False,
-        tell: Tell | None = None,
-    ) -> IssuedTokens:
-        """Starts a program's session, as `begin` does a browser's.
-
-        Args:
-            refreshable: it outlives its first access token.
-            tell: as for `begin`.
-        Raises:
-            InvalidCredentials: as `begin`.
-        """
-        with self._changes.begin(acknowledged=False) as change:
-            user = hold_verified(change, user_id, epoch)
-            self._rows.enforce_cap(change, user_id, "api")
-            if tell is not None:
-                tell(change.db, user)
-            issued = self._rows.add_program(change, user, actor, refreshable=refreshable)
-            record_begun(change, issued.session.record, actor)
-        return issued
-
-    def begin_or_provisional(
-        self,
-        credentials: Credentials,
-        actor: Actor,
-        *,
-        remember: bool = False,
-        replaces: Sequence[SessionToken] = (),
-        data: Mapping[str, Any] | None = None,
-        tell: Tell | None = None,
-    ) -> ActiveSession:
-        """As `begin`, for a browser; while Postgres is away the session begins in Redis, and nobody
-        is told.
-
-        Raises:
-            InvalidCredentials: as `begin`.
-            StoreUnavailable: neither store took it.
-        """
-        begin = partial(
-            self.begin,
-            credentials.user.id,
-            credentials.epoch,
-            actor,
-            remember=remember,
-            replaces=replaces,
-            data=data,
-            tell=tell,
-        )
-        try:
-            return again_if_lost(begin)  # as a session without a row may be lost
-        except StoreUnavailable:
-            return self._provisional.begin(
-                credentials, actor, remember=remember, replaces=replaces, data=data
-            )
 
     # -- patch ---------------------------------------------------------------------------------
 
@@ -312,13 +217,21 @@ class SessionStore:
     # -- replace and list ----------------------------------------------------------------------
 
     def end_others_and_rotate(
-        self, change: Change, user: User, live: ActiveSession, why: EndReason, actor: Actor
+        self,
+        change: Change,
+        user: User,
+        live: ActiveSession,
+        why: EndReason,
+        actor: Actor,
+        amr: Amr = (),
     ) -> ActiveSession | IssuedTokens | None:
         """Ends all sessions of the user, and begins one with the data of this one and new limits
         (NIST SP 800-63B-4, 2.1.3: re-authentication resets both).
 
         Within a change, completed by the caller, that holds the user's row.
 
+        Args:
+            amr: as for `rotate`.
         Returns:
             None when this session is no longer live: then none is ended nor begun.
         """
@@ -326,44 +239,7 @@ class SessionStore:
         if row is None:
             return None
         self.end_all(change, user, why)
-        return self._rows.add_like(change, user, actor, row)
-
-    def refresh(self, token: RefreshToken, actor: Actor) -> IssuedTokens:
-        """A new access token for a session that goes on, and the next refresh token.
-
-        A refresh token counts once. A second use means that the token was stolen, by its sender or
-        from its sender. Nobody can tell which, so the session ends, with all of its tokens
-        (RFC 9700, 4.14.2). That holds for a program that lost the answer, too.
-
-        Raises:
-            NotAuthenticated: the session has ended, just now perhaps.
-        """
-        with self._changes.begin(acknowledged=False) as change:
-            issued = self._refresh(change, token, actor)
-        if issued is None:  # raised here, as ending the session must be committed
-            raise NotAuthenticated(presented=True)
-        return issued
-
-    def _refresh(self, change: Change, token: RefreshToken, actor: Actor) -> IssuedTokens | None:
-        found = change.db.execute(
-            select(SessionRow, User, is_outlived())
-            .join(User, User.id == SessionRow.user_id)
-            .where(SessionRow.id == token.session_id, SessionRow.ended_at.is_(None))
-            .with_for_update(of=SessionRow)  # of two at once one comes second
-        ).one_or_none()
-        if found is None:
-            return None
-        row, user, outlived = found
-        now = self._clock()
-        record = self._rows.record(row, user, is_outlived=outlived)
-        if record.ended_why or self._rows.expired(record):
-            return None
-        if not hmac.compare_digest(row.refresh_digest or b"", token.digest):
-            # we made it for this session, and it is not the next: it was used
-            self._rows.end(change, EndReason.REFRESH_REUSED, SessionRow.id == row.id, actor)
-            return None
-        row.last_seen_at = now
-        return self._rows.issue_tokens(row, user, refreshable=True)
+        return self._rows.add_like(change, user, actor, row, amr)
 
     def of_user(self, user_id: UUID) -> Sequence[SessionSummary]:
         """The user's live sessions, the most recently seen first."""
@@ -388,6 +264,7 @@ class SessionStore:
                 row.expires_at,
                 row.address,
                 row.user_agent,
+                tuple(row.amr),
             )
             for row in rows
             if row.last_seen_at + timedelta(seconds=row.idle_seconds) + grace > now

@@ -101,6 +101,8 @@ class User(Base):
         email_verified_at: None while nobody has shown that the address is this person's.
         email_confirmation_due: the address must be confirmed before the account is of any use.
         password_expires_at: of a one-time password, which opens nothing but the choice of another.
+        second_factor: the person holds a factor beside the password, which log-ins ask for.
+        factors_version: counts the changes of factors.
     """
 
     __tablename__ = "users"
@@ -119,6 +121,8 @@ class User(Base):
     email_verified_at: Mapped[datetime | None]
     email_confirmation_due: Mapped[bool] = mapped_column(Boolean, server_default=false())
     password_expires_at: Mapped[datetime | None]
+    second_factor: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    factors_version: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
     roles: Mapped[list[Role]] = relationship(
         secondary=lambda: UserRole.__table__, order_by=Role.name, lazy="selectin"
@@ -148,7 +152,8 @@ def users_table(schema: str = DEFAULT_SCHEMA) -> Table:
 class SessionRow(Base):
     """A session. `digest` names it in the stores; it is a keyed hash of its token, or, where access
     tokens name it, a hash of `id`. `refresh_digest` is a keyed hash of the one refresh token that
-    was not used yet. `proved_at` is when the person last proved who they are; None: when it began.
+    was not used yet. `proved_at` is when the person last proved who they are; None: when it began;
+    `amr` is how.
     A session whose `generation` is below that of the deployment has ended, whatever else its row
     says. The table can't be replayed."""
 
@@ -173,6 +178,7 @@ class SessionRow(Base):
     remembered: Mapped[bool] = mapped_column(server_default=false())
     proved_at: Mapped[datetime | None]
     generation: Mapped[int] = mapped_column(server_default=FetchedValue())  # by a trigger
+    amr: Mapped[list[str]] = mapped_column(ARRAY(Text))
 
     __table_args__ = (
         CheckConstraint("kind IN ('browser', 'api')", name="kind"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, redirect, request
@@ -25,8 +25,9 @@ from authapp.web.app_state import BLUEPRINT, state_of
 from authapp.web.guards import confirm_url, is_own_view, login_url
 from authapp.web.middleware.client_address import unreadable
 from authapp.web.middleware.request_log import request_id
+from authapp.web.pages.messages import ERROR_PAGES
 from authapp.web.pages.rendering import render_page
-from authapp.web.redirects import safe_next
+from authapp.web.redirects import page_to_come_back_to
 from authapp.web.session.auth_session import auth_session
 from authapp.web.session.mailed_links import set_aside
 from authapp.web.visitor_login import sign_out_reason
@@ -84,6 +85,13 @@ _ANSWERS: dict[type, _Answer] = {
         "invalid_credentials",
         "This password was replaced by another one. Use the new one, or reset the password.",
     ),
+    errors.SecondFactorRequired: _Answer(401, "second_factor_required"),
+    errors.InvalidFactor: _Answer(
+        401, "invalid_factor", "This code is not right, or was used before."
+    ),
+    errors.LoginExpired: _Answer(
+        401, "login_expired", "This log-in is used up or too old. Start again with the password."
+    ),
     errors.Forbidden: _Answer(403, "forbidden", "You may not see or do this."),
     errors.SignupClosed: _Answer(403, "signup_closed", for_people=True),
     errors.EmailUnverified: _Answer(403, "email_unverified", for_people=True),
@@ -108,11 +116,26 @@ _ANSWERS: dict[type, _Answer] = {
     errors.UserInUse: _Answer(409, "user_in_use", for_people=True),
     errors.BuiltInRole: _Answer(409, "built_in_role", for_people=True),
     errors.RoleInUse: _Answer(409, "role_in_use", for_people=True),
+    errors.NoFactor: _Answer(409, "no_factor", for_people=True),
+    errors.FactorNeeded: _Answer(409, "factor_needed", for_people=True),
     errors.TooManyAttempts: _Answer(429, "too_many_attempts"),
     errors.MailOff: _Answer(
         501,
         "mail_off",
         "This needs mail, which is not set up here. Ask whoever runs this service.",
+        for_people=True,
+    ),
+    errors.FactorsOff: _Answer(
+        501,
+        "factors_off",
+        "Authenticator apps and passkeys are not installed here. Ask whoever runs this service.",
+        for_people=True,
+    ),
+    errors.SecondFactorUnavailable: _Answer(
+        503,
+        "unavailable",
+        "Nobody can log in with a second factor right now; people who are signed in stay so. Try "
+        "again in a moment.",
         for_people=True,
     ),
     errors.StoreUnavailable: _Answer(
@@ -141,18 +164,8 @@ _SESSION_MISSING = _Answer(401, "session_missing", "Log in first.")
 CHALLENGE = 'Bearer realm="authapp"'
 REFUSED = 'error="invalid_token"'
 
-# what people read instead of the phrase of the standard
-_PAGES = {
-    400: ("We can't read this request", "Go back, reload the page and try again."),
-    403: ("You can't see this page", "Your account may not see or do this."),
-    404: ("There is no such page", "The address may be mistyped, or what was there is gone."),
-    405: ("This can't be opened like that", "Go back and use the button on the page."),
-    413: ("That was too much", "Shorten what you typed and try again."),
-    429: ("Too many attempts", "Wait a moment, then try again."),
-    500: ("Something broke", "It is not your fault, and we have a note of it."),
-    501: ("This is not set up here", "Ask whoever runs this service."),
-    503: ("We can't answer right now", "Nothing was changed, and you are still signed in."),
-}
+# attributes of errors that programs need to go on
+_MORE = ("reset_token", "login_token", "methods", "expires_in", "enrols")
 
 
 class Problem(HTTPException):
@@ -163,7 +176,7 @@ class Problem(HTTPException):
         fields: field name → reason.
         for_people: whether pages show the description.
         retry_after: seconds, or None.
-        reset_token: by which programs choose the password that is due; empty with other errors.
+        more: what programs need to go on, by the names of the fields in the answer.
     """
 
     def __init__(self, error: errors.AuthappError, answer: _Answer) -> None:
@@ -173,7 +186,9 @@ class Problem(HTTPException):
         self.for_people = answer.for_people
         self.fields: dict[str, str] = getattr(error, "errors", {})
         self.retry_after: int | None = getattr(error, "retry_after", None)
-        self.reset_token: str = getattr(error, "reset_token", "")
+        self.more = {
+            name: value for name in _MORE if (value := getattr(error, name, None)) is not None
+        }
 
     @property
     def name(self) -> str:
@@ -251,7 +266,7 @@ def answer_domain_error(error: errors.AuthappError) -> ResponseReturnValue:
         if target is not None:
             return redirect(_with_next(target))
     if isinstance(error, errors.StepUpRequired) and not wants_json():
-        target = confirm_url(_page_to_come_back_to())
+        target = confirm_url(page_to_come_back_to())
         if target is not None:
             return redirect(target, 303)
     if (
@@ -323,8 +338,8 @@ def _as_json(error: HTTPException) -> Response:
     }
     if isinstance(error, Problem) and error.fields:
         body["errors"] = error.fields
-    if isinstance(error, Problem) and error.reset_token:
-        body["reset_token"] = error.reset_token
+    if isinstance(error, Problem):
+        body |= error.more
     response = Response(msgspec.json.encode(body), mimetype="application/problem+json")
     if error.code == HTTPStatus.UNAUTHORIZED:
         # RFC 6750, 3: the challenge names an error only if an access token was sent
@@ -334,7 +349,7 @@ def _as_json(error: HTTPException) -> Response:
 
 
 def _as_page(error: HTTPException, without_visitor: Collection[str]) -> Response:
-    title, detail = _PAGES.get(error.code or 500, (error.name, error.description))
+    title, detail = ERROR_PAGES.get(error.code or 500, (error.name, error.description))
     if isinstance(error, Problem) and error.for_people:
         detail = error.description
     values: dict[str, Any] = {
@@ -369,16 +384,6 @@ def _is_visitor_known(error: HTTPException, without_visitor: Collection[str]) ->
     except (errors.StoreUnavailable, errors.TooManyTokens):
         return False
     return True
-
-
-def _page_to_come_back_to() -> str | None:
-    """The page that was asked for, or the one whose form was sent: no form is sent twice."""
-    if request.method in {"GET", "HEAD"}:
-        return request.script_root + request.full_path.removesuffix("?")
-    sent_from = safe_next(request.referrer, (), request.host)
-    if sent_from is None:
-        return None
-    return urlsplit(sent_from)._replace(scheme="", netloc="").geturl()
 
 
 def _with_next(login_page: str) -> str:

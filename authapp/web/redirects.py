@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+from flask import request
 from werkzeug.routing import Map
 
 MAX_NEXT = 2_000  # characters; urlsplit normalises, which takes longer than the text grows
@@ -42,3 +43,13 @@ def start_page(url_map: Map, prefix: str) -> str:
         prefix: what comes before each of our paths.
     """
     return "/" if url_map.bind("localhost").test("/") else f"{prefix}/"
+
+
+def page_to_come_back_to() -> str | None:
+    """The page that was asked for, or the one whose form was sent: no form is sent twice."""
+    if request.method in {"GET", "HEAD"}:
+        return request.script_root + request.full_path.removesuffix("?")
+    sent_from = safe_next(request.referrer, (), request.host)
+    if sent_from is None:
+        return None
+    return urlsplit(sent_from)._replace(scheme="", netloc="").geturl()

@@ -24,7 +24,15 @@ LINK = f"{PUBLIC_URL}/verify?token={'t' * 43}"
 UNDO = f"{PUBLIC_URL}/email/undo?token={'u' * 43}"
 AT = datetime(2031, 5, 4, 12, tzinfo=UTC)
 BRAND = Brand(name="Acme & Söhne", color="#ffcc00", support_url="/help")
-NOTICES = ("new_device", "password_changed", "refused_logins", "email_changed", "change_announced")
+NOTICES = (
+    "new_device",
+    "password_changed",
+    "refused_logins",
+    "factors_changed",
+    "factor_refused",
+    "email_changed",
+    "change_announced",
+)
 WHOLE = {
     "link": LINK,
     "undo_link": UNDO,

@@ -18,7 +18,6 @@ from authapp.config import Config
 from authapp.errors import AuthappError, Busy, InvalidCredentials
 from authapp.passwords.hashing_queue import HashingQueue
 from authapp.services import Services
-from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline, remaining
 from authapp.storage.postgres import FailureKind, PostgresUnavailable
 from tests.support.clock import Clock
@@ -356,13 +355,13 @@ def test_what_hashing_took_is_missing_for_what_follows(
 
     monkeypatch.setattr(bcrypt, "checkpw", slowly)
     waits: list[float] = []
-    begin = SessionStore.begin_or_provisional
+    begin = services.sessions.begin_or_provisional
 
     def noting(*args: Any, **how: Any) -> Any:
         waits.append(remaining(60))
         return begin(*args, **how)
 
-    monkeypatch.setattr(SessionStore, "begin_or_provisional", noting)
+    monkeypatch.setattr(services.sessions, "begin_or_provisional", noting)
     log_in(services)
     assert 0 < waits[0] <= config.LOGIN_TIMEOUT_SECONDS - 0.7
 

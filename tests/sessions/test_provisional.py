@@ -14,10 +14,10 @@ from authapp.accounts.identity import Identity
 from authapp.cache.keys import session_key, user_key
 from authapp.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
 from authapp.services import Services
+from authapp.sessions.beginning import SessionBeginning
 from authapp.sessions.lookup import SessionLookup
 from authapp.sessions.provisional import LONGEST
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
-from authapp.sessions.store import SessionStore
 from authapp.storage.postgres import FailureKind, PostgresUnavailable
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
@@ -241,14 +241,14 @@ def test_what_ends_all_sessions_ends_it_everywhere(
 def test_a_connection_that_is_lost_is_no_postgres_that_is_away(
     services: Services, ada: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin, lost = SessionStore.begin, [PostgresUnavailable(FailureKind.LOST)]
+    begin, lost = SessionBeginning.begin, [PostgresUnavailable(FailureKind.LOST)]
 
     def once_lost(*args: Any, **how: Any) -> ActiveSession:
         if lost:
             raise lost.pop()
         return begin(*args, **how)
 
-    monkeypatch.setattr(SessionStore, "begin", once_lost)
+    monkeypatch.setattr(SessionBeginning, "begin", once_lost)
     live = log_in(services)
     assert live.record.provisional is None
     assert lost == []
@@ -259,13 +259,13 @@ def test_a_log_in_with_credentials_that_were_changed_meanwhile_gets_none(
     services: Services, two_instances: Services, ada: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were read before the change, and would begin a session after it."""
-    begin = SessionStore.begin_or_provisional
+    begin = services.sessions.begin_or_provisional
 
     def late(*args: Any, **how: Any) -> ActiveSession:
         two_instances.password_changes.set_password(EMAIL, OTHER_PASSWORD)
         return begin(*args, **how)
 
-    monkeypatch.setattr(SessionStore, "begin_or_provisional", late)
+    monkeypatch.setattr(services.sessions, "begin_or_provisional", late)
     with postgres_away(services), pytest.raises(StoreUnavailable):
         log_in(services)
     assert [key for key in everything_in(services.redis) if key.startswith(b"sess:")] == []

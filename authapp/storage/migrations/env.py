@@ -9,12 +9,12 @@ from typing import Any
 
 from alembic import context
 
+from authapp.storage.factors.models import TotpSecret  # and so all tables
 from authapp.storage.migrations.installations import (
     note_compatibility,
     oldest_declared,
     pin_functions,
 )
-from authapp.storage.models import Base
 
 attributes = context.config.attributes
 
@@ -31,7 +31,7 @@ def finish(*_step: Any, heads: Collection[Any] = (), **_named: Any) -> None:
 
 context.configure(
     connection=attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=TotpSecret.metadata,
     transaction_per_migration=True,
     on_version_apply=finish,
 )

@@ -30,6 +30,10 @@ class ProblemBody(msgspec.Struct, kw_only=True):
     Attributes:
         errors: the reason by field, for `invalid_field`.
         reset_token: for `password_change_required`: what `POST /password/reset` takes.
+        login_token: for `second_factor_required`: what `POST /login/factor` takes.
+        methods: for `second_factor_required`: by which the person can go on.
+        expires_in: seconds that the login token counts.
+        enrols: whether the person must set up a factor first, by `POST /login/factor/totp`.
     """
 
     type: str
@@ -40,6 +44,10 @@ class ProblemBody(msgspec.Struct, kw_only=True):
     request_id: str
     errors: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     reset_token: str | msgspec.UnsetType = msgspec.UNSET
+    login_token: str | msgspec.UnsetType = msgspec.UNSET
+    methods: list[str] | msgspec.UnsetType = msgspec.UNSET
+    expires_in: int | msgspec.UnsetType = msgspec.UNSET
+    enrols: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class LaterAnswer(msgspec.Struct):

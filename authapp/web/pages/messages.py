@@ -14,6 +14,7 @@ SIGNED_OUT = {
     EndReason.EVICTED_BY_CAP: (
         "You were signed out because you logged in on too many devices; the oldest ends."
     ),
+    EndReason.FACTORS_CHANGED: "You were signed out because your second factor was changed.",
     EndReason.ENDED_FOR_EVERYBODY: ("You were signed out because everybody was, as a precaution."),
     EndReason.CHANGED_IN_SQL: "You were signed out because an operator changed this account.",
     EndReason.REFRESH_REUSED: (
@@ -110,6 +111,13 @@ HAPPENED: dict[Event, str] = {
     "reset.started": "Link to a new password sent by an administrator",
     "reset.limited": "New password by mail stopped by a limit",
     "login.flood": "Many refused attempts, counted together",
+    "factor.added": "Second factor set up",
+    "factor.removed": "Second factor removed",
+    "factor.reset": "Second factors removed by an administrator",
+    "factor.refused": "Wrong second factor",
+    "factor.limited": "Second factor stopped by a limit",
+    "recovery_codes.made": "Recovery codes made",
+    "recovery_code.used": "Recovery code used",
     "user.created_in_sql": "Account created in SQL",
     "user.changed_in_sql": "Account changed in SQL",
     "user.deleted_in_sql": "Account removed in SQL",
@@ -136,6 +144,19 @@ OUTDATED = (
     "This password was replaced by another one. Log in with the new one. If you don't have it, "
     "choose another by “Forgot your password?”, or ask whoever runs this site."
 )
+
+# what people read instead of the phrase of the standard
+ERROR_PAGES = {
+    400: ("We can't read this request", "Go back, reload the page and try again."),
+    403: ("You can't see this page", "Your account may not see or do this."),
+    404: ("There is no such page", "The address may be mistyped, or what was there is gone."),
+    405: ("This can't be opened like that", "Go back and use the button on the page."),
+    413: ("That was too much", "Shorten what you typed and try again."),
+    429: ("Too many attempts", "Wait a moment, then try again."),
+    500: ("Something broke", "It is not your fault, and we have a note of it."),
+    501: ("This is not set up here", "Ask whoever runs this service."),
+    503: ("We can't answer right now", "Nothing was changed, and you are still signed in."),
+}
 
 
 def too_many_attempts(retry_after: int) -> str:

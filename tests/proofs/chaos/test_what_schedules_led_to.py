@@ -21,7 +21,7 @@ def without_row(services: Services) -> ActiveSession:
     sign_up(services)
     credentials = services.credentials.read(parse_email(EMAIL))
     assert credentials
-    return services.sessions._provisional.begin(credentials, CLIENT)
+    return services.sessions.provisional.begin(credentials, CLIENT)
 
 
 CHANGES: dict[str, Callable[[Services, ActiveSession], Any]] = {

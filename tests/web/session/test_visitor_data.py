@@ -549,6 +549,6 @@ def test_a_log_in_while_postgres_is_away_takes_it_along(
 ) -> None:
     shop.put(visitor, basket=("pen",))
     with monkeypatch.context() as away:
-        away.setattr("authapp.sessions.store.SessionStore.begin", fails)
+        away.setattr("authapp.sessions.beginning.SessionBeginning.begin", fails)
         shop.log_in(visitor)
     assert shop.read(visitor) == {"basket": ("pen",)}

@@ -1,0 +1,83 @@
+"""What a person holds beside the password, and what follows when it changes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, get_args
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from authapp.authentication.factors.recovery_codes import RecoveryCodes
+from authapp.storage.factors.models import PendingLogin, TotpSecret
+from authapp.storage.models import User
+
+Method = Literal["totp", "recovery_code", "passkey"]
+METHODS: Final[tuple[Method, ...]] = get_args(Method)
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """The factors of a person.
+
+    Attributes:
+        totp_since: when the authenticator app was set up; None: there is none.
+        recovery_codes_left: codes that were not used yet.
+    """
+
+    totp_since: datetime | None
+    recovery_codes_left: int
+
+    @property
+    def has_second_factor(self) -> bool:
+        """Whether there is one that log-ins ask for. Recovery codes alone are none."""
+        return self.totp_since is not None
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods by which the person can show a second factor."""
+        held = {"totp": self.totp_since is not None, "recovery_code": self.recovery_codes_left > 0}
+        return tuple(method for method in METHODS if held.get(method))
+
+
+class FactorHoldings:
+    """Reads what people hold, and keeps `users.second_factor` true to it.
+
+    All methods work within transactions of the callers.
+    """
+
+    def __init__(self, recovery_codes: RecoveryCodes, clock: Callable[[], datetime]) -> None:
+        self._recovery_codes = recovery_codes
+        self._clock = clock
+
+    def of(self, db: Session, user_id: UUID) -> Holdings:
+        since = db.scalar(
+            select(TotpSecret.confirmed_at).where(
+                TotpSecret.user_id == user_id, TotpSecret.sealed.is_not(None)
+            )
+        )
+        return Holdings(since, self._recovery_codes.left(db, user_id))
+
+    def note_change(self, db: Session, user: User) -> Holdings:
+        """Notes that factors of a locked user were added, removed or replaced.
+
+        Log-ins that wait for a factor and browsers that are trusted count no more. The caller ends
+        the sessions, which fences every copy.
+        """
+        db.flush()
+        held = self.of(db, user.id)
+        if not held.has_second_factor:
+            self._recovery_codes.remove(db, user.id)
+        user.second_factor = held.has_second_factor
+        user.factors_version += 1
+        db.execute(delete(PendingLogin).where(PendingLogin.user_id == user.id))
+        return held
+
+    def remove_all(self, db: Session, user: User) -> Holdings:
+        """Removes every factor of a locked user; returns what there was."""
+        held = self.of(db, user.id)
+        db.execute(delete(TotpSecret).where(TotpSecret.user_id == user.id))
+        self._recovery_codes.remove(db, user.id)
+        self.note_change(db, user)
+        return held

@@ -1,0 +1,22 @@
+"""The parts that log-in, step-up and the security page share."""
+
+from dataclasses import dataclass
+
+from authapp.authentication.factors.check import FactorCheck
+from authapp.authentication.factors.holdings import FactorHoldings
+from authapp.authentication.factors.pending_logins import PendingLogins
+from authapp.authentication.factors.recovery_codes import RecoveryCodes
+from authapp.authentication.factors.set_up import FactorSetUp
+from authapp.authentication.notices import Notices
+
+
+@dataclass(frozen=True, slots=True)
+class FactorParts:
+    """What the use cases of factors are made of."""
+
+    recovery_codes: RecoveryCodes
+    holdings: FactorHoldings
+    check: FactorCheck
+    set_up: FactorSetUp
+    pending_logins: PendingLogins
+    notices: Notices

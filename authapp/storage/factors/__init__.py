@@ -1,0 +1,1 @@
+"""Tables of second factors and of log-ins that wait for one."""
