@@ -80,6 +80,7 @@ def _load(contest: Contest, seconds: int) -> report.Sample:
             *("wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s"),
             *("-s", str(Path(__file__).with_name("load.lua")), *headers),
             f"http://127.0.0.1:{contest.server.port}{contest.path}",
+            *(("--", *contest.cookies) if contest.cookies else ()),
         ],
         capture_output=True,
         check=True,

@@ -11,6 +11,7 @@ from authapp.storage import schema
 from benchmarks import servers
 from benchmarks.servers import BenchmarkError, Server
 
+WRITERS = 16  # sessions that are written to; more than are ever under way at once
 ACCOUNT = {"email": "ada@example.org", "password": "correct horse battery"}
 
 
@@ -20,6 +21,7 @@ class Contest:
     Attributes:
         does: what is done for the answer, so that nobody compares what differs.
         body: is in the answer.
+        cookies: of sessions that the requests take turns of, in place of one in `headers`.
     """
 
     name: str
@@ -29,13 +31,15 @@ class Contest:
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    cookies: tuple[str, ...] = ()
 
     def check(self) -> None:
         """
         Raises:
             BenchmarkError: the answer is not the one that shall be measured.
         """
-        answer = self.server.ask("GET", self.path, self.headers)
+        headers = {"Cookie": self.cookies[0]} if self.cookies else self.headers
+        answer = self.server.ask("GET", self.path, headers)
         if answer.status != self.status or self.body not in answer.body:
             raise BenchmarkError(
                 f"{self.name}: {self.path} answered {answer.status} {answer.body[:200]!r}"
@@ -122,6 +126,7 @@ def contests(
                 )
             )
         found += _ours(product, "", cookie)
+        found += _writes(product, guarded, flask_login, django)
         found += [
             Contest(
                 f"authapp in your app: {name}",
@@ -151,6 +156,37 @@ def contests(
         ]
         found += _ours(fast, ", granian", cookie)
         yield found
+
+
+def _writes(product: Server, guarded: Server, flask_login: Server, django: Server) -> list[Contest]:
+    """`session["n"] += 1` in a view for people who are signed in. Each person has a session of
+    their own, as two writers of one session would wait for each other at authapp alone."""
+    kept = "user from Postgres; session to Redis: lost with it, and the last of two writers wins"
+    people = [_again(product)["Cookie"] for _ in range(WRITERS)]
+    return [
+        Contest(
+            f"{name}: session write",
+            does,
+            server,
+            "/count",
+            body=b'"n"',
+            cookies=tuple(cookies),
+        )
+        for name, does, server, cookies in (
+            ("Flask-Session + Flask-Login", kept, flask_login, _people_of(flask_login)),
+            ("Django, cached sessions + auth", kept, django, _people_of(django)),
+            (
+                "authapp in your app",
+                "session committed to Postgres, merged with other writers; copy to Redis, sealed",
+                guarded,
+                people,
+            ),
+        )
+    ]
+
+
+def _people_of(peer: Server) -> list[str]:
+    return [_logged_in(peer)["Cookie"] for _ in range(WRITERS)]
 
 
 def _ours(server: Server, suffix: str, cookie: Mapping[str, str]) -> list[Contest]:
@@ -195,6 +231,11 @@ def _logged_in(server: Server) -> dict[str, str]:
 def signed_up(product: Server) -> dict[str, str]:
     """The cookie of somebody who signed up with authapp."""
     product.ask("POST", "/api/v1/signup", body={**ACCOUNT, "name": "Ada"})
+    return _again(product)
+
+
+def _again(product: Server) -> dict[str, str]:
+    """The cookie of one more session of theirs."""
     answer = product.ask("POST", "/api/v1/login", body=ACCOUNT)
     if answer.status != 200 or not answer.cookie:
         raise BenchmarkError(f"log-in answered {answer.status} {answer.body[:200]!r}")

@@ -1,8 +1,9 @@
-"""An ordinary Flask app with `Auth`: a guarded page, and a page that names the signed-in person."""
+"""An ordinary Flask app with `Auth`: a guarded page, one that names the signed-in person, and one
+that writes into the session."""
 
 import os
 
-from flask import Flask
+from flask import Flask, session
 
 from authapp import Auth, current_user, login_required
 
@@ -20,3 +21,10 @@ def page() -> dict[str, str]:
 @app.get("/who")
 def who() -> dict[str, str]:
     return {"name": current_user.name}
+
+
+@app.get("/count")
+@login_required
+def count() -> dict[str, int]:
+    session["n"] = session.get("n", 0) + 1
+    return {"n": session["n"]}

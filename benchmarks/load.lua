@@ -1,3 +1,17 @@
+-- Takes turns of the cookies that are given after `--`: a session for each request that is under way at once.
+local turns, turn = {}, 0
+function init(args)
+  for number = 1, #args do
+    turns[number] = wrk.format(nil, nil, {Host = wrk.headers['Host'], Cookie = args[number]})
+  end
+  if #args > 0 then
+    request = function()
+      turn = turn % #turns + 1
+      return turns[turn]
+    end
+  end
+end
+
 -- What wrk measured, as one line of JSON.
 done = function(summary, latency, requests)
   local errors = summary.errors

@@ -57,5 +57,12 @@ def me(request):
     return JsonResponse({"name": request.user.first_name})
 
 
-urlpatterns = [path("login", log_in), path("me", me)]
+def count(request):
+    if not request.user.is_authenticated:
+        return JsonResponse({}, status=401)
+    request.session["n"] = request.session.get("n", 0) + 1
+    return JsonResponse({"n": request.session["n"]})
+
+
+urlpatterns = [path("login", log_in), path("me", me), path("count", count)]
 app = get_wsgi_application()

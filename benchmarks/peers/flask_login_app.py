@@ -4,7 +4,7 @@ import os
 
 import bcrypt
 import redis
-from flask import Flask, request
+from flask import Flask, request, session
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
 from flask_session import Session
 from sqlalchemy import create_engine
@@ -69,3 +69,10 @@ def login_by_password():
 @login_required
 def me():
     return {"name": current_user.name}
+
+
+@app.get("/count")
+@login_required
+def count():
+    session["n"] = session.get("n", 0) + 1
+    return {"n": session["n"]}

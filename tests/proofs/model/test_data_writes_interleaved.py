@@ -31,9 +31,9 @@ from tests.proofs.model.test_changes_interleaved import (
 if LONG:
     pytestmark = pytest.mark.timeout(0)
 
-ALONE = 300 if LONG else 6  # orders drawn for each disturbance
-PER_PAIR = 20 if LONG else 1
-CLAIMED = 9_000 if LONG else 300  # schedules; docs/testing.md says so
+ALONE = 100 if LONG else 6  # orders drawn for each disturbance
+PER_PAIR = 8 if LONG else 1
+CLAIMED = 4_000 if LONG else 300  # schedules; docs/testing.md says so
 KNOWN = DISTURBANCES | OF_DATA
 PAIRS = list(combinations_with_replacement(sorted(set(KNOWN) - {"nothing else"}), 2))
 
