@@ -83,6 +83,7 @@ class Config:
     # where it is reached
     PUBLIC_URL: str = _setting(kinds.public_url, "")
     TRUSTED_ORIGINS: tuple[str, ...] = _setting(kinds.origins, ())
+    CORS_ORIGINS: tuple[str, ...] = _setting(kinds.origins, ())
     TRUSTED_PROXY_HOPS: int = _setting(kinds.whole(0, 10), 0)
     EMAIL_LOCAL_DOMAINS: tuple[str, ...] = _setting(kinds.email_domains, ())
     ALLOWED_REDIRECT_HOSTS: tuple[str, ...] = _setting(kinds.hosts, ())

@@ -22,10 +22,12 @@ from authapp.web.forward_auth.asked_address import AskedAddress
 from authapp.web.forward_auth.blueprint import make_forward_auth
 from authapp.web.forward_auth.decision import Decision
 from authapp.web.forward_auth.login_page import LoginPage
+from authapp.web.forward_auth.logout_page import LogoutPage
 from authapp.web.forward_auth.proxies import PROXIES
 from authapp.web.guards import no_login_view
 from authapp.web.health import health
 from authapp.web.middleware.client_address import ClientAddress
+from authapp.web.middleware.cors import ReadableByOrigins
 from authapp.web.middleware.fast_path import FastPath
 from authapp.web.middleware.first_request import FirstRequest
 from authapp.web.middleware.headers import form_targets, page_policy, security_headers
@@ -71,7 +73,11 @@ def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: b
         hides_unverified=config.is_verification_required or config.SIGNUP in {"open", "domains"},
     )
     if mount.has_any:
-        app.register_blueprint(_blueprint(mount, forward_auth), url_prefix=mount.url_prefix or None)
+        logout_page = LogoutPage(
+            config.ALLOWED_REDIRECT_HOSTS, f"{mount.url_prefix}/logout", config.public_origin
+        )
+        own = _blueprint(mount, forward_auth, logout_page if mount.pages else None)
+        app.register_blueprint(own, url_prefix=mount.url_prefix or None)
     if mount.is_whole_app:
         register_error_answers(app, _for_proxies(mount) | _files(mount))
     else:
@@ -79,7 +85,9 @@ def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: b
     _put_in_front(app, config, state, forward_auth, has_fast_path=has_fast_path)
 
 
-def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
+def _blueprint(
+    mount: Mount, forward_auth: ForwardAuth, logout_page: LogoutPage | None
+) -> OwnBlueprint:
     """All that is mounted, each part nested in one blueprint with our templates and errors."""
     own = OwnBlueprint(BLUEPRINT, "authapp", template_folder="templates")
     register_error_answers(own, _for_proxies(mount) | _files(mount))
@@ -106,7 +114,7 @@ def _blueprint(mount: Mount, forward_auth: ForwardAuth) -> OwnBlueprint:
         (mount.api and mount.admin, invitations_api),
         (mount.api, api_docs),
         (mount.health, health),
-        (mount.forward_auth, make_forward_auth(forward_auth)),
+        (mount.forward_auth, make_forward_auth(forward_auth, logout_page)),
     )
     for is_mounted, part in parts:
         if is_mounted:
@@ -154,6 +162,8 @@ def _put_in_front(
             files=_files(mount),
             logs_allowed=config.LOG_ALLOWED_CHECKS,
         )
+    if mount.api and config.CORS_ORIGINS:
+        wsgi = ReadableByOrigins(wsgi, mount.url_prefix + ME, config.CORS_ORIGINS)
     app.wsgi_app = ClientAddress(wsgi, hops)  # type: ignore[method-assign]
     if hops:
         app.wsgi_app = TrustedProxies(app, hops)  # type: ignore[method-assign]

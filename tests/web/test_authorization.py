@@ -58,6 +58,7 @@ GET    /metrics                           200  200  200  200  200  200  200  200
 GET    /forward-auth/nginx                401  200  200  200  200  200  200  200  401
 GET    /forward-auth/redirect             302  200  200  200  200  200  200  200  302
 GET    /forward-auth/envoy                302  200  200  200  200  200  200  200  302
+GET    /forward-auth/logout               302  302  302  302  302  302  302  302  302
 GET    /account                           302  200  200  200  200  200  200  200  302
 POST   /account                           302  303  303  303  303  303  303  303  302
 GET    /account/password                  302  200  200  200  200  200  200  200  302

@@ -54,6 +54,7 @@ PATHS: dict[str, set[str]] = {
     "/forward-auth/nginx": {"forward_auth"},
     "/forward-auth/redirect": {"forward_auth"},
     "/forward-auth/envoy": {"forward_auth"},
+    "/forward-auth/logout": {"forward_auth", "pages"},
 }
 
 

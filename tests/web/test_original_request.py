@@ -1,5 +1,6 @@
 """The visitor's request is known in the same way whichever proxy asks, and demands nothing."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,11 +8,12 @@ import pytest
 from flask import Flask
 from werkzeug.test import EnvironBuilder, TestResponse
 
+from authapp import Config, create_app
 from authapp.web.forward_auth.asked_address import AskedAddress
 from authapp.web.forward_auth.original_request import OriginalRequest
 from authapp.web.forward_auth.proxies import ENVOY, NGINX, REDIRECT, Proxy
-from tests.web.conftest import MakeApp
-from tests.web.support import browser, log_in, token_of
+from tests.web.conftest import Settings
+from tests.web.support import Stores, browser, log_in, services_of, sign_up, token_of
 from tests.web.test_forward_auth import NAMES, PAGE, ask, onward, refused, told
 
 HOST = "app.example.org"
@@ -100,12 +102,22 @@ def test_where_the_server_tells_no_path_as_it_was_written_it_is_encoded_again() 
     assert read == ["http://localhost/a%20b/%C3%BC/?x=%2F"]
 
 
-@pytest.fixture
-def app(make_app: MakeApp) -> Flask:
-    return make_app(PUBLIC_URL="https://auth.example.org", ALLOWED_REDIRECT_HOSTS=HOST)
+@pytest.fixture(scope="module")
+def app(settings: Settings, shared_stores: Stores) -> Iterator[Flask]:
+    """One for all: nobody is changed."""
+    shared_stores.clear()
+    reached = {"PUBLIC_URL": "https://auth.example.org", "ALLOWED_REDIRECT_HOSTS": HOST}
+    app = create_app(Config.from_mapping({**settings, **reached}))
+    yield app
+    services_of(app).close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def person(app: Flask) -> str:
+    return sign_up(app)
+
+
+@pytest.fixture(scope="module")
 def token(app: Flask, person: str) -> str:
     client = browser(app)
     log_in(client)

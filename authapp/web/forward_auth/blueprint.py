@@ -3,22 +3,28 @@
 from collections.abc import Callable
 from functools import partial
 
-from flask import Response, g, request
+from flask import Response, g, redirect, request
 from flask.blueprints import BlueprintSetupState
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import MethodNotAllowed
 
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.csrf import from_any_origin
 from authapp.web.forward_auth.answers import REFUSAL, ForwardAuth, Refusal
 from authapp.web.forward_auth.identity_headers import NOBODY
+from authapp.web.forward_auth.logout_page import LogoutPage
 from authapp.web.forward_auth.original_request import READING
 from authapp.web.forward_auth.proxies import PROXIES, Proxy
 
 _IDENTITY = "_authapp_identity_headers"  # in flask.g: those of an answer that is an error
 
 
-def make_forward_auth(forward_auth: ForwardAuth) -> OwnBlueprint:
-    """One call for each kind of proxy."""
+def make_forward_auth(forward_auth: ForwardAuth, logout_page: LogoutPage | None) -> OwnBlueprint:
+    """One call for each kind of proxy, and a way to the log-out page.
+
+    Args:
+        logout_page: ours, if it is mounted.
+    """
     blueprint = OwnBlueprint("forward_auth", __name__)
 
     def answer(proxy: Proxy) -> Response:
@@ -32,6 +38,13 @@ def make_forward_auth(forward_auth: ForwardAuth) -> OwnBlueprint:
             setattr(g, _IDENTITY, decided.headers)
             raise decided.error
         return Response(decided.body, decided.status, decided.headers)
+
+    if logout_page is not None:
+        address = logout_page.address
+
+        @blueprint.get("/forward-auth/logout")
+        def logout() -> ResponseReturnValue:
+            return redirect(address(request.environ, request.args.get("next", "")))
 
     def add(state: BlueprintSetupState) -> None:
         for proxy in PROXIES:
