@@ -41,7 +41,7 @@ def soak(seconds: float, application: str = APPLICATION, *, restarts: int = REST
                 _restart(here, crowd, number, restarts)
                 time.sleep(max(0.0, begun + number * seconds / SAMPLES - time.monotonic()))
                 here.tidy(services)
-                samples.append(here.sample())
+                samples.append(here.sample(crowd.came()))
                 say(report.row(samples[-1]))
     complaints = [*crowd.problems[:10], *report.grown(samples)]
     asked = sum(crowd.asked.values())

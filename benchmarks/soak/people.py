@@ -17,6 +17,7 @@ PASSWORD = "copper lantern drifts north"
 POOL = 20  # accounts of people who come again and again
 PAUSE = 0.05  # seconds, at most, between two requests of a person
 FORGOTTEN = int(QUICKLY["SESSION_IDLE_SECONDS"]) + 10  # seconds until a session is over by itself
+LATELY = 2 * int(QUICKLY["SESSION_IDLE_SECONDS"])  # all copies, fences and limits are gone
 RECOVERY = 15.0  # seconds after a restart in which an answer may be 503
 KEPT = 2_000  # ended sessions that are tried again
 
@@ -54,6 +55,7 @@ class Crowd:
         self._ended: deque[tuple[float, str, str]] = deque(maxlen=KEPT)
         self._numbers = count(1)
         self._excused_until = 0.0
+        self._came: deque[float] = deque(maxlen=100_000)
         self._pool: list[str] = []
 
     @contextmanager
@@ -78,6 +80,11 @@ class Crowd:
             yield
         finally:
             self._excused_until = time.monotonic() + RECOVERY
+
+    def came(self) -> int:
+        """People who came within the time after which nothing is left of them."""
+        since = time.monotonic() - LATELY
+        return sum(at >= since for at in list(self._came))
 
     def _live(self, life: Callable[[], None]) -> None:
         try:
@@ -169,6 +176,7 @@ class Crowd:
 
     def _come(self) -> None:
         """Comes, and goes by logging out, by coming no more, or for good."""
+        self._came.append(time.monotonic())
         is_new = random.random() < 0.3
         email = self._sign_up() if is_new else random.choice(self._pool)
         token = self._log_in(email)

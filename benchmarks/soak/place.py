@@ -32,6 +32,7 @@ QUICKLY = {
     "LOGIN_FAILURES_PER_ACCOUNT": "1000000 per minute",
     "SESSION_MAX_PER_USER": "1000",
 }
+USUAL = 25  # people who are known from the start
 KEPT_SECONDS = 30  # ended sessions and audit events, where the product keeps them for 30 days
 _AGE = f"""
 SET LOCAL authapp.fenced = 'on';
@@ -43,7 +44,12 @@ DELETE FROM authapp_data.audit_events WHERE at < now() - interval '{KEPT_SECONDS
 
 @dataclass(frozen=True)
 class Sample:
-    """The use of everything at a moment: of the server with its workers, and of both stores."""
+    """The use of everything at a moment: of the server with its workers, and of both stores.
+
+    Attributes:
+        came: people who came lately. Keys and live sessions follow from their number.
+        lasting_keys: those without a TTL.
+    """
 
     minute: float
     memory_mb: float
@@ -51,11 +57,21 @@ class Sample:
     descriptors: float
     postgres_connections: float
     redis_connections: float
+    lasting_keys: float
     redis_keys: float
     live_sessions: float
+    came: float
     database_mb: float
     sessions_kb: float
     dead_rows: float
+
+    @property
+    def keys_each(self) -> float:
+        return self.redis_keys / (self.came + USUAL)
+
+    @property
+    def live_each(self) -> float:
+        return self.live_sessions / (self.came + USUAL)
 
 
 class Place:
@@ -125,7 +141,7 @@ class Place:
                 connection.commit()
             return found
 
-    def sample(self) -> Sample:
+    def sample(self, came: int) -> Sample:
         ((connections,),) = self.sql(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'authapp'"
         )
@@ -137,7 +153,7 @@ class Place:
         ((dead,),) = self.sql("SELECT coalesce(sum(n_dead_tup), 0) FROM pg_stat_user_tables")
         with redis.Redis.from_url(self._redis.url) as client:
             info: Any = client.info("clients")
-            keys: Any = client.dbsize()
+            keys: Any = client.info("keyspace").get("db0", {"keys": 0, "expires": 0})
         pids = self._pids()
         return Sample(
             minute=(time.monotonic() - self._start) / 60,
@@ -146,8 +162,10 @@ class Place:
             descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
             postgres_connections=connections,
             redis_connections=info["connected_clients"],
-            redis_keys=keys,
+            lasting_keys=keys["keys"] - keys["expires"],
+            redis_keys=keys["keys"],
             live_sessions=live,
+            came=came,
             database_mb=whole / MB,
             sessions_kb=sessions / 1024,
             dead_rows=float(dead),
