@@ -43,7 +43,7 @@ class Site:
         instance, stack = self._running.pop(name)
         self.rotation.remove(instance)
         stack.close()
-        assert '"level":"error"' not in instance.log(), instance.log()[-3000:]
+        assert '"level": "error"' not in instance.log(), instance.log()[-3000:]
 
     def close(self) -> None:
         for _, stack in self._running.values():
@@ -116,5 +116,6 @@ def test_nobody_notices_an_upgrade_a_rollback_and_an_upgrade(
     assert min(visitors.log_outs, visitors.password_changes) > 10
     sys.stderr.write(
         f"\n{served_by}: {dict(visitors.asked)} requests, {visitors.log_outs} log-outs, "
-        f"{visitors.password_changes} changes of passwords\n"
+        f"{visitors.password_changes} changes of passwords, "
+        f"{len(visitors.unavailable)} requests asked again\n"
     )
