@@ -82,6 +82,7 @@ class Change:
         self.fences: dict[str, int] = {}
         self.leased: Collection[str] = ()
         self.reread: Callable[[Session, Mapping[str, Lease]], Reread] | None = None
+        self.copies: dict[str, Copy] = {}
         self._credential_keys = credential_keys
 
     def touch_session(self, digest: bytes, version: int) -> None:
@@ -154,6 +155,13 @@ class Change:
         """
         self.leased, self.reread = keys, reread
 
+    def end_session(self, digest: bytes, version: int, copy: Copy | None) -> None:
+        """As `touch_session`, for one that has ended; stores the copy that says so, if any, as
+        `write_through` does. No other change alters such a session, so nothing is read again."""
+        self.touch_session(digest, version)
+        if copy is not None:
+            self.copies[session_key(digest)] = copy
+
     def returning(self, value: T) -> Changed[T]:
         """The result of this change, for its caller; to be made once the change has ended."""
         return Changed(value, self.everywhere)
@@ -207,14 +215,14 @@ class Changes:
                 yield change
                 db.flush()
                 leases = self._fence_first(change)
-                copies: dict[str, tuple[Lease, Copy]] = {}
+                copies = {k: (leases[k], copy) for k, copy in change.copies.items() if leases}
                 # A caller that repeats a change finds nothing to do, while the fences of the first
                 # attempt may be unreplayed. Neither caller may be promised more than the other.
                 if leases and change.reread is not None:
                     facts = change.reread(db, leases)
                     unreplayed = facts.fences_pending
                     if not unreplayed:
-                        copies = {k: (leases[k], copy) for k, copy in facts.copies.items()}
+                        copies |= {k: (leases[k], copy) for k, copy in facts.copies.items()}
                 else:
                     unreplayed = acknowledged and bool(db.scalar(select(any_pending())))
                 if leases is None:
@@ -281,7 +289,8 @@ class Changes:
     def _fence_first(self, change: Change) -> dict[str, Lease] | None:
         """Fences before the commit; the leases, or None where Redis does not take the fences."""
         try:
-            return self._cache.fence(change.fences, committed=False, leased=change.leased)
+            leased = {*change.leased, *change.copies}
+            return self._cache.fence(change.fences, committed=False, leased=leased)
         except StoreUnavailable:
             return None
 

@@ -128,7 +128,9 @@ class LostCommits:
             user = change.db.scalar(_unchanged_user(entry))
             if user is None or entry.kind != "browser":
                 return msgspec.structs.replace(entry, ended_why=EndReason.LOST)
-            row = self._rows.put_back(change, user, digest, entry)
+            row = _row_like(entry, digest)
+            change.db.add(row)
+            change.db.flush()
             audit.record(
                 change.db,
                 "session.begun",
@@ -212,6 +214,27 @@ class LostCommits:
         with self._changes.begin(acknowledged=False) as change:
             if put_back_generation(change, generation):
                 self.note(change, "end_of_all")
+
+
+def _row_like(entry: SessionRecord, digest: bytes) -> SessionRow:
+    """A row for a session that has a copy, at a version above it."""
+    return SessionRow(
+        id=entry.id,
+        digest=digest,
+        user_id=entry.user.id,
+        kind=entry.kind,
+        epoch=entry.epoch,
+        created_at=entry.created_at,
+        last_seen_at=entry.last_seen_at,
+        idle_seconds=entry.idle_seconds,
+        expires_at=entry.expires_at,
+        data=entry.data,
+        ver=entry.ver + 1,
+        remembered=entry.remembered,
+        generation=entry.generation,
+        proved_at=entry.proved_at,
+        amr=list(entry.amr),
+    )
 
 
 def _unchanged_user(entry: SessionRecord) -> Select[User]:

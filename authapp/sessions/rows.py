@@ -17,6 +17,7 @@ from authapp.cache.changes import Change
 from authapp.crypto.access_tokens import AccessTokens, digest_of
 from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
 from authapp.errors import EmailUnverified, InvalidCredentials
+from authapp.sessions.ended_copies import COLUMNS, ended_copy
 from authapp.sessions.generation import is_live
 from authapp.sessions.records import (
     ActiveSession,
@@ -225,31 +226,6 @@ class SessionRows:
             amr=list(PASSWORD),
         )
 
-    def put_back(
-        self, change: Change, user: User, digest: bytes, entry: SessionRecord
-    ) -> SessionRow:
-        """Gives a session whose row was lost one like it, at a version above its copy's."""
-        row = SessionRow(
-            id=entry.id,
-            digest=digest,
-            user_id=user.id,
-            kind=entry.kind,
-            epoch=entry.epoch,
-            created_at=entry.created_at,
-            last_seen_at=entry.last_seen_at,
-            idle_seconds=entry.idle_seconds,
-            expires_at=entry.expires_at,
-            data=entry.data,
-            ver=entry.ver + 1,
-            remembered=entry.remembered,
-            generation=entry.generation,
-            proved_at=entry.proved_at,
-            amr=list(entry.amr),
-        )
-        change.db.add(row)
-        change.db.flush()
-        return row
-
     def issue_tokens(self, row: SessionRow, user: User, *, refreshable: bool) -> IssuedTokens:
         """Issues an access token for this session, and a refresh token if it can be refreshed."""
         now = self._clock()
@@ -350,11 +326,12 @@ class SessionRows:
             update(SessionRow)
             .where(which, SessionRow.ended_at.is_(None))
             .values(ended_at=now, ended_why=why, ver=SessionRow.ver + 1)
-            .returning(SessionRow.digest, SessionRow.ver, SessionRow.user_id)
+            .returning(*COLUMNS)
             .execution_options(synchronize_session=False)
         ).all()
-        for digest, version, user_id in ended:
-            change.touch_session(digest, version)
+        for row in ended:
+            change.end_session(row.digest, row.ver, ended_copy(row, why, now))
+            user_id = row.user_id
             if why is EndReason.ENDED_FOR_EVERYBODY:
                 continue  # one event told of them all
             audit.record(

@@ -1,8 +1,11 @@
 """Postgres lost its last commits, and Redis still knows of them: ended stays ended."""
 
+from typing import Any
+
 import pytest
 
 from authapp.accounts.actor import OPERATOR
+from authapp.cache.keys import session_key
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndReason
 from tests.support.clock import Clock
@@ -10,6 +13,7 @@ from tests.support.lost_commits import commits_lost
 from tests.support.people import CLIENT, EMAIL, PASSWORD, log_in, sign_up
 from tests.support.services import sql
 from tests.support.sessions import ending, find, is_live
+from tests.support.traffic import traffic
 
 LONG = 3600.0  # seconds; longer than fences last, and shorter than sessions
 DUE = 61.0  # seconds; every copy is due for its revalidation
@@ -30,8 +34,8 @@ def events(services: Services, event: str) -> list[tuple[dict[str, object]]]:
 
 
 def log_out(services: Services, live: ActiveSession) -> None:
+    """Nobody looks afterwards: the change itself stores the copy that says so."""
     services.authentication.log_out(live.token, CLIENT)
-    assert ending(services, live) is EndReason.LOGOUT  # the copy says so from here on
 
 
 def test_a_session_that_ended_stays_ended(
@@ -81,7 +85,7 @@ def test_a_fence_alone_proves_nothing(
     services: Services, live: ActiveSession, clock: Clock
 ) -> None:
     """A change that was rolled back leaves one, too."""
-    services.cache.fence({f"sess:{live.token.digest.hex()}": 7})
+    services.cache.fence({session_key(live.token.digest): 7})
     clock.forward(DUE)
     assert is_live(services, live)
     assert sql(services, "SELECT ver FROM sessions") == [(1,)]
@@ -212,3 +216,37 @@ def test_an_incident_is_one_event_however_many_facts_were_lost(
     assert [details for (details,) in events(services, "session.ended")] == [
         {"why": "logout", "put_back": True}
     ] * 3
+
+
+# -- the copy of an end ----------------------------------------------------------------------------
+
+
+def test_it_is_kept_until_the_limit_of_the_session(
+    services: Services, live: ActiveSession, clock: Clock
+) -> None:
+    log_out(services, live)
+    left = (live.record.expires_at - clock.now).total_seconds()
+    kept: Any = services.redis.pttl(session_key(live.token.digest))
+    assert left - 60 < kept / 1000 <= left
+
+
+def test_it_costs_no_round_trip_and_no_statement(services: Services, live: ActiveSession) -> None:
+    with traffic() as seen:
+        log_out(services, live)
+    assert len([one for one in seen.sql if "UPDATE" in one and "sessions" in one]) == 1
+    assert len(seen.redis) == 2  # a fence before the commit; a copy and a fence after it
+    with traffic() as seen:
+        assert ending(services, live) is EndReason.LOGOUT
+    assert (len(seen.redis), seen.sql) == (1, [])
+
+
+def test_all_sessions_that_a_change_of_the_person_ends_stay_ended(
+    services: Services, two_instances: Services, clock: Clock, database_url: str
+) -> None:
+    person = sign_up(services)
+    lives = [log_in(services) for _ in range(3)]
+    with commits_lost(database_url):
+        services.administration.set_active(person.id, active=False, actor=OPERATOR)
+    clock.forward(DUE)
+    for live in lives:
+        assert ending(two_instances, live) is EndReason.DEACTIVATED

@@ -76,6 +76,13 @@ class Pair:
             f"the standby does not become {state}",
         )
 
+    def is_level(self) -> bool:
+        """Whether the standby has applied all that the primary wrote."""
+        return ask(
+            self.primary.url,
+            "SELECT replay_lsn >= pg_current_wal_lsn() FROM pg_stat_replication",
+        ) == [(True,)]
+
     def cut_off_standby(self) -> None:
         """Commits no longer reach the standby: all from now on are lost with the primary."""
         assert self.standby is not None
