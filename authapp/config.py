@@ -93,7 +93,8 @@ class Config:
     WEB_THREADS: int = _setting(kinds.whole(1, 512), 8)  # of a worker
     DATA_DIR: str = _setting(kinds.text, "var")
 
-    # whether each request that forward-auth lets pass gets a line in the log
+    # forward-auth: path rules, and whether each request that may pass gets a line in the log
+    GUARD_RULES: str = _setting(kinds.text, "")
     LOG_ALLOWED_CHECKS: bool = _setting(kinds.switch, default=True)
 
     # what pages show of whoever runs this

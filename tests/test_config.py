@@ -75,6 +75,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "PORT": 8_000,
         "WEB_CONCURRENCY": usable_processors(),
         "WEB_THREADS": 8,
+        "GUARD_RULES": "",
         "LOG_ALLOWED_CHECKS": True,
         "DATA_DIR": "var",
         "BRAND_NAME": "authapp",

@@ -114,6 +114,8 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO", "SIGNUP": "invit
         ("slow clients", {"TRUSTED_PROXY_HOPS": "1"}, OK, "a proxy is in front"),
         ("slow clients", {"HOST": "192.0.2.1"}, OK, "gunicorn holds out, granian does not"),
         ("redirects", {}, OK, "to this site"),
+        ("guard rules", {}, OK, "none: each proxy demands"),
+        ("guard rules", {"GUARD_RULES": "/no/such/file"}, FAIL, "it can't be read (No such file"),
         ("sign-up", {}, OK, "invite; addresses are not confirmed"),
         ("sign-up", {"SIGNUP": "open"}, FAIL, "a stranger passes under any address"),
         (
@@ -736,6 +738,30 @@ def test_the_command_says_by_its_status_whether_anything_fails(
     (finding,) = [finding for finding in json.loads(told) if finding["state"] == state]
     assert set(finding) == {"check", "state", "text", "remedy"}
     assert finding["remedy"] in line
+
+
+# -- path rules ---------------------------------------------------------------------------------
+
+
+def test_path_rules_are_told_in_words(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text(
+        '[[rules]]\nhost = "app.example.org"\npath = "/admin"\nroles = ["admin"]\nverified = true\n'
+        '[[rules]]\nhost = ["app.example.org", "*.example.org"]\nallow = "public"\n'
+    )
+    more = {"GUARD_RULES": str(file)}
+    findings = found(make_config(config.DATABASE_URL, config.REDIS_URL, **FINE, **more))
+    assert the("guard rule 1", findings).text == (
+        "app.example.org, /admin: signed in, role admin, verified address"
+    )
+    assert the("guard rule 2", findings).text == "app.example.org or *.example.org, /: public"
+    assert the("guard rules", findings).state is WARN
+    assert "does not lead back to app.example.org" in the("guard rules", findings).text
+    more["ALLOWED_REDIRECT_HOSTS"] = "app.example.org"
+    findings = found(make_config(config.DATABASE_URL, config.REDIS_URL, **FINE, **more))
+    assert the("guard rules", findings).state is OK
+    findings = found(make_config(config.DATABASE_URL, config.REDIS_URL, **FINE), guards=False)
+    assert checks(findings, "guard") == set()
 
 
 # -- mail ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """`flask --app wsgi auth doctor`: whether settings and stores are in order, and the remedy.
 
-settings, postgres, redis_servers and mail examine one thing each and yield findings; a store that
-can't be asked is a finding too, and the rest is still examined.
+settings, guard_rules, postgres, redis_servers and mail examine one thing each and yield findings; a
+store that can't be asked is a finding too, and the rest is still examined.
 """
 
 import queue
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from threading import Thread
 
 from authapp.config import Config
-from authapp.doctor import mail, postgres, redis_servers, settings
+from authapp.doctor import guard_rules, mail, postgres, redis_servers, settings
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.findings import Finding, State
 
@@ -41,6 +41,8 @@ def examine(
         _Examination("mail", mail.examine(config)),
     ]
     found = list(settings.examine(config, guards=guards))
+    if guards:
+        found += guard_rules.examine(config)
     deadline = time.monotonic() + seconds
     for store in stores:
         found += store.until(deadline)

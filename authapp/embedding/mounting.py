@@ -7,6 +7,9 @@ from flask import Flask
 from werkzeug.routing import BuildError
 
 from authapp.config import Config
+from authapp.crypto.assertion_keys import AssertionKeys
+from authapp.guarding.assertions import AssertionIssuer
+from authapp.guarding.rule_file import read_rules
 from authapp.web.api.account import api
 from authapp.web.api.docs import api_docs
 from authapp.web.api.invitations import invitations_api
@@ -19,7 +22,7 @@ from authapp.web.blueprint import OwnBlueprint
 from authapp.web.error_handlers import register_error_answers
 from authapp.web.forward_auth.answers import ForwardAuth
 from authapp.web.forward_auth.asked_address import AskedAddress
-from authapp.web.forward_auth.blueprint import make_forward_auth
+from authapp.web.forward_auth.blueprint import KEY_SET, make_forward_auth, make_key_set
 from authapp.web.forward_auth.decision import Decision
 from authapp.web.forward_auth.login_page import LoginPage
 from authapp.web.forward_auth.logout_page import LogoutPage
@@ -62,21 +65,23 @@ def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: b
             product alone: hooks of another app must see every request.
     """
     mount = state.mount
+    keys = AssertionKeys(config.SECRET_KEY)
     forward_auth = ForwardAuth(
-        Decision(state.authenticator),
+        Decision(state.authenticator, read_rules(config.GUARD_RULES)),
         LoginPage(
             config.ALLOWED_REDIRECT_HOSTS,
             _login_path(app, state),
             cache(lambda: start_page(app.url_map, mount.url_prefix)),
             config.public_origin,
         ),
+        AssertionIssuer(keys, config.PUBLIC_URL) if config.PUBLIC_URL else None,
         hides_unverified=config.is_verification_required or config.SIGNUP in {"open", "domains"},
     )
     if mount.has_any:
         logout_page = LogoutPage(
             config.ALLOWED_REDIRECT_HOSTS, f"{mount.url_prefix}/logout", config.public_origin
         )
-        own = _blueprint(mount, forward_auth, logout_page if mount.pages else None)
+        own = _blueprint(mount, forward_auth, logout_page if mount.pages else None, keys)
         app.register_blueprint(own, url_prefix=mount.url_prefix or None)
     if mount.is_whole_app:
         register_error_answers(app, _for_proxies(mount) | _files(mount))
@@ -86,7 +91,7 @@ def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: b
 
 
 def _blueprint(
-    mount: Mount, forward_auth: ForwardAuth, logout_page: LogoutPage | None
+    mount: Mount, forward_auth: ForwardAuth, logout_page: LogoutPage | None, keys: AssertionKeys
 ) -> OwnBlueprint:
     """All that is mounted, each part nested in one blueprint with our templates and errors."""
     own = OwnBlueprint(BLUEPRINT, "authapp", template_folder="templates")
@@ -115,6 +120,7 @@ def _blueprint(
         (mount.api, api_docs),
         (mount.health, health),
         (mount.forward_auth, make_forward_auth(forward_auth, logout_page)),
+        (mount.forward_auth, make_key_set(keys)),
     )
     for is_mounted, part in parts:
         if is_mounted:
@@ -128,7 +134,7 @@ _FAVICON = "/favicon.ico"
 
 def _files(mount: Mount) -> frozenset[str]:
     """The routes whose answers browsers may store."""
-    return frozenset(mount.url_prefix + path for path in (_STATIC, _BRAND, _FAVICON))
+    return frozenset(mount.url_prefix + path for path in (_STATIC, _BRAND, _FAVICON, KEY_SET))
 
 
 def _for_proxies(mount: Mount) -> frozenset[str]:

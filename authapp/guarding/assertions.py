@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from authapp.assertions.verifier import LONGEST_SECONDS
 from authapp.crypto.assertion_keys import AssertionKeys
+from authapp.crypto.recent import Recent
 from authapp.sessions.records import SessionRecord
 
 REUSED_SECONDS = 5.0  # a page loads much at once, and a signature costs more than a session check
-_MOST = 512  # assertions that are held; few, because they tell which people were here
 
 
 class AssertionIssuer:
@@ -27,7 +27,7 @@ class AssertionIssuer:
         self._keys = keys
         self._issuer = issuer
         self._now = now
-        self._issued: dict[object, tuple[float, str]] = {}
+        self._issued: Recent[object, tuple[float, str]] = Recent()
 
     def issue(self, record: SessionRecord, email: str, origin: str, method: str) -> str:
         """An assertion about the person of a session, to the guarded app at this origin.
@@ -44,10 +44,7 @@ class AssertionIssuer:
         if assertion and 0 <= now - issued_at < REUSED_SECONDS:
             return assertion
         assertion = self._sign(record, email, origin, method, int(now))
-        if len(self._issued) >= _MOST:
-            self._issued.clear()
-        self._issued[what] = (now, assertion)
-        return assertion
+        return self._issued.keep(what, (now, assertion))[1]
 
     def _sign(self, record: SessionRecord, email: str, origin: str, method: str, now: int) -> str:
         digest = hashlib.sha256(b"authapp/asserted session/" + record.id.bytes).digest()

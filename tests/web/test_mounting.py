@@ -55,6 +55,7 @@ PATHS: dict[str, set[str]] = {
     "/forward-auth/redirect": {"forward_auth"},
     "/forward-auth/envoy": {"forward_auth"},
     "/forward-auth/logout": {"forward_auth", "pages"},
+    "/.well-known/jwks.json": {"forward_auth"},
 }
 
 

@@ -7,11 +7,13 @@ from uuid import UUID
 from authapp.accounts.identity import Identity
 from authapp.crypto.recent import Recent
 from authapp.errors import AuthappError, InvalidField
+from authapp.guarding.assertions import AssertionIssuer
+from authapp.sessions.records import SessionRecord
 from authapp.web.forward_auth.decision import Allowed, Decision, Refused
 from authapp.web.forward_auth.demands import Demand
 from authapp.web.forward_auth.identity_headers import NOBODY, Headers, identity_headers
 from authapp.web.forward_auth.login_page import LoginPage
-from authapp.web.forward_auth.original_request import READING
+from authapp.web.forward_auth.original_request import READING, OriginalRequest
 from authapp.web.forward_auth.proxies import Proxy
 from authapp.web.middleware.fast_path import Answer
 from authapp.web.request_credentials import VARY
@@ -40,14 +42,21 @@ class ForwardAuth:
     """Answers proxies. Knows WSGI and no Flask.
 
     Args:
+        assertions: issues them; None: without PUBLIC_URL they would name nobody who did.
         hides_unverified: no email is passed on that nobody has shown to be the person's.
     """
 
     def __init__(
-        self, decision: Decision, login_page: LoginPage, *, hides_unverified: bool
+        self,
+        decision: Decision,
+        login_page: LoginPage,
+        assertions: AssertionIssuer | None,
+        *,
+        hides_unverified: bool,
     ) -> None:
         self._decision = decision
         self._login_page = login_page
+        self._assertions = assertions
         self._hides_unverified = hides_unverified
         self._headers: Recent[UUID, tuple[Identity, Headers]] = Recent()
 
@@ -66,11 +75,11 @@ class ForwardAuth:
 
     def answer(self, proxy: Proxy, environ: Environ) -> Answer | Refusal:
         verdict = self._decision.decide(proxy, environ)
-        if isinstance(verdict, Allowed):
-            return Answer(200, [*self._identity_headers(verdict.person), *_FIXED], b"")
         if isinstance(verdict, Refused):
             return Refusal(verdict.error, self._identity_headers(verdict.person))
         try:
+            if isinstance(verdict, Allowed):
+                return Answer(200, [*self._of_session(proxy, environ, verdict), *_FIXED], b"")
             return self._log_in_first(proxy, environ, verdict.demand)
         except InvalidField as error:
             return Refusal(error, NOBODY)
@@ -86,15 +95,42 @@ class ForwardAuth:
         # RFC 9110, 15.4: after 303 a browser asks with GET
         return Answer(302 if original.method in READING else 303, headers, _LOG_IN)
 
-    def _identity_headers(self, person: Identity | None) -> Headers:
+    def _of_session(self, proxy: Proxy, environ: Environ, allowed: Allowed) -> Headers:
+        session = allowed.session
+        if session is None:
+            return NOBODY
+        assertion = ""
+        if allowed.wants_assertion:
+            assertion = self._assertion(session, proxy.original(environ))
+        return self._identity_headers(session.user, assertion)
+
+    def _assertion(self, session: SessionRecord, original: OriginalRequest) -> str:
+        """
+        Raises:
+            InvalidField: without a setting, or without a word of the proxy, there can be none.
+        """
+        if self._assertions is None:
+            raise InvalidField({"assertion": "set PUBLIC_URL, which assertions name as issuer"})
+        if not original.origin:
+            raise InvalidField({"assertion": "the proxy does not say which host this is about"})
+        email = self._email(session.user)
+        return self._assertions.issue(session, email, original.origin, original.method)
+
+    def _identity_headers(self, person: Identity | None, assertion: str = "") -> Headers:
         if person is None:
             return NOBODY
+        headers = self._known_headers(person)
+        return [*headers[:-1], (headers[-1][0], assertion)] if assertion else headers
+
+    def _known_headers(self, person: Identity) -> Headers:
         known = self._headers.get(person.id)
         if known is not None and known[0] is person:  # read from the same entry as before
             return known[1]
-        is_hidden = self._hides_unverified and not person.email_verified
-        headers = identity_headers(person, "" if is_hidden else person.email)
+        headers = identity_headers(person, self._email(person))
         return self._headers.keep(person.id, (person, headers))[1]
+
+    def _email(self, person: Identity) -> str:
+        return "" if self._hides_unverified and not person.email_verified else person.email
 
 
 def _is_browser(environ: Environ) -> bool:

@@ -1,4 +1,4 @@
-"""The calls of forward-auth, in Flask."""
+"""The calls of forward-auth, and the keys of its assertions, in Flask."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +8,7 @@ from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import MethodNotAllowed
 
+from authapp.crypto.assertion_keys import AssertionKeys
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.csrf import from_any_origin
 from authapp.web.forward_auth.answers import REFUSAL, ForwardAuth, Refusal
@@ -16,6 +17,9 @@ from authapp.web.forward_auth.logout_page import LogoutPage
 from authapp.web.forward_auth.original_request import READING
 from authapp.web.forward_auth.proxies import PROXIES, Proxy
 
+KEY_SET = "/.well-known/jwks.json"
+
+_KEPT_SECONDS = 60  # a secret that leaked must soon count for nothing
 _IDENTITY = "_authapp_identity_headers"  # in flask.g: those of an answer that is an error
 
 
@@ -64,4 +68,17 @@ def make_forward_auth(forward_auth: ForwardAuth, logout_page: LogoutPage | None)
 
     blueprint.record(add)
     blueprint.after_request(add_identity)
+    return blueprint
+
+
+def make_key_set(keys: AssertionKeys) -> OwnBlueprint:
+    """The public keys, by which guarded apps verify assertions (RFC 7517)."""
+    blueprint = OwnBlueprint("key_set", __name__)
+
+    @blueprint.get(KEY_SET)
+    def key_set() -> Response:
+        response = Response(keys.key_set, mimetype="application/json")
+        response.headers["Cache-Control"] = f"public, max-age={_KEPT_SECONDS}"
+        return response
+
     return blueprint

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from authapp.accounts.assurance import level_of
 from authapp.accounts.identity import Identity
 from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable, TooManyTokens
-from authapp.sessions.records import ActiveSession, LookupResult
+from authapp.guarding.rules import GuardRules, Rule
+from authapp.sessions.records import ActiveSession, LookupResult, SessionRecord
 from authapp.web.cookies.header import read_cookies
 from authapp.web.forward_auth.demands import Demand
 from authapp.web.forward_auth.original_request import OriginalRequest
@@ -18,9 +20,14 @@ Environ = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The request may pass, as this person's; as nobody's without a `person`."""
+    """The request may pass: in the name of the session's person, or of nobody without a session.
 
-    person: Identity | None
+    Attributes:
+        wants_assertion: the guarded app verifies who the person is.
+    """
+
+    session: SessionRecord | None = None
+    wants_assertion: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +49,15 @@ Verdict = Allowed | SignedOut | Refused
 
 
 class Decision:
-    """Decides on requests that a proxy asks about. Knows WSGI and no Flask."""
+    """Decides on requests that a proxy asks about. Knows WSGI and no Flask.
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    Args:
+        rules: the path rules, if there are any. They hold beside what the proxy demands.
+    """
+
+    def __init__(self, authenticator: Authenticator, rules: GuardRules | None = None) -> None:
         self._authenticator = authenticator
+        self._rules = rules
 
     def decide(self, proxy: Proxy, environ: Environ) -> Verdict:
         """
@@ -55,19 +67,36 @@ class Decision:
         demand = proxy.demand(environ)
         if demand.unknown:
             return Refused(InvalidField({demand.unknown: _KNOWN}))
-        if demand.lets_preflights_pass and _is_preflight(proxy.original(environ), environ):
-            return Allowed(None)
+        try:
+            rule = self._rule(proxy, environ)
+        except Forbidden as error:
+            return Refused(error)
+        is_public = rule is not None and rule.is_public and not demand.demands
+        may_be_preflight = is_public or demand.lets_preflights_pass
+        if may_be_preflight and _is_preflight(proxy.original(environ), environ):
+            return Allowed()
         try:
             found = self._find(environ)
         except (StoreUnavailable, Forbidden) as error:
-            return Refused(error)
+            return Allowed() if is_public else Refused(error)
         if not isinstance(found, ActiveSession):
-            return SignedOut(demand)
+            return Allowed() if is_public else SignedOut(demand)
         person = found.record.user
         note_user(environ, person.id)
-        if demand.roles and not person.has_role(*demand.roles):
-            return Refused(Forbidden(f"this needs the role {' or '.join(demand.roles)}"), person)
-        return Allowed(person)
+        if lacking := _lacking(found.record, demand, rule):
+            return Refused(Forbidden(lacking), person)
+        return Allowed(found.record, demand.wants_assertion)
+
+    def _rule(self, proxy: Proxy, environ: Environ) -> Rule | None:
+        """The path rule for the visitor's request; None where none are set.
+
+        Raises:
+            Forbidden: some are set, and none matches.
+        """
+        if self._rules is None:
+            return None
+        original = proxy.original(environ)
+        return self._rules.find(original.method, original.host, original.path)
 
     def _find(self, environ: Environ) -> LookupResult:
         """Whose request it is. A token that can't be one of ours is of the guarded app.
@@ -91,7 +120,19 @@ class Decision:
         return self._authenticator.find(access_tokens or cookies)
 
 
-_KNOWN = "only role, login and preflight=pass are known"
+_KNOWN = "only role, factor=2, login, preflight=pass and assertion=1 are known"
+
+
+def _lacking(session: SessionRecord, demand: Demand, rule: Rule | None) -> str:
+    """Says what this session lacks; empty if it lacks nothing."""
+    for roles in (demand.roles, rule.roles if rule else ()):
+        if roles and not session.user.has_role(*roles):
+            return f"this needs the role {' or '.join(roles)}"
+    if (demand.needs_factor or (rule and rule.needs_factor)) and level_of(session.amr) < 2:
+        return "this needs a log-in with a second factor"
+    if rule and rule.needs_verified and not session.user.email_verified:
+        return "this needs an email address that you have confirmed"
+    return ""
 
 
 def _is_preflight(original: OriginalRequest, environ: Environ) -> bool:

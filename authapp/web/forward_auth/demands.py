@@ -13,16 +13,25 @@ class Demand:
 
     Attributes:
         roles: any of these is needed; empty: anybody who is signed in may pass.
+        needs_factor: the session needs a second factor.
         login: the log-in page, where it is another than our own.
         lets_preflights_pass: a CORS preflight passes, as nobody's.
+        wants_assertion: the guarded app verifies who the person is.
         unknown: the name of a parameter that means nothing, or has a wrong value. Mistyped, it must
             not let everybody pass.
     """
 
     roles: tuple[str, ...] = ()
+    needs_factor: bool = False
     login: str = ""
     lets_preflights_pass: bool = False
+    wants_assertion: bool = False
     unknown: str = ""
+
+    @property
+    def demands(self) -> bool:
+        """Whether somebody must be signed in, whatever a path rule says."""
+        return bool(self.roles) or self.needs_factor
 
 
 @lru_cache(maxsize=256)
@@ -49,18 +58,28 @@ def read_ambiguous_demand(query: str) -> Demand:
 
 
 # a visitor's parameters of these names only make it harder to pass
-_DEMANDING = ("role",)
+_DEMANDING = ("role", "factor")
+
+
+_FACTOR, _PREFLIGHT, _ASSERTION = ("factor", "2"), ("preflight", "pass"), ("assertion", "1")
 
 
 def _demand_of(parameters: list[tuple[str, str]]) -> Demand:
-    roles, login, lets_preflights_pass = [], "", False
+    roles: list[str] = []
+    login, switched = "", set()
     for name, value in parameters:
         if name == "role":
             roles.append(value)
         elif name == "login":
             login = value
-        elif name == "preflight" and value == "pass":
-            lets_preflights_pass = True
+        elif (name, value) in (_FACTOR, _PREFLIGHT, _ASSERTION):
+            switched.add((name, value))
         else:
             return Demand(unknown=name[:50] or "role")
-    return Demand(tuple(roles), login, lets_preflights_pass)
+    return Demand(
+        tuple(roles),
+        needs_factor=_FACTOR in switched,
+        login=login,
+        lets_preflights_pass=_PREFLIGHT in switched,
+        wants_assertion=_ASSERTION in switched,
+    )

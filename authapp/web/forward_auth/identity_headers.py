@@ -12,18 +12,19 @@ Headers = list[tuple[str, str]]
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
-NOBODY: Headers = [
-    (name, "") for name in ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups")
-]
+_NAMES = ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "Remote-Assertion")
+NOBODY: Headers = [(name, "") for name in _NAMES]
 
 
 def identity_headers(person: Identity, email: str) -> Headers:
+    """The headers of a person, without an assertion, whose header is the last one."""
     return [
         ("Remote-User", str(person.id)),
         ("Remote-Email", _header_text(email)),
         ("Remote-Name", _header_text(person.name)),
         # a name with a comma would be read as two
         ("Remote-Groups", _header_text(",".join(r for r in person.roles if "," not in r))),
+        ("Remote-Assertion", ""),
     ]
 
 

@@ -1,9 +1,13 @@
 """`OriginalRequest`: the visitor's request that a proxy asks about, in one form for all proxies."""
 
+import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 READING = ("GET", "HEAD")
+
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,13 @@ class OriginalRequest:
     def host(self) -> str:
         """The host and the port, in lower case; empty if the proxy did not say."""
         return self._parts.netloc.rpartition("@")[2].lower()
+
+    @property
+    def origin(self) -> str:
+        """Like `https://app.example.org`, as browsers write it; empty if the proxy did not say."""
+        scheme = self._parts.scheme
+        found = f"{scheme}://{self.host.removesuffix(_USUAL_PORTS.get(scheme, ''))}"
+        return found if _ORIGIN.fullmatch(found) else ""
 
     @property
     def path(self) -> str:
