@@ -61,6 +61,22 @@ class ReplacedPassword(InvalidCredentials):
     """The password was right until it was changed. Postgres has lost that change."""
 
 
+class UnknownPasskey(InvalidPasskey):
+    """Nobody has a passkey of this id; it may have been removed."""
+
+
+class PasskeyTaken(AuthappError):
+    """Somebody has a passkey of this id already."""
+
+
+class NoSuchPasskey(AuthappError):
+    """The person has no such passkey."""
+
+
+class PasskeysOff(AuthappError):
+    """There are no passkeys here. The message says why, and the remedy."""
+
+
 class InvalidField(AuthappError):
     """Input that can't be accepted.
 
@@ -160,7 +176,8 @@ class NoFactor(AuthappError):
 
 
 class FactorNeeded(AuthappError):
-    """The person must hold a second factor, and this is the last. The message says the remedy."""
+    """This is the last factor of a person who must hold one, or the last way into the account. The
+    message says the remedy."""
 
 
 class FactorsOff(AuthappError):

@@ -32,6 +32,7 @@ from authapp.signals import SignalSender
 from authapp.telemetry.logging import get_logger
 from authapp.web.api.account import api
 from authapp.web.api.leaving import leaving_api
+from authapp.web.api.passkeys import passkeys_api
 from authapp.web.api.recovery import recovery_api
 from authapp.web.api.signup import signup_api
 from authapp.web.api.users import users_api
@@ -258,7 +259,7 @@ def set_up(
         partial(
             mark_pending,
             within=config.REVALIDATE_SECONDS,
-            calls=(api, signup_api, recovery_api, leaving_api, users_api),
+            calls=(api, signup_api, recovery_api, leaving_api, passkeys_api, users_api),
         ),
     )
     app.before_request(RequestCheck(mount, _origin_policy(config)))

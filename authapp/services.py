@@ -18,7 +18,7 @@ from authapp.accounts.importing.users import UserImport
 from authapp.accounts.invitations import Invitations
 from authapp.accounts.store import UserStore
 from authapp.assembly.capacity import POOL_SIZE
-from authapp.assembly.factors import build_factors, second_factor_rule
+from authapp.assembly.factors import build_factor_uses, build_factors, second_factor_rule
 from authapp.assembly.limits import build_limits, signup_policy
 from authapp.assembly.mailing import build_mailing
 from authapp.assembly.maintenance import build_maintenance
@@ -28,6 +28,8 @@ from authapp.authentication.administration import Administration
 from authapp.authentication.email_changes import EmailChanges
 from authapp.authentication.factors.factor_login import FactorLogin
 from authapp.authentication.factors.factors import Factors
+from authapp.authentication.factors.passkeys.login import PasskeyLogin
+from authapp.authentication.factors.passkeys.passkeys import Passkeys
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.login import Authentication
 from authapp.authentication.password_changes import PasswordChanges
@@ -109,6 +111,8 @@ class Services:
     step_up: StepUp
     factors: Factors
     factor_login: FactorLogin
+    passkeys: Passkeys
+    passkey_login: PasskeyLogin
     forgotten_passwords: ForgottenPasswords
     password_resets: PasswordResets
     reset_links: ResetLinks
@@ -217,11 +221,12 @@ def build_services(
     known_devices = KnownDevices(
         DeviceTokens(config.SECRET_KEY), clock, timedelta(seconds=config.REMEMBER_ME_SECONDS)
     )
-    factors = build_factors(
-        config.SECRET_KEY, stores.database, mailing.notices, config.BRAND_NAME, clock
-    )
+    factors = build_factors(config, stores.database, mailing.notices, limits, clock)
     refused_attempts = RefusedAttempts(
         stores.database, email_hashes, clock, observe=observe, notices=mailing.notices
+    )
+    uses = build_factor_uses(
+        config, stores, sessions, factors, refused_attempts, known_devices, parse
     )
     invitations = Invitations(
         stores.database,
@@ -249,7 +254,6 @@ def build_services(
         refused_attempts=refused_attempts,
         timeout=config.LOGIN_TIMEOUT_SECONDS,
     )
-
     password_check = PasswordCheck(
         users,
         credentials,
@@ -320,17 +324,10 @@ def build_services(
             parse_email=parse,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
-        factors=Factors(stores.database, stores.changes, sessions, factors, rule=rule, clock=clock),
-        factor_login=FactorLogin(
-            factors,
-            stores.changes,
-            sessions,
-            limits=limits,
-            refused_attempts=refused_attempts,
-            known_devices=known_devices,
-            parse_email=parse,
-            timeout=config.LOGIN_TIMEOUT_SECONDS,
-        ),
+        factors=uses.factors,
+        factor_login=uses.factor_login,
+        passkeys=uses.passkeys,
+        passkey_login=uses.passkey_login,
         reset_links=reset_links,
         forgotten_passwords=ForgottenPasswords(
             stores.database,

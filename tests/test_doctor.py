@@ -126,6 +126,21 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO", "SIGNUP": "invit
         ),
         ("sign-up", {"SIGNUP": "open", "PUBLIC_URL": "http://127.0.0.1:8000"}, WARN, "stranger"),
         ("sign-up", {"SIGNUP": "open", **MAIL_SETTINGS}, OK, "addresses are confirmed"),
+        ("passkeys", {}, OK, "off: PUBLIC_URL is not set"),
+        ("passkeys", {"PUBLIC_URL": "https://auth.example.org/a"}, OK, "for auth.example.org"),
+        ("passkeys", {"PUBLIC_URL": "http://localhost:8000"}, OK, "for localhost"),
+        ("passkeys", {"PUBLIC_URL": "http://127.0.0.1:8000"}, WARN, "no passkeys for an IP"),
+        ("passkeys", {"PUBLIC_URL": "http://auth.example.org"}, WARN, "on https alone"),
+        (
+            "passkeys",
+            {
+                "PUBLIC_URL": "https://auth.example.org",
+                "SESSION_COOKIE_DOMAIN": "example.org",
+                "TRUSTED_ORIGINS": "https://shop.example.org",
+            },
+            OK,
+            "for example.org, on https://auth.example.org, https://shop.example.org",
+        ),
         ("redirects", {"ALLOWED_REDIRECT_HOSTS": "b.example,a.example"}, OK, "b.example, a.exa"),
     ],
 )
@@ -155,7 +170,7 @@ def test_all_is_well(config: Config) -> None:
     findings = found(make_config(config.DATABASE_URL, config.REDIS_URL, **FINE))
     assert states(findings) == {OK}
     assert {finding.check for finding in findings} == {
-        *("SECRET_KEY", "PASSWORD_PEPPER", "passwords", "new passwords", "sign-up"),
+        *("SECRET_KEY", "PASSWORD_PEPPER", "passwords", "new passwords", "sign-up", "passkeys"),
         *(
             "cookie flags",
             "cookie name",

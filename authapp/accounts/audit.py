@@ -62,6 +62,7 @@ Event = Literal[
     "factor.limited",
     "recovery_codes.made",
     "recovery_code.used",
+    "passkey.counter_fell",
     "user.created_in_sql",
     "user.changed_in_sql",
     "user.deleted_in_sql",

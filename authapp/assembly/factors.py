@@ -1,42 +1,106 @@
 """Builds from the settings what checks second factors, and the log-ins that wait for one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from authapp.accounts.assurance import SecondFactorRule
+from authapp.accounts.emails import ParseEmail
+from authapp.assembly.passkeys import build_passkey_check
+from authapp.assembly.stores import Stores
 from authapp.authentication.factors.check import FactorCheck, TotpSecrets
+from authapp.authentication.factors.factor_login import FactorLogin
+from authapp.authentication.factors.factors import Factors
 from authapp.authentication.factors.holdings import FactorHoldings
 from authapp.authentication.factors.parts import FactorParts
+from authapp.authentication.factors.passkeys.login import PasskeyLogin
+from authapp.authentication.factors.passkeys.passkeys import Passkeys
+from authapp.authentication.factors.passkeys.rows import PasskeyRows
 from authapp.authentication.factors.pending_logins import PendingLogins
 from authapp.authentication.factors.recovery_codes import RecoveryCodes
 from authapp.authentication.factors.set_up import FactorSetUp
+from authapp.authentication.known_devices import KnownDevices
+from authapp.authentication.limits import LoginLimits
 from authapp.authentication.notices import Notices
+from authapp.authentication.refused_attempts import RefusedAttempts
+from authapp.config import Config
 from authapp.crypto.tokens import LoginTokens
+from authapp.sessions.store import SessionStore
 from authapp.storage.postgres import Database
 
 
 def build_factors(
-    secrets: Sequence[str],
+    config: Config,
     database: Database,
     notices: Notices,
-    issuer: str,
+    limits: LoginLimits,
     clock: Callable[[], datetime],
 ) -> FactorParts:
-    """
-    Args:
-        secrets: the order of SECRET_KEY.
-        issuer: names us in authenticator apps.
-    """
+    secrets = config.SECRET_KEY
+    passkey_rows = PasskeyRows(clock)
+    passkey_check = build_passkey_check(config, passkey_rows, clock)
     totp_secrets = TotpSecrets(secrets, clock)
     codes = RecoveryCodes(secrets, clock)
     holdings = FactorHoldings(codes, clock)
     return FactorParts(
         recovery_codes=codes,
         holdings=holdings,
-        check=FactorCheck(totp_secrets, codes, notices, clock),
-        set_up=FactorSetUp(totp_secrets, codes, holdings, notices, issuer, clock),
+        check=FactorCheck(totp_secrets, codes, passkey_check, notices, clock),
+        passkey_check=passkey_check,
+        passkey_rows=passkey_rows,
+        set_up=FactorSetUp(totp_secrets, codes, holdings, notices, config.BRAND_NAME, clock),
         pending_logins=PendingLogins(database, LoginTokens(secrets), holdings, clock),
         notices=notices,
+        limits=limits,
+        clock=clock,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FactorUses:
+    """The use cases of factors."""
+
+    factors: Factors
+    factor_login: FactorLogin
+    passkeys: Passkeys
+    passkey_login: PasskeyLogin
+
+
+def build_factor_uses(
+    config: Config,
+    stores: Stores,
+    sessions: SessionStore,
+    parts: FactorParts,
+    refused_attempts: RefusedAttempts,
+    known_devices: KnownDevices,
+    parse_email: ParseEmail,
+) -> FactorUses:
+    rule = second_factor_rule(config.SECOND_FACTOR)
+    factors = Factors(
+        stores.database, stores.changes, sessions, parts, rule=rule, clock=parts.clock
+    )
+    return FactorUses(
+        factors,
+        FactorLogin(
+            parts,
+            stores.changes,
+            sessions,
+            limits=parts.limits,
+            refused_attempts=refused_attempts,
+            known_devices=known_devices,
+            parse_email=parse_email,
+            timeout=config.LOGIN_TIMEOUT_SECONDS,
+        ),
+        Passkeys(stores.database, stores.changes, factors, parts),
+        PasskeyLogin(
+            parts,
+            stores.database,
+            stores.changes,
+            sessions,
+            limits=parts.limits,
+            refused_attempts=refused_attempts,
+            timeout=config.LOGIN_TIMEOUT_SECONDS,
+        ),
     )
 
 

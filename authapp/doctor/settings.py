@@ -5,6 +5,8 @@ from urllib.parse import urlsplit
 
 from zxcvbn import zxcvbn
 
+from authapp.assembly.passkeys import relying_party_of
+from authapp.authentication.factors.passkeys.relying_party import NoRelyingParty
 from authapp.config import Config
 from authapp.doctor.findings import Finding, State
 from authapp.doctor.hosts import is_loopback
@@ -45,6 +47,7 @@ def examine(config: Config, *, guards: bool) -> Iterator[Finding]:
     yield _slow_clients(config)
     yield _redirects(config)
     yield _sign_up(config, guards=guards)
+    yield _passkeys(config)
 
 
 def _secret(name: str, secrets: tuple[str, ...]) -> Finding:
@@ -186,6 +189,17 @@ def _sign_up(config: Config, *, guards: bool) -> Finding:
     host = urlsplit(config.PUBLIC_URL).hostname
     is_here = host is not None and is_loopback(host)
     return Finding(check, State.FAIL if guards and not is_here else State.WARN, told, remedy)
+
+
+def _passkeys(config: Config) -> Finding:
+    try:
+        party = relying_party_of(config)
+    except NoRelyingParty as error:
+        text, _, remedy = str(error).partition("; ")
+        # an address that browsers refuse was meant for people; without one passkeys were not meant
+        state = State.WARN if config.PUBLIC_URL else State.OK
+        return Finding("passkeys", state, f"off: {text}", remedy)
+    return Finding("passkeys", State.OK, f"for {party.id}, on {', '.join(sorted(party.origins))}")
 
 
 def _redirects(config: Config) -> Finding:

@@ -14,6 +14,7 @@ from authapp.web.api.account import api
 from authapp.web.api.docs import api_docs
 from authapp.web.api.invitations import invitations_api
 from authapp.web.api.leaving import leaving_api
+from authapp.web.api.passkeys import passkeys_api
 from authapp.web.api.recovery import recovery_api
 from authapp.web.api.signup import signup_api
 from authapp.web.api.users import users_api
@@ -41,6 +42,7 @@ from authapp.web.pages.account import pages
 from authapp.web.pages.address import address_pages
 from authapp.web.pages.admin import admin
 from authapp.web.pages.confirm import confirm_pages
+from authapp.web.pages.factors.passkeys import passkey_pages
 from authapp.web.pages.invitations import invitation_pages
 from authapp.web.pages.leaving import leaving_pages
 from authapp.web.pages.recovery import recovery_pages
@@ -51,8 +53,9 @@ from authapp.web.redirects import start_page
 # whose unsafe methods `OriginPolicy` looks at
 _WITH_ORIGIN_CHECK = (
     *(pages, signup_pages, recovery_pages, confirm_pages, address_pages, leaving_pages),
-    *(admin, invitation_pages),
-    *(api, signup_api, recovery_api, leaving_api, users_api, invitations_api, api_docs),
+    *(passkey_pages, admin, invitation_pages),
+    *(api, signup_api, recovery_api, leaving_api, passkeys_api, users_api, invitations_api),
+    api_docs,
     health,
 )
 
@@ -107,7 +110,9 @@ def _blueprint(
         (mount.pages, confirm_pages),
         (mount.pages, address_pages),
         (mount.pages, leaving_pages),
+        (mount.pages, passkey_pages),
         (mount.api, leaving_api),
+        (mount.api, passkeys_api),
         (mount.pages, signup_pages),
         (mount.pages, recovery_pages),
         (mount.admin, admin),

@@ -103,6 +103,7 @@ class User(Base):
         password_expires_at: of a one-time password, which opens nothing but the choice of another.
         second_factor: the person holds a factor beside the password, which log-ins ask for.
         factors_version: counts the changes of factors.
+        webauthn_handle: by it authenticators know the person; None: no passkey was made yet.
     """
 
     __tablename__ = "users"
@@ -123,6 +124,7 @@ class User(Base):
     password_expires_at: Mapped[datetime | None]
     second_factor: Mapped[bool] = mapped_column(Boolean, server_default=false())
     factors_version: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    webauthn_handle: Mapped[bytes | None]
 
     roles: Mapped[list[Role]] = relationship(
         secondary=lambda: UserRole.__table__, order_by=Role.name, lazy="selectin"

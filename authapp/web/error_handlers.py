@@ -76,9 +76,7 @@ _ANSWERS: dict[type, _Answer] = {
         401, "invalid_credentials", "Email or password is not right."
     ),
     errors.InvalidPasskey: _Answer(
-        401,
-        "invalid_credentials",
-        "This passkey is not accepted here. Try another, or log in in another way.",
+        401, "invalid_credentials", "This passkey is not accepted. Try another, or another way."
     ),
     errors.ReplacedPassword: _Answer(
         401,
@@ -108,9 +106,11 @@ _ANSWERS: dict[type, _Answer] = {
     errors.ExceedsOwnPermissions: _Answer(403, "exceeds_own_permissions", for_people=True),
     errors.NoSuchRole: _Answer(404, "not_found", "There is no such role."),
     errors.UnknownUser: _Answer(404, "not_found", "There is no such user."),
+    errors.NoSuchPasskey: _Answer(404, "not_found", "There is no such passkey."),
     errors.EmailTaken: _Answer(
         409, "email_taken", "Somebody has signed up with this email. Log in instead."
     ),
+    errors.PasskeyTaken: _Answer(409, "passkey_taken", for_people=True),
     errors.UserInactive: _Answer(409, "user_inactive", for_people=True),
     errors.LastAdmin: _Answer(409, "last_admin", for_people=True),
     errors.UserInUse: _Answer(409, "user_in_use", for_people=True),
@@ -119,6 +119,7 @@ _ANSWERS: dict[type, _Answer] = {
     errors.NoFactor: _Answer(409, "no_factor", for_people=True),
     errors.FactorNeeded: _Answer(409, "factor_needed", for_people=True),
     errors.TooManyAttempts: _Answer(429, "too_many_attempts"),
+    errors.PasskeysOff: _Answer(501, "passkeys_off", for_people=True),
     errors.MailOff: _Answer(
         501,
         "mail_off",

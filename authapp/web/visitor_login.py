@@ -9,6 +9,8 @@ from flask import current_app, request
 from werkzeug.exceptions import HTTPException
 
 from authapp.accounts.identity import Identity
+from authapp.authentication.factors.factor_login import Browser
+from authapp.authentication.factors.passkeys.json_forms import AuthenticationCredential
 from authapp.errors import InvalidField, InvalidJson
 from authapp.sessions.records import ActiveSession, EndedSession
 from authapp.web.app_state import state_of
@@ -88,6 +90,26 @@ def log_in_proved(user: Identity, epoch: int, *, method: str) -> ActiveSession:
         data=_carried_over(visitor),
         method=method,
     )
+    visitor.begin(issued)
+    return issued.session
+
+
+def log_in_visitor_by_passkey(
+    credential: AuthenticationCredential, *, remember: bool
+) -> ActiveSession:
+    """Log the visitor in by what a passkey signed; else as `log_in_visitor`.
+
+    Raises:
+        InvalidPasskey, EmailUnverified, TooManyAttempts, StoreUnavailable, PasskeysOff,
+        TooManyTokens, UnsavableSession: nobody was logged in.
+    """
+    visitor = auth_session()
+    browser = Browser(replaces=visitor.all_tokens(), devices=devices(), data=_carried_over(visitor))
+    with rate_limit_of_errors():
+        issued = services().passkey_login.log_in(
+            credential, unknown_actor(), browser, remember=remember
+        )
+    tell_rate_limit(issued.rate_limit)
     visitor.begin(issued)
     return issued.session
 

@@ -139,6 +139,25 @@ POST   /api/v1/email/resend               501  501  501  501  501  501  501  501
 POST   /api/v1/signup                     201  201  201  201  201  201  201  201  201
 POST   /api/v1/login                      200  200  200  200  200  200  200  200  200
 POST   /api/v1/tokens                     200  200  200  200  200  200  200  200  200
+GET    /account/passkeys                  302  501  501  501  501  501  501  501  302
+POST   /account/passkeys/options          302  501  501  501  501  501  501  501  302
+GET    /account/passkeys/add              302  501  501  501  501  501  501  501  302
+POST   /account/passkeys/add              302  501  501  501  501  501  501  501  302
+POST   /account/confirm/passkey/options   302  501  501  501  501  501  501  501  302
+GET    /account/passkeys/<missing>/name   302  404  404  404  404  404  404  404  302
+POST   /account/passkeys/<missing>/name   302  404  404  404  404  404  404  404  302
+GET    /account/passkeys/<missing>/remove 302  404  404  404  404  404  404  404  302
+POST   /account/passkeys/<missing>/remove 302  404  404  404  404  404  404  404  302
+POST   /login/passkey/options             501  501  501  501  501  501  501  501  501
+POST   /login/passkey                     501  501  501  501  501  501  501  501  501
+POST   /api/v1/passkeys/options           501  501  501  501  501  501  501  501  501
+POST   /api/v1/passkeys/login             400  400  400  400  400  400  400  400  400
+POST   /api/v1/login/factor/options       400  400  400  400  400  400  400  400  400
+POST   /api/v1/me/passkeys/options        401  501  501  501  501  501  501  501  401
+POST   /api/v1/me/confirm/options         401  501  501  501  501  501  501  501  401
+POST   /api/v1/me/passkeys                401  400  400  400  400  400  400  400  401
+PATCH  /api/v1/me/passkeys/<missing>      401  404  404  404  404  404  404  404  401
+DELETE /api/v1/me/passkeys/<missing>      401  404  404  404  404  404  404  404  401
 POST   /api/v1/tokens/refresh             401  401  401  401  401  401  401  401  401
 POST   /api/v1/password/forgot            501  501  501  501  501  501  501  501  501
 POST   /api/v1/password/reset             400  400  400  400  400  400  400  400  400
@@ -186,7 +205,7 @@ POST   /api/v1/roles                      401  403  403  403  201  403  403  201
 DELETE /api/v1/roles/<role>               401  403  403  403  204  403  403  204  401
 """
 
-# What MATRIX answers with 501, where mail is set up
+# What MATRIX answers with 501, where mail and PUBLIC_URL are set up
 WITH_MAIL = """
 GET    /forgot                            200  200  200  200  200  200  200  200  200
 POST   /forgot                            303  303  303  303  303  303  303  303  303
@@ -197,6 +216,16 @@ POST   /admin/users/<own>/reset           302  403  403  303  403  403  403  303
 POST   /admin/users/<other>/reset         302  403  403  303  403  403  403  303  302
 POST   /admin/users/<missing>/reset       302  403  403  404  403  403  403  404  302
 POST   /api/v1/email/resend               202  202  202  202  202  202  202  202  202
+GET    /account/passkeys                  302  200  200  200  200  200  200  200  302
+POST   /account/passkeys/options          302  200  200  200  200  200  200  200  302
+GET    /account/passkeys/add              302  200  200  200  200  200  200  200  302
+POST   /account/passkeys/add              302  400  400  400  400  400  400  400  302
+POST   /account/confirm/passkey/options   302  200  200  200  200  200  200  200  302
+POST   /login/passkey/options             200  200  200  200  200  200  200  200  200
+POST   /login/passkey                     400  400  400  400  400  400  400  400  400
+POST   /api/v1/passkeys/options           200  200  200  200  200  200  200  200  200
+POST   /api/v1/me/passkeys/options        401  200  200  200  200  200  200  200  401
+POST   /api/v1/me/confirm/options         401  200  200  200  200  200  200  200  401
 POST   /api/v1/password/forgot            202  202  202  202  202  202  202  202  202
 POST   /api/v1/me/email                   401  202  202  202  202  202  202  202  401
 POST   /api/v1/users/<own>/reset          401  403  403  202  403  403  403  202  401
@@ -243,6 +272,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "/email": {"email": "moved@example.org"},
     "/undo": {"token": "none of ours"},
     "/delete": {"sure": "y"},
+    "/passkeys/login": {"credential": {}},
+    "/login/factor/options": {},
+    "/me/passkeys": {"credential": {}},
+    "/passkeys/<missing>": {"name": "N"},
     "/users/<own>": {"active": False, "name": "N"},
     "/users/<other>": {"active": False, "name": "N"},
     "/users/<missing>": {"active": False, "name": "N"},

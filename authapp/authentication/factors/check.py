@@ -13,9 +13,12 @@ from authapp.accounts.actor import Actor
 from authapp.accounts.assurance import CODE, Amr
 from authapp.authentication.factors import totp
 from authapp.authentication.factors.holdings import Method
+from authapp.authentication.factors.passkeys.check import PasskeyCheck
+from authapp.authentication.factors.passkeys.json_forms import read_credential
 from authapp.authentication.factors.recovery_codes import RecoveryCodes
 from authapp.authentication.notices import Notices
 from authapp.crypto.sealing import Sealer
+from authapp.errors import InvalidPasskey
 from authapp.storage.factors.models import TotpSecret
 from authapp.storage.models import User
 
@@ -31,11 +34,13 @@ class ShownFactor:
     Attributes:
         code: of an app, or a recovery code.
         credential: what a passkey signed, in the JSON form of WebAuthn.
+        bound_to: the session or log-in that asked for the credential.
     """
 
     method: Method
     code: str = field(default="", repr=False)
     credential: Mapping[str, Any] | None = field(default=None, repr=False)
+    bound_to: bytes = field(default=b"", repr=False)
 
 
 class TotpSecrets:
@@ -118,11 +123,13 @@ class FactorCheck:
         self,
         totp_secrets: TotpSecrets,
         recovery_codes: RecoveryCodes,
+        passkeys: PasskeyCheck,
         notices: Notices,
         clock: Callable[[], datetime],
     ) -> None:
         self._totp_secrets = totp_secrets
         self._recovery_codes = recovery_codes
+        self._passkeys = passkeys
         self._notices = notices
         self._clock = clock
 
@@ -131,12 +138,26 @@ class FactorCheck:
 
         Raises:
             FactorsOff: the extra is not installed.
+            PasskeysOff
         """
+        if shown.method == "passkey":
+            return self._use_passkey(db, user, shown, actor)
         if shown.method == "totp":
             return CODE if self._totp_secrets.use(db, user, shown.code) else None
-        if shown.method == "recovery_code":
-            return CODE if self._use_recovery_code(db, user, shown.code, actor) else None
-        return None
+        return CODE if self._use_recovery_code(db, user, shown.code, actor) else None
+
+    def _use_passkey(self, db: Session, user: User, shown: ShownFactor, actor: Actor) -> Amr | None:
+        try:
+            return self._passkeys.use(
+                db,
+                user,
+                read_credential(shown.credential),
+                actor,
+                ceremony="second factor",
+                bound_to=shown.bound_to,
+            )
+        except InvalidPasskey:
+            return None
 
     def _use_recovery_code(self, db: Session, user: User, code: str, actor: Actor) -> bool:
         if not user.second_factor or not self._recovery_codes.use(db, user.id, code):

@@ -148,6 +148,7 @@ class FactorLogin:
                 by_account = self._limits.count_factor(user_id)
             with self._changes.begin(acknowledged=False) as change:
                 user, pending = self._claim(change, digest, browser.replaces)
+                shown = replace(shown, bound_to=digest)
                 completed = self._finish(change, user, pending, shown, person, browser)
             if completed is None:  # raised here, as the failure must be committed
                 self._refused_attempts.note("factor.refused", person)

@@ -93,7 +93,7 @@ class Factors:
             FactorsOff
         """
         with self._changes.begin(acknowledged=False) as change:
-            user = self._hold(change, live)
+            user = self.hold(change, live)
             return self._set_up.propose(change.db, user)
 
     def proposed_totp(self, live: ActiveSession) -> ProposedSecret | None:
@@ -111,13 +111,13 @@ class Factors:
         """
         actor = actor.known_as(live.record.user.id)
         with self._changes.begin() as change:
-            user = self._hold(change, live)
+            user = self.hold(change, live)
             added = self._set_up.accept(change.db, user, ShownFactor("totp", code), actor)
             if added is None:
                 raise InvalidField(
                     {"code": "this is not the code that the app shows now; try the next one"}
                 )
-            issued = self._go_on(change, user, live, actor, added.amr)
+            issued = self.go_on(change, user, live, actor, added.amr)
         return change.returning(FactorAdded(issued, added.recovery_codes))
 
     def remove_totp(self, live: ActiveSession, actor: Actor) -> Changed[IssuedLogin | IssuedTokens]:
@@ -129,7 +129,7 @@ class Factors:
         """
         actor = actor.known_as(live.record.user.id)
         with self._changes.begin() as change:
-            user = self._hold(change, live)
+            user = self.hold(change, live)
             removed = change.db.scalar(
                 delete(TotpSecret)
                 .where(TotpSecret.user_id == user.id, TotpSecret.sealed.is_not(None))
@@ -138,19 +138,24 @@ class Factors:
             if removed is None:
                 raise NoFactor("There is no authenticator app.")
             self.note_removal(change, user, actor, "totp_removed")
-            issued = self._go_on(change, user, live, actor)
+            issued = self.go_on(change, user, live, actor)
         return change.returning(issued)
 
     def note_removal(self, change: Change, user: User, actor: Actor, what: str) -> None:
         """Notes that a factor of a locked user was removed, within the caller's change.
 
         Raises:
-            FactorNeeded
+            FactorNeeded: also if nobody could log in to the account any more.
         """
         held = self._holdings.note_change(change.db, user)
         if not held.has_second_factor and self._rule.demands(identity_of(user)):
             raise FactorNeeded(
                 "Your account needs a second factor. Set up another one first, or replace this one."
+            )
+        if not user.password_hash and not held.suffice_alone:
+            raise FactorNeeded(
+                "Nobody could log in to your account any more. Add another passkey, or set a "
+                "password first."
             )
         audit.record(
             change.db, "factor.removed", self._clock(), user_id=user.id, actor=actor, what=what
@@ -165,7 +170,7 @@ class Factors:
         """
         actor = actor.known_as(live.record.user.id)
         with self._changes.begin() as change:
-            user = self._hold(change, live)
+            user = self.hold(change, live)
             if not user.second_factor:
                 raise NoFactor("Set up an authenticator app or a passkey first.")
             codes = self._recovery_codes.replace(change.db, user.id)
@@ -195,7 +200,7 @@ class Factors:
             self._notices.factors_changed(change.db, user, actor, "factors_reset")
         return change.returning(None)
 
-    def _hold(self, change: Change, live: ActiveSession) -> User:
+    def hold(self, change: Change, live: ActiveSession) -> User:
         """Locks the person and the session, which is still live."""
         user = change.db.scalar(
             select(User).where(User.id == live.record.user.id).with_for_update(key_share=True)
@@ -207,7 +212,7 @@ class Factors:
             raise NotAuthenticated(presented=True)
         return user
 
-    def _go_on(
+    def go_on(
         self,
         change: Change,
         user: User,

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from authapp.authentication.factors.recovery_codes import RecoveryCodes
-from authapp.storage.factors.models import PendingLogin, TotpSecret
+from authapp.storage.factors.models import Passkey, PendingLogin, TotpSecret
 from authapp.storage.models import User
 
 Method = Literal["totp", "recovery_code", "passkey"]
@@ -24,20 +24,31 @@ class Holdings:
     Attributes:
         totp_since: when the authenticator app was set up; None: there is none.
         recovery_codes_left: codes that were not used yet.
+        passkeys: how many.
     """
 
     totp_since: datetime | None
     recovery_codes_left: int
+    passkeys: int = 0
 
     @property
     def has_second_factor(self) -> bool:
         """Whether there is one that log-ins ask for. Recovery codes alone are none."""
-        return self.totp_since is not None
+        return self.totp_since is not None or self.passkeys > 0
+
+    @property
+    def suffice_alone(self) -> bool:
+        """Whether the account can do without a password: one lost passkey locks nobody out."""
+        return self.passkeys > 1 or (self.passkeys == 1 and self.recovery_codes_left > 0)
 
     @property
     def methods(self) -> tuple[Method, ...]:
         """The methods by which the person can show a second factor."""
-        held = {"totp": self.totp_since is not None, "recovery_code": self.recovery_codes_left > 0}
+        held = {
+            "totp": self.totp_since is not None,
+            "recovery_code": self.recovery_codes_left > 0,
+            "passkey": self.passkeys > 0,
+        }
         return tuple(method for method in METHODS if held.get(method))
 
 
@@ -57,7 +68,8 @@ class FactorHoldings:
                 TotpSecret.user_id == user_id, TotpSecret.sealed.is_not(None)
             )
         )
-        return Holdings(since, self._recovery_codes.left(db, user_id))
+        mine = select(func.count()).select_from(Passkey).where(Passkey.user_id == user_id)
+        return Holdings(since, self._recovery_codes.left(db, user_id), db.scalar(mine) or 0)
 
     def note_change(self, db: Session, user: User) -> Holdings:
         """Notes that factors of a locked user were added, removed or replaced.
@@ -78,6 +90,7 @@ class FactorHoldings:
         """Removes every factor of a locked user; returns what there was."""
         held = self.of(db, user.id)
         db.execute(delete(TotpSecret).where(TotpSecret.user_id == user.id))
+        db.execute(delete(Passkey).where(Passkey.user_id == user.id))
         self._recovery_codes.remove(db, user.id)
         self.note_change(db, user)
         return held

@@ -1,4 +1,5 @@
-"""The tables of factors: authenticator apps, recovery codes, log-ins that wait for a factor."""
+"""The tables of factors: authenticator apps, recovery codes, passkeys, log-ins that wait for a
+factor."""
 
 from datetime import datetime
 from uuid import UUID
@@ -78,6 +79,36 @@ class PendingLogin(Base):
     failures: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Passkey(Base):
+    """A passkey of a person. One belongs to one person.
+
+    Attributes:
+        credential_id, public_key, transports, aaguid: as the authenticator gave them.
+        sign_count: of its last use; 0: it counts nothing.
+        backup_eligible, backed_up: whether it may be, and is, on more than one device. They decide
+            nothing.
+        rp_id: the name that it was made for, and counts for alone.
+        counter_fell_at: when its counter did not go up: another device may hold a copy.
+    """
+
+    __tablename__ = "passkeys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    credential_id: Mapped[bytes] = mapped_column(unique=True)
+    public_key: Mapped[bytes]
+    sign_count: Mapped[int] = mapped_column(BigInteger)
+    transports: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    aaguid: Mapped[UUID]
+    backup_eligible: Mapped[bool]
+    backed_up: Mapped[bool]
+    rp_id: Mapped[str]
+    name: Mapped[str]
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    counter_fell_at: Mapped[datetime | None]
 
 
 class UsedChallenge(Base):

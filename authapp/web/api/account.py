@@ -136,7 +136,9 @@ def login() -> Response:
     warning = COOKIE_WILL_BE_DROPPED if will_lose_cookie() else msgspec.UNSET
     is_short = services().password_policy.is_short(body.password)
     advice = TOO_SHORT_NOW if is_short else msgspec.UNSET
-    return json_response(LoginAnswer(UserView.of(live.record.user), _view(live), warning, advice))
+    return json_response(
+        LoginAnswer(UserView.of(live.record.user), session_view(live), warning, advice)
+    )
 
 
 @api.post("/tokens")
@@ -221,7 +223,7 @@ def update_me() -> Response:
 
 
 # of an answer after which the session goes on under a new token
-_NEW_TOKENS = {
+NEW_TOKENS = {
     "Set-Cookie": Parameter("to a browser: the session's new token"),
     "X-Access-Token": Parameter("to a program: its new access token"),
     "X-Refresh-Token": Parameter("to a program that has one: its new refresh token"),
@@ -234,7 +236,7 @@ _NEW_TOKENS = {
         "Sets a new password: all other sessions end, this one gets a new token",
         {204: None},
         body=PasswordBody,
-        headers=_NEW_TOKENS,
+        headers=NEW_TOKENS,
         fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
         changes=True,
     )
@@ -247,10 +249,10 @@ def change_password() -> tuple[str, int, dict[str, str]]:
         changed = services().password_changes.change_password(
             live, body.current_password, body.new_password, known_actor(), devices()
         )
-    return "", 204, _rotated(auth_session().settle(changed))
+    return "", 204, rotated(auth_session().settle(changed))
 
 
-def _rotated(issued: IssuedLogin | IssuedTokens) -> dict[str, str]:
+def rotated(issued: IssuedLogin | IssuedTokens) -> dict[str, str]:
     """The headers in which a program finds the new tokens of its session; a browser gets the
     cookie."""
     tell_rate_limit(issued.rate_limit)
@@ -268,7 +270,7 @@ def _rotated(issued: IssuedLogin | IssuedTokens) -> dict[str, str]:
         "token",
         {204: None},
         body=ConfirmBody,
-        headers=_NEW_TOKENS,
+        headers=NEW_TOKENS,
         fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
         changes=True,
     )
@@ -278,7 +280,7 @@ def confirm() -> tuple[str, int, dict[str, str]]:
     body = read_body(request, ConfirmBody)
     with rate_limit_of_errors():
         changed = services().step_up.confirm(live, body.password, known_actor())
-    return "", 204, _rotated(auth_session().settle(changed))
+    return "", 204, rotated(auth_session().settle(changed))
 
 
 @api.get("/me/sessions")
@@ -328,7 +330,7 @@ def end_my_other_sessions() -> tuple[str, int]:
     return "", 204
 
 
-def _view(live: ActiveSession) -> SessionView:
+def session_view(live: ActiveSession) -> SessionView:
     record, here = live.record, unknown_actor()
     summary = SessionSummary(
         record.id,

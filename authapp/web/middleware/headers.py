@@ -19,14 +19,14 @@ def form_targets(hosts: Collection[str]) -> str:
 def page_policy(targets: str, images: str) -> str:
     """The Content-Security-Policy of our own pages, which load nothing from elsewhere but images.
 
-    Scripts are files of our own. Pages are complete without them.
+    Scripts are files of our own, and ask nobody but us. Pages are complete without them.
 
     Args:
         targets: what `form_targets` says.
         images: the origin of a logo, `https:` for the picture that somebody chose, or empty.
     """
     sources = f"'self' data: {images}".rstrip()
-    own = f"script-src 'self'; style-src 'self'; img-src {sources}"
+    own = f"script-src 'self'; connect-src 'self'; style-src 'self'; img-src {sources}"
     return f"default-src 'none'; {own}; {other_page_policy(targets)}"
 
 

@@ -71,6 +71,9 @@ DONE = {
     "deactivated": "The account is deactivated and signed out everywhere.",
     "sessions-of-user-ended": "All sessions of this person were ended.",
     "everybody-signed-out": "Everybody is signed out, you too.",
+    "passkey-added": "Your passkey is ready. Your other devices were signed out.",
+    "passkey-renamed": "The name was saved.",
+    "passkey-removed": "The passkey was removed, and your other devices were signed out.",
     "sessions-ended": "All other sessions were ended.",
 }
 
@@ -118,6 +121,7 @@ HAPPENED: dict[Event, str] = {
     "factor.limited": "Second factor stopped by a limit",
     "recovery_codes.made": "Recovery codes made",
     "recovery_code.used": "Recovery code used",
+    "passkey.counter_fell": "Passkey refused, of which there may be a copy",
     "user.created_in_sql": "Account created in SQL",
     "user.changed_in_sql": "Account changed in SQL",
     "user.deleted_in_sql": "Account removed in SQL",
@@ -136,6 +140,12 @@ COOKIE_DROPPED = (
 COOKIE_WILL_BE_DROPPED = (
     "The session's cookie is Secure, and this request came over plain http: most clients will not "
     "keep it. Use https; behind a proxy that ends TLS its operator sets TRUSTED_PROXY_HOPS."
+)
+
+REFUSED_PASSKEY = "This passkey was not accepted. Try again, or log in in another way."
+UNKNOWN_PASSKEY = (
+    "We don't know this passkey; it may have been removed. Choose another, or log in in another "
+    "way."
 )
 
 WRONG_CREDENTIALS = "Email or password is not right."

@@ -54,6 +54,11 @@ class PageContext:
         return state_of().services.outbox.enabled
 
     @property
+    def has_passkeys(self) -> bool:
+        """Whether people can log in by passkeys here."""
+        return not state_of().services.passkeys.why_off
+
+    @property
     def takes_sign_ups(self) -> bool:
         """Whether people without an invitation may sign up, so that pages link to the form."""
         return not state_of().services.registration.policy.needs_invitation

@@ -14,7 +14,8 @@ from authapp.authentication.factors.passkeys.verification import Ceremonies, Mad
 from authapp.crypto.base64url import from_base64url, to_base64url
 from authapp.crypto.tokens import Challenges
 from authapp.errors import InvalidPasskey
-from tests.support.authenticators import (
+from tests.support.clock import Clock
+from tests.support.passkeys import (
     BACKED_UP,
     BACKUP_ELIGIBLE,
     PRESENT,
@@ -22,7 +23,6 @@ from tests.support.authenticators import (
     Authenticator,
     Passkey,
 )
-from tests.support.clock import Clock
 from tests.support.settings import SECRET_KEY
 
 ORIGIN = "https://auth.example.org"
@@ -210,7 +210,7 @@ def test_a_challenge_counts_for_its_ceremony_and_session_alone(
     ceremony: Ceremony, made: MadePasskey
 ) -> None:
     others = [
-        read(ceremony.site.request_options("confirm")),
+        read(ceremony.site.request_options("second factor")),
         read(ceremony.site.request_options("log in", SESSION)),
         ceremony.creation_options() | {"rpId": "auth.example.org"},
     ]

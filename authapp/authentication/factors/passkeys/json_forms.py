@@ -4,9 +4,12 @@ Other members are ignored, because browsers add some over time. Lengths are boun
 nothing long is decoded.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+from authapp.errors import InvalidPasskey
 
 MAX_CREDENTIAL = 16 * 1024  # characters of a credential as JSON; most have about a thousand
 _Bytes = Annotated[str, msgspec.Meta(max_length=8_192, description="base64url")]
@@ -15,7 +18,7 @@ _Signature = Annotated[str, msgspec.Meta(max_length=1_024, description="base64ur
 _Word = Annotated[str, msgspec.Meta(max_length=32)]
 
 
-class _Form(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class _Form(msgspec.Struct, frozen=True, rename="camel"):
     """Members are written as the standard writes them."""
 
 
@@ -56,10 +59,21 @@ class AuthenticationCredential(_Form, frozen=True):
     response: Assertion
 
 
+def read_credential(sent: Mapping[str, Any] | None) -> AuthenticationCredential:
+    """
+    Raises:
+        InvalidPasskey: it is no such credential.
+    """
+    try:
+        return msgspec.convert(sent, AuthenticationCredential)
+    except msgspec.ValidationError:
+        raise InvalidPasskey("this is no credential") from None
+
+
 class Descriptor(_Form, frozen=True):
     id: str
-    transports: list[str] = []
-    type: str = msgspec.field(default="public-key")
+    transports: list[str]
+    type: str = "public-key"
 
 
 class RelyingPartyForm(_Form, frozen=True):

@@ -30,7 +30,7 @@ from authapp.crypto.tokens import Challenge, Challenges
 from authapp.errors import InvalidPasskey
 from authapp.telemetry.logging import get_logger
 
-Ceremony = Literal["enrol", "log in", "confirm", "second factor"]
+Ceremony = Literal["enrol", "log in", "second factor"]
 
 _ALGORITHMS = (-8, -7, -257)  # EdDSA, ES256, RS256: what authenticators have, best first
 _FORMATS = {"none", "packed"}  # of attestations; we ask for none, and some give one of themselves

@@ -7,9 +7,16 @@ from hashlib import sha256
 from typing import Any
 
 import cbor2
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from authapp.authentication.factors.passkeys.json_forms import (
+    AuthenticationCredential,
+    CreationOptions,
+    RegistrationCredential,
+    RequestOptions,
+)
 from authapp.crypto.base64url import from_base64url, to_base64url
 
 PRESENT, VERIFIED, BACKUP_ELIGIBLE, BACKED_UP, ATTESTED = 1, 4, 8, 16, 64
@@ -39,7 +46,7 @@ class Authenticator:
         client_data: members that the browser adds or changes.
     """
 
-    origin: str
+    origin: str = "https://auth.example.org"
     counts: bool = True
     flags: int = PRESENT | VERIFIED
     client_data: dict[str, Any] = field(default_factory=dict)
@@ -115,3 +122,21 @@ class Authenticator:
             "authenticatorAttachment": "platform",
             "clientExtensionResults": {},
         }
+
+
+def created(options: CreationOptions, browser: Authenticator, **how: Any) -> RegistrationCredential:
+    """A passkey that the browser makes by these options."""
+    return msgspec.convert(browser.create(read(options), **how), RegistrationCredential)
+
+
+def used(
+    options: RequestOptions, browser: Authenticator, passkey: Passkey | None = None
+) -> AuthenticationCredential:
+    """The answer of the browser to these options."""
+    return msgspec.convert(browser.get(read(options), passkey), AuthenticationCredential)
+
+
+def read(options: CreationOptions | RequestOptions) -> dict[str, Any]:
+    """These options as a browser reads them."""
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(options))
+    return found
