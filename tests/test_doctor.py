@@ -339,6 +339,16 @@ def test_an_account_without_the_rights(odd: Callable[..., Config]) -> None:
         odd(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
+def test_changes_that_were_lost(odd: Callable[..., Config]) -> None:
+    event = "INSERT INTO audit_events (at, event) VALUES (now() - interval '{}', '{}')"
+    config = odd(event.format("25 hours", "postgres.lost_commits"))
+    assert not checks(found(config), "lost changes")
+    odd(event.format("1 hour", "postgres.lost_commits"))
+    finding = the("lost changes", found(config))
+    assert finding.state is WARN
+    assert "After Postgres lost changes" in finding.remedy
+
+
 def test_looking_whether_it_takes_changes_changes_nothing(odd: Callable[..., Config]) -> None:
     config = odd("INSERT INTO pending_fences (key, ver) VALUES ('sess:x', 1)")
     for _ in range(2):
