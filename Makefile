@@ -10,7 +10,7 @@ PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 .PHONY: help install run example test check lint format bench bench-quick bench-logins bench-burst bench-mail bench-growth soak block-list calls clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
+	@grep -E '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /make \1\t/' | expand -t 18
 
 install: $(INSTALLED) ## .venv with everything the rest needs
 
@@ -20,6 +20,9 @@ run: $(INSTALLED) ## serve on HOST:PORT (127.0.0.1:8000), with PostgreSQL and Va
 example: $(INSTALLED) ## the small app of examples/notes on 127.0.0.1:5000, with PostgreSQL and Valkey under var/
 	@exec $(PYTHON) -m authapp dev --stop-with-parent sh -c \
 		'$(PYTHON) -m authapp db upgrade && SIGNUP=open exec $(PYTHON) -m flask --app examples/notes/app run'
+
+behind-%: $(INSTALLED) ## a site and an app guarded by authapp on 127.0.0.1:8080; % is nginx, caddy, traefik or envoy
+	@exec $(PYTHON) -m authapp dev --stop-with-parent $(PYTHON) examples/guarded/start.py $*
 
 # Four workers on two cores, as tests wait more than they compute; who is done takes over from others.
 test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest; SERVER=granian

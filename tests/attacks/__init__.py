@@ -5,6 +5,8 @@ request smuggling           tests/attacks/test_smuggling.py
 cookie tossing              tests/attacks/test_cookies.py, tests/web/test_cookies.py, tests/serving/test_wsgi.py
 header and log injection    tests/attacks/test_injection.py, tests/web/middleware/test_request_log.py
 forged hosts and proxies    tests/attacks/test_injection.py, tests/web/test_proxies.py, tests/serving/test_gunicorn.py, tests/serving/test_granian.py
+identity past a proxy       tests/deploy/test_guarding.py, tests/web/test_forward_auth_table.py, tests/web/test_original_request.py
+reading from elsewhere      tests/web/middleware/test_cors.py
 open redirects              tests/web/test_redirects.py
 writing to Redis            tests/attacks/test_redis_planted.py, tests/cache/test_versioned_cache.py, tests/crypto/test_sealing.py
 cross-origin posts          tests/journeys/test_other_sites.py, tests/web/test_csrf.py
