@@ -8,7 +8,12 @@ from ipaddress import ip_address
 from typing import Any, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import Session, aliased
 
 from authapp.accounts.actor import Actor
@@ -123,16 +128,36 @@ def record(
         details: JSON values; no password, token or full email.
     """
     announce(db, Fact(event, user_id or deleted_id, actor, details))
-    db.add(
-        AuditEvent(
-            at=at,
-            event=event,
-            user_id=user_id,
-            actor_id=actor.id,
-            address=actor.address,
-            details=details,
-        )
-    )
+    db.add(AuditEvent(**_columns(event, at, user_id, actor, details)))
+
+
+def record_within(
+    db: Session, event: Event, at: datetime, *, user_id: UUID, actor: Actor, **details: Any
+) -> dict[str, Any]:
+    """As `record`, for a caller that inserts the event as a part of its own statement."""
+    announce(db, Fact(event, user_id, actor, details))
+    return parameters(event, at, user_id=user_id, actor=actor, **details)
+
+
+def parameters(
+    event: Event, at: datetime, *, user_id: UUID | None, actor: Actor, **details: Any
+) -> dict[str, Any]:
+    """The parameters of an event that is a part of another statement."""
+    columns = _columns(event, at, user_id, actor, details)
+    return {f"event_{name}": value for name, value in columns.items()}
+
+
+def _columns(
+    event: Event, at: datetime, user_id: UUID | None, actor: Actor, details: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "at": at,
+        "event": event,
+        "user_id": user_id,
+        "actor_id": actor.id,
+        "address": actor.address,
+        "details": details,
+    }
 
 
 _ALIKE = 10  # events of one kind about one person in a minute; further acts are counted in the last

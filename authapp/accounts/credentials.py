@@ -6,24 +6,25 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import (
     ColumnElement,
+    Executable,
     Integer,
     Select,
     Text,
+    bindparam,
     cast,
     func,
-    literal,
     literal_column,
     select,
 )
-from sqlalchemy.orm import Session, joinedload
 
+from authapp.accounts.authority.person_rows import PERSON, person_in
 from authapp.accounts.emails import Email
-from authapp.accounts.identity import Identity, identity_of
+from authapp.accounts.identity import Identity
 from authapp.cache.keys import CredentialKeys
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import StoreUnavailable
 from authapp.storage.deployments import current_generation
-from authapp.storage.models import IMPORTED, User
+from authapp.storage.models import IMPORTED, User, table_of
 from authapp.storage.postgres import Database
 
 
@@ -40,6 +41,25 @@ def imported_part(number: int) -> ColumnElement[str]:
 def _slowest_imported() -> Select[int]:
     """As the index `ix_users_imported` answers it: one look, however many users there are."""
     return select(func.max(cast(imported_part(3), Integer))).where(is_imported())
+
+
+_asked = select(bindparam("asked", type_=Text).label("email")).subquery("asked")
+_users = table_of(User)
+# one row, whether there is such a user or not: neither takes longer
+_READ: Executable = (
+    select(
+        _slowest_imported().scalar_subquery().label("slowest"),
+        current_generation().label("generation"),
+        *PERSON,
+        _users.c.password_hash,
+        _users.c.epoch,
+        _users.c.ver,
+        _users.c.email_confirmation_due,
+        _users.c.password_expires_at,
+    )
+    .select_from(_asked)
+    .outerjoin(_users, _users.c.email_canonical == _asked.c.email)
+)
 
 
 class Credentials(msgspec.Struct, frozen=True, array_like=True):
@@ -121,31 +141,18 @@ class CredentialStore:
             StoreUnavailable
         """
 
-        asked = select(literal(email.canonical, Text).label("email")).subquery("asked")
-        query = (
-            select(_slowest_imported().scalar_subquery(), current_generation(), User)
-            .select_from(asked)
-            .outerjoin(User, User.email_canonical == asked.c.email)
-            .options(joinedload(User.roles))
-        )
-
-        def run(db: Session) -> tuple[int | None, int, User | None]:
-            # one statement, whether there is such a user or not: neither takes longer
-            slowest, generation, user = db.execute(query).unique().one()
-            return slowest, generation, user
-
-        slowest, generation, user = self._database.read(run)
-        self.slowest_imported = (slowest or 0) / 1000
-        if user is None:
+        row = self._database.read(lambda db: db.execute(_READ, {"asked": email.canonical}).one())
+        self.slowest_imported = (row.slowest or 0) / 1000
+        if row.person_id is None:
             return None
         return Credentials(
-            identity_of(user),
-            user.password_hash,
-            user.epoch,
-            user.ver,
-            user.email_confirmation_due,
-            user.password_expires_at,
-            generation,
+            person_in(row),
+            row.password_hash,
+            row.epoch,
+            row.ver,
+            row.email_confirmation_due,
+            row.password_expires_at,
+            row.generation,
         )
 
     def prime(self, email: Email) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Integer, cast, func, select
+from sqlalchemy import Executable, Integer, Uuid, bindparam, cast, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from authapp.accounts.actor import NOBODY, Actor
@@ -12,7 +12,7 @@ from authapp.authentication.addresses import network_of
 from authapp.mail.account_mails import address_of
 from authapp.mail.outbox import Mail, MailKind, Outbox
 from authapp.mail.public_links import PublicLinks
-from authapp.storage.models import AuditEvent, OutgoingMail, User
+from authapp.storage.models import AuditEvent, OutgoingMail, User, table_of
 
 LOOKED_AT = 200  # events of a person, the newest, in which former places are looked for
 UNUSUAL = 10  # refused log-ins of an account within a day that its owner is told of
@@ -26,6 +26,19 @@ _AT_MOST: Final[dict[MailKind, tuple[int, timedelta]]] = {
     "factors_changed": (10, timedelta(hours=1)),
     "factor_refused": (1, timedelta(hours=1)),
 }
+
+_events = table_of(AuditEvent).c
+_newest = (
+    select((_events.event == literal_column("'session.begun'")).label("begun"), _events.address)
+    .where(_events.user_id == bindparam("user_id", type_=Uuid))
+    .order_by(_events.at.desc(), _events.id.desc())
+    .limit(LOOKED_AT)
+    .subquery()
+)
+# whether events are log-ins, from where they came, and how many there are
+_PLACES: Executable = select(_newest.c.begun, _newest.c.address, func.count()).group_by(
+    _newest.c.begun, _newest.c.address
+)
 
 TellOfLogin = Callable[[Session, User], None]  # is called within the change that begins a session
 
@@ -101,18 +114,7 @@ class Notices:
 
     def _new_login(self, db: Session, user: User, actor: Actor) -> None:
         """Tells of a log-in from where this person never logged in, but for their first one."""
-        newest = (
-            select(AuditEvent.event, AuditEvent.address)
-            .where(AuditEvent.user_id == user.id)
-            .order_by(AuditEvent.at.desc(), AuditEvent.id.desc())
-            .limit(LOOKED_AT)
-            .subquery()
-        )
-        events = db.execute(
-            select(newest.c.event == "session.begun", newest.c.address, func.count()).group_by(
-                newest.c.event == "session.begun", newest.c.address
-            )
-        ).all()
+        events = db.execute(_PLACES, {"user_id": user.id}).all()
         former = {address for has_begun, address, _ in events if has_begun}
         is_first = not former and sum(count for *_, count in events) < LOOKED_AT
         if is_first or _place_of(actor.address) in {_place_of(address) for address in former}:
@@ -120,11 +122,11 @@ class Notices:
         self._put(db, "new_device", user, actor)
 
     def _put(self, db: Session, kind: MailKind, user: User, actor: Actor, **more: str) -> None:
-        if not self._outbox.enabled or self._has_enough(db, kind, user):
+        if not self._outbox.enabled:
             return
         context = self._context(user, actor) | more
         mail = Mail(kind, address_of(user), context, user_id=user.id)
-        self._outbox.put(db, mail, is_notice=True)
+        self._outbox.put_notice(db, mail, *_AT_MOST[kind])
 
     def _has_enough(self, db: Session, kind: MailKind, user: User) -> bool:
         """Whether a person got as many notices of this kind as they get."""

@@ -11,7 +11,6 @@ from authapp.authentication.reauthentication import Reauthentication
 from authapp.cache.changes import Changed, Changes
 from authapp.errors import NotAuthenticated, StepUpRequired
 from authapp.sessions.records import ActiveSession, IssuedLogin, IssuedTokens
-from authapp.sessions.rows import hold_verified
 from authapp.sessions.store import SessionStore
 
 
@@ -72,7 +71,7 @@ class StepUp:
         with verified as (found, counted):
             pass  # nothing else is hashed
         with counted.told_by_errors(), self._changes.begin() as change:
-            person = hold_verified(change, found.user.id, found.epoch)
+            person = self._sessions.hold_verified(change, found.user.id, found.epoch)
             fresh = self._sessions.rotate(change, person, live, actor)
             if fresh is None:  # logged out while this ran
                 raise NotAuthenticated(presented=True)

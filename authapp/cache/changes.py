@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from authapp.cache.keys import LIFE_KEY, CredentialKeys, session_key, user_key
 from authapp.cache.versioned_cache import Copy, Lease, VersionedCache
 from authapp.errors import OutcomeUnknown, StoreUnavailable
-from authapp.storage.models import PendingFence, SessionRow, User
+from authapp.storage.models import PendingFence, SessionRow, User, table_of
 from authapp.storage.postgres import Database, PostgresUnavailable
 from authapp.telemetry.logging import get_logger
 
@@ -366,4 +366,4 @@ def _write_down(db: Session, fences: dict[str, int]) -> None:
 
 def any_pending() -> ColumnElement[bool]:
     """A column that tells whether fences are written down, to be read along with other facts."""
-    return select(PendingFence.id).exists()
+    return select(table_of(PendingFence).c.id).exists()

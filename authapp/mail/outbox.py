@@ -8,12 +8,24 @@ from uuid import UUID
 
 import msgspec
 from limits import RateLimitItem, parse
-from sqlalchemy import ColumnElement, ScalarSelect, event, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Integer,
+    LargeBinary,
+    Text,
+    Uuid,
+    bindparam,
+    event,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.orm import Session
 
 from authapp.accounts.emails import Email
 from authapp.crypto.sealing import KeyedHash, Sealer
-from authapp.storage.models import OutgoingMail
+from authapp.storage.models import OutgoingMail, table_of
 from authapp.telemetry import metrics
 
 MailKind = Literal[
@@ -113,57 +125,55 @@ class Outbox:
         self._per_recipient = parse(per_recipient)
         self._total = parse(total)
 
-    def has_room(self, db: Session, to: Email) -> bool:
-        """Whether the caps let another mail to this address go.
+    def put(self, db: Session, mail: Mail) -> bool:
+        """Writes a mail down within the caller's transaction; it leaves once that is committed.
 
         Until the end of the transaction no other one can write to this address, so that the cap of
         a recipient is exact. The total cap may be exceeded by the mails that are written at this
         very moment, at most one for each thread that answers requests.
-        """
-        hashed = self._recipient_hash(to)
-        number = int.from_bytes(hashed[:8], signed=True)
-        db.execute(select(func.pg_advisory_xact_lock(number)))
-        return self._is_within_caps(db, hashed)
 
-    def _is_within_caps(self, db: Session, hashed: bytes) -> bool:
-        now = self._clock()
-        since, since_in_all = now - _period(self._per_recipient), now - _period(self._total)
-        to_one = OutgoingMail.recipient_hash == hashed
-        counts = (
-            _up_to(self._per_recipient.amount, to_one, OutgoingMail.created_at > since),
-            _up_to(self._total.amount, OutgoingMail.created_at > since_in_all),
-        )
-        sent, sent_in_all = db.execute(select(*counts)).one()
-        return bool(sent < self._per_recipient.amount and sent_in_all < self._total.amount)
-
-    def put(self, db: Session, mail: Mail, *, is_notice: bool = False) -> bool:
-        """Writes a mail down within the caller's transaction; it leaves once that is committed.
-
-        Args:
-            is_notice: the act that it tells of must not wait, so the cap of the recipient may be
-                exceeded by mails that are written at this very moment.
         Returns:
             False where mail is off, or a cap refuses: then nothing was written.
         """
         if not self.enabled:
             return False
-        if is_notice:
-            has_room = self._is_within_caps(db, self._recipient_hash(mail.to))
-        else:
-            has_room = self.has_room(db, mail.to)
-        if not has_room:
+        number = int.from_bytes(self._recipient_hash(mail.to)[:8], signed=True)
+        db.execute(select(func.pg_advisory_xact_lock(number)))
+        return self._insert(db, _INSERT, mail)
+
+    def put_notice(self, db: Session, mail: Mail, most: int, within: timedelta) -> bool:
+        """As `put`, for a mail that tells of an act which must not wait. The cap of the recipient
+        may be exceeded by mails that are written at this very moment.
+
+        Args:
+            most: mails of this kind that the user gets `within` some time; one more is refused.
+        """
+        if not self.enabled:
             return False
+        cap = {"most_of_kind": most, "since_of_kind": self._clock() - within}
+        return self._insert(db, _INSERT_NOTICE, mail, **cap)
+
+    def _insert(self, db: Session, statement: Executable, mail: Mail, **cap: object) -> bool:
         now = self._clock()
-        row = OutgoingMail(
-            kind=mail.kind,
-            user_id=mail.user_id,
-            recipient_hash=self._recipient_hash(mail.to),
-            sealed=self._letters.seal(Letter(mail.to.stored, dict(mail.context))),
-            created_at=now,
-            next_attempt_at=now,
-            expires_at=mail.expires_at,
-        )
-        db.add(row)
+        db.flush()  # the mail may tell of a user who was just added
+        inserted = db.execute(
+            statement,
+            {
+                "kind": mail.kind,
+                "user_id": mail.user_id,
+                "recipient_hash": self._recipient_hash(mail.to),
+                "sealed": self._letters.seal(Letter(mail.to.stored, dict(mail.context))),
+                "now": now,
+                "expires_at": mail.expires_at,
+                "most_to_one": self._per_recipient.amount,
+                "since_to_one": now - _period(self._per_recipient),
+                "most_in_all": self._total.amount,
+                "since_in_all": now - _period(self._total),
+                **cap,
+            },
+        ).one_or_none()
+        if inserted is None:
+            return False
         event.listen(db, "after_commit", self._written, once=True)
         return True
 
@@ -178,10 +188,44 @@ class Outbox:
 _SEALED_FOR = "outgoing mail"
 
 
-def _up_to(limit: int, *which: ColumnElement[bool]) -> ScalarSelect[int]:
-    """Counts mails, and stops at the limit."""
-    found = select(OutgoingMail.id).where(*which).limit(limit).subquery()
-    return select(func.count()).select_from(found).scalar_subquery()
+_mails = table_of(OutgoingMail)
+_RECIPIENT_HASH = bindparam("recipient_hash", type_=LargeBinary)
+
+
+def _below_cap(name: str, *which: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether there are fewer such mails than `most_…`, since `since_…`. It counts no further."""
+    most = bindparam(f"most_{name}", type_=Integer)
+    since = bindparam(f"since_{name}", type_=_mails.c.created_at.type)
+    found = select(_mails.c.id).where(*which, _mails.c.created_at > since).limit(most).subquery()
+    return select(func.count()).select_from(found).scalar_subquery() < most
+
+
+def _insert_below(*caps: ColumnElement[bool]) -> Executable:
+    """Inserts a mail if caps let it go; returns its id, or nothing."""
+    given = {"recipient_hash": _RECIPIENT_HASH}
+    for name in ("created_at", "next_attempt_at"):
+        given[name] = bindparam("now", type_=_mails.c[name].type)
+    given |= {
+        name: bindparam(name, type_=_mails.c[name].type)
+        for name in ("kind", "user_id", "sealed", "expires_at")
+    }
+    values = select(*given.values()).where(*caps)
+    return insert(_mails).from_select(list(given), values).returning(_mails.c.id)
+
+
+_CAPS = (
+    _below_cap("to_one", _mails.c.recipient_hash == _RECIPIENT_HASH),
+    _below_cap("in_all"),
+)
+_INSERT = _insert_below(*_CAPS)
+_INSERT_NOTICE = _insert_below(
+    *_CAPS,
+    _below_cap(
+        "of_kind",
+        _mails.c.user_id == bindparam("user_id", type_=Uuid),
+        _mails.c.kind == bindparam("kind", type_=Text),
+    ),
+)
 
 
 def _period(cap: RateLimitItem) -> timedelta:

@@ -7,17 +7,23 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.accounts.assurance import PASSWORD, Amr, SecondFactorRule
 from authapp.accounts.credentials import Credentials
-from authapp.accounts.identity import identity_of
+from authapp.accounts.identity import identity_of, identity_with
 from authapp.cache.changes import Change, Changes
 from authapp.crypto.tokens import SessionToken
-from authapp.errors import SecondFactorDue, SecondFactorUnavailable, StoreUnavailable
+from authapp.errors import (
+    EmailUnverified,
+    InvalidCredentials,
+    SecondFactorDue,
+    SecondFactorUnavailable,
+    StoreUnavailable,
+)
+from authapp.sessions import statements
 from authapp.sessions.provisional import ProvisionalSessions
-from authapp.sessions.records import ActiveSession, IssuedTokens, SessionRecord
-from authapp.sessions.rows import SessionRows, hold_verified
+from authapp.sessions.records import ActiveSession, IssuedTokens
+from authapp.sessions.rows import SessionRows
 from authapp.storage.models import User
 from authapp.storage.postgres import again_if_lost
 
@@ -93,14 +99,22 @@ class SessionBeginning:
     def hold_verified(
         self, change: Change, user_id: UUID, epoch: int, replaces: Sequence[SessionToken] = ()
     ) -> User:
-        """Locks the user of verified credentials, and what the sessions to be replaced belong to.
+        """Locks the user of verified credentials, so that changes of the user wait or have been
+        seen; and what the sessions to be replaced belong to.
 
         Raises:
-            InvalidCredentials, EmailUnverified: see `rows.hold_verified`.
+            InvalidCredentials: the user was changed or deactivated since they were verified.
+            EmailUnverified: the user must confirm the address first.
         """
         if len(replaces) > 1:
             self._rows.hold(change, {token.digest for token in replaces}, user_id)
-        return hold_verified(change, user_id, epoch)
+        found = {"user_id": user_id, "of_epoch": epoch}
+        user = change.db.scalar(statements.HOLD_VERIFIED, found)
+        if user is None:
+            raise InvalidCredentials
+        if user.email_confirmation_due:
+            raise EmailUnverified(user.id, user.epoch)
+        return user
 
     def begin_after_factor(
         self,
@@ -121,12 +135,12 @@ class SessionBeginning:
         self._rows.enforce_cap(change, user.id, "browser", digests)
         if tell is not None:
             tell(change.db, user)
-        live = self._rows.add(change, user, actor, remember=remember, data=data, amr=amr)
-        _record_begun(change, live.record, actor, **how)
-        return live
+        return self._rows.begin(change, user, actor, remember=remember, data=data, amr=amr, **how)
 
     def _expect_second_factor(self, user: User, amr: Amr, trusted: int | None = None) -> None:
-        if not self._second_factors.is_due(identity_of(user), amr):
+        # the roles are read only where the rule names some
+        person = identity_of(user) if self._second_factors.roles else identity_with(user, (), ())
+        if not self._second_factors.is_due(person, amr):
             return
         if trusted is None or trusted != user.factors_version:
             raise SecondFactorDue(user.id, user.epoch)
@@ -150,7 +164,7 @@ class SessionBeginning:
             InvalidCredentials, SecondFactorDue: as `begin`.
         """
         with self._changes.begin(acknowledged=False) as change:
-            user = hold_verified(change, user_id, epoch)
+            user = self.hold_verified(change, user_id, epoch)
             self._expect_second_factor(user, amr)
             return self.begin_program_after_factor(
                 change, user, actor, refreshable=refreshable, tell=tell, amr=amr
@@ -170,9 +184,7 @@ class SessionBeginning:
         self._rows.enforce_cap(change, user.id, "api")
         if tell is not None:
             tell(change.db, user)
-        issued = self._rows.add_program(change, user, actor, refreshable=refreshable, amr=amr)
-        _record_begun(change, issued.session.record, actor)
-        return issued
+        return self._rows.begin_program(change, user, actor, refreshable=refreshable, amr=amr)
 
     def begin_or_provisional(
         self,
@@ -213,17 +225,3 @@ class SessionBeginning:
             return self.provisional.begin(
                 credentials, actor, remember=remember, replaces=replaces, data=data
             )
-
-
-def _record_begun(change: Change, record: SessionRecord, actor: Actor, **how: Any) -> None:
-    """Records that a session began, within the change that begins it."""
-    user_id = record.user.id
-    audit.record(
-        change.db,
-        "session.begun",
-        record.created_at,
-        user_id=user_id,
-        actor=actor.known_as(user_id),
-        kind=record.kind,
-        **how,
-    )

@@ -6,16 +6,18 @@ from typing import Any
 from authapp.accounts.identity import Identity
 from authapp.cache.versioned_cache import Copy
 from authapp.sessions.records import EndReason, SessionRecord
-from authapp.storage.models import SessionRow
+from authapp.storage.models import SessionRow, table_of
+
+_sessions = table_of(SessionRow).c
 
 COLUMNS = (
-    SessionRow.digest,
-    SessionRow.ver,
-    SessionRow.user_id,
-    SessionRow.id,
-    SessionRow.kind,
-    SessionRow.created_at,
-    SessionRow.expires_at,
+    _sessions.digest,
+    _sessions.ver,
+    _sessions.user_id,
+    _sessions.id,
+    _sessions.kind,
+    _sessions.created_at,
+    _sessions.expires_at,
 )
 
 # A session past its limits is past them whatever is lost, and the life knows of everybody's end.

@@ -8,17 +8,19 @@ from sqlalchemy import ColumnElement, update
 
 from authapp.cache.changes import Change
 from authapp.storage.deployments import current_generation
-from authapp.storage.models import Deployment, SessionRow
+from authapp.storage.models import Deployment, SessionRow, table_of
+
+_sessions = table_of(SessionRow).c
 
 
 def is_live() -> ColumnElement[bool]:
     """The condition that a session has not been ended, alone or with those of everybody."""
-    return SessionRow.ended_at.is_(None) & ~is_outlived()
+    return _sessions.ended_at.is_(None) & ~is_outlived()
 
 
 def is_outlived() -> ColumnElement[bool]:
     """The condition that a session ended together with those of everybody."""
-    return SessionRow.generation < current_generation()
+    return _sessions.generation < current_generation()
 
 
 def put_back_generation(change: Change, generation: int) -> bool:

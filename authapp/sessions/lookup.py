@@ -4,18 +4,20 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import select, update
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
+from authapp.accounts.authority.person_rows import person_in
+from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change, Changes, Reread, any_pending
 from authapp.cache.keys import session_key
 from authapp.cache.versioned_cache import Copy, Lease, VersionedCache, decode_entry
 from authapp.crypto.recent import Recent
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
-from authapp.sessions.generation import is_outlived
+from authapp.sessions import statements
 from authapp.sessions.lost_commits import LostCommits
 from authapp.sessions.provisional import ProvisionalSessions
 from authapp.sessions.records import (
@@ -205,39 +207,17 @@ class SessionLookup:
     ) -> tuple[SessionRecord | None, bool]:
         """The facts, and whether fences are written down."""
         now = self._clock()
-        found = (
-            db.execute(
-                select(SessionRow, User, is_outlived(), any_pending())
-                .join(User, User.id == SessionRow.user_id)
-                .options(joinedload(User.roles))
-                .where(SessionRow.digest == digest)
-            )
-            .unique()
-            .one_or_none()
-        )
-        if found is None:  # removed by hand, perhaps
+        row = db.execute(statements.FACTS, {"digest": digest}).one_or_none()
+        if row is None:  # removed by hand, perhaps
             return None, bool(db.scalar(select(any_pending())))
-        row, user, outlived, fences_pending = found
-        record = self._rows.record(row, user, is_outlived=outlived)
+        record = self._rows.record(row, person_in(row), row.person_epoch, is_outlived=row.outlived)
         if seen is not None and seen > record.last_seen_at:
             record = msgspec.structs.replace(record, last_seen_at=seen)
         due = now - row.last_seen_at >= self._policy.revalidate / 2
         if note and due and record.ended_why is None and self._rows.expired(record) is None:
-            # Not a change that entries must not miss, so no new version. The conditions leave a
-            # session that ended meanwhile as it is, and wait for nobody who is changing it.
-            free = (
-                select(SessionRow.id)
-                .where(SessionRow.id == row.id, SessionRow.ended_at.is_(None))
-                .with_for_update(skip_locked=True)
-            )
-            db.execute(
-                update(SessionRow)
-                .where(SessionRow.id.in_(free))
-                .values(last_seen_at=now)
-                .execution_options(synchronize_session=False)
-            )
+            db.execute(statements.NOTE_VISIT, {"session_id": row.id, "now": now})
             record = msgspec.structs.replace(record, last_seen_at=now)
-        return record, fences_pending
+        return record, row.fences_pending
 
     def _make_durable(self, digest: bytes, entry: SessionRecord, begun: Provisional) -> None:
         """Gives a session that began while Postgres was away its row, once."""
@@ -285,7 +265,7 @@ class SessionLookup:
             )
             # ended by a change that could not see it
             outlived = db.scalar(select(begun.generation < current_generation()))
-            record = self._rows.record(row, user, is_outlived=outlived)
+            record = self._rows.record(row, identity_of(user), user.epoch, is_outlived=outlived)
             if (why := record.ended_why) is not None:
                 self._rows.end(change, why, SessionRow.id == row.id)
 

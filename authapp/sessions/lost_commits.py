@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import NOBODY, Actor
+from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change, Changes
 from authapp.cache.keys import session_key, user_key
 from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry
@@ -143,7 +144,9 @@ class LostCommits:
             outlived = change.db.scalar(
                 select(SessionRow.id).where(SessionRow.id == row.id, ~is_live())
             )
-            return self._rows.record(row, user, is_outlived=outlived is not None)
+            return self._rows.record(
+                row, identity_of(user), user.epoch, is_outlived=outlived is not None
+            )
 
     def _stands(self, db: Session, digest: bytes, entry: SessionRecord) -> bool:
         """Whether the copy stands, and no fence is on its way. A row that somebody removed has one:

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.assurance import Amr
+from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.crypto.tokens import RefreshToken
 from authapp.errors import NotAuthenticated, StoreUnavailable
@@ -74,15 +75,9 @@ class SessionRotation:
             return None
         lifetime = Lifetime(timedelta(seconds=row.idle_seconds), row.expires_at)
         self._rows.end(change, EndReason.REPLACED, SessionRow.digest == live.token.digest)
-        return self._rows.add(
-            change,
-            user,
-            actor,
-            remember=live.record.remembered,
-            lifetime=lifetime,
-            proved_at=row.proved_at or row.created_at,
-            amr=tuple(row.amr),
-            replaces=row,
+        proved_at = row.proved_at or row.created_at
+        return self._rows.add_successor(
+            change, user, actor, row, amr=row.amr, lifetime=lifetime, proved_at=proved_at
         )
 
     def refresh(self, token: RefreshToken, actor: Actor) -> IssuedTokens:
@@ -112,7 +107,8 @@ class SessionRotation:
             return None
         row, user, outlived = found
         now = self._clock()
-        record = self._rows.record(row, user, is_outlived=outlived)
+        person = identity_of(user)
+        record = self._rows.record(row, person, user.epoch, is_outlived=outlived)
         if record.ended_why or self._rows.expired(record):
             return None
         if not hmac.compare_digest(row.refresh_digest or b"", token.digest):
@@ -120,7 +116,8 @@ class SessionRotation:
             self._rows.end(change, EndReason.REFRESH_REUSED, SessionRow.id == row.id, actor)
             return None
         row.last_seen_at = now
-        return self._rows.issue_tokens(row, user, refreshable=True)
+        refresh = self._rows.next_refresh_token(row)
+        return self._rows.issue_tokens(row, person, user.epoch, refresh)
 
 
 def hold_row(change: Change, live: ActiveSession) -> SessionRow | None:

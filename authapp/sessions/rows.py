@@ -1,24 +1,31 @@
 """Rows of sessions in Postgres: what they say, and how they end, for whoever looks or changes."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from math import ceil
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Uuid, func, literal, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Row,
+    Uuid,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import NOBODY, Actor
 from authapp.accounts.assurance import PASSWORD, Amr, together
-from authapp.accounts.identity import identity_of
-from authapp.cache.changes import Change
+from authapp.accounts.identity import Identity, identity_with
+from authapp.cache.changes import Change, announce
 from authapp.crypto.access_tokens import AccessTokens, digest_of
-from authapp.crypto.tokens import RefreshTokens, SessionToken, SessionTokens
-from authapp.errors import EmailUnverified, InvalidCredentials
-from authapp.sessions.ended_copies import COLUMNS, ended_copy
-from authapp.sessions.generation import is_live
+from authapp.crypto.tokens import RefreshToken, RefreshTokens, SessionToken, SessionTokens
+from authapp.sessions import statements
+from authapp.sessions.ended_copies import ended_copy
 from authapp.sessions.records import (
     ActiveSession,
     EndReason,
@@ -53,11 +60,17 @@ class SessionRows:
         self._clock = clock
 
     def record(
-        self, row: SessionRow, user: User, *, is_outlived: bool | None = False
+        self,
+        row: SessionRow | Row[Any],
+        user: Identity,
+        epoch: int,
+        *,
+        is_outlived: bool | None = False,
     ) -> SessionRecord:
         """The session as its row and the row of its user say now.
 
         Args:
+            epoch: of the user.
             is_outlived: the sessions of everybody were ended since it began.
         """
         why = EndReason(row.ended_why) if row.ended_why else None
@@ -65,12 +78,12 @@ class SessionRows:
             why = EndReason.ENDED_FOR_EVERYBODY
         if why is None and not user.active:
             why = EndReason.DEACTIVATED
-        if why is None and row.epoch != user.epoch:
+        if why is None and row.epoch != epoch:
             why = EndReason.PASSWORD_CHANGED
         return SessionRecord(
             id=row.id,
             kind=cast(Kind, row.kind),  # a check constraint holds it
-            user=identity_of(user),
+            user=user,
             created_at=row.created_at,
             last_seen_at=row.last_seen_at,
             idle_seconds=row.idle_seconds,
@@ -97,79 +110,75 @@ class SessionRows:
             return EndReason.IDLE
         return None
 
-    def add(
+    def begin(
         self,
         change: Change,
         user: User,
         actor: Actor,
         *,
         remember: bool,
-        lifetime: Lifetime | None = None,
         data: Mapping[str, Any] | None = None,
-        proved_at: datetime | None = None,
         amr: Amr = PASSWORD,
-        replaces: SessionRow | None = None,
+        **how: str,
     ) -> ActiveSession:
-        """Begins a session of a browser, with `lifetime` or what the limits say.
+        """Begins a session of a browser, and records that it began.
 
         Args:
-            proved_at: when the person last proved who they are; None: just now.
-            amr: how.
-            replaces: the session that goes on in this one, with its data.
+            amr: how the person proved who they are.
+            how: what the event says of the log-in.
         """
-        row, token = self.new(user, actor, remember=remember, lifetime=lifetime, data=data)
-        row.proved_at, row.amr = proved_at, list(amr)
-        _go_on(row, replaces)
-        change.db.add(row)
-        return ActiveSession(token, self.record(row, user))
+        row, token = self.new(user, actor, remember=remember)
+        row.data, row.amr = dict(data or {}), list(amr)
+        person = _insert(change, row, user, _begun(change, row, actor, how))
+        return ActiveSession(token, self.record(row, person, user.epoch))
 
-    def add_program(
-        self,
-        change: Change,
-        user: User,
-        actor: Actor,
-        *,
-        refreshable: bool,
-        amr: Amr = PASSWORD,
-        replaces: SessionRow | None = None,
+    def begin_program(
+        self, change: Change, user: User, actor: Actor, *, refreshable: bool, amr: Amr = PASSWORD
     ) -> IssuedTokens:
-        """Begins a session of a program; `amr` and `replaces` as for `add`."""
-        session_id = uuid4()
-        lifetime = self._policy.lifetime(self._clock(), remember=refreshable, kind="api")
-        row = self._new(
-            session_id,
-            digest_of(session_id),
-            user,
-            actor,
-            lifetime,
-            kind="api",
-            remember=refreshable,
-            data=None,
-        )
+        """Begins a session of a program, and records that it began; `amr` as for `begin`."""
+        row, refresh = self._new_program(user, actor, refreshable=refreshable)
         row.amr = list(amr)
-        _go_on(row, replaces)
-        change.db.add(row)
-        return self.issue_tokens(row, user, refreshable=refreshable)
+        person = _insert(change, row, user, _begun(change, row, actor, {}))
+        return self.issue_tokens(row, person, user.epoch, refresh)
 
     def add_like(
-        self,
-        change: Change,
-        user: User,
-        actor: Actor,
-        replaces: SessionRow,
-        added: Amr = (),
+        self, change: Change, user: User, actor: Actor, replaces: SessionRow, added: Amr = ()
     ) -> ActiveSession | IssuedTokens:
         """Begins a session of the same kind as the one that goes on in it, with new limits.
 
         Args:
             added: how the person has just proved who they are, beside what they proved before.
         """
-        remember, amr = replaces.remembered, together(replaces.amr, added)
+        amr = together(replaces.amr, added)
         if replaces.kind == "api":
-            return self.add_program(
-                change, user, actor, refreshable=remember, amr=amr, replaces=replaces
-            )
-        return self.add(change, user, actor, remember=remember, amr=amr, replaces=replaces)
+            row, refresh = self._new_program(user, actor, refreshable=replaces.remembered)
+            row.amr = list(amr)
+            person = _insert_after(change, row, user, replaces)
+            return self.issue_tokens(row, person, user.epoch, refresh)
+        return self.add_successor(change, user, actor, replaces, amr=amr)
+
+    def add_successor(
+        self,
+        change: Change,
+        user: User,
+        actor: Actor,
+        replaces: SessionRow,
+        *,
+        amr: Iterable[str],
+        lifetime: Lifetime | None = None,
+        proved_at: datetime | None = None,
+    ) -> ActiveSession:
+        """Begins a session of a browser in which another goes on.
+
+        Args:
+            amr: how the person proved who they are.
+            lifetime: its limits; None: those of a session that begins now.
+            proved_at: when they last did; None: just now.
+        """
+        row, token = self.new(user, actor, remember=replaces.remembered, lifetime=lifetime)
+        row.proved_at, row.amr = proved_at, list(amr)
+        person = _insert_after(change, row, user, replaces)
+        return ActiveSession(token, self.record(row, person, user.epoch))
 
     def new(
         self,
@@ -178,34 +187,32 @@ class SessionRows:
         *,
         remember: bool = False,
         lifetime: Lifetime | None = None,
-        data: Mapping[str, Any] | None = None,
     ) -> tuple[SessionRow, SessionToken]:
         """Makes the row and the token of a browser's session, and stores neither."""
         token = self._tokens.mint()
         lifetime = lifetime or self._policy.lifetime(self._clock(), remember=remember)
-        row = self._new(
-            uuid4(),
-            token.digest,
-            user,
-            actor,
-            lifetime,
-            kind="browser",
-            remember=remember,
-            data=data,
-        )
+        row = self._new("browser", uuid4(), token.digest, user, actor, lifetime, remember=remember)
         return row, token
+
+    def _new_program(
+        self, user: User, actor: Actor, *, refreshable: bool
+    ) -> tuple[SessionRow, RefreshToken | None]:
+        session_id = uuid4()
+        lifetime = self._policy.lifetime(self._clock(), remember=refreshable, kind="api")
+        digest = digest_of(session_id)
+        row = self._new("api", session_id, digest, user, actor, lifetime, remember=refreshable)
+        return row, self.next_refresh_token(row) if refreshable else None
 
     def _new(
         self,
+        kind: Kind,
         session_id: UUID,
         digest: bytes,
         user: User,
         actor: Actor,
         lifetime: Lifetime,
         *,
-        kind: Kind,
         remember: bool,
-        data: Mapping[str, Any] | None,
     ) -> SessionRow:
         now = self._clock()
         return SessionRow(
@@ -220,22 +227,31 @@ class SessionRows:
             expires_at=lifetime.expires_at,
             address=actor.address,
             user_agent=actor.user_agent[:MAX_USER_AGENT],
-            data=dict(data or {}),
+            data={},
             ver=FIRST_VERSION,
             remembered=remember,
             amr=list(PASSWORD),
         )
 
-    def issue_tokens(self, row: SessionRow, user: User, *, refreshable: bool) -> IssuedTokens:
-        """Issues an access token for this session, and a refresh token if it can be refreshed."""
-        now = self._clock()
-        left = min(self._policy.access_token, row.expires_at - now)
+    def next_refresh_token(self, row: SessionRow) -> RefreshToken:
+        """Makes the only refresh token that counts from now on for this session."""
+        refresh = self._refresh_tokens.mint(row.id)
+        row.refresh_digest = refresh.digest
+        return refresh
+
+    def issue_tokens(
+        self, row: SessionRow, user: Identity, epoch: int, refresh: RefreshToken | None
+    ) -> IssuedTokens:
+        """Issues an access token for this session, beside its refresh token.
+
+        Args:
+            epoch: of the user.
+        """
+        left = min(self._policy.access_token, row.expires_at - self._clock())
         seconds = ceil(left.total_seconds())
         text = self._access_tokens.issue(row.id, user.id, seconds)
-        refresh = self._refresh_tokens.mint(row.id) if refreshable else None
-        row.refresh_digest = refresh.digest if refresh else None
         token = SessionToken(text, row.digest, user.id)
-        return IssuedTokens(ActiveSession(token, self.record(row, user)), seconds, refresh)
+        return IssuedTokens(ActiveSession(token, self.record(row, user, epoch)), seconds, refresh)
 
     def enforce_cap(
         self, change: Change, user_id: UUID, kind: Kind, replaces: Collection[bytes] = ()
@@ -247,26 +263,16 @@ class SessionRows:
         Args:
             replaces: digests. For more than one the caller has called `hold`.
         """
-        oldest = (
-            select(SessionRow.id)
-            .where(
-                SessionRow.user_id == user_id,
-                SessionRow.kind == kind,
-                is_live(),
-                SessionRow.expires_at > self._clock(),
-                SessionRow.digest.not_in(replaces),
-            )
-            .order_by(SessionRow.created_at.desc())
-            .offset(self._policy.max_per_user - 1)
-        )
-        # not `digest IN … OR id IN …`, for which Postgres looks at each session there is
-        replaced = select(SessionRow.id).where(SessionRow.digest.in_(replaces))
-        # Locked in one order: the replaced one may be of another user, who replaces one of ours.
         held = change.db.execute(
-            select(SessionRow.id, SessionRow.digest)
-            .where(SessionRow.id.in_(union_all(oldest, replaced) if replaces else oldest))
-            .order_by(SessionRow.id)
-            .with_for_update()
+            statements.HOLD_ENDING,
+            {
+                "user_id": user_id,
+                "kind": kind,
+                "now": self._clock(),
+                "replaces": list(replaces),
+                "without": list(replaces),
+                "kept": self._policy.max_per_user - 1,
+            },
         ).all()
         for why, ids in (
             (EndReason.REPLACED, [row.id for row in held if row.digest in replaces]),
@@ -304,13 +310,13 @@ class SessionRows:
         if len(digests) > 1:
             self.hold(change, digests)
         for digest in sorted(digests):
-            if not self.end(change, why, SessionRow.digest == digest, actor):
+            if not self._end_one(change, why, digest, actor):
                 self.end_unknown(change, digest)
 
     def end_unknown(self, change: Change, digest: bytes) -> None:
         """Drops the copy of a session that has no live row: it may have begun without one."""
         _lock_digest(change.db, digest)
-        if not self.end(change, EndReason.LOGOUT, SessionRow.digest == digest):
+        if not self._end_one(change, EndReason.LOGOUT, digest):
             change.touch_session(digest, FIRST_VERSION)
 
     def end(
@@ -321,57 +327,66 @@ class SessionRows:
         actor: Actor = NOBODY,
     ) -> int:
         """Ends those that have not ended; returns how many there were."""
-        now = self._clock()
-        ended = change.db.execute(
-            update(SessionRow)
-            .where(which, SessionRow.ended_at.is_(None))
-            .values(ended_at=now, ended_why=why, ver=SessionRow.ver + 1)
-            .returning(*COLUMNS)
-            .execution_options(synchronize_session=False)
-        ).all()
+        silently = why is EndReason.ENDED_FOR_EVERYBODY  # one event told of them all
+        statement = statements.end_silently(which) if silently else statements.end(which)
+        return self._end(change, why, statement, actor)
+
+    def _end_one(
+        self, change: Change, why: EndReason, digest: bytes, actor: Actor = NOBODY
+    ) -> bool:
+        return self._end(change, why, statements.END_ONE, actor, of_digest=digest) > 0
+
+    def _end(
+        self,
+        change: Change,
+        why: EndReason,
+        statement: Executable,
+        actor: Actor,
+        **which: bytes,
+    ) -> int:
+        now, by_owner = self._clock(), why.by_its_owner
+        event = audit.parameters("session.ended", now, user_id=None, actor=actor, why=why)
+        found = {"now": now, "why": why, "by_owner": by_owner, **event, **which}
+        ended = change.db.execute(statement, found).all()
         for row in ended:
             change.end_session(row.digest, row.ver, ended_copy(row, why, now))
-            user_id = row.user_id
-            if why is EndReason.ENDED_FOR_EVERYBODY:
-                continue  # one event told of them all
-            audit.record(
-                change.db,
-                "session.ended",
-                now,
-                user_id=user_id,
-                actor=actor.known_as(user_id) if why.by_its_owner else actor,
-                why=why,
-            )
+            if why is not EndReason.ENDED_FOR_EVERYBODY:
+                by = actor.known_as(row.user_id) if by_owner else actor
+                announce(change.db, audit.Fact("session.ended", row.user_id, by, {"why": why}))
         return len(ended)
 
 
-def _go_on(row: SessionRow, replaced: SessionRow | None) -> None:
-    """Gives a new session the data of the one that it replaces, and its generation: else it would
-    outlive the end of everybody's sessions at the same moment."""
-    if replaced is not None:
-        row.data, row.generation = dict(replaced.data), replaced.generation
+def _insert(
+    change: Change, row: SessionRow, user: User, event: dict[str, Any] | None = None
+) -> Identity:
+    """Inserts a new session, and the event that tells of it, if any; returns its user."""
+    statement = statements.INSERT if event is None else statements.INSERT_AND_RECORD
+    parameters = statements.parameters_of(row) | (event or {})
+    # not by the Session, which would first write the user, whom the caller goes on to change
+    read = change.db.connection().execute(statement, parameters).one()
+    return identity_with(user, read.person_roles, read.person_permissions)
 
 
-def hold_verified(change: Change, user_id: UUID, epoch: int) -> User:
-    """Locks the user of these credentials, so that changes of the user wait or have been seen.
+def _insert_after(change: Change, row: SessionRow, user: User, replaced: SessionRow) -> Identity:
+    """Inserts a session that has the data of the one that it replaces, and its generation: else it
+    would outlive the end of everybody's sessions at the same moment."""
+    row.data, row.generation = dict(replaced.data), replaced.generation
+    return _insert(change, row, user)
 
-    Raises:
-        InvalidCredentials: the user was changed or deactivated since they were verified.
-        EmailUnverified: the user must confirm the address first.
-    """
-    user = change.db.scalar(
-        select(User)
-        .where(User.id == user_id, User.epoch == epoch, User.active)
-        .with_for_update(key_share=True)
+
+def _begun(change: Change, row: SessionRow, actor: Actor, how: Mapping[str, str]) -> dict[str, Any]:
+    """The event that a session began, for `_insert`."""
+    return audit.record_within(
+        change.db,
+        "session.begun",
+        row.created_at,
+        user_id=row.user_id,
+        actor=actor.known_as(row.user_id),
+        kind=row.kind,
+        **how,
     )
-    if user is None:
-        raise InvalidCredentials
-    if user.email_confirmation_due:
-        raise EmailUnverified(user.id, user.epoch)
-    return user
 
 
 def _lock_digest(db: Session, digest: bytes) -> None:
     """Lets one at a time decide on a session that has no row to lock."""
-    number = int.from_bytes(digest[:8], signed=True)
-    db.execute(select(func.pg_advisory_xact_lock(number)))
+    db.execute(statements.LOCK, {"number": int.from_bytes(digest[:8], signed=True)})

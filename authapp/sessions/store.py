@@ -4,10 +4,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, LargeBinary, Table, Text, bindparam, select, update
+from sqlalchemy import ARRAY, LargeBinary, Text, bindparam, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from authapp.accounts.actor import Actor
@@ -15,6 +15,7 @@ from authapp.accounts.assurance import Amr
 from authapp.cache.changes import Change, Changed, Changes, is_fenced
 from authapp.cache.keys import session_key
 from authapp.crypto.tokens import SessionToken
+from authapp.sessions import statements
 from authapp.sessions.beginning import SessionBeginning
 from authapp.sessions.generation import is_live
 from authapp.sessions.lookup import SessionLookup
@@ -28,12 +29,12 @@ from authapp.sessions.records import (
 )
 from authapp.sessions.rotation import SessionRotation, hold_row, must_have_had_row
 from authapp.sessions.rows import SessionRows
-from authapp.storage.models import SessionRow, User
+from authapp.storage.models import SessionRow, User, table_of
 from authapp.storage.postgres import Database
 
 Clock = Callable[[], datetime]
 
-_sessions = cast(Table, SessionRow.__table__)
+_sessions = table_of(SessionRow)
 # in SQL `-` binds closer than `||`
 _kept = _sessions.c.data.op("-")(bindparam("removed", type_=ARRAY(Text)))
 _PATCH: Final = (
@@ -245,15 +246,7 @@ class SessionStore:
         """The user's live sessions, the most recently seen first."""
         now = self._clock()
         with self._database.transaction() as db:
-            rows = db.scalars(
-                select(SessionRow)
-                .where(
-                    SessionRow.user_id == user_id,
-                    is_live(),
-                    SessionRow.expires_at > now,
-                )
-                .order_by(SessionRow.last_seen_at.desc(), SessionRow.id)
-            ).all()
+            rows = db.execute(statements.LIST, {"user_id": user_id, "now": now}).all()
         grace = self._policy.revalidate
         return [
             SessionSummary(

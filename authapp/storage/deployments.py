@@ -5,7 +5,7 @@ from psycopg2 import errors, extensions, sql
 from sqlalchemy import ColumnElement, func, literal, select
 
 from authapp.errors import SettingError
-from authapp.storage.models import Deployment
+from authapp.storage.models import Deployment, table_of
 from authapp.storage.schema_names import DEFAULT_SCHEMA
 
 
@@ -51,7 +51,8 @@ def expect_key_prefix(
 
 def current_generation() -> ColumnElement[int]:
     """A column that tells the generation of sessions that begin now."""
-    return func.coalesce(select(Deployment.session_generation).scalar_subquery(), literal(0))
+    generation = select(table_of(Deployment).c.session_generation).scalar_subquery()
+    return func.coalesce(generation, literal(0))
 
 
 def recorded_key_prefix(

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
@@ -138,6 +138,11 @@ class User(Base):
             postgresql_where=text(f"password_hash LIKE '{IMPORTED}%'"),
         ),
     )
+
+
+def table_of(model: type[Base]) -> Table:
+    """The table of a model, for statements of SQLAlchemy Core: they make no objects."""
+    return cast(Table, model.__table__)
 
 
 @cache

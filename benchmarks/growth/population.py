@@ -18,6 +18,7 @@ from authapp.accounts import audit
 from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.authority.roles import roles_named
 from authapp.accounts.emails import parse_email
+from authapp.accounts.identity import identity_of
 from authapp.assembly.stores import session_policy
 from authapp.cache.keys import session_key
 from authapp.config import Config
@@ -177,7 +178,8 @@ class Maker:
     def _fill(self, begun: list[Begun]) -> None:
         """Has the look-up fill a copy of each."""
         self._lookup.facts = {
-            token.digest: self._rows.record(row, user) for user, row, token in begun
+            token.digest: self._rows.record(row, identity_of(user), user.epoch)
+            for user, row, token in begun
         }
         missing = [token for _, _, token in begun]
         for _ in range(_TRIES):

@@ -78,5 +78,5 @@ def test_the_beginning_of_a_session_or_user_does_not_look_for_fences_of_other_ch
     sign_up(services)
     with traffic() as seen:
         begin(services)
-    assert [one for one in seen.sql if one.startswith("INSERT INTO")], "nothing began"
+    assert [one for one in seen.sql if "INSERT INTO" in one], "nothing began"
     assert not [one for one in seen.sql if "pending_fences" in one]

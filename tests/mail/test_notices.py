@@ -12,6 +12,7 @@ from authapp.authentication import notices
 from authapp.errors import InvalidCredentials, InvalidField, StoreUnavailable, TooManyAttempts
 from authapp.mail.outbox import Mail
 from authapp.services import Services
+from authapp.sessions.beginning import SessionBeginning
 from tests.mail.conftest import OpenMailing, sender_of
 from tests.support.clock import Clock
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
@@ -150,7 +151,7 @@ def test_while_postgres_is_away_nobody_is_told_and_the_log_in_passes(
     def away(*_: object, **__: object) -> None:
         raise StoreUnavailable("postgres")
 
-    monkeypatch.setattr(settled.sessions, "begin", away)
+    monkeypatch.setattr(SessionBeginning, "begin", away)
     issued = settled.authentication.log_in(EMAIL, PASSWORD, ELSEWHERE)
     assert issued.session.record.provisional is not None
     assert kinds(settled) == []

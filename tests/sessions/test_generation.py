@@ -177,14 +177,14 @@ def test_a_session_that_gets_a_new_token_at_that_moment_ends(
     how: str,
 ) -> None:
     """Everybody's sessions end after its row was found live, and before its successor begins."""
-    add = services.sessions._rows.add
+    add = services.sessions._rows.add_successor
     seen: list[bool] = []
 
     def end_then_add(*args: Any, **how: Any) -> ActiveSession:
         seen.append(end_everybody(two_instances))
         return add(*args, **how)
 
-    monkeypatch.setattr(services.sessions._rows, "add", end_then_add)
+    monkeypatch.setattr(services.sessions._rows, "add_successor", end_then_add)
     if how == "regenerate":
         fresh = services.sessions.regenerate(live, CLIENT).value
         assert fresh is not None
