@@ -272,6 +272,8 @@ def set_up(
             config.DATABASE_SCHEMA,
             services,
             lambda: examine(config, POOL_SIZE, guards=mount.forward_auth),
+            config.SESSION_COOKIE_NAME,
+            config.PUBLIC_URL,
         ),
     )
     if config.SIGNUP == "closed" and not (app.config.get("SIGNUP") or os.environ.get("SIGNUP")):

@@ -24,12 +24,16 @@ class Deployment:
 
     Attributes:
         examine: the findings of `doctor`.
+        cookie_name: of the session's cookie.
+        public_url: PUBLIC_URL; empty without that setting.
     """
 
     database_url: str
     database_schema: str
     services: Services
     examine: Callable[[], list[Finding]]
+    cookie_name: str
+    public_url: str
 
 
 def remember_deployment(app: Flask, deployment: Deployment) -> None:

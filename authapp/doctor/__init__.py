@@ -1,7 +1,8 @@
 """`flask --app wsgi auth doctor`: whether settings and stores are in order, and the remedy.
 
 settings, guard_rules, postgres, redis_servers and mail examine one thing each and yield findings; a
-store that can't be asked is a finding too, and the rest is still examined.
+store that can't be asked is a finding too, and the rest is still examined. `outside` looks at a
+site through its proxy, for `doctor --url`.
 """
 
 import queue

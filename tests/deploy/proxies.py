@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -113,9 +114,9 @@ def _temporary_folders(upstream: str, folder: Path) -> str:
 
 
 @contextmanager
-def served(app: Flask) -> Iterator[int]:
+def served(app: Flask, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """The port of this app, served in this process."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=tls)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -222,7 +222,14 @@ def test_who_logged_out_is_out_at_once(guarded: Guarded) -> None:
 
 
 def test_what_operators_and_proxies_ask_is_closed(guarded: Guarded) -> None:
-    for path in ("/metrics", "/readyz", "/readyz/", "/x/metrics", "/forward-auth/nginx"):
+    for path in (
+        "/metrics",
+        "/readyz",
+        "/readyz/",
+        "/x/metrics",
+        "/%6detrics",
+        "/forward-auth/nginx",
+    ):
         assert guarded.ask(path, host=AUTH).status == 404, path
     assert guarded.ask("/healthz", host=AUTH).status == 200
 

@@ -1,0 +1,190 @@
+"""`doctor --url` through each real proxy: quiet about the files of deploy/, loud about broken ones.
+
+A guarded app that verifies assertions stands behind the broken files, too.
+"""
+
+import os
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import Client
+
+from authapp import create_app, dev
+from authapp.assertions import AssertedIdentity, Verifier
+from authapp.config import Config
+from authapp.doctor import Finding, State
+from authapp.doctor.outside import Visitor, examine_from_outside
+from authapp.doctor.outside.guarded_app import NAMES
+from tests.assertions.test_middleware import guarded as shows_identity
+from tests.deploy.guarded import COOKIE, Guarded
+from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES, guarding
+from tests.deploy.proxies import served
+from tests.deploy.servers import make_secrets, needs_redis
+from tests.deploy.telling_app import telling_app
+from tests.support.databases import add_migrated_database
+from tests.support.people import PASSWORD
+from tests.support.settings import UNLIMITED, settings_for
+from tests.web.support import program, services_of
+
+EMAIL = "ada@example.org"
+OPEN = {"metrics|readyz|forward-auth": "nothing"}  # to people
+
+# the texts of each file that are replaced, with an assertion asked for; and what the doctor says
+BROKEN: dict[str, tuple[dict[str, str], set[str]]] = {
+    "nginx": (
+        {
+            "proxy_set_header Remote-Groups $remote_groups;": "",
+            "$scheme://$host$request_uri": "$scheme://$http_host$request_uri",
+            "authapp/forward-auth/nginx;": "authapp/forward-auth/nginx?assertion=1;",
+        },
+        {"identity", "asked page"},
+    ),
+    "caddy": (
+        {
+            "request_header -Remote*": "",
+            'request_header Connection "(?i)remote[^,]*" "close"': "",
+            "forward-auth/redirect?\n": "forward-auth/redirect;assertion=1?\n",
+            **OPEN,
+        },
+        {"identity", "Connection", "operators' pages", "forward-auth"},
+    ),
+    "traefik": (
+        {
+            "middlewares: [strip, guard]": "middlewares: [guard]",
+            "Remote-Name, Remote-Groups, ": "",
+            "/forward-auth/redirect\n": "/forward-auth/redirect;assertion=1\n",
+            **OPEN,
+        },
+        {"identity", "operators' pages", "forward-auth", "session cookie"},
+    ),
+    "envoy": (
+        {
+            "prefix: remote,": "prefix: nothing,",
+            "path_prefix: /forward-auth/envoy": "path_prefix: /forward-auth/envoy;assertion=1",
+            **OPEN,
+        },
+        {"identity", "operators' pages", "forward-auth"},
+    ),
+    "haproxy": (
+        {
+            "http-request del-header remote -m beg": "",
+            "/forward-auth/redirect if": "/forward-auth/redirect;assertion=1 if",
+            **OPEN,
+        },
+        {"identity", "operators' pages", "forward-auth"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def auth(postgres: dev.PostgreSQL, valkey: dev.Valkey) -> Iterator[Flask]:
+    """authapp, with Ada who has an account."""
+    settings = settings_for(
+        add_migrated_database(postgres.url, "outside"),
+        valkey.url,
+        SECRET_KEY="a secret that only the doctor of these tests knows",
+        PUBLIC_URL=f"https://{AUTH}",
+        SESSION_COOKIE_DOMAIN="example.org",
+        ALLOWED_REDIRECT_HOSTS=APP,
+        TRUSTED_PROXY_HOPS="1",
+        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,
+    )
+    app = create_app(Config.from_mapping(settings))
+    services_of(app).registration.sign_up(EMAIL, PASSWORD, "Ada", ("user",))
+    yield app
+    services_of(app).close()
+
+
+Start = Callable[..., Guarded]
+
+
+@pytest.fixture(scope="module")
+def start(auth: Flask, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    needs_redis()  # openssl, too
+    secrets = make_secrets(tmp_path_factory.mktemp("outside"), AUTH)
+    with ExitStack() as stack:
+        authapp, app = stack.enter_context(served(auth)), stack.enter_context(telling_app())
+
+        def starting(name: str, changes: dict[str, str]) -> Guarded:
+            folder = tmp_path_factory.mktemp(name)
+            os.chmod(folder, 0o755)
+            server, port = guarding(name, folder, secrets, authapp, app, changes)
+            stack.callback(server.stop)
+            server.start()
+            return Guarded(name, port)
+
+        yield starting
+
+
+@dataclass(frozen=True)
+class Doctor:
+    auth: Flask
+    site: Guarded
+    visitor: Visitor
+
+    def look(self, host: str, path: str = "", **options: Any) -> list[Finding]:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return examine_from_outside(
+            f"https://{host}{path}",
+            options.pop("visitor", self.visitor),
+            f"https://{AUTH}",
+            context=context,
+            connect_to=("127.0.0.1", self.site.port),
+            **options,
+        )
+
+
+def doctor(auth: Flask, site: Guarded) -> Doctor:
+    token, person = site.log_in(EMAIL, PASSWORD)
+    unknown = services_of(auth).tokens.mint().text
+    return Doctor(auth, site, Visitor(COOKIE, unknown, True, token, person))
+
+
+def bad(findings: Iterable[Finding]) -> dict[str, str]:
+    for finding in findings:
+        assert finding.remedy or finding.state is State.OK, finding
+    return {finding.check: finding.text for finding in findings if finding.state is not State.OK}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_files_of_deploy_are_sound(auth: Flask, start: Start, name: str) -> None:
+    examined = doctor(auth, start(name, {}))
+    assert bad(examined.look(AUTH)) == {}
+    expected = {"session cookie"} if name in KEEPS_COOKIES else set()
+    assert set(bad(examined.look(APP, "/page"))) == expected
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_found_and_an_app_that_verifies_is_not_fooled(
+    auth: Flask, start: Start, name: str
+) -> None:
+    changes, expected = BROKEN[name]
+    examined = doctor(auth, start(name, changes))
+    found = bad([*examined.look(AUTH), *examined.look(APP, "/page")])
+    assert set(found) == expected, found
+    _not_fooled(examined)
+
+
+def _not_fooled(examined: Doctor) -> None:
+    """The app gets what the broken file lets through, and believes the assertion alone."""
+    keys = program(examined.auth).get("/.well-known/jwks.json").get_json()
+    verifier = Verifier(f"https://{AUTH}", f"https://{APP}", keys)
+    site = Client(AssertedIdentity(shows_identity, verifier))
+    for name in (*NAMES, *(name.replace("-", mark) for name in NAMES for mark in "_.")):
+        if "Assertion" in name:
+            continue
+        answer = examined.site.ask("/page", examined.visitor.token, (name, "root"))
+        received = {
+            f"HTTP_{key.upper().replace('-', '_')}": value for key, value in answer.told["headers"]
+        }
+        seen = site.get("/", environ_overrides=received)
+        assert (seen.status_code, "root" in seen.text) == (200, False), name
+        assert examined.visitor.person_id in seen.text
+        forged = {**received, "HTTP_REMOTE_ASSERTION": "root"}
+        assert site.get("/", environ_overrides=forged).status_code == 403
