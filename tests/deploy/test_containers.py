@@ -19,7 +19,7 @@ from tests.deploy.guarding import APP, AUTH
 from tests.deploy.servers import make_secrets, needs_redis
 from tests.web.test_forward_auth import NAMES
 
-IDENTITY = [*NAMES]
+IDENTITY = [*NAMES, "Remote-Assertion"]
 SETTINGS = {field.name for field in fields(Config)}
 
 
@@ -98,7 +98,8 @@ def test_the_gateway_asks_as_envoy_does() -> None:
         assert f'"exact": "{name.lower()}"' in text, name
     assert asking["http"]["allowedResponseHeaders"] == IDENTITY
     closed, _ = routes(AUTH)
-    assert [one["path"]["value"] for one in closed["matches"]] == ["/metrics", "/readyz"]
+    paths = [one["path"]["value"] for one in closed["matches"]]
+    assert paths == ["/metrics", "/readyz", "/forward-auth"]
     assert "backendRefs" not in closed
 
 
