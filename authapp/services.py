@@ -254,13 +254,9 @@ def build_services(
         refused_attempts=refused_attempts,
         timeout=config.LOGIN_TIMEOUT_SECONDS,
     )
-    password_check = PasswordCheck(
-        users,
-        credentials,
-        hasher,
-        OneTimePasswords(stores.changes, users, mailing.one_time_links, clock),
-        LostPasswords(sessions, stores.changes, lost_commits, clock),
-    )
+    one_time = OneTimePasswords(stores.changes, users, mailing.one_time_links, clock)
+    lost = LostPasswords(sessions, stores.changes, lost_commits, clock)
+    password_check = PasswordCheck(users, credentials, hasher, one_time, lost)
     reset_links = ResetLinks(
         stores.database,
         stores.changes,
@@ -366,6 +362,9 @@ def build_services(
             sessions,
             stores.changes,
             reauthentication,
+            factors.check,
+            limits=limits,
+            refused_attempts=refused_attempts,
             parse_email=parse,
             clock=clock,
             lasts=timedelta(seconds=config.STEP_UP_SECONDS),

@@ -81,6 +81,20 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
         return role != ADMIN and set(permissions) <= set(self.permissions)
 
 
+class SignedIn(Identity, frozen=True, array_like=True, kw_only=True):
+    """A person in a session of theirs: who they are, and how they proved it.
+
+    Attributes:
+        amr: the methods, since the session began, in words of RFC 8176: `pwd`, `otp`, `hwk`, …
+        auth_time: when they last proved it.
+        assurance_level: 2 after two factors, else 1.
+    """
+
+    amr: tuple[str, ...]
+    auth_time: datetime
+    assurance_level: int
+
+
 def identity_of(user: User) -> Identity:
     """The person that a row of `users` describes."""
     names = [role.name for role in user.roles]

@@ -168,6 +168,16 @@ def set_email(services: Services, email: str, new: str, verified: bool) -> None:
     click.echo(_line(changed.value))
 
 
+@user_commands.command("reset-factors")
+@click.argument("email")
+@pass_services
+def reset_factors(services: Services, email: str) -> None:
+    """Remove the second factors of EMAIL, who lost them; all their sessions end."""
+    user = existing_user(services, email)
+    services.factors.reset(user.id, OPERATOR)
+    click.echo(f"Removed the second factors of {user.email}; all their sessions have ended.")
+
+
 @user_commands.command()
 @click.argument("email")
 @click.option("--yes", is_flag=True, help="Do not ask.")

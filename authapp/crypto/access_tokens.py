@@ -29,8 +29,12 @@ _LONGEST = 1024  # characters; ours have about 360
 _FOREVER = 1 << 35  # seconds since 1970; what datetime can hold
 
 
-class _Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All are required, and of exactly these types."""
+_BY_PASSWORD = ("pwd",)
+
+
+class _Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """All are required, and of exactly these types; but for the last two, which a token has whose
+    session was proven by more than a password."""
 
     iss: Literal["authapp"]
     aud: Literal["authapp"]
@@ -39,6 +43,8 @@ class _Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jti: UUID
     iat: int
     exp: int
+    amr: tuple[str, ...] = _BY_PASSWORD
+    auth_time: int | None = None
 
 
 _decoder = msgspec.json.Decoder(_Claims)
@@ -54,10 +60,25 @@ class AccessTokens:
         self._signatures = [KeyedHash(secret, _PURPOSE) for secret in secrets]
         self._clock = clock
 
-    def issue(self, session_id: UUID, user_id: UUID, seconds: int) -> str:
-        """A token that names this session for so long."""
+    def issue(
+        self,
+        session_id: UUID,
+        user_id: UUID,
+        seconds: int,
+        amr: Sequence[str] = _BY_PASSWORD,
+        auth_time: datetime | None = None,
+    ) -> str:
+        """A token that names this session for so long.
+
+        Args:
+            amr, auth_time: how and when the person proved who they are. They are for programs that
+                read the token; here the session itself says it.
+        """
         now = int(self._clock().timestamp())
         claims = _Claims(ISSUER, AUDIENCE, user_id, session_id, uuid4(), now, now + seconds)
+        if tuple(amr) != _BY_PASSWORD:
+            proved_at = int(auth_time.timestamp()) if auth_time else now
+            claims = msgspec.structs.replace(claims, amr=tuple(amr), auth_time=proved_at)
         signed = f"{_HEADER}.{_encode(msgspec.json.encode(claims))}"
         return f"{signed}.{_encode(self._signatures[0](signed.encode()))}"
 

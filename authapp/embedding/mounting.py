@@ -12,6 +12,7 @@ from authapp.guarding.assertions import AssertionIssuer
 from authapp.guarding.rule_file import read_rules
 from authapp.web.api.account import api
 from authapp.web.api.docs import api_docs
+from authapp.web.api.factors import factors_api
 from authapp.web.api.invitations import invitations_api
 from authapp.web.api.leaving import leaving_api
 from authapp.web.api.passkeys import passkeys_api
@@ -42,7 +43,10 @@ from authapp.web.pages.account import pages
 from authapp.web.pages.address import address_pages
 from authapp.web.pages.admin import admin
 from authapp.web.pages.confirm import confirm_pages
+from authapp.web.pages.factors.administration import factor_admin
+from authapp.web.pages.factors.login import factor_pages
 from authapp.web.pages.factors.passkeys import passkey_pages
+from authapp.web.pages.factors.security import security_pages
 from authapp.web.pages.invitations import invitation_pages
 from authapp.web.pages.leaving import leaving_pages
 from authapp.web.pages.recovery import recovery_pages
@@ -56,6 +60,7 @@ _WITH_ORIGIN_CHECK = (
     *(passkey_pages, admin, invitation_pages),
     *(api, signup_api, recovery_api, leaving_api, passkeys_api, users_api, invitations_api),
     api_docs,
+    *(factor_pages, security_pages, factor_admin, factors_api),
     health,
 )
 
@@ -111,6 +116,10 @@ def _blueprint(
         (mount.pages, address_pages),
         (mount.pages, leaving_pages),
         (mount.pages, passkey_pages),
+        (mount.pages, factor_pages),
+        (mount.pages, security_pages),
+        (mount.admin, factor_admin),
+        (mount.api, factors_api),
         (mount.api, leaving_api),
         (mount.api, passkeys_api),
         (mount.pages, signup_pages),

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import msgspec
 
-from authapp.accounts.assurance import PASSWORD, Amr
-from authapp.accounts.identity import Identity
+from authapp.accounts.assurance import PASSWORD, Amr, level_of
+from authapp.accounts.identity import Identity, SignedIn
 from authapp.crypto.tokens import RefreshToken, SessionToken
 from authapp.errors import Window
 
@@ -128,6 +128,16 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     epoch: int = 0
     generation: int = 0
     amr: Amr = PASSWORD
+
+    @property
+    def person(self) -> SignedIn:
+        """The user, with how they proved who they are."""
+        return SignedIn(
+            **msgspec.structs.asdict(self.user),
+            amr=self.amr,
+            auth_time=self.auth_time,
+            assurance_level=level_of(self.amr),
+        )
 
     @property
     def auth_time(self) -> datetime:

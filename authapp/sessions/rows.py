@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import NOBODY, Actor
-from authapp.accounts.assurance import PASSWORD, Amr, together
+from authapp.accounts.assurance import PASSWORD, Amr, proves_second_factor, together
 from authapp.accounts.identity import Identity, identity_with
 from authapp.cache.changes import Change, announce
 from authapp.crypto.access_tokens import AccessTokens, digest_of
@@ -150,12 +150,15 @@ class SessionRows:
             added: how the person has just proved who they are, beside what they proved before.
         """
         amr = together(replaces.amr, added)
+        # A password is no fresh proof of a person who holds a second factor.
+        is_proved = proves_second_factor(added) or not user.second_factor
+        proved_at = None if is_proved else replaces.proved_at or replaces.created_at
         if replaces.kind == "api":
             row, refresh = self._new_program(user, actor, refreshable=replaces.remembered)
-            row.amr = list(amr)
+            row.proved_at, row.amr = proved_at, list(amr)
             person = _insert_after(change, row, user, replaces)
             return self.issue_tokens(row, person, user.epoch, refresh)
-        return self.add_successor(change, user, actor, replaces, amr=amr)
+        return self.add_successor(change, user, actor, replaces, amr=amr, proved_at=proved_at)
 
     def add_successor(
         self,
@@ -249,7 +252,8 @@ class SessionRows:
         """
         left = min(self._policy.access_token, row.expires_at - self._clock())
         seconds = ceil(left.total_seconds())
-        text = self._access_tokens.issue(row.id, user.id, seconds)
+        proved_at = row.proved_at or row.created_at
+        text = self._access_tokens.issue(row.id, user.id, seconds, row.amr, proved_at)
         token = SessionToken(text, row.digest, user.id)
         return IssuedTokens(ActiveSession(token, self.record(row, user, epoch)), seconds, refresh)
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from flask import Blueprint, Flask, Response, current_app, redirect, request
+from flask import Blueprint, Flask, Response, current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import (
     BadHost,
@@ -28,9 +28,10 @@ from authapp.web.middleware.request_log import request_id
 from authapp.web.pages.messages import ERROR_PAGES
 from authapp.web.pages.rendering import render_page
 from authapp.web.redirects import page_to_come_back_to
+from authapp.web.session import login_token
 from authapp.web.session.auth_session import auth_session
 from authapp.web.session.mailed_links import set_aside
-from authapp.web.visitor_login import sign_out_reason
+from authapp.web.visitor_login import next_target, sign_out_reason
 
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
 
@@ -270,12 +271,12 @@ def answer_domain_error(error: errors.AuthappError) -> ResponseReturnValue:
         target = confirm_url(page_to_come_back_to())
         if target is not None:
             return redirect(target, 303)
-    if (
-        isinstance(error, errors.PasswordChangeRequired)
-        and state_of().mount.pages
-        and not wants_json()
-    ):
+    leads_on = state_of().mount.pages and not wants_json()
+    if leads_on and isinstance(error, errors.PasswordChangeRequired):
         return set_aside("reset", error.reset_token, f"{BLUEPRINT}.recovery.reset")
+    if leads_on and isinstance(error, errors.SecondFactorRequired):
+        login_token.keep(error)
+        return redirect(url_for(f"{BLUEPRINT}.factor.factor", next=next_target()), 303)
     problem = problem_of(error)
     try:
         answer: ResponseReturnValue = current_app.handle_user_exception(problem)

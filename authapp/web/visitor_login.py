@@ -8,24 +8,27 @@ from uuid import UUID
 from flask import current_app, request
 from werkzeug.exceptions import HTTPException
 
+from authapp.accounts.assurance import Amr
 from authapp.accounts.identity import Identity
-from authapp.authentication.factors.factor_login import Browser
+from authapp.authentication.factors.check import ShownFactor
+from authapp.authentication.factors.factor_login import Browser, CompletedLogin
 from authapp.authentication.factors.passkeys.json_forms import AuthenticationCredential
 from authapp.errors import InvalidField, InvalidJson
-from authapp.sessions.records import ActiveSession, EndedSession
+from authapp.sessions.records import ActiveSession, EndedSession, IssuedLogin
 from authapp.web.app_state import state_of
 from authapp.web.cookies.header import read_devices
 from authapp.web.cookies.plain_http import drops_cookie
 from authapp.web.guards import services, unknown_actor
 from authapp.web.middleware.headers import CLEAR_CACHE, CLEAR_SITE_DATA
 from authapp.web.middleware.mount_point import link_to
+from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.messages import SIGNED_OUT
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.redirects import safe_next, start_page
-from authapp.web.session import mailed_links, password_proof
+from authapp.web.session import login_token, mailed_links, password_proof
 from authapp.web.session.auth_session import AuthSession, CarryOver, auth_session
 
-_STAYS_BEHIND = (*mailed_links.KEYS.values(), password_proof.KEY)
+_STAYS_BEHIND = (*mailed_links.KEYS.values(), password_proof.KEY, login_token.KEY)
 
 
 def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSession:
@@ -53,9 +56,11 @@ def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSessio
     return issued.session
 
 
-def log_in_visitor_as(user_id: UUID, *, remember: bool) -> ActiveSession:
+def log_in_visitor_as(user_id: UUID, *, remember: bool, amr: Amr = ()) -> ActiveSession:
     """Log the visitor in as a user whom the app has verified; else as `log_in_visitor`.
 
+    Args:
+        amr: how the app verified the user.
     Raises:
         InvalidCredentials: there is no such user, or the user is inactive.
         StoreUnavailable, TooManyTokens, UnsavableSession: nobody was logged in.
@@ -67,6 +72,7 @@ def log_in_visitor_as(user_id: UUID, *, remember: bool) -> ActiveSession:
         remember=remember,
         replaces=visitor.all_tokens(),
         data=_carried_over(visitor),
+        amr=amr,
     )
     visitor.begin(issued)
     return issued.session
@@ -112,6 +118,33 @@ def log_in_visitor_by_passkey(
     tell_rate_limit(issued.rate_limit)
     visitor.begin(issued)
     return issued.session
+
+
+def complete_login(token: str, shown: ShownFactor, *, is_trusted: bool) -> CompletedLogin:
+    """Complete a log-in of the visitor that waited for a second factor. A browser gets the cookie.
+
+    Args:
+        is_trusted: the browser needs no second factor for a while.
+    Raises:
+        InvalidFactor, LoginExpired, TooManyAttempts, FactorsOff, StoreUnavailable: see
+            `FactorLogin`.
+        TooManyTokens, UnsavableSession: nobody was logged in.
+    """
+    visitor = auth_session()
+    browser = Browser(
+        replaces=visitor.all_tokens(),
+        devices=devices(),
+        data=_carried_over(visitor),
+        is_trusted=is_trusted,
+    )
+    with rate_limit_of_errors():
+        completed = services().factor_login.complete(token, shown, unknown_actor(), browser)
+    tell_rate_limit(completed.issued.rate_limit)
+    if isinstance(completed.issued, IssuedLogin):
+        visitor.begin(completed.issued)
+    else:
+        note_user(request.environ, completed.issued.session.record.user.id)
+    return completed
 
 
 def _carried_over(visitor: AuthSession) -> dict[str, Any]:

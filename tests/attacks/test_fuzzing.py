@@ -38,6 +38,11 @@ SOUND: dict[str, dict[str, Any]] = {
     "/admin/invitations": {"email": "new@example.org", "days": 7, "roles": "user"},
     "/v1/invitations": {"email": "", "days": 7, "roles": []},
     "/login": {"email": "ada@example.org", "password": PASSWORD, "remember": True, "next": "/"},
+    "/login/factor": {"login_token": "T" * 64, "method": "totp", "code": "000000", "trust": "y"},
+    "/v1/login/factor": {"login_token": "T" * 64, "method": "totp", "code": "000000"},
+    "/login/factor/totp": {"login_token": "T" * 64},
+    "/security/totp": {"code": "000000"},
+    "/totp/confirm": {"code": "000000"},
     "/tokens": {"email": "ada@example.org", "password": PASSWORD, "refresh": True},
     "/tokens/refresh": {"refresh_token": "none of ours"},
     "/forgot": {"email": "ada@example.org"},
@@ -225,6 +230,9 @@ def test_odd_text_in_any_field(app: Flask) -> None:
     refused |= {"authapp.recovery.reset_submit", "authapp.recovery_api.reset_password"}
     refused |= {"authapp.signup.verify_submit", "authapp.signup_api.verify_email"}
     refused |= {"authapp.signup.invited", "authapp.signup.invited_submit"}
+    # and what needs a code of an app, or a log-in that waits for one
+    refused |= {"authapp.security.totp_submit", "authapp.factors_api.confirm_totp"}
+    refused |= {"authapp.factors_api.login_factor", "authapp.factors_api.set_up_at_login"}
     assert read - taken <= refused, "sound fields are refused"
 
 

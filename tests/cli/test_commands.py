@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from redis.connection import AbstractConnection
 from authapp import Config, create_app
 from authapp.errors import StoreUnavailable
 from authapp.sessions import maintenance
+from tests.support.authenticator import enrol_person
 from tests.support.mails import MAIL_SETTINGS, mails
 from tests.support.people import EMAIL, OTHER_PASSWORD, PASSWORD
 from tests.support.services import sql
@@ -126,6 +128,16 @@ def test_a_taken_email(app: Flask, spelling: str) -> None:
 
 
 # -- users set-email, delete, export ---------------------------------------------------------------
+
+
+def test_an_operator_removes_second_factors(app: Flask) -> None:
+    done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
+    assert "no second factor" in refused(app, "users", "reset-factors", EMAIL)
+    services = services_of(app)
+    enrol_person(services, services.users.page().users[0], datetime.now(UTC), PASSWORD)
+    assert services.users.page().users[0].second_factor
+    assert "Removed" in done(app, "users", "reset-factors", EMAIL)
+    assert may_log_in(app, PASSWORD)
 
 
 def test_an_operator_sets_an_email(app: Flask) -> None:

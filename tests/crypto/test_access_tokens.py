@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -229,3 +230,12 @@ def test_no_key_does_two_things() -> None:
     token = base64.urlsafe_b64encode(raw).decode()
     assert RefreshTokens([KEY]).check(token) is None
     assert SessionTokens([KEY]).check(RefreshTokens([KEY]).mint(SESSION).text) is None
+
+
+def test_more_than_a_password_is_said_in_the_claims() -> None:
+    proved_at = CLOCK() - timedelta(hours=1)
+    token = TOKENS.issue(SESSION, USER, 3600, ("pwd", "otp"), proved_at)
+    claims = parts_of(token)[1]
+    assert claims["amr"] == ["pwd", "otp"]
+    assert claims["auth_time"] == NOW - 3600
+    assert is_ours(token)

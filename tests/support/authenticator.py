@@ -10,7 +10,7 @@ import pytest
 from authapp.accounts.identity import Identity
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, IssuedLogin
-from tests.support.people import CLIENT, log_in
+from tests.support.people import CLIENT, PASSWORD, log_in
 
 OATHTOOL = shutil.which("oathtool")
 
@@ -48,6 +48,8 @@ def enrol(services: Services, live: ActiveSession, at: datetime) -> Enrolled:
     return Enrolled(app, added.issued.session, added.recovery_codes)
 
 
-def enrol_person(services: Services, person: Identity, at: datetime) -> Enrolled:
+def enrol_person(
+    services: Services, person: Identity, at: datetime, password: str = PASSWORD
+) -> Enrolled:
     """As `enrol`, in a new session of the person."""
-    return enrol(services, log_in(services, person.email), at)
+    return enrol(services, log_in(services, person.email, password), at)

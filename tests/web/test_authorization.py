@@ -44,6 +44,8 @@ POST   /verify                            400  400  400  400  400  400  400  400
 POST   /verify/resend                     501  501  501  501  501  501  501  501  501
 GET    /login                             200  302  302  302  302  302  302  302  200
 POST   /login                             303  303  303  303  303  303  303  303  303
+GET    /login/factor                      303  303  303  303  303  303  303  303  303
+POST   /login/factor                      303  303  303  303  303  303  303  303  303
 GET    /forgot                            501  501  501  501  501  501  501  501  501
 POST   /forgot                            501  501  501  501  501  501  501  501  501
 GET    /reset                             200  200  200  200  200  200  200  200  200
@@ -79,6 +81,13 @@ POST   /account/sessions/<other>/end      302  404  404  404  404  404  404  404
 POST   /account/sessions/<missing>/end    302  404  404  404  404  404  404  404  302
 GET    /account/sessions/end-others       302  200  200  200  200  200  200  200  302
 POST   /account/sessions/end-others       302  303  303  303  303  303  303  303  302
+GET    /account/security                  302  200  200  200  200  200  200  200  302
+GET    /account/security/totp             302  200  200  200  200  200  200  200  302
+POST   /account/security/totp             302  400  400  400  400  400  400  400  302
+GET    /account/security/totp/remove      302  200  200  200  200  200  200  200  302
+POST   /account/security/totp/remove      302  303  303  303  303  303  303  303  302
+GET    /account/security/recovery-codes   302  200  200  200  200  200  200  200  302
+POST   /account/security/recovery-codes   302  303  303  303  303  303  303  303  302
 GET    /admin/users                       302  403  200  403  403  403  403  200  302
 GET    /admin/users/<own>                 302  403  200  403  403  403  403  200  302
 GET    /admin/users/<other>               302  403  200  403  403  403  403  200  302
@@ -107,6 +116,12 @@ POST   /admin/users/<missing>/end-sessions 302 403  403  403  403  404  403  404
 POST   /admin/users/<own>/reset           302  403  403  501  403  403  403  501  302
 POST   /admin/users/<other>/reset         302  403  403  501  403  403  403  501  302
 POST   /admin/users/<missing>/reset       302  403  403  501  403  403  403  501  302
+GET    /admin/users/<own>/reset-factors   302  403  403  200  403  403  403  200  302
+GET    /admin/users/<other>/reset-factors 302  403  403  200  403  403  403  200  302
+GET    /admin/users/<missing>/reset-factors 302 403 403  404  403  403  403  404  302
+POST   /admin/users/<own>/reset-factors   302  403  403  403  403  403  403  403  302
+POST   /admin/users/<other>/reset-factors 302  403  403  409  403  403  403  409  302
+POST   /admin/users/<missing>/reset-factors 302 403 403  404  403  403  403  404  302
 POST   /admin/users/<own>/email           302  403  403  400  403  403  403  400  302
 POST   /admin/users/<other>/email         302  403  403  303  403  403  403  303  302
 POST   /admin/users/<missing>/email       302  403  403  404  403  403  403  404  302
@@ -138,6 +153,8 @@ POST   /api/v1/email/verify               400  400  400  400  400  400  400  400
 POST   /api/v1/email/resend               501  501  501  501  501  501  501  501  501
 POST   /api/v1/signup                     201  201  201  201  201  201  201  201  201
 POST   /api/v1/login                      200  200  200  200  200  200  200  200  200
+POST   /api/v1/login/factor               401  401  401  401  401  401  401  401  401
+POST   /api/v1/login/factor/totp          401  401  401  401  401  401  401  401  401
 POST   /api/v1/tokens                     200  200  200  200  200  200  200  200  200
 GET    /account/passkeys                  302  501  501  501  501  501  501  501  302
 POST   /account/passkeys/options          302  501  501  501  501  501  501  501  302
@@ -172,6 +189,11 @@ POST   /api/v1/me/email                   401  501  501  501  501  501  501  501
 POST   /api/v1/email/undo                 400  400  400  400  400  400  400  400  400
 GET    /api/v1/me/export                  401  200  200  200  200  200  200  200  401
 POST   /api/v1/me/confirm                 401  204  204  204  204  204  204  204  401
+GET    /api/v1/me/factors                 401  200  200  200  200  200  200  200  401
+POST   /api/v1/me/factors/totp            401  200  200  200  200  200  200  200  401
+POST   /api/v1/me/factors/totp/confirm    401  400  400  400  400  400  400  400  401
+DELETE /api/v1/me/factors/totp            401  409  409  409  409  409  409  409  401
+POST   /api/v1/me/factors/recovery-codes  401  409  409  409  409  409  409  409  401
 GET    /api/v1/me/sessions                401  200  200  200  200  200  200  200  401
 DELETE /api/v1/me/sessions                401  204  204  204  204  204  204  204  401
 DELETE /api/v1/me/sessions/<own>          401  204  204  204  204  204  204  204  401
@@ -193,6 +215,9 @@ PUT    /api/v1/users/<missing>/email      401  403  403  404  403  403  403  404
 PUT    /api/v1/users/<own>/roles          401  403  403  403  403  403  403  403  401
 PUT    /api/v1/users/<other>/roles        401  403  403  403  200  403  403  200  401
 PUT    /api/v1/users/<missing>/roles      401  403  403  403  404  403  403  404  401
+DELETE /api/v1/users/<own>/factors        401  403  403  403  403  403  403  403  401
+DELETE /api/v1/users/<other>/factors      401  403  403  409  403  403  403  409  401
+DELETE /api/v1/users/<missing>/factors    401  403  403  404  403  403  403  404  401
 DELETE /api/v1/users/<own>/sessions       401  403  403  403  403  204  403  204  401
 DELETE /api/v1/users/<other>/sessions     401  403  403  403  403  204  403  204  401
 DELETE /api/v1/users/<missing>/sessions   401  403  403  403  403  404  403  404  401
@@ -257,6 +282,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "/verify": {"email": "root@example.org", "code": "12345678"},
     "/resend": {"email": "root@example.org"},
     "/login": ROOT,
+    "/login/factor": {"login_token": "none of ours", "method": "totp", "code": "000000"},
+    "/login/factor/totp": {"login_token": "none of ours"},
+    "/security/totp": {"code": "000000"},
+    "/totp/confirm": {"code": "000000"},
     "/tokens": ROOT,
     "/tokens/refresh": {"refresh_token": "none of ours"},
     "/forgot": {"email": "root@example.org"},
@@ -298,7 +327,8 @@ def own_account(method: str, path: str) -> set[str]:
     if "<own>" not in path or method == "GET":
         return set()
     of_others = next(row for m, p, row in ROWS if (m, p) == (method, path.replace("own", "other")))
-    return {who for who in VISITORS if of_others[who] < 300}
+    # 409: the other person has nothing of the kind
+    return {who for who in VISITORS if of_others[who] < 300 or of_others[who] == 409}
 
 
 class Visit:
@@ -405,6 +435,8 @@ def see_who_may_do_what(app: Flask, stores: Stores, who: str, rows: list[Row]) -
             missing = who == "anonymous" and not path.endswith("/refresh")
             codes = {401: "session_missing" if missing else "session_invalid", 404: "not_found"}
             codes[403] = "own_account" if who in own_account(method, path) else "forbidden"
+            if "/login/" in path:
+                codes[401] = "login_expired"
             if (path, who) == ("/api/v1/sessions", Permission.SESSIONS_END):
                 codes[403] = "exceeds_own_permissions"
             problem(answer, status, codes[status])

@@ -22,6 +22,7 @@ from tests.support.access_tokens import forged as forged_access_token
 from tests.support.people import CLIENT
 from tests.support.services import await_trust
 from tests.web.conftest import MakeApp
+from tests.web.factors import enrol
 from tests.web.middleware.test_metrics import Growth
 from tests.web.support import (
     COOKIE,
@@ -34,6 +35,7 @@ from tests.web.support import (
     program,
     services_of,
     sign_up,
+    signed_in_as,
     token_of,
     whole,
 )
@@ -586,3 +588,20 @@ def test_a_host_that_no_url_can_have_breaks_nothing(
 
     app(environ, start)
     assert told == [status]
+
+
+# -- two factors -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_a_second_factor_may_be_demanded(
+    app: Flask, stores: Stores, person: str, path: str
+) -> None:
+    client = signed_in_as(app)
+    before = token_of(client)
+    assert ask(app, f"{path}?factor=2", before).status_code == 403
+    enrol(client, stores)  # which proves it
+    now = token_of(client)
+    assert ask(app, f"{path}?factor=2", now).status_code == 200
+    assert ask(app, f"{path}?factor=2&role=admin", now).status_code == 403
+    assert ask(app, f"{path}?factor=1", now).status_code == 400

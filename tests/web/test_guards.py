@@ -132,3 +132,16 @@ def test_an_own_log_in_page_leads_on_to_what_is_safe(
         with app.test_request_context("/log-in", **how):
             assert auth.next_url("/home") == NEXT[target]
     services_of(app).close()
+
+
+def test_current_user_says_how_they_proved_who_they_are(app: Flask, client: FlaskClient) -> None:
+    @app.get("/proof")
+    def proof() -> str:
+        if not current_user.is_authenticated:
+            return "nobody"
+        return f"{current_user.amr} {current_user.assurance_level} {current_user.auth_time.tzinfo}"
+
+    sign_up(app)
+    assert client.get("/proof").text == "nobody"
+    client.post("/log-in")
+    assert client.get("/proof").text == "('pwd',) 1 UTC"

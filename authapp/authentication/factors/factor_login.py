@@ -109,7 +109,8 @@ class FactorLogin:
             user, pending = self._claim(change, digest)
             if not pending.enrols:
                 raise LoginExpired("this person holds a factor")
-            return self._set_up.propose(change.db, user)
+            # the same secret again, so that a page that is loaded again shows no other
+            return self._set_up.proposed(change.db, user) or self._set_up.propose(change.db, user)
 
     def complete(
         self,
@@ -204,8 +205,7 @@ class FactorLogin:
             return None
         amr = with_second_factor(tuple(pending.amr), second)
         kind, remember, method = pending.kind, pending.remember, pending.method
-        change.db.delete(pending)
-        change.db.flush()
+        self._pending_logins.use_up(change.db, pending.digest)
         if added:
             self._sessions.end_all(change, user, EndReason.FACTORS_CHANGED)
             codes = added.recovery_codes

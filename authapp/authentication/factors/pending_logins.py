@@ -139,6 +139,11 @@ class PendingLogins:
             raise LoginExpired("the log-in is used up, too old or void")
         return found
 
+    def use_up(self, db: Session, digest: bytes) -> None:
+        """Removes a log-in that was completed."""
+        used = delete(PendingLogin).where(PendingLogin.digest == digest)
+        db.execute(used, execution_options=_AS_IT_IS)
+
     def note_failure(self, db: Session, pending: PendingLogin) -> bool:
         """Counts a wrong factor; returns whether the login token is used up by it."""
         pending.failures += 1

@@ -1,6 +1,6 @@
 """The JSON API, `/api/v1`."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -9,6 +9,8 @@ from werkzeug.exceptions import NotFound
 
 from authapp import errors
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
+from authapp.authentication.factors.check import ShownFactor
+from authapp.authentication.factors.holdings import Method
 from authapp.passwords.policy import MAX_CODE_POINTS
 from authapp.sessions.records import (
     ActiveSession,
@@ -91,7 +93,9 @@ class ProfileBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True):
-    password: str
+    password: str | msgspec.UnsetType = msgspec.UNSET
+    method: Literal["totp", "recovery_code"] | msgspec.UnsetType = msgspec.UNSET
+    code: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -266,20 +270,33 @@ def rotated(issued: IssuedLogin | IssuedTokens) -> dict[str, str]:
 @api.post("/me/confirm")
 @documents(
     Operation(
-        "Proves again who one is, for acts that answer `step_up_required`; this session gets a new "
-        "token",
+        "Proves again who one is, for acts that answer `step_up_required`: by the password, or by "
+        "`method` and `code` if one holds a second factor. This session gets a new token",
         {204: None},
         body=ConfirmBody,
         headers=NEW_TOKENS,
-        fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
+        fails=[
+            errors.InvalidCredentials,
+            errors.TooManyAttempts,
+            errors.Busy,
+            errors.FactorsOff,
+        ],
         changes=True,
     )
 )
 def confirm() -> tuple[str, int, dict[str, str]]:
     live = require_live()
     body = read_body(request, ConfirmBody)
+    password, code = or_none(body.password), or_none(body.code)
+    method: Method | None = or_none(body.method)
+    if (password is None) is (method is None or code is None):
+        raise errors.InvalidField({"password": "give this, or method and code"})
     with rate_limit_of_errors():
-        changed = services().step_up.confirm(live, body.password, known_actor())
+        if password is not None:
+            changed = services().step_up.confirm(live, password, known_actor())
+        else:
+            shown = ShownFactor(method or "totp", code or "")
+            changed = services().step_up.confirm_by_factor(live, shown, known_actor())
     return "", 204, rotated(auth_session().settle(changed))
 
 
@@ -331,6 +348,7 @@ def end_my_other_sessions() -> tuple[str, int]:
 
 
 def session_view(live: ActiveSession) -> SessionView:
+    """A session that has just begun in this request, as its user sees it."""
     record, here = live.record, unknown_actor()
     summary = SessionSummary(
         record.id,
@@ -340,5 +358,6 @@ def session_view(live: ActiveSession) -> SessionView:
         record.expires_at,
         here.address,
         here.user_agent,
+        record.amr,
     )
     return SessionView.of(summary, current=record.id)

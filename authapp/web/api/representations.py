@@ -56,7 +56,8 @@ def view_for(viewer: Identity, user: Identity) -> UserView | AccountView:
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """A session as its user sees it. Times are aware and in UTC; `device` is for people."""
+    """A session as its user sees it. Times are aware and in UTC; `device` is for people; `amr` is
+    how the person proved who they are (RFC 8176)."""
 
     id: UUID
     kind: str
@@ -67,6 +68,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     user_agent: str
     device: str
+    amr: tuple[str, ...]
 
     @classmethod
     def of(cls, summary: SessionSummary, current: UUID) -> Self:
@@ -80,6 +82,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
             address=summary.address,
             user_agent=summary.user_agent,
             device=device_name(summary.user_agent),
+            amr=summary.amr,
         )
 
 
@@ -88,12 +91,14 @@ class LoginAnswer(msgspec.Struct, frozen=True):
 
     Attributes:
         password_advice: why the person should choose another password; for them.
+        recovery_codes: those that were made, where the log-in set up a factor; shown this once.
     """
 
     user: UserView
     session: SessionView
     warning: str | msgspec.UnsetType = msgspec.UNSET
     password_advice: str | msgspec.UnsetType = msgspec.UNSET
+    recovery_codes: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,14 +109,18 @@ class TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
     expires_in: int
     refresh_token: str | msgspec.UnsetType = msgspec.UNSET
     user: UserView
+    recovery_codes: list[str] | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
-    def of(cls, issued: IssuedTokens) -> Self:
+    def of(
+        cls, issued: IssuedTokens, recovery_codes: list[str] | msgspec.UnsetType = msgspec.UNSET
+    ) -> Self:
         return cls(
             access_token=issued.session.token.text,
             expires_in=issued.expires_in,
             refresh_token=issued.refresh.text if issued.refresh else msgspec.UNSET,
             user=UserView.of(issued.session.record.user),
+            recovery_codes=recovery_codes,
         )
 
 

@@ -16,6 +16,7 @@ from authapp.errors import (
     InvalidField,
     LastAdmin,
     MailOff,
+    NoFactor,
     NoSuchRole,
     OwnAccount,
     RoleInUse,
@@ -206,6 +207,24 @@ def end_sessions_of(user_id: UUID) -> tuple[str, int]:
 @step_up_required
 def delete_user(user_id: UUID) -> tuple[str, int]:
     auth_session().settle(services().administration.delete_user(user_id, known_actor()))
+    return "", 204
+
+
+@users_api.delete("/users/<uuid:user_id>/factors")
+@documents(
+    Operation(
+        "Removes the second factors of a user who lost them, and has no permission that one lacks: "
+        "all their sessions end, and they are told by mail",
+        {204: None},
+        "permission",
+        fails=[UnknownUser, NoFactor, OwnAccount, ExceedsOwnPermissions, StepUpRequired],
+        changes=True,
+    )
+)
+@permission_required(Permission.USERS_WRITE)
+@step_up_required
+def reset_factors(user_id: UUID) -> tuple[str, int]:
+    auth_session().settle(services().factors.reset(user_id, known_actor()))
     return "", 204
 
 

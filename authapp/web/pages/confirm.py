@@ -1,12 +1,16 @@
-"""The page that asks for the password again, before a sensitive act."""
+"""The page that asks for the password or a second factor again, before a sensitive act."""
 
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
+from authapp.authentication.factors.check import ShownFactor
+from authapp.authentication.factors.holdings import Method
+from authapp.cache.changes import Changed
 from authapp.errors import InvalidField
+from authapp.sessions.records import IssuedLogin, IssuedTokens
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import known_actor, login_required, require_live, services
-from authapp.web.pages.forms import ConfirmForm, show_errors, text
+from authapp.web.pages.forms import ConfirmForm, FactorForm, show_errors, text
 from authapp.web.pages.rendering import render_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.session.auth_session import auth_session
@@ -18,18 +22,18 @@ confirm_pages = OwnBlueprint("confirm", __name__)
 @confirm_pages.get("/account/confirm")
 @login_required
 def confirm() -> ResponseReturnValue:
-    return _page(ConfirmForm(data={"next": request.args.get("next", "")}))
+    return _page(_form())
 
 
 @confirm_pages.post("/account/confirm")
 @login_required
 def confirm_submit() -> ResponseReturnValue:
-    form = ConfirmForm()
+    form = _form()
     if not form.validate():
         return _page(form), 400
     try:
         with rate_limit_of_errors():
-            changed = services().step_up.confirm(require_live(), text(form.password), known_actor())
+            changed = _confirm(form)
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return _page(form), 400
@@ -40,5 +44,27 @@ def confirm_submit() -> ResponseReturnValue:
     return redirect(next_target() or url_for("authapp.pages.account"), 303)
 
 
-def _page(form: ConfirmForm) -> str:
-    return render_page("authapp/confirm.html", form=form)
+def _form() -> ConfirmForm | FactorForm:
+    """The form that asks for the second factor if the person holds one, else for the password."""
+    data = {"next": request.args.get("next", "")}
+    if not require_live().record.user.second_factor:
+        return ConfirmForm(data=data)
+    form = FactorForm(data=data)
+    asked = request.form.get("method") or request.args.get("with")
+    if asked == "recovery_code":
+        form.ask_recovery_code()
+    else:
+        form.ask_app_code()
+    return form
+
+
+def _confirm(form: ConfirmForm | FactorForm) -> Changed[IssuedLogin | IssuedTokens]:
+    live, step_up = require_live(), services().step_up
+    if isinstance(form, ConfirmForm):
+        return step_up.confirm(live, text(form.password), known_actor())
+    method: Method = "recovery_code" if form.method.data == "recovery_code" else "totp"
+    return step_up.confirm_by_factor(live, ShownFactor(method, text(form.code)), known_actor())
+
+
+def _page(form: ConfirmForm | FactorForm) -> str:
+    return render_page("authapp/confirm.html", form=form, is_factor=isinstance(form, FactorForm))

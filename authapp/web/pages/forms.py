@@ -134,6 +134,32 @@ class ConfirmForm(PageForm):
     next = HiddenField()
 
 
+class FactorForm(PageForm):
+    """A second factor: a code of an app or, by `method`, a recovery code."""
+
+    code = StringField(
+        "Code", filters=[_strip], validators=[InputRequired("Enter the code.")], render_kw=_CODE
+    )
+    method = HiddenField()
+    next = HiddenField()
+
+    def ask_recovery_code(self) -> None:
+        """Asks for a recovery code in place of a code of the app."""
+        self.method.data = "recovery_code"
+        self.code.label.text = "Recovery code"
+        self.code.description = "One of the ten that you kept. Each works once."
+        self.code.render_kw = {"maxlength": "64", "autocapitalize": "characters"}
+
+    def ask_app_code(self) -> None:
+        """Asks for a code of the app."""
+        self.method.data = "totp"
+        self.code.description = "The 6 digits that your authenticator app shows now."
+
+
+class LoginFactorForm(FactorForm):
+    trust = BooleanField("Do not ask for this in this browser again, for a while")
+
+
 class ForgotForm(PageForm):
     email = EmailField(
         "Email",

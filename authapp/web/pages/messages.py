@@ -35,6 +35,10 @@ INVALID_LINK = {
     ),
 }
 
+LOGIN_EXPIRED = "That took too long, or the code was wrong too often. Log in again."
+
+WRONG_FACTOR = "This code is not right, or was used before. Wait for the next one and try again."
+
 TOO_SHORT_NOW = "Your password is shorter than a new one has to be. Please choose a longer one."
 
 # notices of what a form did, by the names that `notices.redirect_with` takes
@@ -63,7 +67,11 @@ DONE = {
     "password": "Your password was changed, and your other devices were signed out.",
     "reset": "Your new password is set. Log in with it; you were signed out everywhere.",
     "reset-mailed": "A mail with a link to a new password is on its way to this person.",
+    "login-expired": LOGIN_EXPIRED,
     "session-ended": "The session was ended.",
+    "app-set-up": "Your authenticator app is set up, and your other devices were signed out.",
+    "app-removed": "The authenticator app was removed, and your other devices were signed out.",
+    "factors-reset": "The second factors of this person were removed. They were told by mail.",
     "roles": "The roles were saved.",
     "role-created": "The role was added. Give it to people on their pages.",
     "role-deleted": "The role was deleted, and nobody holds it any more.",

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 from flask import session
 from flask_session.base import ServerSideSession
 
-from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity
+from authapp.accounts.identity import ANONYMOUS, Anonymous, Identity, SignedIn
 from authapp.cache.changes import Changed
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import UnsavableSession
@@ -59,6 +59,7 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
         self._serializer = visitor_data.serializer
         self._found: LookupResult | Literal[_Lookup.PENDING] = _Lookup.PENDING
         self._is_loaded = False
+        self._person: tuple[ActiveSession, SignedIn] | None = None
 
     # -- who -----------------------------------------------------------------------------------
 
@@ -83,7 +84,11 @@ class AuthSession(ServerSideSession):  # type: ignore[misc]  # Flask-Session shi
     @property
     def identity(self) -> Identity | Anonymous:
         live = self.live
-        return live.record.user if live else ANONYMOUS
+        if live is None:
+            return ANONYMOUS
+        if self._person is None or self._person[0] is not live:
+            self._person = (live, live.record.person)
+        return self._person[1]
 
     @property
     def is_known(self) -> bool:

@@ -1,1 +1,1 @@
-"""The pages of factors."""
+"""The pages of second factors: log-in, the security page, what administrators do."""
