@@ -101,8 +101,7 @@ class User(Base):
         email_verified_at: None while nobody has shown that the address is this person's.
         email_confirmation_due: the address must be confirmed before the account is of any use.
         password_expires_at: of a one-time password, which opens nothing but the choice of another.
-        second_factor: the person holds a factor beside the password, which log-ins ask for.
-        factors_version: counts the changes of factors.
+        second_factor: the person holds a factor that log-ins ask for; `factors_version` counts.
         webauthn_handle: by it authenticators know the person; None: no passkey was made yet.
     """
 
@@ -122,8 +121,8 @@ class User(Base):
     email_verified_at: Mapped[datetime | None]
     email_confirmation_due: Mapped[bool] = mapped_column(Boolean, server_default=false())
     password_expires_at: Mapped[datetime | None]
-    second_factor: Mapped[bool] = mapped_column(Boolean, server_default=false())
-    factors_version: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    second_factor: Mapped[bool] = mapped_column(server_default=false())
+    factors_version: Mapped[int] = mapped_column(server_default=text("0"))
     webauthn_handle: Mapped[bytes | None]
 
     roles: Mapped[list[Role]] = relationship(
@@ -159,8 +158,7 @@ def users_table(schema: str = DEFAULT_SCHEMA) -> Table:
 class SessionRow(Base):
     """A session. `digest` names it in the stores; it is a keyed hash of its token, or, where access
     tokens name it, a hash of `id`. `refresh_digest` is a keyed hash of the one refresh token that
-    was not used yet. `proved_at` is when the person last proved who they are; None: when it began;
-    `amr` is how.
+    was not used yet. `proved_at` is when the person last proved it is them; None: when it began.
     A session whose `generation` is below that of the deployment has ended, whatever else its row
     says. The table can't be replayed."""
 
