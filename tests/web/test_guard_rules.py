@@ -15,6 +15,7 @@ from tests.web.conftest import MakeApp
 from tests.web.support import (
     COOKIE,
     EMAIL,
+    Stores,
     behind_proxy,
     browser,
     log_in,
@@ -184,6 +185,17 @@ def test_rules_and_the_proxy_s_own_demands_hold_together(
     ):
         assert ask(app, proxy, path, demand=demand).status_code == nobody, demand
         assert ask(app, proxy, path, token, demand=demand).status_code == signed_in, demand
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_second_factor_is_demanded(app: Flask, token: str, stores: Stores, proxy: str) -> None:
+    for amr, expected in (("{pwd}", 403), ("{otp}", 403), ("{pwd,otp}", 200), ("{hwk,user}", 200)):
+        stores.sql(
+            "SET LOCAL authapp.fenced = 'on'; UPDATE sessions SET amr = %s, ver = ver + 1", amr
+        )
+        stores.redis.flushall()
+        assert ask(app, proxy, "/secret", token).status_code == expected, amr
+        assert ask(app, proxy, "/page", token, demand=";factor=2").status_code == expected, amr
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
