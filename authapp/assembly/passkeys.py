@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from importlib import import_module
 from importlib.util import find_spec
 
 from authapp.authentication.factors.passkeys.check import PasskeyCheck
@@ -38,5 +39,6 @@ def build_passkey_check(
         party = relying_party_of(config)
     except NoRelyingParty as error:
         return PasskeyCheck(None, str(error), rows, clock)
+    import_module("webauthn")  # now, and not within the transaction of the first log-in: 0.2 s
     ceremonies = Ceremonies(party, Challenges(config.SECRET_KEY, clock))
     return PasskeyCheck(ceremonies, "", rows, clock)

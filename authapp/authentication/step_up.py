@@ -110,6 +110,7 @@ class StepUp:
         """
         user = live.record.user
         actor = actor.known_as(user.id)
+        shown = replace(shown, bound_to=live.record.id.bytes)
         with self._refused_attempts.noting_limits("factor.limited", actor):
             counted = self._limits.count_factor(user.id)
         with counted.told_by_errors():
@@ -125,6 +126,8 @@ class StepUp:
                 issued = self._go_on(change, person, live, actor, amr) if amr else None
             if issued is None:  # raised here, as the failure must be committed
                 self._refused_attempts.note("factor.refused", actor)
+                if shown.method == "passkey":
+                    raise InvalidField({"credential": "this passkey was not accepted; try again"})
                 raise InvalidField({"code": "this code is not right, or was used before"})
         counted.take_back()
         return change.returning(replace(issued, rate_limit=counted.window))

@@ -53,6 +53,7 @@ SOUND: dict[str, dict[str, Any]] = {
     "/account/email": {"email": "new@example.org"},
     "/me/email": {"email": "new@example.org"},
     "/email/undo": {"token": "none of ours"},
+    "/passkey": {"credential": "{}", "next": "/"},
     "/login/passkey": {"credential": "{}", "remember": "y", "next": "/"},
     "/login/factor/options": {"login_token": "none of ours"},
     "/passkeys/login": {"credential": {"id": "A", "rawId": "A"}, "remember": True},

@@ -156,7 +156,9 @@ POST   /api/v1/login                      200  200  200  200  200  200  200  200
 POST   /api/v1/login/factor               401  401  401  401  401  401  401  401  401
 POST   /api/v1/login/factor/totp          401  401  401  401  401  401  401  401  401
 POST   /api/v1/tokens                     200  200  200  200  200  200  200  200  200
-GET    /account/passkeys                  302  501  501  501  501  501  501  501  302
+POST   /account/confirm/passkey            302  501  501  501  501  501  501  501  302
+POST   /login/factor/passkey/options      401  401  401  401  401  401  401  401  401
+POST   /login/factor/passkey              501  501  501  501  501  501  501  501  501
 POST   /account/passkeys/options          302  501  501  501  501  501  501  501  302
 GET    /account/passkeys/add              302  501  501  501  501  501  501  501  302
 POST   /account/passkeys/add              302  501  501  501  501  501  501  501  302
@@ -241,7 +243,8 @@ POST   /admin/users/<own>/reset           302  403  403  303  403  403  403  303
 POST   /admin/users/<other>/reset         302  403  403  303  403  403  403  303  302
 POST   /admin/users/<missing>/reset       302  403  403  404  403  403  403  404  302
 POST   /api/v1/email/resend               202  202  202  202  202  202  202  202  202
-GET    /account/passkeys                  302  200  200  200  200  200  200  200  302
+POST   /account/confirm/passkey           302  400  400  400  400  400  400  400  302
+POST   /login/factor/passkey              303  303  303  303  303  303  303  303  303
 POST   /account/passkeys/options          302  200  200  200  200  200  200  200  302
 GET    /account/passkeys/add              302  200  200  200  200  200  200  200  302
 POST   /account/passkeys/add              302  400  400  400  400  400  400  400  302

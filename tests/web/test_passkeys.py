@@ -302,13 +302,13 @@ def test_one_s_own_are_listed_with_names_and_use(
 ) -> None:
     add(ada, device, "My <b>phone</b>")
     by_passkey(browser(app), device)
-    page = ada.get("/account/passkeys").text
+    page = ada.get("/account/security").text
     assert "My &lt;b&gt;phone&lt;/b&gt;" in page
     assert "Last used" in page
     assert "May be copied" not in page
     device.passkeys[0].counter = 0
     by_passkey(browser(app), device)
-    assert "May be copied" in ada.get("/account/passkeys").text
+    assert "May be copied" in ada.get("/account/security").text
 
 
 def test_another_person_s_has_no_page(app: Flask, ada: FlaskClient, device: Authenticator) -> None:
@@ -340,6 +340,7 @@ def test_without_a_public_url_there_are_none_and_calls_say_so(make_app: MakeApp)
     problem(
         post(client, "/passkeys/login", credential=credential.get(options)), 501, "passkeys_off"
     )
-    assert client.get("/account/passkeys").status_code == 501
+    assert "asskey" not in client.get("/account/security").text
+    assert client.get("/account/passkeys/add").status_code == 501
     assert "passkey" not in browser(app).get("/login").text
     assert "webauthn" not in browser(app).get("/login").text

@@ -1,9 +1,9 @@
 """The check of a second factor that a person shows: each code counts once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -14,7 +14,7 @@ from authapp.accounts.assurance import CODE, Amr
 from authapp.authentication.factors import totp
 from authapp.authentication.factors.holdings import Method
 from authapp.authentication.factors.passkeys.check import PasskeyCheck
-from authapp.authentication.factors.passkeys.json_forms import read_credential
+from authapp.authentication.factors.passkeys.json_forms import AuthenticationCredential
 from authapp.authentication.factors.recovery_codes import RecoveryCodes
 from authapp.authentication.notices import Notices
 from authapp.crypto.sealing import Sealer
@@ -33,13 +33,13 @@ class ShownFactor:
 
     Attributes:
         code: of an app, or a recovery code.
-        credential: what a passkey signed, in the JSON form of WebAuthn.
+        credential: what a passkey signed.
         bound_to: the session or log-in that asked for the credential.
     """
 
     method: Method
     code: str = field(default="", repr=False)
-    credential: Mapping[str, Any] | None = field(default=None, repr=False)
+    credential: AuthenticationCredential | None = field(default=None, repr=False)
     bound_to: bytes = field(default=b"", repr=False)
 
 
@@ -147,11 +147,13 @@ class FactorCheck:
         return CODE if self._use_recovery_code(db, user, shown.code, actor) else None
 
     def _use_passkey(self, db: Session, user: User, shown: ShownFactor, actor: Actor) -> Amr | None:
+        if shown.credential is None:
+            return None
         try:
             return self._passkeys.use(
                 db,
                 user,
-                read_credential(shown.credential),
+                shown.credential,
                 actor,
                 ceremony="second factor",
                 bound_to=shown.bound_to,

@@ -25,11 +25,13 @@ class Holdings:
         totp_since: when the authenticator app was set up; None: there is none.
         recovery_codes_left: codes that were not used yet.
         passkeys: how many.
+        has_password: whether log-ins by password are possible.
     """
 
     totp_since: datetime | None
     recovery_codes_left: int
     passkeys: int = 0
+    has_password: bool = True
 
     @property
     def has_second_factor(self) -> bool:
@@ -69,7 +71,13 @@ class FactorHoldings:
             )
         )
         mine = select(func.count()).select_from(Passkey).where(Passkey.user_id == user_id)
-        return Holdings(since, self._recovery_codes.left(db, user_id), db.scalar(mine) or 0)
+        has_password = select(User.password_hash != "").where(User.id == user_id)
+        return Holdings(
+            since,
+            self._recovery_codes.left(db, user_id),
+            db.scalar(mine) or 0,
+            bool(db.scalar(has_password)),
+        )
 
     def note_change(self, db: Session, user: User) -> Holdings:
         """Notes that factors of a locked user were added, removed or replaced.

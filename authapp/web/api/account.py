@@ -11,6 +11,7 @@ from authapp import errors
 from authapp.accounts.profiles import MAX_IMAGE, MAX_NAME
 from authapp.authentication.factors.check import ShownFactor
 from authapp.authentication.factors.holdings import Method
+from authapp.authentication.factors.passkeys.json_forms import AuthenticationCredential
 from authapp.passwords.policy import MAX_CODE_POINTS
 from authapp.sessions.records import (
     ActiveSession,
@@ -94,8 +95,9 @@ class ProfileBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True):
     password: str | msgspec.UnsetType = msgspec.UNSET
-    method: Literal["totp", "recovery_code"] | msgspec.UnsetType = msgspec.UNSET
+    method: Literal["totp", "recovery_code", "passkey"] | msgspec.UnsetType = msgspec.UNSET
     code: str | msgspec.UnsetType = msgspec.UNSET
+    credential: AuthenticationCredential | msgspec.UnsetType = msgspec.UNSET
 
 
 class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -271,7 +273,8 @@ def rotated(issued: IssuedLogin | IssuedTokens) -> dict[str, str]:
 @documents(
     Operation(
         "Proves again who one is, for acts that answer `step_up_required`: by the password, or by "
-        "`method` and `code` if one holds a second factor. This session gets a new token",
+        "`method` and `code` or `credential` if one holds a second factor. This session gets a new "
+        "token",
         {204: None},
         body=ConfirmBody,
         headers=NEW_TOKENS,
@@ -280,6 +283,7 @@ def rotated(issued: IssuedLogin | IssuedTokens) -> dict[str, str]:
             errors.TooManyAttempts,
             errors.Busy,
             errors.FactorsOff,
+            errors.PasskeysOff,
         ],
         changes=True,
     )
@@ -289,13 +293,14 @@ def confirm() -> tuple[str, int, dict[str, str]]:
     body = read_body(request, ConfirmBody)
     password, code = or_none(body.password), or_none(body.code)
     method: Method | None = or_none(body.method)
-    if (password is None) is (method is None or code is None):
-        raise errors.InvalidField({"password": "give this, or method and code"})
+    credential = or_none(body.credential)
+    if (password is None) is (method is None or (code is None and credential is None)):
+        raise errors.InvalidField({"password": "give this, or method and code or credential"})
     with rate_limit_of_errors():
         if password is not None:
             changed = services().step_up.confirm(live, password, known_actor())
         else:
-            shown = ShownFactor(method or "totp", code or "")
+            shown = ShownFactor(method or "totp", code or "", credential)
             changed = services().step_up.confirm_by_factor(live, shown, known_actor())
     return "", 204, rotated(auth_session().settle(changed))
 

@@ -1,5 +1,6 @@
 """The JSON API for second factors: the second half of a log-in, and one's own factors."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
@@ -9,11 +10,14 @@ from flask import Response, request
 from authapp import errors
 from authapp.authentication.factors.check import ShownFactor
 from authapp.authentication.factors.holdings import Holdings
+from authapp.authentication.factors.passkeys.json_forms import AuthenticationCredential
+from authapp.authentication.factors.passkeys.passkeys import HeldPasskey
 from authapp.authentication.factors.set_up import ProposedSecret
 from authapp.sessions.records import IssuedTokens
-from authapp.web.api.account import NEW_TOKENS, field_doc, rotated, session_view
+from authapp.web.api.account import NEW_TOKENS, field_doc, or_none, rotated, session_view
 from authapp.web.api.bodies import read_body
 from authapp.web.api.description import Operation, documents
+from authapp.web.api.passkeys import PasskeyView
 from authapp.web.api.representations import LoginAnswer, TokenAnswer, UserView, json_response
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import (
@@ -28,14 +32,17 @@ from authapp.web.rate_limits import rate_limit_of_errors
 from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import complete_login
 
-MethodField = Literal["totp", "recovery_code"]
+MethodField = Literal["totp", "recovery_code", "passkey"]
 CodeField = Annotated[str, field_doc("Six digits of the app, or a recovery code.", maxLength=64)]
 
 
 class LoginFactorBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A login token with a code, or with what a passkey signed."""
+
     login_token: str
     method: MethodField
-    code: CodeField
+    code: CodeField = ""
+    credential: AuthenticationCredential | msgspec.UnsetType = msgspec.UNSET
     remember_browser: bool = False
 
 
@@ -69,11 +76,13 @@ class FactorsView(msgspec.Struct, frozen=True, kw_only=True):
     totp: bool
     totp_since: datetime | None
     recovery_codes_left: int
+    passkeys: list[PasskeyView]
 
     @classmethod
-    def of(cls, held: Holdings) -> Self:
+    def of(cls, held: Holdings, passkeys: Sequence[HeldPasskey]) -> Self:
         return cls(
-            password=True,
+            passkeys=[PasskeyView.of(passkey) for passkey in passkeys],
+            password=held.has_password,
             totp=held.totp_since is not None,
             totp_since=held.totp_since,
             recovery_codes_left=held.recovery_codes_left,
@@ -102,12 +111,13 @@ factors_api = OwnBlueprint("factors_api", __name__, url_prefix="/api/v1")
             errors.TooManyAttempts,
             errors.UnknownAddress,
             errors.FactorsOff,
+            errors.PasskeysOff,
         ],
     )
 )
 def login_factor() -> Response:
     body = read_body(request, LoginFactorBody)
-    shown = ShownFactor(body.method, body.code)
+    shown = ShownFactor(body.method, body.code, or_none(body.credential))
     completed = complete_login(body.login_token, shown, is_trusted=body.remember_browser)
     codes = list(completed.recovery_codes) or msgspec.UNSET
     if isinstance(completed.issued, IssuedTokens):
@@ -143,7 +153,9 @@ def set_up_at_login() -> Response:
 @factors_api.get("/me/factors")
 @documents(Operation("One's own factors", {200: FactorsView}))
 def my_factors() -> Response:
-    return json_response(FactorsView.of(services().factors.of(require_live().record.user.id)))
+    user_id = require_live().record.user.id
+    held = services().factors.of(user_id)
+    return json_response(FactorsView.of(held, services().passkeys.of(user_id)))
 
 
 @factors_api.post("/me/factors/totp")

@@ -1,5 +1,7 @@
 """The page that asks for the password or a second factor again, before a sensitive act."""
 
+from collections.abc import Mapping
+
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
@@ -37,21 +39,25 @@ def confirm_submit() -> ResponseReturnValue:
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
         return _page(form), 400
+    return confirmed(changed)
+
+
+def confirmed(changed: Changed[IssuedLogin | IssuedTokens]) -> ResponseReturnValue:
+    """Gives the session its new token, and leads to the page that asked for the proof."""
     issued = auth_session().settle(changed)
     tell_rate_limit(issued.rate_limit)
     auth_session().rotate(issued)
-    # to the page that asked for the proof
     return redirect(next_target() or url_for("authapp.pages.account"), 303)
 
 
-def _form() -> ConfirmForm | FactorForm:
+def _form(*, is_sent: bool = True) -> ConfirmForm | FactorForm:
     """The form that asks for the second factor if the person holds one, else for the password."""
-    data = {"next": request.args.get("next", "")}
+    data = {"next": request.values.get("next", "")}
     if not require_live().record.user.second_factor:
-        return ConfirmForm(data=data)
-    form = FactorForm(data=data)
+        return ConfirmForm(data=data, is_sent=is_sent)
+    form = FactorForm(data=data, is_sent=is_sent)
     asked = request.form.get("method") or request.args.get("with")
-    if asked == "recovery_code":
+    if asked == "recovery_code" or "totp" not in _methods():
         form.ask_recovery_code()
     else:
         form.ask_app_code()
@@ -66,5 +72,18 @@ def _confirm(form: ConfirmForm | FactorForm) -> Changed[IssuedLogin | IssuedToke
     return step_up.confirm_by_factor(live, ShownFactor(method, text(form.code)), known_actor())
 
 
+def confirm_page(errors: Mapping[str, str]) -> str:
+    """The page, which says why a proof that was no form of it was refused."""
+    form = _form(is_sent=False)
+    show_errors(form, errors)
+    return _page(form)
+
+
+def _methods() -> tuple[Method, ...]:
+    return services().factors.of(require_live().record.user.id).methods
+
+
 def _page(form: ConfirmForm | FactorForm) -> str:
-    return render_page("authapp/confirm.html", form=form, is_factor=isinstance(form, FactorForm))
+    is_factor = isinstance(form, FactorForm)
+    methods = _methods() if is_factor else ()
+    return render_page("authapp/confirm.html", form=form, is_factor=is_factor, methods=methods)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import pytest
 
 from authapp.accounts.actor import OPERATOR
@@ -20,9 +19,11 @@ from authapp.errors import (
     InvalidField,
     InvalidPasskey,
     NoSuchPasskey,
+    NotAuthenticated,
     PasskeysOff,
     PasskeyTaken,
     SecondFactorRequired,
+    StepUpRequired,
     StoreUnavailable,
     TooManyAttempts,
     UnknownPasskey,
@@ -40,7 +41,7 @@ from tests.support.passkeys import (
     created,
     used,
 )
-from tests.support.people import CLIENT, EMAIL, log_in, sign_up
+from tests.support.people import CLIENT, EMAIL, PASSWORD, log_in, sign_up
 from tests.support.services import open_services, sql
 from tests.support.sessions import is_live
 from tests.support.settings import UNLIMITED, make_config
@@ -424,7 +425,7 @@ def waiting(services: Services) -> SecondFactorRequired:
 
 def shown(answer: Any) -> ShownFactor:
 
-    return ShownFactor("passkey", credential=msgspec.to_builtins(answer))
+    return ShownFactor("passkey", credential=answer)
 
 
 def test_it_is_a_second_factor(services: Services, ada: Holder) -> None:
@@ -459,14 +460,48 @@ def test_as_a_second_factor_it_counts_for_its_log_in_alone(services: Services, a
     services.factor_login.complete(half.login_token, shown(answer), CLIENT)
 
 
-@pytest.mark.parametrize("credential", [None, {}, {"id": 1}, {"id": "A", "rawId": "A"}])
-def test_what_is_no_credential_is_a_wrong_factor(
-    services: Services, ada: Holder, credential: Any
-) -> None:
+def test_without_a_credential_it_is_a_wrong_factor(services: Services, ada: Holder) -> None:
     with pytest.raises(InvalidFactor):
         services.factor_login.complete(
-            waiting(services).login_token, ShownFactor("passkey", credential=credential), CLIENT
+            waiting(services).login_token, ShownFactor("passkey"), CLIENT
         )
+
+
+# -- step-up ---------------------------------------------------------------------------------------
+
+
+def test_it_is_a_fresh_proof_in_this_session_alone(
+    services: Services, ada: Holder, clock: Clock
+) -> None:
+    bob = a_holder(services, OTHER)
+    bob.add()
+    elsewhere = ada.log_in().session
+    clock.forward(601)
+    with pytest.raises(StepUpRequired):
+        services.step_up.require_fresh(ada.live)
+    options = services.passkeys.request_options(ada.live)
+    others = [
+        used(options, bob.browser),  # another person's
+        used(services.passkeys.request_options(elsewhere), ada.browser),  # of another session
+        used(services.passkey_login.options(), ada.browser),  # of a log-in
+    ]
+    for answer in others:
+        with pytest.raises(InvalidField):
+            services.step_up.confirm_by_factor(ada.live, shown(answer), CLIENT)
+    with pytest.raises(InvalidField):  # with a second factor the password alone is no proof
+        services.step_up.confirm(ada.live, PASSWORD, CLIENT)
+    before = ada.live
+    answer = used(options, ada.browser)
+    fresh = services.step_up.confirm_by_factor(before, shown(answer), CLIENT).value.session
+    services.step_up.require_fresh(fresh)
+    assert not is_live(services, before)
+    with pytest.raises(StepUpRequired):
+        services.step_up.require_fresh(elsewhere)
+    clock.forward(600)
+    with pytest.raises(StepUpRequired):
+        services.step_up.require_fresh(fresh)
+    with pytest.raises((InvalidField, NotAuthenticated)):  # it was used
+        services.step_up.confirm_by_factor(fresh, shown(answer), CLIENT)
 
 
 # -- no password -----------------------------------------------------------------------------------

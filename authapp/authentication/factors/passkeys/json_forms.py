@@ -4,12 +4,9 @@ Other members are ignored, because browsers add some over time. Lengths are boun
 nothing long is decoded.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-
-from authapp.errors import InvalidPasskey
 
 MAX_CREDENTIAL = 16 * 1024  # characters of a credential as JSON; most have about a thousand
 _Bytes = Annotated[str, msgspec.Meta(max_length=8_192, description="base64url")]
@@ -57,17 +54,6 @@ class AuthenticationCredential(_Form, frozen=True):
     raw_id: _Id
     type: Literal["public-key"]
     response: Assertion
-
-
-def read_credential(sent: Mapping[str, Any] | None) -> AuthenticationCredential:
-    """
-    Raises:
-        InvalidPasskey: it is no such credential.
-    """
-    try:
-        return msgspec.convert(sent, AuthenticationCredential)
-    except msgspec.ValidationError:
-        raise InvalidPasskey("this is no credential") from None
 
 
 class Descriptor(_Form, frozen=True):

@@ -13,7 +13,7 @@ from authapp.errors import InvalidFactor, LoginExpired, TooManyAttempts
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import services, unknown_actor
 from authapp.web.pages.forms import LoginFactorForm, text
-from authapp.web.pages.messages import WRONG_FACTOR
+from authapp.web.pages.messages import REFUSED_PASSKEY, WRONG_FACTOR
 from authapp.web.pages.notices import redirect_with
 from authapp.web.pages.rendering import render_page
 from authapp.web.pages.signup import come_back_page
@@ -44,12 +44,21 @@ def factor_submit() -> ResponseReturnValue:
     if not form.validate():
         return _page(kept, form, 400)
     method: Method = "recovery_code" if form.method.data == "recovery_code" else "totp"
-    shown = ShownFactor(method, text(form.code))
+    return show_factor(ShownFactor(method, text(form.code)))
+
+
+def show_factor(shown: ShownFactor) -> ResponseReturnValue:
+    """Completes the log-in that waits in this browser by a factor, and leads on."""
+    kept = login_token.kept()
+    if kept is None:
+        return redirect_with("login-expired", _LOGIN, next=next_target())
+    form = _form(kept)
     try:
         completed = complete_login(kept.token, shown, is_trusted=form.trust.data)
     except InvalidFactor:
         form.code.data = ""
-        return _page(kept, form, 401, WRONG_FACTOR)
+        problem = REFUSED_PASSKEY if shown.method == "passkey" else WRONG_FACTOR
+        return _page(kept, form, 401, problem)
     except LoginExpired:
         return _expired()
     except TooManyAttempts as error:

@@ -11,6 +11,7 @@ from wtforms import HiddenField, StringField
 from wtforms.validators import Length
 
 from authapp.accounts.profiles import MAX_NAME
+from authapp.authentication.factors.check import ShownFactor
 from authapp.authentication.factors.passkeys.json_forms import (
     MAX_CREDENTIAL,
     AuthenticationCredential,
@@ -22,6 +23,7 @@ from authapp.errors import (
     FactorNeeded,
     InvalidField,
     InvalidPasskey,
+    LoginExpired,
     NoSuchPasskey,
     PasskeyTaken,
     TooManyAttempts,
@@ -30,11 +32,15 @@ from authapp.errors import (
 from authapp.web.api.representations import json_response
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import known_actor, login_required, require_live, services, step_up_required
+from authapp.web.pages.confirm import confirm_page, confirmed
+from authapp.web.pages.factors.login import show_factor
 from authapp.web.pages.forms import LoginForm, PageForm, show_errors, text
-from authapp.web.pages.messages import REFUSED_PASSKEY, UNKNOWN_PASSKEY
+from authapp.web.pages.messages import DONE, REFUSED_PASSKEY, UNKNOWN_PASSKEY
 from authapp.web.pages.notices import redirect_with
 from authapp.web.pages.rendering import Question, ask, render_page
 from authapp.web.pages.signup import come_back_page, unconfirmed_page
+from authapp.web.rate_limits import rate_limit_of_errors
+from authapp.web.session import login_token
 from authapp.web.session.auth_session import auth_session
 from authapp.web.visitor_login import (
     count_unreadable,
@@ -48,7 +54,7 @@ from authapp.web.visitor_login import (
 passkey_pages = OwnBlueprint("passkeys", __name__)
 
 T = TypeVar("T", AuthenticationCredential, RegistrationCredential)
-_HOME = ".passkeys"
+_HOME = "authapp.security.security"
 
 
 class PasskeyForm(PageForm):
@@ -130,19 +136,43 @@ def confirm_options() -> ResponseReturnValue:
     return json_response(services().passkeys.request_options(require_live()))
 
 
-# -- one's own ---------------------------------------------------------------------------------
-
-
-@passkey_pages.get("/account/passkeys")
+@passkey_pages.post("/account/confirm/passkey")
 @login_required
-def passkeys() -> ResponseReturnValue:
+def confirm_submit() -> ResponseReturnValue:
     services().passkeys.expect_on()
-    user_id = require_live().record.user.id
-    return render_page(
-        "authapp/passkeys.html",
-        passkeys=services().passkeys.of(user_id),
-        accepted=services().passkeys.accepted(user_id),
-    )
+    form = PasskeyForm()
+    try:
+        shown = ShownFactor("passkey", credential=form.read(AuthenticationCredential))
+        with rate_limit_of_errors():
+            changed = services().step_up.confirm_by_factor(require_live(), shown, known_actor())
+    except InvalidField as invalid:
+        return confirm_page(invalid.errors), 400
+    return confirmed(changed)
+
+
+# -- second factor -----------------------------------------------------------------------------
+
+
+@passkey_pages.post("/login/factor/passkey/options")
+def factor_options() -> ResponseReturnValue:
+    kept = login_token.kept()
+    if kept is None:
+        raise LoginExpired("no log-in waits in this browser")
+    return json_response(services().passkey_login.second_factor_options(kept.token))
+
+
+@passkey_pages.post("/login/factor/passkey")
+def factor_submit() -> ResponseReturnValue:
+    services().passkeys.expect_on()
+    form = PasskeyForm()
+    try:
+        credential = form.read(AuthenticationCredential)
+    except InvalidField:
+        credential = None
+    return show_factor(ShownFactor("passkey", credential=credential))
+
+
+# -- one's own ---------------------------------------------------------------------------------
 
 
 @passkey_pages.post("/account/passkeys/options")
@@ -179,7 +209,12 @@ def add_submit() -> ResponseReturnValue:
     added = auth_session().settle(changed)
     auth_session().rotate(added.issued)
     if added.recovery_codes:
-        return render_page("authapp/passkey_codes.html", codes=added.recovery_codes)
+        return render_page(
+            "authapp/recovery_codes.html",
+            codes=added.recovery_codes,
+            onward=url_for(_HOME),
+            message=DONE["passkey-added"],
+        )
     return redirect_with("passkey-added", _HOME)
 
 

@@ -40,6 +40,8 @@ def security() -> ResponseReturnValue:
     return render_page(
         "authapp/security.html",
         held=services().factors.of(user_id),
+        passkeys=services().passkeys.of(user_id),
+        accepted=services().passkeys.accepted(user_id),
         has_factors=_has_library(),
         sessions=sessions[:_SESSIONS],
         more_sessions=len(sessions[_SESSIONS:]),
