@@ -146,13 +146,20 @@ class Auth:
         return from_any_origin(view)
 
     @overload
-    def log_in(self, user: Identity, /, *, remember: bool = False) -> ActiveSession: ...
+    def log_in(
+        self, user: Identity, /, *, remember: bool = False, amr: tuple[str, ...] = ()
+    ) -> ActiveSession: ...
 
     @overload
     def log_in(self, email: str, password: str, *, remember: bool = False) -> ActiveSession: ...
 
     def log_in(
-        self, email: str | Identity, password: str | None = None, *, remember: bool = False
+        self,
+        email: str | Identity,
+        password: str | None = None,
+        *,
+        remember: bool = False,
+        amr: tuple[str, ...] = (),
     ) -> ActiveSession:
         """Logs the visitor in; the cookie goes out with the answer.
 
@@ -161,15 +168,20 @@ class Auth:
         such a log-in. It needs Postgres, and its event in the audit log has the method
         `application`.
 
+        Args:
+            amr: with a user, how the app verified them, in words of RFC 8176. With `mfa`, `otp`,
+                `hwk` or `swk` among them a person who holds a second factor is not asked for it.
         Raises:
             InvalidField, InvalidCredentials, TooManyAttempts, StoreUnavailable: unless the view
                 catches them they become HTTP errors. A user who is deactivated or deleted is
                 refused with `InvalidCredentials`.
             PasswordChangeRequired: the password is a one-time one. Unless the view catches it,
                 people are led to our page that asks for another, if pages are mounted.
+            SecondFactorRequired: the person must show a second factor. Unless the view catches it,
+                people are led to our page that asks for it, if pages are mounted.
         """
         if isinstance(email, Identity):
-            return log_in_visitor_as(email.id, remember=remember)
+            return log_in_visitor_as(email.id, remember=remember, amr=amr)
         if password is None:
             raise TypeError("log_in takes an email and a password, or a user of auth.users")
         return log_in_visitor(email, password, remember=remember)

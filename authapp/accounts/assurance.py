@@ -1,4 +1,4 @@
-"""How a person proved who they are: methods, the level that they reach, and who must reach it."""
+"""Assurance: the methods of a log-in, the level that they reach, and the rule that demands it."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def together(former: Iterable[str], added: Iterable[str]) -> Amr:
 
 @dataclass(frozen=True, slots=True)
 class SecondFactorRule:
-    """Who logs in with a second factor: whoever holds one, and whoever must hold one.
+    """The people who log in with a second factor: those who hold one, and those who must hold one.
 
     Attributes:
         everybody: all people must hold one.

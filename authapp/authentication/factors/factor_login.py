@@ -35,7 +35,7 @@ from authapp.telemetry import metrics
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """What a browser brings to its log-in, and takes from it.
+    """The part of a browser in a log-in.
 
     Attributes:
         replaces: tokens of the sessions that it had so far, a handful; these end.

@@ -78,7 +78,7 @@ class Factors:
         self._clock = clock
 
     def of(self, user_id: UUID) -> Holdings:
-        """What a person holds."""
+        """The factors of a person."""
         with self._database.transaction() as db:
             return self._holdings.of(db, user_id)
 

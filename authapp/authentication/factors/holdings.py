@@ -1,4 +1,4 @@
-"""What a person holds beside the password, and what follows when it changes."""
+"""Holdings: the factors that a person holds beside the password, and the effects of a change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Holdings:
 
     @property
     def has_second_factor(self) -> bool:
-        """Whether there is one that log-ins ask for. Recovery codes alone are none."""
+        """Whether there is one that log-ins ask for. Recovery codes alone do not count."""
         return self.totp_since is not None or self.passkeys > 0
 
     @property

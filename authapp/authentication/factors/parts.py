@@ -17,7 +17,7 @@ from authapp.authentication.notices import Notices
 
 @dataclass(frozen=True, slots=True)
 class FactorParts:
-    """What the use cases of factors are made of."""
+    """The parts that the use cases of factors are made of."""
 
     recovery_codes: RecoveryCodes
     holdings: FactorHoldings

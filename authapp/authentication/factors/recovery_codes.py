@@ -46,7 +46,7 @@ class RecoveryCodes:
         db.execute(delete(RecoveryCode).where(RecoveryCode.user_id == user_id))
 
     def use(self, db: Session, user_id: UUID, code: str) -> bool:
-        """Uses a code up; False if it is none of this person's, or was used before."""
+        """Uses a code up; False if this person has no such code, or used it before."""
         plain = _plain(code[:_LONGEST])
         if _is_code(plain) is None:
             return False

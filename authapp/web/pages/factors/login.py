@@ -1,4 +1,5 @@
-"""The page that asks for the second factor of a log-in, or sets one up for who must have one."""
+"""The page that asks for the second factor of a log-in, or sets one up for people who must have
+one."""
 
 from typing import Any
 
@@ -96,7 +97,7 @@ def _page(
 
 
 def _values(kept: KeptLogin) -> dict[str, Any]:
-    """What the page shows beside the form: for who must set up an app, its secret."""
+    """The values beside the form: for a person who must set up an app, its secret."""
     values: dict[str, Any] = {"methods": kept.methods, "set_up": None}
     if kept.enrols:
         with rate_limit_of_errors():
