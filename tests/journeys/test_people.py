@@ -275,6 +275,10 @@ def test_the_pages_are_clean_for_everybody(
     look("/account/confirm", "Confirm that it is you", "Go on")
     look("/account/export", "Your data")
     look("/account/delete", "Delete your account", "Delete my account")
+    look("/account/security", "Security")
+    look("/account/security/totp", "Set up an authenticator app", "Confirm")
+    look("/account/security/totp/remove", "Remove the authenticator app?")
+    look("/account/security/recovery-codes", "Make new recovery codes?")
     look("/account/email", "Change email", "Send the link")
     new = f"new.{device.name}@example.org"
     page.get_by_label("New email").fill(new)

@@ -73,6 +73,8 @@ def test_pictures(browser: Browser, site: Site, admin: Person, picture_dir: Path
     camera.take(page, "sessions", "Where you are signed in")
     page.context.close()
     page = camera.open(PHONE, cookies)
+    page.goto("/account/security")
+    camera.take(page, "security-phone", "Security")
     page.goto("/account/sessions")
     camera.take(page, "sessions-phone", "Where you are signed in")
     page.context.close()

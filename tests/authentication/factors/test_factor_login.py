@@ -454,3 +454,23 @@ def test_the_store_itself_begins_no_session_without_it(
             " idle_seconds, expires_at) SELECT gen_random_uuid(), 'x', id, 'browser', epoch, now(),"
             " now(), 60, now() + interval '1 hour' FROM users",
         )
+
+
+def test_a_code_stays_used_after_redis_was_restored_from_an_older_snapshot(
+    services: Services, enrolled: Enrolled, clock: Clock
+) -> None:
+    waiting, code = half(services), totp(enrolled.app.code(clock.now))
+    recovery = ShownFactor("recovery_code", enrolled.recovery_codes[0])
+    snapshot: dict[bytes, Any] = {
+        key: services.redis.dump(key) for key in services.redis.scan_iter()
+    }
+    complete(services, waiting, code)
+    complete(services, half(services), recovery)
+    services.redis.flushdb()
+    for key, value in snapshot.items():
+        services.redis.restore(key, 60_000, value)
+    with pytest.raises(LoginExpired):
+        complete(services, waiting, code)
+    for used in (code, recovery):
+        with pytest.raises(InvalidFactor):
+            complete(services, half(services), used)
