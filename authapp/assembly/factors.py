@@ -8,6 +8,7 @@ from authapp.accounts.assurance import SecondFactorRule
 from authapp.accounts.emails import ParseEmail
 from authapp.assembly.passkeys import build_passkey_check
 from authapp.assembly.stores import Stores
+from authapp.authentication.factors import totp
 from authapp.authentication.factors.check import FactorCheck, TotpSecrets
 from authapp.authentication.factors.factor_login import FactorLogin
 from authapp.authentication.factors.factors import Factors
@@ -25,6 +26,7 @@ from authapp.authentication.notices import Notices
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.config import Config
 from authapp.crypto.tokens import LoginTokens
+from authapp.errors import FactorsOff, SettingError
 from authapp.sessions.store import SessionStore
 from authapp.storage.postgres import Database
 
@@ -105,7 +107,16 @@ def build_factor_uses(
 
 
 def second_factor_rule(setting: str) -> SecondFactorRule:
-    """Who must hold a second factor, by SECOND_FACTOR."""
+    """Who must hold a second factor, by SECOND_FACTOR.
+
+    Raises:
+        SettingError: somebody must, and nobody can set one up.
+    """
+    if setting != "optional":
+        try:
+            totp.require_library()
+        except FactorsOff as error:
+            raise SettingError(f"SECOND_FACTOR: {error}, or set it to optional") from None
     if setting == "required":
         return SecondFactorRule(everybody=True)
     return SecondFactorRule(roles=frozenset(setting.split(",")) - {"optional"})
