@@ -205,7 +205,7 @@ def add_passkey() -> Response:
         "Renames one of one's own passkeys",
         {200: PasskeyView},
         body=PasskeyNameBody,
-        fails=[errors.StepUpRequired, errors.NoFactor],
+        fails=[errors.StepUpRequired, errors.NoSuchPasskey],
     )
 )
 def rename_passkey(passkey_id: UUID) -> Response:
@@ -222,7 +222,7 @@ def rename_passkey(passkey_id: UUID) -> Response:
         headers=NEW_TOKENS,
         fails=[
             errors.StepUpRequired,
-            errors.NoFactor,
+            errors.NoSuchPasskey,
             errors.FactorNeeded,
         ],
         changes=True,
