@@ -49,13 +49,13 @@ format: $(INSTALLED) ## lay the code out, sort imports
 bench: $(INSTALLED) ## what a session check costs beside peers (needs wrk); writes docs/benchmark.*
 	@$(PYTHON) -m benchmarks
 
-bench-quick: $(INSTALLED) ## the same in less than two minutes; writes var/bench/
+bench-quick: $(INSTALLED) ## the same in about three minutes; writes var/bench/
 	@$(PYTHON) -m benchmarks --quick
 
 bench-logins: $(INSTALLED) ## what a storm of log-ins costs session checks, and how many succeed; ARGS=--quick
 	@$(PYTHON) -m benchmarks.storm $(ARGS)
 
-bench-burst: $(INSTALLED) ## twenty and forty people log in within a second, beside Flask-Login; ARGS=--quick
+bench-burst: $(INSTALLED) ## twenty and forty people log in within a second, beside Flask-Login and Django; ARGS=--quick
 	@$(PYTHON) -m benchmarks.burst $(ARGS)
 
 bench-mail: $(INSTALLED) ## what 1,000 mails a minute cost session checks (needs wrk); ARGS=--quick

@@ -32,7 +32,7 @@ FULL, QUICK = Effort(5, 3), Effort(3, 1)
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="in less than two minutes")
+    parser.add_argument("--quick", action="store_true", help="in about three minutes")
     parser.add_argument("--only", default="", help="those with this in their names, and the bare")
     chosen = parser.parse_args(arguments)
     if shutil.which("wrk") is None:
@@ -43,8 +43,10 @@ def main(arguments: Sequence[str]) -> None:
         servers.stores() as found,
         contests(found.database_url, found.redis_url, found.folder, pinned=pinned) as all_of_them,
     ):
-        measured = measure(_chosen(all_of_them, chosen.only), QUICK if chosen.quick else FULL)
-    result = report.Result(servers.machine(pinned=pinned), measured)
+        these = _chosen(all_of_them, chosen.only)
+        measured = measure(these, QUICK if chosen.quick else FULL)
+        memory = {one.server.log.stem: one.server.worker_megabytes() for one in these}
+    result = report.Result(servers.machine(pinned=pinned), measured, memory)
     say(report.table(result))
     whole = not (chosen.quick or chosen.only)
     place = ROOT / "docs" if whole else KEPT

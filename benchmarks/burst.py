@@ -1,7 +1,8 @@
 """A crowd that logs in within one second, one try each: who gets in, how late, and who is refused:
 `make bench-burst`.
 
-Beside it stand Flask-Login with bcrypt, on the same cores, and what bcrypt alone could compare.
+Beside it stand Flask-Login and Django, with bcrypt on the same cores and as many rounds, and what
+bcrypt alone could compare.
 Session checks are timed alone and beside the crowd.
 """
 
@@ -9,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,20 +26,22 @@ from benchmarks.storm_report import percentiles
 WORKERS = 2
 TIMEOUT = 5  # LOGIN_TIMEOUT_SECONDS, the default
 CROWDS = (20, 40)
+PEERS = {"Flask-Login, bcrypt": "flask_login_app", "Django, bcrypt": "django_app"}
 CHECKED = 8.0  # seconds that sessions are checked, beside a crowd or alone
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round: crowds by their size, at the product and at the peer.
+    """One round: crowds by their size, at the product and at the peers.
 
     Attributes:
+        peers: by name.
         hashes: that bcrypt alone compares a second, on all cores.
         checks_ms: p99 of session checks, alone and beside each crowd.
     """
 
     product: dict[int, Outcome]
-    peer: dict[int, Outcome]
+    peers: dict[str, dict[int, Outcome]]
     hashes: float
     checks_ms: dict[str, float]
 
@@ -52,11 +55,12 @@ def main(arguments: Sequence[str]) -> None:
     with ExitStack() as stack:
         stores = stack.enter_context(servers.stores())
         found = stack.enter_context(site(stores, max(CROWDS), pinned=False, **settings))
-        peer = stack.enter_context(_peer(stores))
-        peer.ask("POST", "/login")  # makes its table
+        peers = {name: stack.enter_context(_peer(stores, app)) for name, app in PEERS.items()}
+        for peer in peers.values():
+            peer.ask("POST", "/login")  # makes its table
         taken = []
         for number in range(rounds):
-            taken.append(measure(found, peer))
+            taken.append(measure(found, peers))
             say(f"round {number + 1} of {rounds}")
     say(report(taken))
     place = KEPT / "benchmark-burst.json"
@@ -64,33 +68,34 @@ def main(arguments: Sequence[str]) -> None:
     say(f"written: {place.relative_to(ROOT)}")
 
 
-def _peer(stores: servers.Stores) -> AbstractContextManager[Server]:
+def _peer(stores: servers.Stores, app: str) -> AbstractContextManager[Server]:
     environment = {
         **os.environ,
         "DATABASE_URL": stores.database_url,
         "REDIS_URL": stores.redis_url,
     }
     options = servers.gunicorn_options(WORKERS)
-    words = [*options, "--chdir", str(servers.PEERS), "flask_login_app:app"]
+    words = [*options, "--chdir", str(servers.PEERS), f"{app}:app"]
     command = [str(servers.peers_python()), "-m", "gunicorn", *words]
-    return servers.serving(command, environment, stores.folder / "peer.log", pinned=False)
+    return servers.serving(command, environment, stores.folder / f"{app}.log", pinned=False)
 
 
-def measure(site: Site, peer: Server) -> Round:
-    """One round; the product and the peer take turns."""
+def measure(site: Site, peers: Mapping[str, Server]) -> Round:
+    """One round; the product and the peers take turns."""
     port = site.server.port
     product: dict[int, Outcome] = {}
-    of_peer: dict[int, Outcome] = {}
+    of_peers: dict[str, dict[int, Outcome]] = {name: {} for name in peers}
     checks = {"alone": _p99(site, [])}
     for number in CROWDS:
         crowd = Process(partial(log_in_crowd, port, site.people, number, "/api/v1/login"))
         checks[str(number)] = _p99(site, [crowd])
         product[number] = crowd.result()
-        alone = partial(log_in_crowd, peer.port, site.people, number, "/login-by-password")
-        other = Process(alone)
-        begin_together([other])
-        of_peer[number] = other.result()
-    return Round(product, of_peer, _hashes(site), checks)
+        for name, peer in peers.items():
+            alone = partial(log_in_crowd, peer.port, site.people, number, "/login-by-password")
+            other = Process(alone)
+            begin_together([other])
+            of_peers[name][number] = other.result()
+    return Round(product, of_peers, _hashes(site), checks)
 
 
 def _p99(site: Site, crowds: list["Process[Outcome]"]) -> float:
@@ -119,7 +124,7 @@ def report(rounds: Sequence[Round]) -> str:
     for number in CROWDS:
         for name, found in (
             ("authapp", [one.product[number] for one in rounds]),
-            ("Flask-Login, bcrypt", [one.peer[number] for one in rounds]),
+            *((name, [one.peers[name][number] for one in rounds]) for name in PEERS),
         ):
             into = [one.logged_in for one in found]
             slowest = [one.slowest for one in found]
@@ -131,11 +136,15 @@ def report(rounds: Sequence[Round]) -> str:
                 f"told to wait {max(one.retry_after for one in found)} s at most, "
                 f"failed {sum(one.failed for one in found)}"
             )
-        ratio = [one.product[number].slowest / one.peer[number].slowest for one in rounds]
+        ratios = {
+            name: [one.product[number].slowest / one.peers[name][number].slowest for one in rounds]
+            for name in PEERS
+        }
+        told = ", ".join(f"{name} {median(ratio):.2f}" for name, ratio in ratios.items())
         part = [one.product[number].logged_in / (one.hashes * TIMEOUT) for one in rounds]
         beside = [one.checks_ms[str(number)] for one in rounds]
         lines.append(
-            f"{number} people: last in / peer {median(ratio):.2f}, in / bcrypt alone "
+            f"{number} people: last in / {told}; in / bcrypt alone "
             f"{median(part):.2f}, session checks p99 {median(beside):.1f} ms "
             f"({median(one.checks_ms['alone'] for one in rounds):.1f} alone)"
         )

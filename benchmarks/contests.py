@@ -63,9 +63,10 @@ def contests(
             log = folder / f"{name}.log"
             return stack.enter_context(servers.serving(command, environment, log, pinned=pinned))
 
-        def peer(name: str) -> Server:
+        def peer(name: str, **settings: str) -> Server:
             words = [*options, "--chdir", str(servers.PEERS), f"{name}:app"]
-            return start(name, [python, "-m", "gunicorn", *words], environment)
+            log = "-".join([name, *settings.values()])
+            return start(log, [python, "-m", "gunicorn", *words], environment | settings)
 
         def granian_peer(name: str) -> Server:
             words = ["-m", "granian", *servers.GRANIAN, "--working-dir", str(servers.PEERS)]
@@ -73,6 +74,8 @@ def contests(
 
         wsgi, flask, redis_wsgi = peer("bare_wsgi"), peer("bare_flask"), peer("redis_wsgi")
         flask_login, django = peer("flask_login_app"), peer("django_app")
+        flask_sql = peer("flask_login_app", SESSIONS="postgres")
+        django_sql = peer("django_app", SESSIONS="postgres")
         product = start("authapp", [sys.executable, "-m", "gunicorn", "wsgi:app"], own)
         here = ["--bind", "127.0.0.1:PORT"]
         guarded = start(
@@ -126,7 +129,19 @@ def contests(
                 )
             )
         found += _ours(product, "", cookie)
-        found += _writes(product, guarded, flask_login, django)
+        people = [_again(product)["Cookie"] for _ in range(WRITERS)]
+        found += _writes(guarded, people, flask_login, django)
+        found += _cold(guarded, people, flask_sql, django_sql)
+        found.append(
+            Contest(
+                "authapp: list of sessions",
+                f"{WRITERS + 1} sessions from Postgres; log, metrics",
+                product,
+                "/api/v1/me/sessions",
+                body=b'"current"',
+                headers=cookie,
+            )
+        )
         found += [
             Contest(
                 f"authapp in your app: {name}",
@@ -158,11 +173,12 @@ def contests(
         yield found
 
 
-def _writes(product: Server, guarded: Server, flask_login: Server, django: Server) -> list[Contest]:
+def _writes(
+    guarded: Server, people: list[str], flask_login: Server, django: Server
+) -> list[Contest]:
     """`session["n"] += 1` in a view for people who are signed in. Each person has a session of
     their own, as two writers of one session would wait for each other at authapp alone."""
     kept = "user from Postgres; session to Redis: lost with it, and the last of two writers wins"
-    people = [_again(product)["Cookie"] for _ in range(WRITERS)]
     return [
         Contest(
             f"{name}: session write",
@@ -179,6 +195,28 @@ def _writes(product: Server, guarded: Server, flask_login: Server, django: Serve
                 "authapp in your app",
                 "session committed to Postgres, merged with other writers; copy to Redis, sealed",
                 guarded,
+                people,
+            ),
+        )
+    ]
+
+
+def _cold(guarded: Server, people: list[str], flask: Server, django: Server) -> list[Contest]:
+    """A check of a session without a copy in Redis, beside peers that have their sessions in
+    Postgres. A session is asked for once at a time: else one request would find the copy of
+    another."""
+    both = "session and user from Postgres"
+    return [
+        Contest(f"{name}: cold check", does, server, path, body=ada, cookies=tuple(cookies))
+        for name, does, server, path, ada, cookies in (
+            ("Flask-Session + Flask-Login", both, flask, "/me", b'"Ada"', _people_of(flask)),
+            ("Django, sessions + auth", both, django, "/me", b'"Ada"', _people_of(django)),
+            (
+                "authapp in your app",
+                f"{both}; drops the copy, and fills it again, sealed",
+                guarded,
+                "/cold",
+                b'"Ada"',
                 people,
             ),
         )

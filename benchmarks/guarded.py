@@ -1,18 +1,36 @@
 """An ordinary Flask app with `Auth`: a guarded page, one that names the signed-in person, and one
-that writes into the session."""
+that writes into the session. `/cold` is the guarded page for a session without a copy in Redis."""
 
 import os
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from flask import Flask, session
 
 from authapp import Auth, current_user, login_required
+from authapp.cache.keys import session_key
 
 app = Flask(__name__)
 app.config.update({name: os.environ[name] for name in os.environ if name.isupper()})
-Auth(app)
+auth = Auth(app)
+answer = app.wsgi_app
+
+
+def forgetful(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    """Drops the copy before a request of `/cold` looks for it."""
+    if environ["PATH_INFO"] == "/cold":
+        services = auth.state(app).services
+        token = services.tokens.check(environ["HTTP_COOKIE"].partition("=")[2])
+        assert token is not None
+        services.redis.delete(session_key(token.digest))
+    return answer(environ, start)
+
+
+app.wsgi_app = forgetful  # type: ignore[assignment, method-assign]
 
 
 @app.get("/page")
+@app.get("/cold")
 @login_required
 def page() -> dict[str, str]:
     return {"name": "Ada"}

@@ -1,6 +1,6 @@
 """The measurements as a table, and as the picture in docs/performance.md."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from statistics import median
 
@@ -13,6 +13,8 @@ PAIRS = (
     ("authapp /api/v1/me", "Django, cached sessions + auth"),
     ("authapp in your app: session write", "Flask-Session + Flask-Login: session write"),
     ("authapp in your app: session write", "Django, cached sessions + auth: session write"),
+    ("authapp in your app: cold check", "Flask-Session + Flask-Login: cold check"),
+    ("authapp in your app: cold check", "Django, sessions + auth: cold check"),
     ("authapp in your app: login_required", "Flask-Session + Flask-Login"),
     ("authapp in your app: login_required", "Django, cached sessions + auth"),
     ("authapp in your app: current_user", FLASK),
@@ -53,8 +55,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
+    """
+    Attributes:
+        memory: megabytes of a worker after all rounds, by the name of the server.
+    """
+
     machine: str
     contests: list[Measured]
+    memory: dict[str, float] = field(default_factory=dict)
 
     def speed(self, name: str, to: str) -> tuple[float, float, float]:
         """Throughput beside another's, round by round: median, least and greatest."""
@@ -97,6 +105,9 @@ def table(result: Result) -> str:
         "CPU: of the server for a request, and that of the bare one beside it"
     )
     lines += [f"{one.name}: {one.does}" for one in result.contests]
+    if result.memory:
+        lines += ["", "memory of a worker after all rounds, its share of what is shared (PSS), MB"]
+        lines += [f"{name:36}{found:11.0f}" for name, found in sorted(result.memory.items())]
     return "\n".join(lines)
 
 

@@ -68,9 +68,22 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """That it and its workers used so far."""
+        return sum(map(cpu_seconds, (self.process.pid, *self._children())))
+
+    def worker_megabytes(self) -> float:
+        """The memory of its only worker, or of itself where it has none: what is its own, and its
+        share of what is shared (PSS)."""
+        return max(map(_megabytes, self._children() or [self.process.pid]))
+
+    def _children(self) -> list[int]:
         pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return sum(map(cpu_seconds, (pid, *map(int, children))))
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _megabytes(pid: int) -> float:
+    found = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in found if line.startswith("Pss:"))
+    return int(kilobytes) / 1024
 
 
 def cpu_seconds(pid: int, *, ended: bool = False) -> float:

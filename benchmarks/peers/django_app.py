@@ -1,5 +1,9 @@
-"""Django's sessions in its cache (Redis) and its auth with the user from Postgres; no more."""
+"""Django's sessions in its cache (Redis) and its auth with the user from Postgres; no more.
 
+Sessions are in Postgres if `SESSIONS` says so: as if their copies were missing.
+"""
+
+import json
 import os
 from urllib.parse import urlsplit
 
@@ -14,12 +18,18 @@ settings.configure(
     SECRET_KEY="benchmark-" * 5,
     ALLOWED_HOSTS=["127.0.0.1"],
     ROOT_URLCONF=__name__,
-    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
+    INSTALLED_APPS=[
+        "django.contrib.contenttypes",
+        "django.contrib.auth",
+        "django.contrib.sessions",
+    ],
     MIDDLEWARE=[
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.contrib.auth.middleware.AuthenticationMiddleware",
     ],
-    SESSION_ENGINE="django.contrib.sessions.backends.cache",
+    SESSION_ENGINE="django.contrib.sessions.backends."
+    + ("db" if os.environ.get("SESSIONS") == "postgres" else "cache"),
+    PASSWORD_HASHERS=["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"],  # 12 rounds
     CACHES={
         "default": {
             "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -40,13 +50,25 @@ settings.configure(
 )
 django.setup()
 
-from django.contrib.auth import get_user_model, login  # noqa: E402
+from django.contrib.auth import authenticate, get_user_model, login  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 
 
 def log_in(request):
     call_command("migrate", verbosity=0)
-    user, _ = get_user_model().objects.get_or_create(username="ada", first_name="Ada")
+    user, is_new = get_user_model().objects.get_or_create(username="ada", first_name="Ada")
+    if is_new:
+        user.set_password("correct horse battery")
+        user.save()
+    login(request, user)
+    return JsonResponse({})
+
+
+def log_in_by_password(request):
+    password = json.loads(request.body)["password"]
+    user = authenticate(request, username="ada", password=password)
+    if user is None:
+        return JsonResponse({}, status=401)
     login(request, user)
     return JsonResponse({})
 
@@ -64,5 +86,10 @@ def count(request):
     return JsonResponse({"n": request.session["n"]})
 
 
-urlpatterns = [path("login", log_in), path("me", me), path("count", count)]
+urlpatterns = [
+    path("login", log_in),
+    path("login-by-password", log_in_by_password),
+    path("me", me),
+    path("count", count),
+]
 app = get_wsgi_application()

@@ -1,4 +1,7 @@
-"""Flask-Session in Redis, Flask-Login, the user by SQLAlchemy: as their guides say."""
+"""Flask-Session, Flask-Login, the user by SQLAlchemy: as their guides say.
+
+Sessions are in Redis, or in Postgres if `SESSIONS` says so: as if their copies were missing.
+"""
 
 import os
 
@@ -7,6 +10,7 @@ import redis
 from flask import Flask, request, session
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
 from flask_session import Session
+from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, scoped_session, sessionmaker
 
@@ -29,8 +33,15 @@ class User(UserMixin, Base):
 
 app = Flask(__name__)
 app.secret_key = "benchmark-" * 5
-app.config["SESSION_TYPE"] = "redis"
-app.config["SESSION_REDIS"] = redis.Redis.from_url(os.environ["REDIS_URL"])
+if os.environ.get("SESSIONS") == "postgres":
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 10, "pool_pre_ping": True}
+    app.config["SESSION_TYPE"] = "sqlalchemy"
+    app.config["SESSION_SQLALCHEMY"] = SQLAlchemy(app)
+    app.config["SESSION_SQLALCHEMY_TABLE"] = "bench_sessions"
+else:
+    app.config["SESSION_TYPE"] = "redis"
+    app.config["SESSION_REDIS"] = redis.Redis.from_url(os.environ["REDIS_URL"])
 app.config["SESSION_REFRESH_EACH_REQUEST"] = False
 Session(app)
 logins = LoginManager(app)

@@ -1,7 +1,10 @@
 """The report of the benchmark; `make bench` makes the measurements."""
 
 import json
-from dataclasses import asdict
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -42,6 +45,32 @@ def test_what_is_worth_comparing_is_compared_where_both_were_measured() -> None:
 
 
 RATIOS = ["0.80", "(0.80-0.90)", "0.80"]
+
+
+def test_the_memory_of_a_worker_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _WORKS]
+    with servers.serving(command, os.environ, tmp_path / "log", pinned=False) as server:
+        assert 64 < server.worker_megabytes() < 128
+    assert "worker" not in report.table(RESULT)
+    told = report.table(replace(RESULT, memory={"authapp": 92.4})).splitlines()
+    assert "PSS" in told[-2]
+    assert told[-1].split() == ["authapp", "92"]
+
+
+# a server whose worker holds 64 MB; its parent, which listens, does not
+_WORKS = """
+import os, socket, time
+ready, held = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.close(held[1])
+    memory = b"x" * (64 << 20)
+    os.write(ready[1], b"x")
+    os.read(held[0], 1)  # until its parent is gone
+    os._exit(0)
+os.read(ready[0], 1)
+listening = socket.create_server(("127.0.0.1", PORT))
+time.sleep(60)
+"""
 
 
 def test_the_picture_shows_each_and_needs_nothing_else() -> None:
