@@ -252,11 +252,11 @@ def test_a_filling_that_comes_after_a_change_is_refused(
     let_go = held(in_background)
     try:
         in_background.credentials.find(parse_email(EMAIL))
-        services.password_changes.set_password(EMAIL, OTHER_PASSWORD)
+        services.users.update_profile(ada.id, "Countess", "", CLIENT)
     finally:
         let_go()
     assert find(in_background) == (services.credentials.read(parse_email(EMAIL)), True)
-    log_in(in_background, password=OTHER_PASSWORD)
+    log_in(in_background)
 
 
 @pytest.mark.parametrize("act", [log_in, sign_up])
@@ -288,23 +288,25 @@ CHANGES: dict[str, Callable[[Services, Identity], object]] = {
     "set roles": lambda s, ada: s.administration.set_roles(ada.id, [], OPERATOR),
     "rename": lambda s, ada: s.users.update_profile(ada.id, "Countess", "", CLIENT),
 }
-every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+# they fill the copy again, so that it knows the change should Postgres lose it
+FILL = {"change the password", "set a password"}
 
 
-@every_change
+@pytest.mark.parametrize("change", CHANGES)
 def test_every_change_voids_the_copy(
     services: Services,
     two_instances: Services,
     ada: Identity,
     redis_client: redis.Redis,
-    change: Callable[[Services, Identity], object],
+    change: str,
 ) -> None:
     before, _ = find(two_instances)
     assert is_copied(two_instances)
-    change(services, ada)
-    assert list(copies(redis_client).values()) == [None]
+    CHANGES[change](services, ada)
+    if change not in FILL:
+        assert list(copies(redis_client).values()) == [None]
     after, asked = find(two_instances)
-    assert asked
+    assert asked is (change not in FILL)
     assert after == services.credentials.read(parse_email(EMAIL))
     assert after != before
     assert is_copied(services)
@@ -374,7 +376,7 @@ def test_a_change_voids_the_copies_under_all_secrets(
     ahead.credentials.find(parse_email(EMAIL))
     here = {"ahead": ahead, "behind": behind}[changer]
     here.password_changes.set_password(EMAIL, OTHER_PASSWORD)
-    assert list(copies(redis_client).values()) == [None, None]
+    assert None in copies(redis_client).values(), "only the changer's own is filled again"
     for services in (ahead, behind):
         log_in(services, password=OTHER_PASSWORD)
         with pytest.raises(InvalidCredentials):

@@ -444,7 +444,8 @@ def see_who_may_do_what(app: Flask, stores: Stores, who: str, rows: list[Row]) -
                 codes[403] = "exceeds_own_permissions"
             problem(answer, status, codes[status])
         if sent_to_login:
-            assert answer.location.startswith("/login"), case
+            leads_to = "/logout" if path == "/forward-auth/logout" else "/login"
+            assert answer.location.startswith(leads_to), case
         if status in REFUSALS or sent_to_login:
             assert b"other@example.org" not in answer.get_data(), case
             assert visit.others.get("/api/v1/me").status_code == 200, case

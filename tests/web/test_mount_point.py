@@ -186,10 +186,11 @@ def log_in(visitor: Client, path: str = "/auth/login", **fields: str) -> TestRes
 
 
 def links_of(page: Page) -> set[str]:
-    """All that a page leads to or loads; what is empty is the page itself."""
+    """All that a page leads to or loads; what is empty is the page itself, and what is `otpauth:`
+    an authenticator app."""
     named = (("a", "href"), ("form", "action"), ("link", "href"), ("img", "src"))
     found = {element.get(name, "") for tag, name in named for element in page.all(tag)}
-    return {link for link in found if link and not link.startswith("#")}
+    return {link for link in found if link and not link.startswith(("#", "otpauth://totp/"))}
 
 
 def test_every_link_leads_to_a_page_of_ours(visitor: Client) -> None:
@@ -216,11 +217,11 @@ def test_every_link_leads_to_a_page_of_ours(visitor: Client) -> None:
 def test_the_way_through_log_in_and_out(visitor: Client) -> None:
     away = visitor.get("/auth/account?tab=1", headers=HTML)
     assert (away.status_code, away.location) == (302, "/auth/login?next=/auth/account%3Ftab%3D1")
-    (carried,) = [
+    (carried,) = {  # by each form of the page
         field["value"]
         for field in Page(visitor.get(away.location, headers=HTML)).all("input")
         if field.get("name") == "next"
-    ]
+    }
     done = log_in(visitor, next=carried)
     assert (done.status_code, done.location) == (303, "/auth/account?tab=1")
     assert {cookie.attributes["path"] for cookie in cookies_of(done)} == {"/"}
