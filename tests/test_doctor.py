@@ -184,6 +184,7 @@ def test_all_is_well(config: Config) -> None:
         *("pending fences", "key prefix", "imported passwords", "postgres connections"),
         *("redis", "redis transport", "redis role", "redis replicas", "redis eviction"),
         *("redis memory", "redis persistence", "redis functions", "redis copies", "clocks", "mail"),
+        "guard rules",
     }
 
 

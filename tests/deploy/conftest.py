@@ -164,7 +164,7 @@ def deployment(served_by: str, engine_dir: Path) -> Iterator[Deployment]:
 def deployed(folder: Path) -> Iterator[Deployment]:
     """In the order of compose.yaml: the stores, the migration, the instances, the proxy."""
     mounted = [volume.split(":")[:2] for volume in compose()["services"]["proxy"]["volumes"]]
-    (upstream,) = (Path(s).name for s, t in mounted if t.startswith("/etc/nginx/authapp/"))
+    (upstream,) = (str(Path(s)) for s, t in mounted if t.startswith("/etc/nginx/authapp/"))
     folder.mkdir()
     secrets, image = make_secrets(folder, HOST), make_image(folder / "image")
     with ExitStack() as stack:
