@@ -198,6 +198,7 @@ def test_sessions_are_listed(signed_in: FlaskClient, app: Flask, stores: Stores)
         "address": "127.0.0.1",
         "user_agent": agent,
         "device": "Firefox Mobile on Android",
+        "amr": ["pwd"],
     }
     text = answer.get_data(as_text=True)
     for token in (token_of(signed_in), token_of(phone)):

@@ -97,6 +97,7 @@ def test_log_in_and_me(api: FlaskClient, person: str, stores: Stores) -> None:
         "address": "127.0.0.1",
         "user_agent": "curl/8.5",
         "device": "curl",
+        "amr": ["pwd"],
     }
 
     me = api.get("/api/v1/me", headers=bearing(cookie.value))

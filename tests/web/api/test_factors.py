@@ -84,6 +84,7 @@ def test_one_s_own_factors(app: Flask, stores: Stores, signed_in: FlaskClient) -
         "totp": False,
         "totp_since": None,
         "recovery_codes_left": 0,
+        "passkeys": [],
     }
     first = signed_in.post(f"{FACTORS}/totp").get_json()
     second = signed_in.post(f"{FACTORS}/totp").get_json()
