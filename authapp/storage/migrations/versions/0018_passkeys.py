@@ -9,7 +9,7 @@ down_revision = "0017"
 branch_labels = None
 depends_on = None
 
-works_with = "0017"  # which asks for a second factor of people who hold a passkey, and knows none
+works_with = "0016"  # which ends log-ins of people who hold a passkey in an error, as 0017 says
 
 MOMENT = sa.DateTime(timezone=True)
 
