@@ -65,7 +65,7 @@ class Config:
     LOGIN_FAILURES_PER_ACCOUNT: str = _setting(kinds.rate, "10 per 15 minutes")
     BCRYPT_ROUNDS: int = _setting(kinds.whole(4, 15), 12)
 
-    # who may sign up, and what a new password, a second factor and a fresh proof are
+    # sign-up, new passwords, second factors and fresh proofs
     SIGNUP: str = _setting(kinds.one_of("closed", "invite", "domains", "open"), "closed")
     SIGNUP_DOMAINS: tuple[str, ...] = _setting(kinds.email_domains, ())
     PASSWORD_MIN_LENGTH: int = _setting(kinds.whole(8, 64), 15)

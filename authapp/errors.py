@@ -189,7 +189,7 @@ class UserInactive(AuthappError):
 
 
 class StepUpRequired(AuthappError):
-    """The act needs a fresh proof of who the person is."""
+    """The act needs a fresh proof of the person's identity."""
 
 
 class InvalidToken(AuthappError):

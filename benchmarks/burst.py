@@ -1,5 +1,5 @@
-"""A crowd that logs in within one second, one try each: who gets in, how late, and who is refused:
-`make bench-burst`.
+"""A crowd that logs in within one second, one try each: how many get in, how late, and how many
+are refused (`make bench-burst`).
 
 Beside it stand Flask-Login and Django, with bcrypt on the same cores and as many rounds, and what
 bcrypt alone could compare.

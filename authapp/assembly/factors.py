@@ -107,7 +107,7 @@ def build_factor_uses(
 
 
 def second_factor_rule(setting: str) -> SecondFactorRule:
-    """Who must hold a second factor, by SECOND_FACTOR.
+    """The rule that says whether a person must hold a second factor, by SECOND_FACTOR.
 
     Raises:
         SettingError: somebody must, and nobody can set one up.

@@ -112,7 +112,7 @@ def read_key_set(key_set: Any) -> Keys:
     """The keys of a JWK Set (RFC 7517, 5) that can verify an assertion.
 
     Raises:
-        ValueError: it is none, or it holds no such key.
+        ValueError: `key_set` is no JWK Set, or it holds no such key.
     """
     listed = key_set.get("keys") if isinstance(key_set, Mapping) else None
     found: Keys = {}

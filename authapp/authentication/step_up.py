@@ -55,7 +55,8 @@ class StepUp:
 
     def require_fresh(self, live: ActiveSession) -> None:
         """Lets only a session pass in which the person proved who they are not long ago. A log-in
-        is such a proof (OWASP ASVS 5.0, 7.5.1 and 7.5.3). Who holds a second factor has shown it.
+        is such a proof (OWASP ASVS 5.0, 7.5.1 and 7.5.3). People who hold a
+        second factor have shown it.
 
         Raises:
             StepUpRequired

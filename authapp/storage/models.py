@@ -159,7 +159,7 @@ class SessionRow(Base):
     """A session. `digest` names it in the stores; it is a keyed hash of its token, or, where access
     tokens name it, a hash of `id`. `refresh_digest` is a keyed hash of the one refresh token that
     was not used yet. `proved_at` is when the person last proved it is them; None: when it began.
-    A session whose `generation` is below that of the deployment has ended, whatever else its row
+    A session with a `generation` below the deployment's has ended, whatever else its row
     says. The table can't be replayed."""
 
     __tablename__ = "sessions"

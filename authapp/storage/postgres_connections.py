@@ -29,7 +29,7 @@ _SETTINGS = {
     "default_transaction_deferrable": "off",
     "row_security": "on",
 }
-# Our statements name the schema of each table. What is named without one, as functions are, is of
+# Our statements name the schema of each table. Names without a schema, as functions have, are of
 # Postgres itself, whatever the search path of the account is.
 SEARCH_PATH = {"search_path": "pg_catalog"}
 WITHOUT_LIMITS = {

@@ -63,7 +63,7 @@ def outcome(work: Callable[[], object]) -> object:
 
 
 def admitted(services: Services, held: Held) -> dict[str, object]:
-    """What an instance still lets in; empty is as it must be."""
+    """The credentials that an instance still lets in; there must be none."""
     refresh = held.program.refresh
     assert refresh is not None
     found = {

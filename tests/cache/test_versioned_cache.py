@@ -538,7 +538,7 @@ def wait_until_gone(client: redis.Redis) -> None:
 def test_the_life_of_all_copies_has_an_end_that_misses_put_off(
     cache: VersionedCache, redis_client: redis.Redis
 ) -> None:
-    """That of a change before its commit is put off by nobody."""
+    """The life that a change begins before its commit is put off by nobody."""
 
     def left() -> int:
         return remaining(redis_client, LIFE_KEY)

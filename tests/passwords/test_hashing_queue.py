@@ -214,7 +214,7 @@ def test_addresses_take_turns() -> None:
 
 
 def test_one_address_can_not_fill_the_queue() -> None:
-    """Who waits last of a crowd gives way, is told at once, and has used up no attempt."""
+    """The last of a crowd gives way, is told at once, and has used up no attempt."""
     queue = HashingQueue(5)
     done: list[str] = []
     taken_back: list[str] = []

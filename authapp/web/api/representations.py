@@ -138,7 +138,7 @@ class UserList(msgspec.Struct, frozen=True):
 
 
 class MailAnswer(msgspec.Struct, frozen=True):
-    """What was asked for was done, as far as the answer tells; the rest comes by mail."""
+    """The answer to a call whose outcome comes by mail; it is alike for every address."""
 
     status: str
 

@@ -47,7 +47,7 @@ class Stage:
     clients: list[Client]
 
     def statuses(self, path: str, token: str = "") -> set[int]:
-        """What all workers of all instances answer."""
+        """The answers of all workers of all instances."""
         seen = set()
         for client in self.clients:
             for _ in range(LOOKS):

@@ -41,7 +41,7 @@ class Row:
     Of states with equal version and generation all but one were rolled back.
 
     Attributes:
-        generation: as that of all sessions. It may rise while a writer holds the row.
+        generation: of the deployment. It may rise while a writer holds the row.
     """
 
     version: int
