@@ -209,6 +209,8 @@ def _user(number: int, now: datetime) -> User:
         active=True,
         epoch=1,
         ver=1,
+        second_factor=False,
+        factors_version=0,
         created_at=now,
         updated_at=now,
     )

@@ -34,7 +34,8 @@ def test_the_example_for_node(tmp_path: Path) -> None:
     )
     if installed.returncode:
         pytest.skip(f"THE REGISTRY OF npm DOES NOT ANSWER: {installed.stderr[-300:]}")
-    (example,) = re.findall(r"```js\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    scripts = re.findall(r"```js\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = (script for script in scripts if "createRemoteJWKSet" in script)
     fetched = re.search(r"createRemoteJWKSet\(.*\)(?=;)", example)
     assert fetched
     given = f"createLocalJWKSet({json.dumps(key_set())})"

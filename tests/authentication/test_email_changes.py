@@ -29,6 +29,7 @@ from authapp.errors import (
 )
 from authapp.mail.outbox import Mail
 from authapp.services import Services
+from authapp.sessions.beginning import SessionBeginning
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from authapp.storage.models import OutgoingMail
 from tests.support.clock import Clock
@@ -421,13 +422,13 @@ def test_a_log_in_that_read_the_old_address_before_begins_no_session(
     services: Services, two_instances: Services, ada: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = ask(services, ada)
-    begin = two_instances.sessions.begin
+    begin = SessionBeginning.begin
 
     def late(*args: object, **kwargs: object) -> ActiveSession:
         services.email_changes.confirm(token, "", ada, CLIENT)
         return begin(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(two_instances.sessions, "begin", late)
+    monkeypatch.setattr(SessionBeginning, "begin", late)
     assert not lets_in(two_instances, EMAIL)
 
 
