@@ -8,7 +8,13 @@ from flask.typing import ResponseReturnValue
 from authapp.accounts.identity import Permission
 from authapp.errors import ExceedsOwnPermissions, NoFactor, OwnAccount
 from authapp.web.blueprint import OwnBlueprint
-from authapp.web.guards import known_actor, permission_required, services, step_up_required
+from authapp.web.guards import (
+    current_user,
+    known_actor,
+    permission_required,
+    services,
+    step_up_required,
+)
 from authapp.web.pages.notices import redirect_with
 from authapp.web.pages.rendering import Question, ask
 from authapp.web.session.auth_session import auth_session
@@ -40,8 +46,9 @@ def _question(user_id: UUID) -> Question:
     person = services().users.get(user_id)
     if person is None:
         abort(404)
+    name = person.name if current_user.can(Permission.USERS_READ) else ""
     return Question(
-        heading=f"Remove the second factors of {person.name or 'this person'}?",
+        heading=f"Remove the second factors of {name or 'this person'}?",
         sentences=[
             "Do this only if you know that it is this person who asks. Their password alone then "
             "logs in.",
