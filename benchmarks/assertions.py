@@ -6,21 +6,17 @@ Servers and proxies are left out. Verifying is measured beside them.
 """
 
 import itertools
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from flask import Flask
 from werkzeug.test import run_wsgi_app
 
-from authapp import Auth, Config, create_app, dev
+from authapp import Auth, create_app
 from authapp.assertions import Verifier
-from authapp.storage import schema
-from benchmarks.calls import warm_json_log_in
+from benchmarks.calls import measured_config, warm_json_log_in
 
 ISSUER, APP = "https://auth.example.org", "https://app.example.org"
 ROUNDS, CHECKS = 9, 300
@@ -29,29 +25,11 @@ ROUNDS, CHECKS = 9, 300
 @contextmanager
 def product() -> Iterator[tuple[Flask, str]]:
     """The whole product on engines of our own, and the cookie of somebody who is signed in."""
-    with tempfile.TemporaryDirectory() as folder, dev.private_socket_dir() as sockets:
-        os.chmod(folder, 0o711)  # as root the servers run as another account
-        home = Path(folder)
-        with (
-            dev.PostgreSQL.start(home / "postgres", sockets, "costs", durable=False) as postgres,
-            dev.Valkey.start(home / "valkey", sockets, "costs", durable=False) as valkey,
-        ):
-            schema.upgrade(postgres.url)
-            config = Config.from_mapping(
-                {
-                    "DATABASE_URL": postgres.url,
-                    "REDIS_URL": valkey.url,
-                    "SECRET_KEY": "a secret key for measuring costs only",
-                    "PASSWORD_PEPPER": "a pepper for measuring costs and no more",
-                    "BCRYPT_ROUNDS": "4",
-                    "PUBLIC_URL": ISSUER,
-                    "LOG_ALLOWED_CHECKS": "off",
-                }
-            )
-            _, cookie = warm_json_log_in(config)
-            app = create_app(config)
-            yield app, cookie
-            Auth().state(app).services.close()
+    with measured_config(PUBLIC_URL=ISSUER, LOG_ALLOWED_CHECKS="off") as config:
+        _, cookie = warm_json_log_in(config)
+        app = create_app(config)
+        yield app, cookie
+        Auth().state(app).services.close()
 
 
 def checking(app: Flask, cookie: str, query: str, method: Callable[[], str]) -> Callable[[], str]:
