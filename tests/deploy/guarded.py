@@ -2,13 +2,27 @@
 
 import http.client
 import json
+import os
 import socket
 import ssl
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.deploy.guarding import APP, AUTH
+import pytest
+from flask import Flask
+
+from authapp import create_app, dev
+from authapp.config import Config
+from tests.deploy.guarding import APP, AUTH, guarding
+from tests.deploy.proxies import served
+from tests.deploy.servers import make_secrets, needs_redis
+from tests.deploy.telling_app import telling_app
+from tests.support.databases import add_migrated_database
+from tests.support.people import PASSWORD
+from tests.support.settings import UNLIMITED, settings_for
+from tests.web.support import services_of
 
 COOKIE = "SESSION-TOKEN"
 _CONTEXT = ssl.create_default_context()
@@ -98,3 +112,50 @@ class Guarded:
         assert answer.status == 200, answer
         token = answer.headers["Set-Cookie"].split(";")[0].removeprefix(f"{COOKIE}=")
         return token, json.loads(answer.body)["user"]["id"]
+
+
+EMAIL = "ada@example.org"
+Start = Callable[[str, Mapping[str, str]], Guarded]
+
+
+@contextmanager
+def product(
+    postgres: dev.PostgreSQL, valkey: dev.Valkey, database: str, name: str
+) -> Iterator[Flask]:
+    """authapp, with a person of this name who has an account."""
+    settings = settings_for(
+        add_migrated_database(postgres.url, database),
+        valkey.url,
+        SECRET_KEY=f"a secret that only the tests of {database} know",
+        PUBLIC_URL=f"https://{AUTH}",
+        SESSION_COOKIE_DOMAIN="example.org",
+        ALLOWED_REDIRECT_HOSTS=APP,
+        TRUSTED_PROXY_HOPS="1",
+        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,
+    )
+    app = create_app(Config.from_mapping(settings))
+    services_of(app).registration.sign_up(EMAIL, PASSWORD, name, ("user",))
+    yield app
+    services_of(app).close()
+
+
+@contextmanager
+def proxies_before(auth: Flask, folders: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts a kind of proxy before authapp and an app that tells what it got.
+
+    It takes the name of the proxy, and texts of its files that are replaced.
+    """
+    needs_redis()  # openssl, too
+    secrets = make_secrets(folders.mktemp("secrets"), AUTH)
+    with ExitStack() as stack:
+        authapp, app = stack.enter_context(served(auth)), stack.enter_context(telling_app())
+
+        def start(name: str, changes: Mapping[str, str]) -> Guarded:
+            folder = folders.mktemp(name)
+            os.chmod(folder, 0o755)
+            server, port = guarding(name, folder, secrets, authapp, app, changes)
+            stack.callback(server.stop)
+            server.start()
+            return Guarded(name, port)
+
+        yield start

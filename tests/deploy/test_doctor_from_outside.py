@@ -3,10 +3,8 @@
 A guarded app that verifies assertions stands behind the broken files, too.
 """
 
-import os
 import ssl
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +12,17 @@ import pytest
 from flask import Flask
 from werkzeug.test import Client
 
-from authapp import create_app, dev
+from authapp import dev
 from authapp.assertions import AssertedIdentity, Verifier
-from authapp.config import Config
 from authapp.doctor import Finding, State
 from authapp.doctor.outside import Visitor, examine_from_outside
 from authapp.doctor.outside.guarded_app import NAMES
 from tests.assertions.test_middleware import guarded as shows_identity
-from tests.deploy.guarded import COOKIE, Guarded
-from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES, guarding
-from tests.deploy.proxies import served
-from tests.deploy.servers import make_secrets, needs_redis
-from tests.deploy.telling_app import telling_app
-from tests.support.databases import add_migrated_database
+from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Start, product, proxies_before
+from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES
 from tests.support.people import PASSWORD
-from tests.support.settings import UNLIMITED, settings_for
 from tests.web.support import program, services_of
 
-EMAIL = "ada@example.org"
 OPEN = {"metrics|readyz|forward-auth": "nothing"}  # to people
 
 # the texts of each file that are replaced, with an assertion asked for; and what the doctor says
@@ -83,41 +74,13 @@ BROKEN: dict[str, tuple[dict[str, str], set[str]]] = {
 
 @pytest.fixture(scope="module")
 def auth(postgres: dev.PostgreSQL, valkey: dev.Valkey) -> Iterator[Flask]:
-    """authapp, with Ada who has an account."""
-    settings = settings_for(
-        add_migrated_database(postgres.url, "outside"),
-        valkey.url,
-        SECRET_KEY="a secret that only the doctor of these tests knows",
-        PUBLIC_URL=f"https://{AUTH}",
-        SESSION_COOKIE_DOMAIN="example.org",
-        ALLOWED_REDIRECT_HOSTS=APP,
-        TRUSTED_PROXY_HOPS="1",
-        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,
-    )
-    app = create_app(Config.from_mapping(settings))
-    services_of(app).registration.sign_up(EMAIL, PASSWORD, "Ada", ("user",))
-    yield app
-    services_of(app).close()
-
-
-Start = Callable[..., Guarded]
+    with product(postgres, valkey, "outside", "Ada") as app:
+        yield app
 
 
 @pytest.fixture(scope="module")
 def start(auth: Flask, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    needs_redis()  # openssl, too
-    secrets = make_secrets(tmp_path_factory.mktemp("outside"), AUTH)
-    with ExitStack() as stack:
-        authapp, app = stack.enter_context(served(auth)), stack.enter_context(telling_app())
-
-        def starting(name: str, changes: dict[str, str]) -> Guarded:
-            folder = tmp_path_factory.mktemp(name)
-            os.chmod(folder, 0o755)
-            server, port = guarding(name, folder, secrets, authapp, app, changes)
-            stack.callback(server.stop)
-            server.start()
-            return Guarded(name, port)
-
+    with proxies_before(auth, tmp_path_factory) as starting:
         yield starting
 
 

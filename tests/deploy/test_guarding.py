@@ -3,10 +3,9 @@
 People log in on another host than the app's. Clients send headers in the name of a proxy.
 """
 
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from urllib.parse import parse_qs, urlsplit
@@ -15,68 +14,34 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Page, expect, sync_playwright
 
-from authapp import create_app, dev
-from authapp.config import Config
+from authapp import dev
 from authapp.errors import StoreUnavailable
-from tests.deploy.guarded import COOKIE, Guarded
-from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES, PROXIES, guarding
-from tests.deploy.proxies import served
-from tests.deploy.servers import make_secrets, needs_redis
-from tests.deploy.telling_app import telling_app
+from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Start, product, proxies_before
+from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES, PROXIES
 from tests.journeys.conftest import CHROMIUM_OPTIONS, PATIENCE, chromium_program
-from tests.support.databases import add_migrated_database
 from tests.support.people import PASSWORD
 from tests.support.services import await_trust
-from tests.support.settings import UNLIMITED, settings_for
 from tests.web.support import services_of
 
-EMAIL = "ada@example.org"
 PAGE = ("Accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")
 NAMES = ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "Remote-Assertion")
-
-Start = Callable[..., Guarded]
 
 
 @pytest.fixture(scope="module")
 def auth(postgres: dev.PostgreSQL, valkey: dev.Valkey) -> Iterator[Flask]:
-    """authapp, with Ada who has an account."""
-    settings = settings_for(
-        add_migrated_database(postgres.url, "guarding"),
-        valkey.url,
-        SECRET_KEY="a secret that only the guarded apps know",
-        PUBLIC_URL=f"https://{AUTH}",
-        SESSION_COOKIE_DOMAIN="example.org",
-        ALLOWED_REDIRECT_HOSTS=APP,
-        TRUSTED_PROXY_HOPS="1",
-        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,
-    )
-    app = create_app(Config.from_mapping(settings))
-    services_of(app).registration.sign_up(EMAIL, PASSWORD, "Ada Ł", ("user",))
-    yield app
-    services_of(app).close()
+    with product(postgres, valkey, "guarding", "Ada Ł") as app:
+        yield app
 
 
 @pytest.fixture(scope="module")
 def start(auth: Flask, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    needs_redis()  # openssl, too
-    secrets = make_secrets(tmp_path_factory.mktemp("guarding"), AUTH)
-    with ExitStack() as stack:
-        authapp, app = stack.enter_context(served(auth)), stack.enter_context(telling_app())
-
-        def starting(name: str, changes: dict[str, str] | None = None) -> Guarded:
-            folder = tmp_path_factory.mktemp(name)
-            os.chmod(folder, 0o755)
-            server, port = guarding(name, folder, secrets, authapp, app, changes)
-            stack.callback(server.stop)
-            server.start()
-            return Guarded(name, port)
-
+    with proxies_before(auth, tmp_path_factory) as starting:
         yield starting
 
 
 @pytest.fixture(scope="module", params=PROXIES)
 def guarded(request: pytest.FixtureRequest, start: Start) -> Guarded:
-    return start(request.param)
+    return start(request.param, {})
 
 
 @dataclass(frozen=True)
