@@ -210,8 +210,8 @@ def with_url(url: str, **changed: Any) -> str:
 @pytest.fixture
 def odd(config: Config, postgres: dev.PostgreSQL) -> Iterator[Callable[..., Config]]:
     """Settings for a migrated database whose server says or does something odd."""
-    name = f"doctor_{next(numbers)}"
-    url = add_migrated_database(postgres.url, name)
+    url = add_migrated_database(postgres.url, "doctor")
+    name = make_url(url).database
 
     def make(*statements: str) -> Config:
         run_sql(

@@ -1,6 +1,5 @@
 """KEY_PREFIX: deployments that share a Redis share nothing in it, and instances agree on theirs."""
 
-import itertools
 from collections.abc import Iterator
 from functools import partial
 
@@ -28,24 +27,23 @@ from tests.support.settings import make_config
 from tests.support.threads import at_once
 from tests.support.traffic import traffic
 
-numbers = itertools.count()
 JSON = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture
 def empty_url(postgres: dev.PostgreSQL) -> str:
-    return add_database(postgres.url, f"prefix_{next(numbers)}")
+    return add_database(postgres.url, "prefix")
 
 
 @pytest.fixture
 def url(postgres: dev.PostgreSQL) -> str:
     """A migrated database that no instance has used yet."""
-    return add_migrated_database(postgres.url, f"prefix_{next(numbers)}")
+    return add_migrated_database(postgres.url, "prefix")
 
 
 @pytest.fixture
 def other_url(postgres: dev.PostgreSQL) -> str:
-    return add_migrated_database(postgres.url, f"prefix_{next(numbers)}")
+    return add_migrated_database(postgres.url, "prefix")
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ CONTENTS = [
 @pytest.fixture
 def url(postgres: dev.PostgreSQL) -> str:
     """An empty database, whose search path is Postgres' own default."""
-    return add_database(postgres.url, f"own_schema_{next(numbers)}")
+    return add_database(postgres.url, "own_schema")
 
 
 @pytest.fixture

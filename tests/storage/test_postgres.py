@@ -186,7 +186,7 @@ def test_read_only(db: Database) -> None:
 
 def test_read_only_by_the_setting_of_a_server(url: str, by_hand: Callable[[str], Any]) -> None:
     place = add_database(url, "read_only")
-    by_hand("ALTER DATABASE read_only SET default_transaction_read_only = on")
+    by_hand(f"ALTER DATABASE {make_url(place).database} SET default_transaction_read_only = on")
     made = Database(connect(place, 1))
     assert failure(made, "CREATE TABLE never ()") is FailureKind.READ_ONLY
     assert asked(made, "SELECT 1") == 1

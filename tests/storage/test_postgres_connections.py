@@ -94,14 +94,10 @@ def by_hand(url: str, *statements: str) -> None:
 
 
 @pytest.fixture
-def name() -> str:
-    return f"connections_{next(numbers)}"
-
-
-@pytest.fixture
-def odd_url(postgres: dev.PostgreSQL, name: str) -> str:
+def odd_url(postgres: dev.PostgreSQL) -> str:
     """A new database whose every default is another than ours."""
-    url = add_database(postgres.url, name)
+    url = add_database(postgres.url, "connections")
+    name = make_url(url).database
     by_hand(
         postgres.url,
         *(f"ALTER DATABASE {name} SET {setting} = {value}" for setting, value in DEFAULTS.items()),
@@ -151,10 +147,9 @@ def test_people_and_times_are_the_same_on_a_database_with_other_defaults(
 
 
 @pytest.mark.parametrize("stricter", ["remote_apply", "on"])
-def test_a_stricter_commit_is_left_as_it_is(
-    postgres: dev.PostgreSQL, name: str, stricter: str
-) -> None:
-    url = add_database(postgres.url, name)
+def test_a_stricter_commit_is_left_as_it_is(postgres: dev.PostgreSQL, stricter: str) -> None:
+    url = add_database(postgres.url, "connections")
+    name = make_url(url).database
     by_hand(postgres.url, f"ALTER DATABASE {name} SET synchronous_commit = {stricter}")
     database = Database(connect(url, 1))
     assert settings_of(database, {"synchronous_commit": ""}) == {"synchronous_commit": stricter}
@@ -183,12 +178,11 @@ def with_query(url: str, **query: str) -> str:
 def test_options_are_honoured_by_migrations_app_and_doctor(
     postgres: dev.PostgreSQL,
     valkey: dev.Valkey,
-    name: str,
     clock: Clock,
     by: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    url = add_database(postgres.url, name)
+    url = add_database(postgres.url, "connections")
     options = "-c work_mem=7MB -c search_path=apart -c statement_timeout=1ms"
     if by == "url":
         url = with_query(url, options=options)
@@ -217,7 +211,8 @@ def test_options_of_the_url_go_before_ours_as_they_are() -> None:
 
 
 @pytest.fixture(params=["SQL_ASCII", "LATIN1"])
-def not_unicode(postgres: dev.PostgreSQL, name: str, request: Any) -> str:
+def not_unicode(postgres: dev.PostgreSQL, request: Any) -> str:
+    name = f"not_unicode_{next(numbers)}"
     by_hand(
         postgres.url,
         f"CREATE DATABASE {name} ENCODING '{request.param}' TEMPLATE template0"

@@ -1,6 +1,5 @@
 """Migrations: up, down and up again, equal to the models, and an advice where one is missing."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,13 +24,11 @@ from tests.support.databases import add_database, run_sql
 from tests.support.threads import at_once
 from tests.support.waiting import wait_until
 
-numbers = itertools.count()
-
 
 @pytest.fixture
 def url(postgres: dev.PostgreSQL) -> str:
     """An empty database."""
-    return add_database(postgres.url, f"schema_{next(numbers)}")
+    return add_database(postgres.url, "schema")
 
 
 def engine_of(url: str) -> Engine:

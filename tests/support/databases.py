@@ -1,6 +1,7 @@
 """Databases of their own for tests that leave things behind, on the server they share."""
 
 from contextlib import closing
+from itertools import count
 from typing import Any
 
 import psycopg2
@@ -10,9 +11,16 @@ from sqlalchemy.engine import make_url
 from authapp.storage import schema
 from authapp.storage.schema_names import DEFAULT_SCHEMA
 
+_numbers = count(1)
+
 
 def add_database(server_url: str, name: str) -> str:
-    """The URL of a new, empty database."""
+    """The URL of a new, empty database, named after `name`.
+
+    A number keeps apart the databases of a fixture that is set up again, as that of a module is
+    when tests of others ran in between.
+    """
+    name = f"{name}_{next(_numbers)}"
     run_sql(server_url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return make_url(server_url).set(database=name).render_as_string(hide_password=False)
 

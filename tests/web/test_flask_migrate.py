@@ -3,7 +3,6 @@
 It is the app of docs/database.md, and each command is a process of its own, as for its developer.
 """
 
-import itertools
 import os
 import re
 import subprocess
@@ -31,14 +30,13 @@ MORE = """
 class Users(db.Model):
     id = db.Column(db.Integer, primary_key=True)
 """
-numbers = itertools.count()
 
 Flask = Callable[..., str]
 
 
 @pytest.fixture
 def url(postgres: dev.PostgreSQL) -> str:
-    return add_database(postgres.url, f"flask_migrate_{next(numbers)}")
+    return add_database(postgres.url, "flask_migrate")
 
 
 @pytest.fixture

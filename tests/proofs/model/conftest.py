@@ -43,7 +43,7 @@ def stage(engine_dir: Path) -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def rig(engine_dir: Path, postgres: dev.PostgreSQL) -> Iterator[Rig]:
     # more than once, where tests of other files run in between
-    database_url = add_migrated_database(postgres.url, f"explored_{next(numbers)}")
+    database_url = add_migrated_database(postgres.url, "explored")
     with three_servers(engine_dir) as urls, closing(Rig(database_url, urls)) as rig:
         rig.load(versioned_cache.LIBRARY)
         yield rig
