@@ -111,7 +111,11 @@ def test_somebody_logs_in_on_the_other_host_and_out_again(page: Page, guarded: G
     page.get_by_role("button", name="Log in").click()
     expect(page).to_have_url(target)
     expect(page.locator("body")).to_contain_text('"path": "/notes?role=admin&x=a+b%2Fc"')
-    page.goto(f"https://{AUTH}/logout?next=https://{APP}/bye")
+    page.goto(f"https://{APP}/forward-auth/logout?next=/bye")
+    expect(page).to_have_url(f"https://{AUTH}/logout?next=https%3A//{APP}/bye")
+    page.goto(target)
+    expect(page).to_have_url(target)  # a link ended nothing
+    page.go_back()
     page.get_by_role("main").get_by_role("button", name="Log out").click()
     # which leads back to the app, and that to log-in
     expect(page).to_have_url(f"https://{AUTH}/login?next=https%3A//{APP}/bye")
@@ -285,6 +289,40 @@ def test_no_path_or_method_leads_past_the_question(guarded: Guarded, line: str) 
     answer = guarded.ask_raw(f"{line}\nHost: {APP}\nConnection: close\n\n")
     assert not answer.reached_app
     assert "Remote-User" not in answer.headers or not answer.headers["Remote-User"]
+
+
+# to some proxies these are the way to the log-out page, to others not
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/forward-auth/logout",
+        "/forward-auth/redirect;assertion=1/../logout",
+        "/forward-auth/redirect;assertion=1;login=/../logout",
+        "/forward-auth/envoy;assertion=1/../../forward-auth/logout",
+        "/forward-auth/envoy/x/../../logout",
+        "/forward-auth/nginx/../logout",
+        "/forward-auth/nginx%2f..%2flogout",
+        "/forward-auth/nginx/%2e%2e/logout",
+        "/forward-auth/nginx\\..\\logout",
+        "//forward-auth/logout",
+        "/forward-auth/logout/",
+        "/Forward-Auth/Logout",
+        "/forward-auth/logout;assertion=1",
+        "/forward-auth/logou%74?assertion=1",
+    ],
+)
+def test_the_way_to_the_log_out_page_asks_authapp_nothing_else(
+    guarded: Guarded, ada: SignedIn, path: str
+) -> None:
+    request = f"GET {path} HTTP/1.1\nHost: {APP}\nCookie: {COOKIE}={ada.token}\n"
+    answer = guarded.ask_raw(f"{request}Connection: close\n\n")
+    assert not any(answer.headers[name] for name in NAMES)
+    if answer.reached_app:  # as any other page of it
+        assert answer.identity() == ada.identity()
+    else:
+        assert answer.status in {0, 302, 307, 308, 400, 404}
+    if path == "/forward-auth/logout":
+        assert answer.headers["Location"] == f"https://{AUTH}/logout?next=https%3A//{APP}/"
 
 
 @pytest.mark.parametrize(
