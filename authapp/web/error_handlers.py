@@ -28,6 +28,7 @@ from authapp.web.middleware.request_log import request_id
 from authapp.web.pages.messages import ERROR_PAGES
 from authapp.web.pages.rendering import render_page
 from authapp.web.redirects import page_to_come_back_to
+from authapp.web.request_credentials import CHALLENGE
 from authapp.web.session import login_token
 from authapp.web.session.auth_session import auth_session
 from authapp.web.session.mailed_links import set_aside
@@ -162,8 +163,6 @@ _ANSWERS: dict[type, _Answer] = {
 _SESSION_INVALID = _Answer(401, "session_invalid", "The session has ended. Log in again.")
 _SESSION_MISSING = _Answer(401, "session_missing", "Log in first.")
 
-# what programs are told with every 401 (RFC 9110, 11.6.1)
-CHALLENGE = 'Bearer realm="authapp"'
 REFUSED = 'error="invalid_token"'
 
 # attributes of errors that programs need to go on

@@ -14,6 +14,7 @@ from authapp.web.middleware.request_log import FIELDS, note_user
 
 TOKEN_HEADERS = ("Authorization", "X-Access-Token")
 VARY = ", ".join(("Cookie", *TOKEN_HEADERS))  # the headers that identify a visitor
+CHALLENGE = 'Bearer realm="authapp"'  # programs are told so with every 401 (RFC 9110, 11.6.1)
 KNOWN_RESULT = "authapp.known_result"  # in the WSGI environment: a `KnownResult`
 
 # Limits of different cookies of our name in one request. A browser has two after a change of the

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from authapp import dev
 from tests.deploy.files import DEPLOY, ROOT, compose, copied_by_dockerfile, read_env
+from tests.deploy.guarded import EMAIL, Guarded, SignedIn, Start, product, proxies_before
+from tests.deploy.guarding import PROXIES
 from tests.deploy.proxies import nginx
+from tests.deploy.scripted_answers import WithScriptedAnswers
 from tests.deploy.servers import (
     ADMIN_PASSWORD,
     Redis,
@@ -31,6 +35,7 @@ from tests.deploy.servers import (
     postgres_program,
 )
 from tests.support.instances import FLASK, Instance, free_port, serving
+from tests.support.people import PASSWORD
 from tests.support.waiting import wait_until
 
 HOST = "auth.example.org"
@@ -246,3 +251,29 @@ def migrate(settings: Mapping[str, str], image: Path) -> None:
     command = compose()["services"]["migrate"]["command"]
     assert tuple(command[:3]) == FLASK[2:], "adapt the tests to the new command"
     subprocess.run([*FLASK, *command[3:]], env=settings, cwd=image, check=True, timeout=60)
+
+
+# -- guarded apps ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="package")
+def auth(postgres: dev.PostgreSQL, valkey: dev.Valkey) -> Iterator[Flask]:
+    with product(postgres, valkey, "guarding", "Ada Ł") as app:
+        app.wsgi_app = WithScriptedAnswers(app.wsgi_app)  # type: ignore[method-assign]
+        yield app
+
+
+@pytest.fixture(scope="package")
+def start(auth: Flask, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    with proxies_before(auth, tmp_path_factory) as starting:
+        yield starting
+
+
+@pytest.fixture(scope="package", params=PROXIES)
+def guarded(request: pytest.FixtureRequest, start: Start) -> Guarded:
+    return start(request.param, {})
+
+
+@pytest.fixture(scope="package")
+def ada(guarded: Guarded) -> SignedIn:
+    return SignedIn(*guarded.log_in(EMAIL, PASSWORD))

@@ -114,6 +114,22 @@ class Guarded:
         return token, json.loads(answer.body)["user"]["id"]
 
 
+@dataclass(frozen=True)
+class SignedIn:
+    """Ada's session behind one of the proxies."""
+
+    token: str
+    person: str
+
+    def identity(self) -> dict[str, list[str]]:
+        """As the app must get it, by any proxy."""
+        return {
+            "remote-user": [self.person],
+            "remote-name": ["Ada Ł".encode().decode("latin-1")],
+            "remote-groups": ["user"],
+        }
+
+
 EMAIL = "ada@example.org"
 Start = Callable[[str, Mapping[str, str]], Guarded]
 
@@ -143,14 +159,21 @@ def product(
 def proxies_before(auth: Flask, folders: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts a kind of proxy before authapp and an app that tells what it got.
 
-    It takes the name of the proxy, and texts of its files that are replaced.
+    It takes the name of the proxy, and texts of its files that are replaced. Asked for the same
+    again it gives the same.
     """
     needs_redis()  # openssl, too
     secrets = make_secrets(folders.mktemp("secrets"), AUTH)
     with ExitStack() as stack:
         authapp, app = stack.enter_context(served(auth)), stack.enter_context(telling_app())
 
+        started: dict[object, Guarded] = {}
+
         def start(name: str, changes: Mapping[str, str]) -> Guarded:
+            what = (name, frozenset(changes.items()))
+            return started.get(what) or started.setdefault(what, start_anew(name, changes))
+
+        def start_anew(name: str, changes: Mapping[str, str]) -> Guarded:
             folder = folders.mktemp(name)
             os.chmod(folder, 0o755)
             server, port = guarding(name, folder, secrets, authapp, app, changes)

@@ -4,7 +4,7 @@ A guarded app that verifies assertions stands behind the broken files, too.
 """
 
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,12 @@ import pytest
 from flask import Flask
 from werkzeug.test import Client
 
-from authapp import dev
 from authapp.assertions import AssertedIdentity, Verifier
 from authapp.doctor import Finding, State
 from authapp.doctor.outside import Visitor, examine_from_outside
 from authapp.doctor.outside.guarded_app import NAMES
 from tests.assertions.test_middleware import guarded as shows_identity
-from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Start, product, proxies_before
+from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Start
 from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES
 from tests.support.people import PASSWORD
 from tests.web.support import program, services_of
@@ -70,18 +69,6 @@ BROKEN: dict[str, tuple[dict[str, str], set[str]]] = {
         {"identity", "operators' pages", "forward-auth"},
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def auth(postgres: dev.PostgreSQL, valkey: dev.Valkey) -> Iterator[Flask]:
-    with product(postgres, valkey, "outside", "Ada") as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-def start(auth: Flask, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    with proxies_before(auth, tmp_path_factory) as starting:
-        yield starting
 
 
 @dataclass(frozen=True)

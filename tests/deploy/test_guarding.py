@@ -6,7 +6,6 @@ People log in on another host than the app's. Clients send headers in the name o
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from http.client import HTTPResponse
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,10 +13,9 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Page, expect, sync_playwright
 
-from authapp import dev
 from authapp.errors import StoreUnavailable
-from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Start, product, proxies_before
-from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES, PROXIES
+from tests.deploy.guarded import COOKIE, EMAIL, Guarded, SignedIn, Start
+from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES
 from tests.journeys.conftest import CHROMIUM_OPTIONS, PATIENCE, chromium_program
 from tests.support.people import PASSWORD
 from tests.support.services import await_trust
@@ -25,42 +23,6 @@ from tests.web.support import services_of
 
 PAGE = ("Accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")
 NAMES = ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "Remote-Assertion")
-
-
-@pytest.fixture(scope="module")
-def auth(postgres: dev.PostgreSQL, valkey: dev.Valkey) -> Iterator[Flask]:
-    with product(postgres, valkey, "guarding", "Ada Ł") as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-def start(auth: Flask, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    with proxies_before(auth, tmp_path_factory) as starting:
-        yield starting
-
-
-@pytest.fixture(scope="module", params=PROXIES)
-def guarded(request: pytest.FixtureRequest, start: Start) -> Guarded:
-    return start(request.param, {})
-
-
-@dataclass(frozen=True)
-class SignedIn:
-    token: str
-    person: str
-
-    def identity(self) -> dict[str, list[str]]:
-        """As the app must get it, by any proxy."""
-        return {
-            "remote-user": [self.person],
-            "remote-name": ["Ada Ł".encode().decode("latin-1")],
-            "remote-groups": ["user"],
-        }
-
-
-@pytest.fixture(scope="module")
-def ada(guarded: Guarded) -> SignedIn:
-    return SignedIn(*guarded.log_in(EMAIL, PASSWORD))
 
 
 @contextmanager

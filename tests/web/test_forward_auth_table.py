@@ -122,6 +122,7 @@ def test_every_method_is_allowed_and_denied_alike(
             assert answer.status_code == expected, (asker, wrong)
             has_location = proxy == "nginx" or asker in PEOPLE
             assert ("Location" in answer.headers) is has_location
+            assert ("WWW-Authenticate" in answer.headers) is not has_location
             if has_location:
                 onward = f"https%3A//{APP}/notes%3Fx%3D1"
                 assert answer.headers["Location"] == f"https://{AUTH}/login?next={onward}"

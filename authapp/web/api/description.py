@@ -10,7 +10,8 @@ from flask import Flask
 
 from authapp import errors
 from authapp.web import rate_limits
-from authapp.web.error_handlers import CHALLENGE, REFUSED, answer_to
+from authapp.web.error_handlers import REFUSED, answer_to
+from authapp.web.request_credentials import CHALLENGE
 
 PREFIX = "/api/v1"
 NEW_PASSWORD = "password"  # noqa: S105 — the format of a field for a password to be chosen

@@ -16,7 +16,7 @@ from authapp.web.forward_auth.login_page import LoginPage
 from authapp.web.forward_auth.original_request import READING, OriginalRequest
 from authapp.web.forward_auth.proxies import Proxy
 from authapp.web.middleware.fast_path import Answer
-from authapp.web.request_credentials import VARY
+from authapp.web.request_credentials import CHALLENGE, VARY
 
 REFUSAL = "authapp.forward_auth.refusal"  # in the WSGI environment: what has been decided already
 
@@ -86,7 +86,8 @@ class ForwardAuth:
 
     def _log_in_first(self, proxy: Proxy, environ: Environ, demand: Demand) -> Answer:
         if proxy.passes_redirects and not _is_browser(environ):
-            return Answer(401, [*NOBODY, *_FIXED], _LOG_IN)
+            headers = [*NOBODY, *_FIXED, ("WWW-Authenticate", CHALLENGE)]
+            return Answer(401, headers, _LOG_IN)
         original = proxy.original(environ)
         location = self._login_page.address(environ, demand.login, original)
         headers = [*NOBODY, *_FIXED, ("Location", location)]
