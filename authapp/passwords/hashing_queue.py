@@ -2,8 +2,9 @@
 
 bcrypt keeps a core busy for a fifth of a second and releases the interpreter lock during that time.
 If request threads hashed by themselves, a few log-ins would delay every session check. So one
-thread of the lowest priority hashes. A log-in waits for its turn if the turn comes in time, and is
-asked at once to come back later if not.
+thread of the lowest priority hashes, and helps out on the cores of other workers while these have
+nothing to hash. A log-in waits for its turn if the turn comes in time, and is asked at once to come
+back later if not.
 """
 
 import os
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as TookTooLong
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Protocol, TypeVar
@@ -27,8 +28,10 @@ T = TypeVar("T")
 _NICENESS = 19
 _LONGEST = 60.0  # seconds to wait for a hash where there is no deadline
 _LONGEST_AWAY = 30  # seconds that somebody is asked to stay away at most
-_USABLE = 0.9  # of the time that a log-in may take; the rest is for what follows the hash
-_NEWEST = 0.2  # weight of the newest hash in the measured pace
+_USABLE = 0.95  # of the time that a log-in may take; the rest is for what follows the hash
+_NEWEST = 0.1  # weight of the newest hash in the measured pace
+_HELPERS = 3  # threads that hash on borrowed cores, at most
+_BORROW_AGAIN = 0.01  # seconds, while log-ins wait and no other core is free
 
 
 class CountedAttempt(Protocol):
@@ -36,6 +39,49 @@ class CountedAttempt(Protocol):
 
     def take_back(self) -> None:
         """Uncounts the attempt."""
+
+
+class Lending(Protocol):
+    """The cores of workers, one each: who has no log-ins lends its own."""
+
+    def tell(self, held: int) -> None:
+        """Tells the others how many log-ins this worker has. With none it lends its core."""
+
+    def others(self) -> list[int]:
+        """How many log-ins each other worker has."""
+
+    def own(self) -> AbstractContextManager[None]:
+        """The core of this worker, for the block; waits until who has borrowed it is done."""
+
+    def borrow(self) -> AbstractContextManager[bool]:
+        """The core of another worker, for the block; whether there was one."""
+
+
+class _Alone:
+    """Nobody to lend to, and to borrow from."""
+
+    def tell(self, held: int) -> None:
+        pass
+
+    def others(self) -> list[int]:
+        return []
+
+    @contextmanager
+    def own(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def borrow(self) -> Iterator[bool]:
+        yield False
+
+
+_ALONE = _Alone()
+_lending: dict[int, Lending] = {}  # by pid
+
+
+def lend_and_borrow(lending: Lending) -> None:
+    """Has this process, which has no log-ins yet, lend its core, and borrow those of others."""
+    _lending[os.getpid()] = lending
 
 
 def _nothing() -> None:
@@ -61,7 +107,7 @@ class _Place:
 
 
 class HashingQueue:
-    """The queue of one process. What can't be hashed in time is refused at once.
+    """The queue of one process. It refuses at once what can't be hashed in time.
 
     Addresses take turns: who sends many log-ins waits behind who sends one.
 
@@ -83,7 +129,8 @@ class HashingQueue:
         self._held: list[_Place] = []
         self._waiting: list[_Place] = []  # with work that has not begun
         self._mine = threading.local()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._elsewhere: list[int] = []  # log-ins of the other workers, at the newest arrival
         self._arrivals = 0
         self._next_free = (
             0.0  # when nobody who was refused is asked to come, by the monotonic clock
@@ -118,6 +165,7 @@ class HashingQueue:
             self._mine.place = None
             with self._changed:
                 self._held.remove(held)
+                self._lending.tell(len(self._held))
 
     def run(self, work: Callable[[], T]) -> T:
         """Runs `work` on the hashing thread and returns its result.
@@ -135,8 +183,8 @@ class HashingQueue:
             place.work, place.result = work, Future()
             result: Future[T] = place.result
             self._waiting.append(place)
-            self._run_thread()
-            self._changed.notify()
+            self._run_threads()
+            self._changed.notify_all()
         try:
             return result.result(remaining(_LONGEST))
         except TookTooLong:
@@ -148,6 +196,7 @@ class HashingQueue:
 
     def _enter(self, address: str) -> _Place:
         with self._changed:
+            self._elsewhere = self._lending.others()
             mine = sum(place.address == address for place in self._held)
             ahead = sum(place.round <= mine for place in self._held)
             if not self._has_room(ahead):
@@ -156,11 +205,22 @@ class HashingQueue:
                 self._displace(mine)
             place = self._new_place(address, mine)
             self._held.append(place)
+            self._lending.tell(len(self._held))
             return place
+
+    @property
+    def _lending(self) -> Lending:
+        return _lending.get(os.getpid(), _ALONE)
 
     def _has_room(self, ahead: int) -> bool:
         """Whether one more can be served behind so many."""
-        return ahead < self._places and (ahead == 0 or (ahead + 1) * self._pace <= self._usable)
+        return ahead < self._places and (ahead == 0 or self._seconds(ahead + 1) <= self._usable)
+
+    def _seconds(self, many: int) -> float:
+        """How long so many log-ins take here: on the core of this worker, or on the cores of all
+        behind what the others have, whichever is sooner."""
+        cores = 1 + min(len(self._elsewhere), _HELPERS)
+        return self._pace * min(many, (many + sum(self._elsewhere)) / cores)
 
     def _displace(self, round_: int) -> None:
         """Has the last of those who wait give way to a place of this round.
@@ -178,42 +238,66 @@ class HashingQueue:
     def _away(self) -> int:
         """The seconds after which there will be room: the further away, the more were refused."""
         now = time.monotonic()
-        room_in = max(0.0, (len(self._held) + 1) * self._pace - self._usable)
-        self._next_free = min(max(now + room_in, self._next_free) + self._pace, now + _LONGEST_AWAY)
+        room_in = max(0.0, self._seconds(len(self._held) + 1) - self._usable)
+        turn = max(now + room_in, self._next_free) + self._seconds(1)
+        self._next_free = min(turn, now + _LONGEST_AWAY)
         return max(1, ceil(self._next_free - now))
 
     def _new_place(self, address: str, round_: int) -> _Place:
         self._arrivals += 1
         return _Place(address, round_, self._arrivals)
 
-    # -- the thread ----------------------------------------------------------------------------
+    # -- the threads ---------------------------------------------------------------------------
 
-    def _run_thread(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="hashing", daemon=True)
-            self._thread.start()
+    def _run_threads(self) -> None:
+        if not self._threads:
+            helpers = 0 if self._lending is _ALONE else _HELPERS
+            for work in [self._work, *[self._help] * helpers]:
+                self._threads.append(threading.Thread(target=work, name="hashing", daemon=True))
+                self._threads[-1].start()
 
     def _work(self) -> None:
+        """Hashes on the core of this process."""
         _lower_priority()
         while True:
-            place = self._next()
-            started = time.perf_counter()
-            try:
-                found = place.work()
-            except BaseException as error:  # noqa: BLE001 — it is for who waits
-                _settle(place.result.set_exception, error)
-            else:
-                _settle(place.result.set_result, found)
-            self._pace += (time.perf_counter() - started - self._pace) * _NEWEST
+            self._await_work()
+            with self._lending.own():
+                self._hash_next()
 
-    def _next(self) -> _Place:
-        """The place whose turn it is, once one waits."""
+    def _help(self) -> None:
+        """Hashes on borrowed cores what would wait for the thread above."""
+        _lower_priority()
+        while True:
+            self._await_work()
+            with self._lending.borrow() as has_one:
+                if has_one:
+                    self._hash_next()
+            if not has_one:
+                time.sleep(_BORROW_AGAIN)
+
+    def _await_work(self) -> None:
         with self._changed:
             while not self._waiting:
                 self._changed.wait()
+
+    def _hash_next(self) -> None:
+        """Hashes for the place whose turn it is, if one still waits."""
+        with self._changed:
+            if not self._waiting:
+                return
             place = min(self._waiting, key=_order)
             self._waiting.remove(place)
-            return place
+        self._hash(place)
+
+    def _hash(self, place: _Place) -> None:
+        started = time.perf_counter()
+        try:
+            found = place.work()
+        except BaseException as error:  # noqa: BLE001 — it is for the log-in that waits
+            _settle(place.result.set_exception, error)
+        else:
+            _settle(place.result.set_result, found)
+        self._pace += (time.perf_counter() - started - self._pace) * _NEWEST
 
 
 def _order(place: _Place) -> tuple[int, int]:
@@ -221,7 +305,7 @@ def _order(place: _Place) -> tuple[int, int]:
 
 
 def _settle(tell: Callable[[Any], None], outcome: object) -> None:
-    with suppress(InvalidStateError):  # who waited has gone away
+    with suppress(InvalidStateError):  # the log-in that waited has gone away
         tell(outcome)
 
 

@@ -10,6 +10,8 @@ metrics_dir.make()  # before what follows imports prometheus-client
 
 from authapp.config import Config  # noqa: E402
 from authapp.errors import SettingError  # noqa: E402
+from authapp.passwords import hashing_queue  # noqa: E402
+from authapp.serving.core_lending import CoreLending  # noqa: E402
 from authapp.storage import schema  # noqa: E402
 from authapp.telemetry import metrics  # noqa: E402
 
@@ -62,5 +64,7 @@ def tell_threads(number: int) -> None:
 
 
 def register_worker() -> None:
-    """Registers a worker at its start: it counts in a slot of its own."""
-    metrics.count_in(metrics_dir.claim_slot())
+    """Registers a worker at its start: it counts in a slot of its own, and shares its core."""
+    slot = metrics_dir.claim_slot()
+    metrics.count_in(slot)
+    hashing_queue.lend_and_borrow(CoreLending(metrics_dir.folder(), slot))

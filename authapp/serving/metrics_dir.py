@@ -1,4 +1,5 @@
 """Where the workers of a server keep what they count: a folder in memory, with a slot for each.
+They lend each other their cores in the same folder (`core_lending`).
 
 prometheus-client looks for the folder when it is imported, which importing `authapp` does; so this
 comes before it, and outside of it.
@@ -39,27 +40,32 @@ def make() -> None:
     atexit.register(clean_up)
 
 
+def folder() -> Path:
+    """The folder; `make` has named it."""
+    return Path(os.environ[_NAME])
+
+
 def claim_slot() -> str:
     """Claims the first slot that no live worker holds; it is released when this process exits.
 
     The new owner goes on counting where the worker before it ended, so that there are never more
     files than there were workers at once.
     """
-    folder = Path(os.environ[_NAME])
-    with _alone(folder):
-        _mark_dead_workers(folder)
+    place = folder()
+    with _alone(place):
+        _mark_dead_workers(place)
         for number in count(1):
             slot = f"worker{number}"
-            if _lock(str(folder / f"{slot}.lock")) is not None:
+            if _lock(str(place / f"{slot}.lock")) is not None:
                 return slot
     raise AssertionError  # never: there is always a next number
 
 
 def mark_dead_workers() -> None:
     """Drops the gauges of dead workers, and keeps their counters."""
-    folder = Path(os.environ[_NAME])
-    with _alone(folder):
-        _mark_dead_workers(folder)
+    place = folder()
+    with _alone(place):
+        _mark_dead_workers(place)
 
 
 def _mark_dead_workers(folder: Path) -> None:

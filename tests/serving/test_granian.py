@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from authapp import dev
+from authapp.serving.core_lending import CoreLending
 from tests.support.databases import add_database
 from tests.support.instances import ROOT, SERVERS, free_port
 from tests.support.production import ECHO, Serving, connect, note_folders, refusal, started
@@ -269,6 +270,9 @@ def test_metrics_are_those_of_all_workers(serving: Serving) -> None:
     asked = 1 + serving.ask_both()
     # a worker tells the others a moment later what it counted
     wait_until(lambda: {serving.healthy() for _ in range(10)} == {asked})
+
+    onlooker = CoreLending(folder, "onlooker")
+    assert onlooker.others() == [0, 0], "they see each other's log-ins"
 
     files = {path.name for path in folder.iterdir()}
     asked += serving.replace_a_worker(signal.SIGKILL)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from authapp import dev
+from authapp.serving.core_lending import CoreLending
 from tests.support.databases import add_database
 from tests.support.instances import ROOT, free_port
 from tests.support.production import (
@@ -106,6 +107,9 @@ def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[st
     # a worker tells the others a moment later what it counted
     wait_until(lambda: {serving.healthy() for _ in range(10)} == {asked})
 
+    onlooker = CoreLending(folder, "onlooker")
+    assert onlooker.others() == [0, 0], "they see each other's log-ins"
+
     files = {path.name for path in folder.iterdir()}
     asked += serving.replace_a_worker(signal.SIGKILL)
     wait_until(lambda: serving.healthy() == asked)  # what it did stays counted
@@ -113,6 +117,7 @@ def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[st
 
     os.kill(serving.process.pid, signal.SIGTTOU)  # a worker less
     wait_until(lambda: len(serving.workers()) == 1)
+    assert onlooker.others() == [0]
     wait_until(lambda: serving.value("authapp_breaker_open", store="redis") == 1)
     wait_until(lambda: serving.healthy() == asked)
     os.kill(serving.process.pid, signal.SIGTTIN)
