@@ -7,6 +7,7 @@ longer use COPY on its own.
 """
 
 import os
+import select
 import socket
 import sys
 import threading
@@ -16,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
-from typing import Any
+from typing import Any, cast
 
 import psycopg2
 from psycopg2 import extensions
@@ -152,29 +153,73 @@ def _bounded(connection: extensions.connection, act: Callable[..., object], *giv
 
 
 class BoundedCursor(extensions.cursor):
+    """A cursor of a `BoundedConnection`. Its first statement begins the transaction."""
+
+    connection: "BoundedConnection"
+
     def execute(self, query: Any, vars: Any = None) -> None:
-        _bounded(self.connection, super().execute, query, vars)
+        if self.connection.is_to_begin():
+            if isinstance(query, str):
+                query = f"BEGIN;{query}"  # one round trip for both
+            else:
+                self._run("BEGIN")
+        self._run(query, vars)
 
     def executemany(self, query: Any, vars_list: Any) -> None:
+        if self.connection.is_to_begin():
+            self._run("BEGIN")
         _bounded(self.connection, super().executemany, query, vars_list)
+
+    def end(self, how: str) -> None:
+        """Ends the transaction."""
+        self._run(how)
+
+    def _run(self, query: Any, vars: Any = None) -> None:
+        _bounded(self.connection, super().execute, query, vars)
 
 
 class BoundedConnection(extensions.connection):
     """Waits at most `PATIENCE` for each answer, or until the deadline (`deadlines.deadline`).
 
+    psycopg2 sends BEGIN, and waits for the answer, before it sends the first statement of a
+    transaction. Here BEGIN goes along with that statement. So for psycopg2 the connection commits
+    each statement by itself, and BEGIN, COMMIT and ROLLBACK are statements of ours.
+
+    Attributes:
+        autocommit: whether each statement is committed by itself.
     Raises:
         NoAnswer: from whatever waits.
     """
 
+    autocommit = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cursor_factory = BoundedCursor  # psycopg2 does not see an attribute of the class
+        self.set_session(autocommit=True)
+
+    def is_to_begin(self) -> bool:
+        """Whether the next statement has to begin a transaction."""
+        idle = self.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE
+        return idle and not self.autocommit
 
     def commit(self) -> None:
-        _bounded(self, super().commit)
+        self._end("COMMIT")
 
     def rollback(self) -> None:
-        _bounded(self, super().rollback)
+        self._end("ROLLBACK")
+
+    def has_ended(self) -> bool:
+        """Whether something came that nobody asked for, most likely the end of the connection. It
+        asks the operating system, and not the server."""
+        arrived = select.poll()
+        arrived.register(self.fileno(), select.POLLIN)
+        return bool(arrived.poll(0))
+
+    def _end(self, how: str) -> None:
+        if self.closed or self.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE:
+            with self.cursor() as cursor:  # psycopg2 raises its error where it is closed
+                cast(BoundedCursor, cursor).end(how)
 
 
 class Connecting:

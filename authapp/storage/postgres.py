@@ -1,6 +1,7 @@
 """Postgres: bounded waits, transactions, and one error for "it could not be asked"."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -33,6 +34,7 @@ from authapp.telemetry import metrics
 T = TypeVar("T")
 
 PING_TIMEOUT = 0.5  # seconds, as are the next
+USED_JUST_NOW = 0.2  # then a look at the socket takes the place of a ping
 POOL_TIMEOUT = 2.0
 STATEMENT_TIMEOUT = 2.5  # below PATIENCE: a server that lives says itself that it gave up
 LOCK_TIMEOUT = 2.0
@@ -96,7 +98,8 @@ def connect(
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
     )
     event.listen(engine, "connect", _note_fresh)
-    event.listen(engine, "checkout", _ping)
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", _expect_alive)
     if open_connection.wants_primary:
         event.listen(engine, "handle_error", _leave_demoted)
     return engine
@@ -125,13 +128,23 @@ def _note_fresh(_connection: object, record: Any) -> None:
     record.info["process"] = os.getpid()
 
 
-def _ping(connection: BoundedConnection, record: Any, pooled: Any) -> None:
+def _note_use(_connection: object, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _expect_alive(connection: BoundedConnection, record: Any, pooled: Any) -> None:
     """As the pool's own `pre_ping`, which waits as long for an answer as a query may take."""
     if record.info["process"] != os.getpid():  # it came by fork: two would read the same answers
         record.dbapi_connection = pooled.dbapi_connection = None  # the parent goes on to use it
         raise DisconnectionError
     if record.info.pop("fresh", False):
         return
+    just_now = time.monotonic() - record.info["used"] < USED_JUST_NOW
+    if not just_now or connection.has_ended():
+        _ping(connection)
+
+
+def _ping(connection: BoundedConnection) -> None:
     try:
         connection.autocommit = True  # else this would begin a transaction
         with deadline(PING_TIMEOUT), connection.cursor() as cursor:

@@ -225,6 +225,67 @@ def test_without_a_descriptor_left_it_is_cut_as_well(connect: Connect) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "it goes on to watch"
 
 
+# -- transactions ---------------------------------------------------------------------------------
+
+
+def test_a_transaction_begins_with_its_first_statement(connect: Connect) -> None:
+    """In one round trip."""
+    connection, other = connect(), connect()
+    with connection.cursor() as cursor, other.cursor() as looking:
+        for end in (connection.rollback, connection.commit):
+            end()  # there is nothing to end yet
+            cursor.execute("CREATE TABLE public.begun (n int)")
+            assert cursor.query == b"BEGIN;CREATE TABLE public.begun (n int)"
+            cursor.execute("INSERT INTO public.begun VALUES (%s) RETURNING n", (1,))
+            assert cursor.query == b"INSERT INTO public.begun VALUES (1) RETURNING n"
+            assert cursor.fetchone() == (1,)
+            looking.execute("SELECT to_regclass('public.begun')")
+            assert looking.fetchone() == (None,)
+            end()
+            other.commit()
+        looking.execute("SELECT n FROM public.begun")
+        assert looking.fetchone() == (1,)
+        cursor.executemany("DELETE FROM public.begun WHERE n = %s", [(1,), (2,)])
+        connection.rollback()
+        cursor.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier("public", "begun")))
+        connection.rollback()
+        cursor.execute("SELECT n FROM public.begun")
+        assert cursor.fetchone() == (1,)
+        connection.rollback()
+        other.rollback()
+        cursor.execute("DROP TABLE public.begun")
+        connection.commit()
+
+
+def test_a_statement_that_fails_ends_nothing_but_its_transaction(connect: Connect) -> None:
+    connection = connect()
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        ask(connection, "SELECT 1/0")
+    with pytest.raises(psycopg2.errors.InFailedSqlTransaction):
+        ask(connection)
+    connection.rollback()
+    with pytest.raises(psycopg2.errors.SyntaxError):
+        ask(connection, "SELEC")
+    connection.rollback()
+    assert ask(connection) == (1,)
+
+
+def test_a_connection_that_is_at_rest_has_not_ended(connect: Connect) -> None:
+    connection, other = connect(), connect()
+    ask(connection)
+    connection.commit()
+    assert not connection.has_ended()
+    ask(other, f"SELECT pg_terminate_backend({backend(connection)}, 5000)")
+    assert connection.has_ended()
+
+
+def test_where_each_statement_is_committed_none_begins_a_transaction(connect: Connect) -> None:
+    connection = connect()
+    connection.autocommit = True
+    assert ask(connection, "SELECT 1") == (1,)
+    assert connection.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE
+
+
 # -- connecting ------------------------------------------------------------------------------------
 
 

@@ -198,7 +198,7 @@ def test_lost_in_the_middle_of_a_statement(db: Database, by_hand: Callable[[str]
         give_up = time.monotonic() + 10
         while time.monotonic() < give_up and not by_hand(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE application_name = 'authapp' AND query LIKE 'SELECT pg_sleep(2.2)%'"
+            "WHERE application_name = 'authapp' AND query LIKE '%pg_sleep(2.2)%'"
         ):
             time.sleep(0.02)
 
@@ -369,7 +369,41 @@ def test_dead_idle_connections_are_replaced_unseen(
     assert not set(fill_pool(db)) & set(before)
 
 
-def test_a_frozen_idle_connection_is_replaced_unseen(db: Database) -> None:
+def test_connections_that_died_just_now_are_replaced_unseen(
+    db: Database, by_hand: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No ping: the operating system knows that the other side has hung up."""
+    monkeypatch.setattr(database, "USED_JUST_NOW", 60)
+    before = fill_pool(db)
+    for dead in before:
+        by_hand(f"SELECT pg_terminate_backend({dead}, 5000)")
+    assert not set(fill_pool(db)) & set(before)
+
+
+def test_a_connection_that_rested_is_asked_before_its_use(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinged: list[object] = []
+    ping = database._ping
+
+    def note(connection: BoundedConnection) -> None:
+        pinged.append(connection)
+        ping(connection)
+
+    monkeypatch.setattr(database, "_ping", note)
+    asked(db, "SELECT 1")
+    monkeypatch.setattr(database, "USED_JUST_NOW", 60)
+    asked(db, "SELECT 1")
+    assert not pinged
+    monkeypatch.setattr(database, "USED_JUST_NOW", 0)
+    asked(db, "SELECT 1")
+    assert len(pinged) == 1
+
+
+def test_a_frozen_idle_connection_is_replaced_unseen(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "USED_JUST_NOW", 0)
     before = fill_pool(db, 2)
     with frozen(before[0]):
         (found,) = at_once(lambda: fill_pool(db, 2))
