@@ -18,6 +18,7 @@ from tests.deploy.files import DEPLOY
 from tests.support import instances
 from tests.support.databases import add_migrated_database
 from tests.support.settings import environment_for
+from tests.web.test_authorization import ROWS, ROWS_WITH_MAIL, strangers_calls
 
 EMAIL, PASSWORD = "ada@example.org", "seven quiet rivers meet"
 VICTIM = "203.0.113.99"
@@ -27,6 +28,9 @@ MADE_UP = (
     f'192.0.2.1"}}\n{{"event":"request","request_id":"a","address":"{VICTIM}"',
     f"{VICTIM}.example.org",
 )
+
+POSTS = [(method, path) for method, path, _ in (*ROWS, *ROWS_WITH_MAIL) if method == "POST"]
+POSTS = list(dict.fromkeys(POSTS))
 
 WRONG = {"email": EMAIL, "password": "wrong"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
@@ -69,6 +73,8 @@ def log(
         assert ask(port, "2001:db8::13", "POST", "/api/v1/tokens", json.dumps(WRONG)) == 401
         for status in (401, 401, 401, 429, 429):
             assert ask(port, "192.0.2.14", "POST", "/api/v1/login", json.dumps(WRONG)) == status
+        code = json.dumps({"login_token": "none of ours", "method": "totp", "code": "000000"})
+        assert ask(port, "192.0.2.15", "POST", "/api/v1/login/factor", code) == 401
         # those who do not
         assert ask(port, "192.0.2.21", "POST", "/api/v1/login", json.dumps(right)) == 200
         assert ask(port, "192.0.2.22", "GET", "/login") == 200
@@ -80,6 +86,7 @@ def log(
 
 
 TRIED = Counter({"192.0.2.11": 1, "192.0.2.12": 1, "2001:db8::13": 1, "192.0.2.14": 5})
+TRIED["192.0.2.15"] = 1
 
 
 def run_filter(*arguments: str) -> str:
@@ -105,6 +112,23 @@ def found(lines: Path) -> Counter[str]:
 
 def test_the_filter_finds_those_who_try_passwords_and_nobody_else(log: Path) -> None:
     assert found(log) == TRIED
+
+
+def test_every_call_that_strangers_may_try_counts(log: Path, tmp_path: Path) -> None:
+    """In the form of a real line."""
+    line = next(line for line in log.read_text().splitlines() if '"192.0.2.12"' in line)
+    expected, lines = Counter[str](), []
+    for number, (method, path) in enumerate(POSTS):
+        address = f"198.51.100.{number}"
+        route = path.replace("<missing>", "<invitation>")
+        other = line.replace('"192.0.2.12"', f'"{address}"').replace("/api/v1/login", route)
+        lines += [other, other.replace('"status":401', '"status":429')]
+        lines += [other.replace('"status":401', '"status":200'), other.replace("POST", "GET")]
+        if (method, path) in strangers_calls() and not path.endswith("/options"):
+            expected[address] = 2
+    assert len(expected) > 15
+    (file := tmp_path / "lines").write_text("\n".join(lines))
+    assert found(file) == expected
 
 
 def test_the_filter_reads_lines_of_the_journal(log: Path, tmp_path: Path) -> None:

@@ -22,14 +22,37 @@ from tests.deploy.proxies import DOCKER, PLAIN, PROGRAMS, nginx, served
 from tests.deploy.servers import make_secrets, needs_redis
 from tests.support.instances import free_port
 from tests.support.waiting import wait_until
+from tests.web.test_authorization import strangers_calls
 
 # a client says which address it has
 ADDRESSES = "set_real_ip_from 127.0.0.1; real_ip_header Test-Address;\n"
-PAGES = ("/login", "/signup", "/auth/login")
-CALLS = ("/api/v1/login", "/api/v1/signup", "/api/v1/tokens", "/auth/api/v1/login")
+PAGES = (
+    *(
+        "/login",
+        "/signup",
+        "/auth/login",
+        "/signup/aninvitation",
+        "/login/factor",
+        "/login/passkey",
+    ),
+    *("/login/factor/passkey", "/forgot", "/reset", "/verify", "/verify/resend", "/email/undo"),
+)
+CALLS = (
+    *("/api/v1/login", "/api/v1/signup", "/api/v1/tokens", "/auth/api/v1/login"),
+    *("/api/v1/login/factor", "/api/v1/login/factor/totp", "/api/v1/passkeys/login"),
+    *("/api/v1/password/forgot", "/api/v1/password/reset"),
+    *("/api/v1/email/verify", "/api/v1/email/resend", "/api/v1/email/undo"),
+)
+CHALLENGES = (
+    *("/login/passkey/options", "/login/factor/passkey/options"),
+    *("/account/confirm/passkey/options", "/api/v1/passkeys/options"),
+    *("/api/v1/login/factor/options", "/api/v1/me/confirm/options", "/api/v1/me/passkeys/options"),
+)
+FREE = ("/logout", "/account/password", "/api/v1/tokens/refresh", "/api/v1/me/password")
 # less at once, and so slowly that a slow machine counts the same
 BURST = 4
 FEW = {"rate=1r/s": "rate=1r/m", "burst=20": f"burst={BURST}"}
+FEW |= {"rate=5r/s": "rate=1r/m", "burst=100": f"burst={BURST}"}
 
 
 def stand_in() -> Flask:
@@ -171,14 +194,14 @@ def _blocks_with_headers(text: str) -> list[str]:
 
 def test_a_flood_of_attempts_is_refused_in_the_form_that_was_asked_for(start: Start) -> None:
     proxy = start(more=ADDRESSES, places=FEW)
-    for number, path in enumerate([*PAGES, *CALLS], 1):
+    for number, path in enumerate([*PAGES, *CALLS, *CHALLENGES], 1):
         flood, other = f"192.0.2.{number}", f"198.51.100.{number}"
         answers = [attempt(proxy, path, flood) for _ in range(BURST + 3)]
         assert [status for status, _, _ in answers] == [200] * (BURST + 1) + [429] * 2
         _, headers, body = answers[-1]
         assert int(headers["Retry-After"]) > 0
         assert headers["Cache-Control"] == "no-store"
-        if path in CALLS:
+        if path not in PAGES:
             assert headers.get_all("Content-Type") == ["application/problem+json"]
             told = json.loads(body)
             assert told["request_id"] == headers["X-Request-ID"]
@@ -193,8 +216,18 @@ def test_a_flood_of_attempts_is_refused_in_the_form_that_was_asked_for(start: St
             assert b"<title>Too many attempts</title>" in body
         # nothing else is refused, nor is anybody else
         assert proxy.ask("GET", path, ("Test-Address", flood))[0] == 200
-        assert proxy.ask("POST", "/logout", ("Test-Address", flood))[0] == 200
+        assert all(attempt(proxy, free, flood)[0] == 200 for free in FREE)
         assert attempt(proxy, path, other)[0] == 200
+
+
+def test_every_call_that_strangers_may_try_is_limited() -> None:
+    text = (DEPLOY / "nginx/nginx.conf").read_text()
+    limited = re.findall(r"location ~ (\S+) \{\n *limit_req ", text)
+    assert len(limited) == 3
+    for _, path in strangers_calls():
+        assert any(re.search(pattern, path) for pattern in limited), path
+    for path in (*PAGES, *CALLS, *CHALLENGES):
+        assert any(re.search(pattern, path) for pattern in limited), path
 
 
 def test_all_ways_in_share_one_count_and_so_does_an_ipv6_network(start: Start) -> None:

@@ -272,6 +272,19 @@ def rows_of(table: str) -> list[Row]:
 
 ROWS = rows_of(MATRIX)
 ROWS_WITH_MAIL = rows_of(WITH_MAIL)
+
+
+def strangers_calls() -> set[tuple[str, str]]:
+    """The calls by which somebody who is not signed in may try something: for files of deploy/ with
+    limits."""
+    harmless = {"/logout", "/api/v1/logout", "/api/v1/tokens/refresh"}
+    return {
+        (method, path)
+        for method, path, row in (*ROWS, *ROWS_WITH_MAIL)
+        if method == "POST" and row["anonymous"] == row["user"] and path not in harmless
+    }
+
+
 CHANGE = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
 NEW = {"email": "new@example.org", "password": PASSWORD}
 ROOT = {"email": "root@example.org", "password": PASSWORD}
