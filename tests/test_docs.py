@@ -16,7 +16,7 @@ from authapp.passwords.block_list import BlockList
 from authapp.passwords.context_words import SERVICE_WORDS
 from authapp.passwords.policy import PasswordPolicy
 from authapp.web.api.account import PasswordBody, ProfileBody
-from authapp.web.api.representations import AccountView, RoleView, SessionView, UserView
+from authapp.web.api.representations import AccountView, MeView, RoleView, SessionView
 from authapp.web.api.signup import SignupBody
 from authapp.web.api.users import RolesBody, UserBody
 from tests.web.test_limits import CALLS
@@ -118,7 +118,7 @@ def test_every_way_in_is_named() -> None:
 
 def test_every_field_has_a_rule() -> None:
     named = set(re.findall(r"`(\w+)`", part("Who may do what")))
-    told = (UserView, AccountView, SessionView, RoleView)
+    told = (MeView, AccountView, SessionView, RoleView)
     read = (SignupBody, ProfileBody, PasswordBody, UserBody, RolesBody)
     there_are = {field.name for record in (*told, *read) for field in fields_of(record)}
     assert there_are <= named, sorted(there_are - named)

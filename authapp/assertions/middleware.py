@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 class AssertedIdentity:
     """Middleware (PEP 3333) that drops every `Remote-…` header, however it is spelt, and sets
-    `REMOTE_USER`, `Remote-User`, `Remote-Email` and `Remote-Groups` from a valid assertion.
+    `REMOTE_USER` and the others from a valid assertion, but for the name and the assertion itself.
 
     Args:
         app: the guarded app. It finds an `Asserted` in `environ["authapp.asserted"]`, too.
@@ -49,6 +49,9 @@ class AssertedIdentity:
             environ["REMOTE_USER"] = environ["HTTP_REMOTE_USER"] = person.id
             environ["HTTP_REMOTE_EMAIL"] = _as_wsgi(person.email)
             environ["HTTP_REMOTE_GROUPS"] = _as_wsgi(",".join(person.groups))
+            environ["HTTP_REMOTE_AMR"] = _as_wsgi(",".join(person.amr))
+            environ["HTTP_REMOTE_AUTH_TIME"] = str(person.auth_time or "")
+            environ["HTTP_REMOTE_ASSURANCE_LEVEL"] = str(person.assurance_level)
         return self._app(environ, start_response)
 
     def _verify(self, sent: str, method: str) -> Asserted | None:

@@ -36,6 +36,9 @@ class Asserted:
         groups: the roles.
         session: the same for all requests of one session; it opens nothing.
         audience: the origin that the request asked.
+        amr: how the person proved who they are in this session, in words of RFC 8176.
+        auth_time: when they last did, in seconds since 1970.
+        assurance_level: 2 after two factors, else 1.
     """
 
     id: str
@@ -43,6 +46,9 @@ class Asserted:
     groups: tuple[str, ...]
     session: str
     audience: str
+    amr: tuple[str, ...] = ()
+    auth_time: int = 0
+    assurance_level: int = 1
 
 
 class Verifier:
@@ -91,10 +97,10 @@ class Verifier:
         for name in _TEXTS:
             if not isinstance(claims[name], str):
                 raise InvalidAssertion(f"its {name} is no text")
-        groups = claims["groups"]
-        if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
-            raise InvalidAssertion("its groups are no list of texts")
-        if type(claims["iat"]) is not int or type(claims["exp"]) is not int:
+        groups = _texts_of(claims, "groups")
+        # a version before this one asserts nothing of the proof, which then counts for nothing
+        amr, auth_time = _texts_of({"amr": [], **claims}, "amr"), claims.get("auth_time", 0)
+        if any(type(when) is not int for when in (claims["iat"], claims["exp"], auth_time)):
             raise InvalidAssertion("its times are no whole numbers")
         lasts = claims["exp"] - claims["iat"]
         if not 0 < lasts <= LONGEST_SECONDS:
@@ -105,7 +111,16 @@ class Verifier:
             raise InvalidAssertion("its host is not that of its audience")
         if claims["method"] != method:
             raise InvalidAssertion(f"it is for {claims['method'][:20]!r}, not for {method[:20]!r}")
-        return Asserted(claims["sub"], claims["email"], tuple(groups), claims["sid"], claims["aud"])
+        return Asserted(
+            claims["sub"],
+            claims["email"],
+            groups,
+            claims["sid"],
+            claims["aud"],
+            amr,
+            auth_time,
+            2 if claims.get("acr") == "2" else 1,
+        )
 
     def _signed_claims(self, assertion: str) -> dict[str, Any]:
         if not assertion:
@@ -131,3 +146,14 @@ class Verifier:
             )
         except jwt.PyJWTError as error:
             raise InvalidAssertion(f"{type(error).__name__}: {error}") from error
+
+
+def _texts_of(claims: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """
+    Raises:
+        InvalidAssertion: the claim is no list of texts.
+    """
+    found = claims[name]
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise InvalidAssertion(f"its {name} are no list of texts")
+    return tuple(found)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from authapp.accounts.assurance import level_of
 from authapp.assertions.verifier import LONGEST_SECONDS
 from authapp.crypto.assertion_keys import AssertionKeys
 from authapp.crypto.recent import Recent
@@ -38,7 +39,8 @@ class AssertionIssuer:
         Args:
             email: that the guarded app may know; empty: none.
         """
-        what = (record.id, record.ver, record.user, email, origin, method)
+        proof = (record.amr, record.auth_time)
+        what = (record.id, record.ver, record.user, proof, email, origin, method)
         now = self._now()
         issued_at, assertion = self._issued.get(what, (0.0, ""))
         if assertion and 0 <= now - issued_at < REUSED_SECONDS:
@@ -56,6 +58,9 @@ class AssertionIssuer:
                 "email": email,
                 "groups": list(record.user.roles),
                 "sid": base64.urlsafe_b64encode(digest).decode().rstrip("="),
+                "amr": list(record.amr),
+                "acr": str(level_of(record.amr)),
+                "auth_time": int(record.auth_time.timestamp()),
                 "host": urlsplit(origin).netloc,
                 "method": method,
                 "iat": now,

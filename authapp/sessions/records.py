@@ -195,7 +195,8 @@ LookupResult = ActiveSession | EndedSession | None
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """A session as its user sees it in a list. `device` is the raw User-Agent text."""
+    """A session as its user sees it in a list: `user_agent` as it was sent, and how and when the
+    person last proved who they are."""
 
     id: UUID
     kind: str
@@ -204,7 +205,8 @@ class SessionSummary:
     expires_at: datetime
     address: str
     user_agent: str
-    amr: Amr = PASSWORD
+    amr: Amr
+    auth_time: datetime
 
 
 def is_storable(value: object) -> bool:

@@ -164,6 +164,7 @@ LIST: Final[Executable] = (
         _row.user_agent,
         _row.idle_seconds,
         _row.amr,
+        _row.proved_at,
     )
     .where(_row.user_id == bindparam("user_id", type_=Uuid), is_live(), _row.expires_at > _NOW)
     .order_by(_row.last_seen_at.desc(), _row.id)

@@ -258,6 +258,7 @@ class SessionStore:
                 row.address,
                 row.user_agent,
                 tuple(row.amr),
+                row.proved_at or row.created_at,
             )
             for row in rows
             if row.last_seen_at + timedelta(seconds=row.idle_seconds) + grace > now

@@ -7,7 +7,10 @@ local SENT = {
     "x-requested-with", "access-control-request-method",
     "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
 }
-local IDENTITY = { "remote-user", "remote-email", "remote-name", "remote-groups", "remote-assertion" }
+local IDENTITY = {
+    "remote-user", "remote-email", "remote-name", "remote-groups",
+    "remote-amr", "remote-auth-time", "remote-assurance-level", "remote-assertion",
+}
 local HOP_BY_HOP = {
     connection = true, ["keep-alive"] = true, ["transfer-encoding"] = true,
     ["content-length"] = true,

@@ -15,7 +15,7 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from authapp.assertions import AssertedIdentity, PublishedKeys, Verifier
-from tests.support.assertions import APP, ISSUER, asserted, key_set
+from tests.support.assertions import APP, ISSUER, asserted, key_set, record
 
 ROOT = Path(__file__).parents[2]
 HEADER = "HTTP_REMOTE_ASSERTION"
@@ -34,7 +34,9 @@ def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 
 VERIFIER = Verifier(ISSUER, APP, key_set())
+PROVED_AT = int(record().auth_time.timestamp())
 APP_OF_ADA = (
+    f"HTTP_REMOTE_AMR=pwd\nHTTP_REMOTE_ASSURANCE_LEVEL=1\nHTTP_REMOTE_AUTH_TIME={PROVED_AT}\n"
     f"HTTP_REMOTE_EMAIL=ada@example.org\nHTTP_REMOTE_GROUPS=staff,user\n"
     f"HTTP_REMOTE_USER={ADA}\nREMOTE_USER={ADA}\n"
 )
@@ -51,6 +53,8 @@ SMUGGLED = {
     "HTTP_REMOTE.GROUPS": "admin",
     "HTTP_REMOTE_GROUPS": "admin",
     "HTTP_REMOTE_NAME": "Root",
+    "HTTP_REMOTE_AMR": "pwd,otp",
+    "HTTP_REMOTE_ASSURANCE_LEVEL": "2",
     "HTTP_REMOTE_EMAIL": "root@example.org",
     "REMOTE_USER": "root",
 }

@@ -30,8 +30,16 @@ def signed(**others: Any) -> str:
 
 def test_it_names_the_person() -> None:
     found = VERIFIER.verify(asserted("POST"), "POST")
+    proved_at = int(record().auth_time.timestamp())
     assert found == Asserted(
-        str(UUID(int=9)), "ada@example.org", ("staff", "user"), found.session, APP
+        str(UUID(int=9)),
+        "ada@example.org",
+        ("staff", "user"),
+        found.session,
+        APP,
+        ("pwd",),
+        proved_at,
+        1,
     )
     assert str(UUID(int=7)) not in found.session
 
@@ -43,6 +51,13 @@ def test_it_says_what_is_promised_and_nothing_else() -> None:
     said = jwt.decode(assertion, options={"verify_signature": False})
     assert len(base64.urlsafe_b64decode(said["sid"] + "=")) == 32
     assert said == claims(iat=1_900_000_000, exp=1_900_000_060, sid=said["sid"])
+
+
+def test_one_that_tells_no_proof_is_of_the_lowest_level() -> None:
+    """As an authapp before this version signs it."""
+    found = VERIFIER.verify(signed(amr=None, acr=None, auth_time=None), "GET")
+    assert (found.amr, found.auth_time, found.assurance_level) == ((), 0, 1)
+    assert VERIFIER.verify(signed(acr=2), "GET").assurance_level == 1
 
 
 CHANGED = {
@@ -61,6 +76,8 @@ CHANGED = {
     "no email": {"email": None},
     "groups as text": {"groups": "admin"},
     "groups of numbers": {"groups": [1]},
+    "a proof as text": {"amr": "otp"},
+    "a textual time of the proof": {"auth_time": "1"},
     "no session": {"sid": None},
     "without end": {"exp": None},
     "without beginning": {"iat": None},

@@ -49,11 +49,15 @@ class Answer:
         return self.status == 200 and self.body.startswith(b'{"method"')
 
     def identity(self) -> dict[str, list[str]]:
-        """Whatever the app may take for an identity: in each spelling, but for empty values."""
+        """Whatever the app may take for an identity: in each spelling, but for empty values and
+        the time of the log-in."""
         found: dict[str, list[str]] = {}
         for name, value in self.told["headers"]:
             if name.lower().startswith("remote") and value:
                 found.setdefault(name.lower(), []).append(value)
+        times = found.pop("remote-auth-time", [])
+        assert len(times) == len(found.get("remote-user", []))
+        assert all(time.isdecimal() for time in times)
         return found
 
 
@@ -127,6 +131,8 @@ class SignedIn:
             "remote-user": [self.person],
             "remote-name": ["Ada Ł".encode().decode("latin-1")],
             "remote-groups": ["user"],
+            "remote-amr": ["pwd"],
+            "remote-assurance-level": ["1"],
         }
 
 

@@ -17,9 +17,8 @@ from authapp.web import health
 from tests.deploy.files import DEPLOY, compose, dockerfile, read_env
 from tests.deploy.guarding import APP, AUTH
 from tests.deploy.servers import make_secrets, needs_redis
-from tests.web.test_forward_auth import NAMES
+from tests.web.forward_auth import NAMES
 
-IDENTITY = [*NAMES, "Remote-Assertion"]
 SETTINGS = {field.name for field in fields(Config)}
 
 
@@ -94,9 +93,9 @@ def test_the_gateway_asks_as_envoy_does() -> None:
     (envoy,) = documents("envoy/envoy.yaml")
     text = json.dumps(envoy)
     assert f'"path_prefix": "{asking["http"]["path"]}"' in text
-    for name in (*asking["http"]["allowedHeaders"], *IDENTITY):
+    for name in (*asking["http"]["allowedHeaders"], *NAMES):
         assert f'"exact": "{name.lower()}"' in text, name
-    assert asking["http"]["allowedResponseHeaders"] == IDENTITY
+    assert asking["http"]["allowedResponseHeaders"] == list(NAMES)
     closed, _ = routes(AUTH)
     paths = [one["path"]["value"] for one in closed["matches"]]
     assert paths == ["/metrics", "/readyz", "/forward-auth"]

@@ -46,7 +46,7 @@ BROKEN: dict[str, tuple[dict[str, str], set[str]]] = {
     "traefik": (
         {
             "middlewares: [strip, guard]": "middlewares: [guard]",
-            "Remote-Name, Remote-Groups, ": "",
+            "          - Remote-Groups\n": "",
             "/forward-auth/redirect\n": "/forward-auth/redirect;assertion=1\n",
             **OPEN,
         },

@@ -19,10 +19,10 @@ from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES
 from tests.journeys.conftest import CHROMIUM_OPTIONS, PATIENCE, chromium_program
 from tests.support.people import PASSWORD
 from tests.support.services import await_trust
+from tests.web.forward_auth import NAMES
 from tests.web.support import services_of
 
 PAGE = ("Accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")
-NAMES = ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "Remote-Assertion")
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def test_what_operators_and_proxies_ask_is_closed(guarded: Guarded) -> None:
 
 # -- attackers -------------------------------------------------------------------------------------
 
-ALIASES = ("Remote{}User", "remote{}user", "REMOTE{}GROUPS", "Remote{}Email", "Remote{}Assertion")
+ALIASES = ("Remote{}User", "remote{}user", "REMOTE{}GROUPS", "Remote{}Email", "Remote{}Amr")
 SEPARATORS = "-_.!~+*'|^`#$%&"
 IDENTITIES = {
     "each name": tuple((name, "root") for name in NAMES),

@@ -23,6 +23,7 @@ from tests.support.people import CLIENT
 from tests.support.services import await_trust
 from tests.web.conftest import MakeApp
 from tests.web.factors import enrol
+from tests.web.forward_auth import NAMES
 from tests.web.middleware.test_metrics import Growth
 from tests.web.support import (
     COOKIE,
@@ -43,9 +44,8 @@ from tests.web.support import (
 NGINX = "/forward-auth/nginx"
 REDIRECT = "/forward-auth/redirect"
 BOTH = (NGINX, REDIRECT)
-NAMES = ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups")
 PAGE = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
-SMUGGLED = {"Remote-User": "root", "Remote-Email": "e@e", "Remote-Name": "e", "Remote-Groups": "e"}
+SMUGGLED = dict.fromkeys(NAMES, "root")
 
 
 pytestmark = pytest.mark.usefixtures("through")
@@ -68,12 +68,15 @@ def ask(
 
 
 def told(answer: TestResponse) -> dict[str, str]:
-    """The identity that the guarded app gets."""
-    return {name: answer.headers[name].encode("latin-1").decode() for name in NAMES}
+    """The identity that the guarded app gets, but for the time of the log-in."""
+    found = {name: answer.headers[name].encode("latin-1").decode() for name in NAMES}
+    assert found.pop("Remote-Auth-Time").isdecimal() is bool(found["Remote-User"])
+    return found
 
 
 def ada(person: str, **others: str) -> dict[str, str]:
-    expected = dict(zip(NAMES, (person, EMAIL, "Ada", "user"), strict=True))
+    names = [name for name in NAMES if name != "Remote-Auth-Time"]
+    expected = dict(zip(names, (person, EMAIL, "Ada", "user", "pwd", "1", ""), strict=True))
     return expected | {name.replace("_", "-"): value for name, value in others.items()}
 
 

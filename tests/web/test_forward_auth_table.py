@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from authapp import Config, create_app
 from tests.web.conftest import Settings
+from tests.web.forward_auth import NAMES
 from tests.web.support import (
     COOKIE,
     Stores,
@@ -23,7 +24,7 @@ from tests.web.support import (
     sign_up,
     token_of,
 )
-from tests.web.test_forward_auth import NAMES, told
+from tests.web.test_forward_auth import told
 
 AUTH, APP = "auth.example.org", "app.example.org"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")

@@ -12,6 +12,7 @@ from authapp.errors import SettingError, StoreUnavailable
 from authapp.web.request_credentials import Authenticator
 from tests.support.people import grant_role
 from tests.web.conftest import MakeApp
+from tests.web.forward_auth import NAMES
 from tests.web.support import (
     COOKIE,
     EMAIL,
@@ -56,7 +57,6 @@ verified = true
 host = "app.example.org"
 allow = "signed-in"
 """
-NAMES = ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "Remote-Assertion")
 PROXIES = ("nginx", "redirect", "envoy")
 PREFLIGHT = {"Origin": "https://x.example.org", "Access-Control-Request-Method": "POST"}
 

@@ -8,7 +8,16 @@ from urllib.parse import parse_qs, urlsplit
 from authapp.doctor.findings import Finding, State
 from authapp.doctor.outside.asking import BROWSER, Header, Seen, Site, cookie
 
-NAMES = ("Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "Remote-Assertion")
+NAMES = (
+    "Remote-User",
+    "Remote-Email",
+    "Remote-Name",
+    "Remote-Groups",
+    "Remote-Amr",
+    "Remote-Auth-Time",
+    "Remote-Assurance-Level",
+    "Remote-Assertion",
+)
 _METHODS = ("HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "TRACE", "BREW")
 _MARKS = "_.!~+*'|^`#$%&"  # which some servers of apps take for a hyphen
 _STRIP = "have the proxy remove or overwrite every spelling of Remote-… (deploy/ has files that do)"

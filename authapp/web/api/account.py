@@ -24,6 +24,7 @@ from authapp.web.api.bodies import read_body
 from authapp.web.api.description import NEW_PASSWORD, Operation, Parameter, documents
 from authapp.web.api.representations import (
     LoginAnswer,
+    MeView,
     SessionList,
     SessionView,
     TokenAnswer,
@@ -205,27 +206,27 @@ def logout() -> tuple[str, int, dict[str, str]]:
 
 
 @api.get("/me")
-@documents(Operation("Who is asking", {200: UserView}))
+@documents(Operation("Who is asking", {200: MeView}))
 def me() -> Response:
-    return json_response(UserView.of(require_live().record.user))
+    return json_response(MeView.in_session(require_live().record))
 
 
 @api.patch("/me")
 @documents(
     Operation(
         "Changes one's own name or image; what is left out stays",
-        {200: UserView},
+        {200: MeView},
         body=ProfileBody,
         changes=True,
     )
 )
 def update_me() -> Response:
-    user = require_live().record.user
+    record = require_live().record
     body = read_body(request, ProfileBody)
     changed = services().users.update_profile(
-        user.id, or_none(body.name), or_none(body.image), known_actor()
+        record.user.id, or_none(body.name), or_none(body.image), known_actor()
     )
-    return json_response(UserView.of(auth_session().settle(changed)))
+    return json_response(MeView.in_session(record, auth_session().settle(changed)))
 
 
 # of an answer after which the session goes on under a new token
@@ -364,5 +365,6 @@ def session_view(live: ActiveSession) -> SessionView:
         here.address,
         here.user_agent,
         record.amr,
+        record.auth_time,
     )
     return SessionView.of(summary, current=record.id)

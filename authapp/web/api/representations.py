@@ -7,8 +7,9 @@ from uuid import UUID
 import msgspec
 from flask import Response
 
+from authapp.accounts.assurance import level_of
 from authapp.accounts.identity import Identity, Permission
-from authapp.sessions.records import IssuedTokens, SessionSummary
+from authapp.sessions.records import IssuedTokens, SessionRecord, SessionSummary
 from authapp.sessions.user_agents import device_name
 from authapp.storage.models import Role
 
@@ -39,6 +40,36 @@ class UserView(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class MeView(UserView, frozen=True, kw_only=True):
+    """Whoever is asking, and how they proved it in this session (RFC 8176). `assurance_level` is 2
+    after two factors, else 1."""
+
+    amr: tuple[str, ...]
+    auth_time: datetime
+    assurance_level: int
+
+    @classmethod
+    def in_session(cls, record: SessionRecord, user: Identity | None = None) -> Self:
+        """
+        Args:
+            user: the person as they are since a change in this request.
+        """
+        user = user or record.user
+        return cls(
+            id=user.id,
+            email=user.email,
+            email_verified=user.email_verified,
+            name=user.name,
+            image=user.image,
+            roles=user.roles,
+            active=user.active,
+            created_at=user.created_at,
+            amr=record.amr,
+            auth_time=record.auth_time,
+            assurance_level=level_of(record.amr),
+        )
+
+
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
     """A user for people who may change one and may not read users: who it is stays unsaid."""
 
@@ -57,7 +88,7 @@ def view_for(viewer: Identity, user: Identity) -> UserView | AccountView:
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     """A session as its user sees it. Times are aware and in UTC; `device` is for people; `amr` is
-    how the person proved who they are (RFC 8176)."""
+    how the person proved who they are (RFC 8176), last at `auth_time`."""
 
     id: UUID
     kind: str
@@ -69,6 +100,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     user_agent: str
     device: str
     amr: tuple[str, ...]
+    auth_time: datetime
+    assurance_level: int
 
     @classmethod
     def of(cls, summary: SessionSummary, current: UUID) -> Self:
@@ -83,6 +116,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
             user_agent=summary.user_agent,
             device=device_name(summary.user_agent),
             amr=summary.amr,
+            auth_time=summary.auth_time,
+            assurance_level=level_of(summary.amr),
         )
 
 

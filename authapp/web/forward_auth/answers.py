@@ -58,7 +58,7 @@ class ForwardAuth:
         self._login_page = login_page
         self._assertions = assertions
         self._hides_unverified = hides_unverified
-        self._headers: Recent[UUID, tuple[Identity, Headers]] = Recent()
+        self._headers: Recent[UUID, tuple[SessionRecord, Headers]] = Recent()
 
     def try_answer(self, proxy: Proxy, environ: Environ) -> Answer | None:
         """The answer if the request may pass or its sender must log in. None: Flask answers.
@@ -76,7 +76,7 @@ class ForwardAuth:
     def answer(self, proxy: Proxy, environ: Environ) -> Answer | Refusal:
         verdict = self._decision.decide(proxy, environ)
         if isinstance(verdict, Refused):
-            return Refusal(verdict.error, self._identity_headers(verdict.person))
+            return Refusal(verdict.error, self._identity_headers(verdict.session))
         try:
             if isinstance(verdict, Allowed):
                 return Answer(200, [*self._of_session(proxy, environ, verdict), *_FIXED], b"")
@@ -103,7 +103,7 @@ class ForwardAuth:
         assertion = ""
         if allowed.wants_assertion:
             assertion = self._assertion(session, proxy.original(environ))
-        return self._identity_headers(session.user, assertion)
+        return self._identity_headers(session, assertion)
 
     def _assertion(self, session: SessionRecord, original: OriginalRequest) -> str:
         """
@@ -117,18 +117,18 @@ class ForwardAuth:
         email = self._email(session.user)
         return self._assertions.issue(session, email, original.origin, original.method)
 
-    def _identity_headers(self, person: Identity | None, assertion: str = "") -> Headers:
-        if person is None:
+    def _identity_headers(self, session: SessionRecord | None, assertion: str = "") -> Headers:
+        if session is None:
             return NOBODY
-        headers = self._known_headers(person)
+        headers = self._known_headers(session)
         return [*headers[:-1], (headers[-1][0], assertion)] if assertion else headers
 
-    def _known_headers(self, person: Identity) -> Headers:
-        known = self._headers.get(person.id)
-        if known is not None and known[0] is person:  # read from the same entry as before
+    def _known_headers(self, session: SessionRecord) -> Headers:
+        known = self._headers.get(session.id)
+        if known is not None and known[0] is session:  # read from the same entry as before
             return known[1]
-        headers = identity_headers(person, self._email(person))
-        return self._headers.keep(person.id, (person, headers))[1]
+        headers = identity_headers(session, self._email(session.user))
+        return self._headers.keep(session.id, (session, headers))[1]
 
     def _email(self, person: Identity) -> str:
         return "" if self._hides_unverified and not person.email_verified else person.email

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from authapp.accounts.assurance import level_of
-from authapp.accounts.identity import Identity
 from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable, TooManyTokens
 from authapp.guarding.rules import GuardRules, Rule
 from authapp.sessions.records import ActiveSession, LookupResult, SessionRecord
@@ -39,10 +38,10 @@ class SignedOut:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request may not pass, or nobody can say. `person`: whose it is, if that is known."""
+    """The request may not pass, or nobody can say. `session`: whose it is, if that is known."""
 
     error: AuthappError
-    person: Identity | None = None
+    session: SessionRecord | None = None
 
 
 Verdict = Allowed | SignedOut | Refused
@@ -81,10 +80,9 @@ class Decision:
             return Allowed() if is_public else Refused(error)
         if not isinstance(found, ActiveSession):
             return Allowed() if is_public else SignedOut(demand)
-        person = found.record.user
-        note_user(environ, person.id)
+        note_user(environ, found.record.user.id)
         if lacking := _lacking(found.record, demand, rule):
-            return Refused(Forbidden(lacking), person)
+            return Refused(Forbidden(lacking), found.record)
         return Allowed(found.record, demand.wants_assertion)
 
     def _rule(self, proxy: Proxy, environ: Environ) -> Rule | None:

@@ -7,7 +7,7 @@ import msgspec
 
 from authapp.errors import StoreUnavailable, TooManyTokens
 from authapp.sessions.records import ActiveSession
-from authapp.web.api.representations import UserView
+from authapp.web.api.representations import MeView
 from authapp.web.middleware.fast_path import Answer
 from authapp.web.request_credentials import (
     KNOWN_RESULT,
@@ -55,5 +55,5 @@ class Me:
         if not isinstance(found, ActiveSession):
             environ[KNOWN_RESULT] = KnownResult(found)
             return None
-        body = msgspec.json.encode(UserView.of(found.record.user))
+        body = msgspec.json.encode(MeView.in_session(found.record))
         return Answer(200, [("Content-Type", "application/json"), ("Vary", VARY)], body)

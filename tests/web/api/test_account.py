@@ -191,6 +191,7 @@ def test_sessions_are_listed(signed_in: FlaskClient, app: Flask, stores: Stores)
     assert is_utc(newest.pop("created_at"))
     assert is_utc(newest.pop("last_seen_at"))
     assert newest.pop("expires_at").endswith("Z")
+    assert is_utc(newest.pop("auth_time"))
     assert newest == {
         "id": this_one(phone),
         "kind": "browser",
@@ -199,6 +200,7 @@ def test_sessions_are_listed(signed_in: FlaskClient, app: Flask, stores: Stores)
         "user_agent": agent,
         "device": "Firefox Mobile on Android",
         "amr": ["pwd"],
+        "assurance_level": 1,
     }
     text = answer.get_data(as_text=True)
     for token in (token_of(signed_in), token_of(phone)):

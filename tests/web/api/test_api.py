@@ -87,6 +87,8 @@ def test_log_in_and_me(api: FlaskClient, person: str, stores: Stores) -> None:
     assert (user["id"], user["email"], user["roles"]) == (person, EMAIL, ["user"])
     [(session_id,)] = stores.sql("SELECT id FROM sessions")
     assert is_utc(session.pop("created_at"))
+    when = session.pop("auth_time")
+    assert is_utc(when)
     assert is_utc(session.pop("last_seen_at"))
     lasts = datetime.fromisoformat(session.pop("expires_at"))
     assert timedelta(hours=11, minutes=59) < lasts - datetime.now(lasts.tzinfo)
@@ -98,10 +100,12 @@ def test_log_in_and_me(api: FlaskClient, person: str, stores: Stores) -> None:
         "user_agent": "curl/8.5",
         "device": "curl",
         "amr": ["pwd"],
+        "assurance_level": 1,
     }
 
     me = api.get("/api/v1/me", headers=bearing(cookie.value))
-    assert (me.status_code, me.get_json()) == (200, user)
+    proof = {"amr": ["pwd"], "auth_time": when, "assurance_level": 1}
+    assert (me.status_code, me.get_json()) == (200, user | proof)
     assert me.headers["Cache-Control"] == "no-store"
 
 

@@ -85,7 +85,7 @@ def test_a_program_logs_in_and_ends_sessions(
     assert isinstance(first, models.TokenAnswer)
     mine = reach(first.access_token)
     me = call("me.me", mine)
-    assert isinstance(me, models.UserView)
+    assert isinstance(me, models.MeView)
     assert (str(me.id), me.email) == (person, EMAIL)
 
     listed = call("me.my_sessions", mine).sessions

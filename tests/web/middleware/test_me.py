@@ -58,6 +58,7 @@ def test_one_round_trip_says_who(app: Flask, token: str, person: str, stores: St
     body = answer.get_json()
     assert (answer.status_code, body["id"], body["email"]) == (200, person, EMAIL)
     fields = {"id", "email", "email_verified", "name", "image", "roles", "active", "created_at"}
+    fields |= {"amr", "auth_time", "assurance_level"}
     assert set(body) == fields
     assert answer.mimetype == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
