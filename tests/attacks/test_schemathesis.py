@@ -357,7 +357,7 @@ UNTRUE: dict[str, tuple[str, str, Change]] = {
     ),
     "a body of another type": (
         *("a person by cookie", "/api/v1/me"),
-        lambda told: schema_of(told, "UserView", "active").update(type="string"),
+        lambda told: schema_of(told, "MeView", "active").update(type="string"),
     ),
     "a field that is shorter": (
         *("a person by cookie", "/api/v1/me"),
