@@ -1,71 +1,176 @@
-"""When a request that arrives in pieces is whole: at its last byte, however it is cut."""
+"""A worker of gunicorn that keeps connections without waking its loop for each request."""
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from threading import Barrier, Event, Lock
 
 import pytest
 
-from authapp.serving.gunicorn_worker import _MORE, _WHOLE, BODY, FRAMED, HEAD, LINE, Incoming
+from authapp.dev import child_processes
+from authapp.serving.gunicorn_worker import Threads
+from tests.support.waiting import wait_until
 
-HEADER = b"POST /x HTTP/1.1\r\nHost: h\r\n"
-CHUNKED = HEADER + b"Transfer-Encoding: chunked\r\n\r\n"
+THREADS = 2
+ECHO = """
+import sys
 
-WHOLE = {
-    "no body": HEADER + b"\r\n",
-    "an empty body": HEADER + b"Content-Length: 0\r\n\r\n",
-    "a length": HEADER + b"content-LENGTH:  5 \r\n\r\n12345",
-    "a body with empty lines": HEADER + b"Content-Length: 8\r\n\r\n\r\n\r\n\n\n\n\n",
-    "chunks": CHUNKED + b"5\r\n12345\r\n1;a=b\r\n0\r\n0\r\n\r\n",
-    "chunks that look like the last": CHUNKED + b"5\r\n0\r\n\r\n\r\n0\r\n\r\n",
-    "trailers": CHUNKED + b"1\r\na\r\n0\r\nX: 1\r\nY: 2\r\n\r\n",
-    "a bare line feed at the end of the head": b"GET / HTTP/1.1\nHost: h\n\n",
-    # gunicorn refuses these
-    "a length that is none": HEADER + b"Content-Length: x\r\n\r\n",
-    "a length above all bounds": HEADER + b"Content-Length: 99999999999999\r\n\r\n",
-    "a size that is none": CHUNKED + b"0x1\r\n",
-    "a size with a sign": CHUNKED + b"-1\r\n",
-    "a chunk longer than its size": CHUNKED + b"1\r\nab\r",
-    # the app refuses these without reading on
-    "a long body": HEADER + b"Content-Length: %d\r\n\r\n" % (BODY + 1),
-    "a long chunk": CHUNKED + b"fffff\r\n" + b"a" * (BODY + 1),
-}
+def app(environ, start):
+    path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+    if path == "/exit":
+        sys.exit("an app that ends the process")
+    read = environ["wsgi.input"].read() if path == "/read" else b""
+    body = f"{method} {path} ".encode() + read
+    start("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
 
 
-@pytest.mark.parametrize("request_", WHOLE.values(), ids=WHOLE)
-@pytest.mark.parametrize("step", [1, 2, 3, 7, 1_000_000])
-def test_it_is_whole_at_its_last_byte(request_: bytes, step: int) -> None:
-    incoming = Incoming()
-    pieces = [request_[n : n + step] for n in range(0, len(request_), step)]
-    seen = [incoming.add(piece) for piece in pieces]
-    assert seen == [_MORE] * (len(pieces) - 1) + [_WHOLE]
-    assert incoming.data == request_
+@contextmanager
+def echoing(folder: Path, keepalive: int) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """An app with one worker; its port and its process."""
+    (folder / "echo.py").write_text(ECHO)
+    words = {
+        "--config": "/dev/null",
+        "--worker-class": "authapp.serving.gunicorn_worker.BufferingWorker",
+        "--threads": str(THREADS),
+        "--keep-alive": str(keepalive),
+        "--graceful-timeout": "20",
+        "--pythonpath": str(folder),
+    }
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        descriptor, port = listener.fileno(), listener.getsockname()[1]
+        with child_processes.signals_held() as mask, (folder / "log").open("wb") as log:
+            process = child_processes.start_child(
+                [
+                    *(sys.executable, "-m", "gunicorn", "--bind", f"fd://{descriptor}"),
+                    *(word for pair in words.items() for word in pair),
+                    "echo:app",
+                ],
+                mask,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(descriptor,),
+            )
+    try:
+        yield port, process
+    finally:
+        child_processes.end_child(process, ((signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0)))
 
 
-def test_what_never_ends_is_refused() -> None:
-    for begin, endless, status in (
-        (b"GET / HTTP/1.1\r\nX: ", b"a" * 1_000, 431),
-        (CHUNKED, b"1\r\na\r\n", 413),
-        (CHUNKED + b"0\r\nX: ", b"a" * 1_000, 431),
-    ):
-        incoming = Incoming()
-        seen = incoming.add(begin)
-        while seen == _MORE:
-            assert len(incoming.data) < max(HEAD, FRAMED, LINE) + 2_000
-            seen = incoming.add(endless * 100 if endless[0] == 49 else endless)
-        assert seen in {status, _WHOLE}
-    incoming = Incoming()
-    assert [incoming.add(CHUNKED), incoming.add(b"1" * LINE)] == [_MORE, _MORE]
-    assert incoming.add(b"11") == _WHOLE, "gunicorn refuses a line that long"
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with echoing(tmp_path_factory.mktemp("echo"), keepalive=60) as (found, _):
+        yield found
 
 
-@pytest.mark.parametrize(
-    ("head", "expects"),
-    [
-        (HEADER + b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\n", True),
-        (CHUNKED[:-2] + b"expect: 100-CONTINUE\r\n\r\n", True),
-        (HEADER + b"Expect: 100-continue\r\n\r\n", False),
-        (HEADER + b"Content-Length: 1\r\n\r\n", False),
-        (HEADER.replace(b"1.1", b"1.0") + b"Content-Length: 1\r\nExpect: x\r\n\r\n", False),
-    ],
-)
-def test_a_client_that_waits_is_seen(head: bytes, expects: bool) -> None:
-    incoming = Incoming()
-    incoming.add(head)
-    assert incoming.expects is expects
+def connect(port: int, seconds: float = 30) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    connection.connect()
+    return connection
+
+
+def ask(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> str | None:
+    """The body, if the answer keeps the connection open."""
+    connection.request(method, path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    return None if answer.will_close else body
+
+
+def test_a_connection_serves_all_kinds_of_requests_in_turn(port: int) -> None:
+    with closing(connect(port)) as connection:
+        for number in range(3):
+            assert ask(connection, f"/{number}") == f"GET /{number} "
+            for path, read in (("/read", "abc"), ("/unread", "")):
+                for body in (b"abc", iter([b"a", b"bc"])):  # the latter in chunks
+                    connection.request("POST", path, body)
+                    assert connection.getresponse().read().decode() == f"POST {path} {read}"
+            assert ask(connection, "/head", "HEAD") == ""
+
+
+def test_requests_that_arrive_together_are_answered_in_order(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        for _ in range(2):
+            paths = [f"/{number}" for number in range(5)]
+            requests = (f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n" for path in paths)
+            connection.sendall("".join(requests).encode())
+            answer = b""
+            while answer.count(b"GET /") < len(paths) or not answer.endswith(b"/4 "):
+                more = connection.recv(65_536)
+                assert more, answer
+                answer += more
+            found = [part.partition(b" ")[0].decode() for part in answer.split(b"GET ")[1:]]
+            assert found == paths
+
+
+def test_more_connections_than_threads_are_served(port: int) -> None:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(connect(port))) for _ in range(10 * THREADS)]
+        for number in range(3):
+            for connection in connections:
+                connection.request("GET", f"/{number}")
+            for connection in connections:
+                assert connection.getresponse().read() == f"GET /{number} ".encode()
+
+
+def test_an_app_that_ends_the_process_is_served_by_another_one(port: int) -> None:
+    # a process whose threads keep it is killed after 30 seconds
+    with closing(connect(port, 15)) as connection, pytest.raises(ConnectionError):
+        ask(connection, "/exit")
+
+    def is_served() -> bool:
+        with closing(connect(port, 5)) as other:
+            return ask(other, "/") == "GET / "
+
+    wait_until(is_served, ignoring=(OSError, http.client.HTTPException))
+
+
+def test_idle_connections_are_closed_in_time_and_at_a_stop(tmp_path: Path) -> None:
+    with echoing(tmp_path, keepalive=1) as (port, process):
+        for _ in range(2):  # the second has the descriptor of the first
+            with closing(connect(port)) as idle:
+                began = time.monotonic()
+                assert ask(idle, "/") == "GET / "
+                assert idle.sock.recv(1) == b""
+                assert time.monotonic() - began > 0.8
+        with closing(connect(port)) as idle:
+            assert ask(idle, "/") == "GET / "
+            process.terminate()
+            assert process.wait(15) == 0  # and does not use up the time for a graceful stop
+
+
+def test_threads_are_started_as_they_are_needed() -> None:
+    threads, together, lock = Threads(3), Barrier(4), Lock()
+    done: list[int] = []
+
+    def work(number: int, wait: Callable[[], object]) -> Callable[[], None]:
+        def act() -> None:
+            wait()
+            with lock:
+                done.append(number)
+
+        return act
+
+    for number in range(5):
+        threads.submit(work(number, lambda: None))
+        wait_until(lambda: len(threads._idle) == 1)
+    assert len(threads._threads) == 1, "one after the other needs no more"
+    release = Event()
+    for number in range(3):
+        threads.submit(work(number, lambda: together.wait(30)))
+    together.wait(30)  # three run at once
+    wait_until(lambda: len(done) == 8)
+    for number in range(6):
+        threads.submit(work(number, lambda: release.wait(30)))
+    assert len(threads._threads) == 3
+    release.set()
+    threads.shutdown(wait=True)
+    assert sorted(done[8:]) == list(range(6))

@@ -1,0 +1,71 @@
+"""When a request that arrives in pieces is whole: at its last byte, however it is cut."""
+
+import pytest
+
+from authapp.serving.incoming import BODY, FRAMED, HEAD, LINE, MORE, WHOLE, Incoming
+
+HEADER = b"POST /x HTTP/1.1\r\nHost: h\r\n"
+CHUNKED = HEADER + b"Transfer-Encoding: chunked\r\n\r\n"
+
+REQUESTS = {
+    "no body": HEADER + b"\r\n",
+    "an empty body": HEADER + b"Content-Length: 0\r\n\r\n",
+    "a length": HEADER + b"content-LENGTH:  5 \r\n\r\n12345",
+    "a body with empty lines": HEADER + b"Content-Length: 8\r\n\r\n\r\n\r\n\n\n\n\n",
+    "chunks": CHUNKED + b"5\r\n12345\r\n1;a=b\r\n0\r\n0\r\n\r\n",
+    "chunks that look like the last": CHUNKED + b"5\r\n0\r\n\r\n\r\n0\r\n\r\n",
+    "trailers": CHUNKED + b"1\r\na\r\n0\r\nX: 1\r\nY: 2\r\n\r\n",
+    "a bare line feed at the end of the head": b"GET / HTTP/1.1\nHost: h\n\n",
+    # gunicorn refuses these
+    "a length that is none": HEADER + b"Content-Length: x\r\n\r\n",
+    "a length above all bounds": HEADER + b"Content-Length: 99999999999999\r\n\r\n",
+    "a size that is none": CHUNKED + b"0x1\r\n",
+    "a size with a sign": CHUNKED + b"-1\r\n",
+    "a chunk longer than its size": CHUNKED + b"1\r\nab\r",
+    # the app refuses these without reading on
+    "a long body": HEADER + b"Content-Length: %d\r\n\r\n" % (BODY + 1),
+    "a long chunk": CHUNKED + b"fffff\r\n" + b"a" * (BODY + 1),
+}
+
+
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 1_000_000])
+def test_it_is_whole_at_its_last_byte(request_: bytes, step: int) -> None:
+    incoming = Incoming()
+    pieces = [request_[n : n + step] for n in range(0, len(request_), step)]
+    seen = [incoming.add(piece) for piece in pieces]
+    assert seen == [MORE] * (len(pieces) - 1) + [WHOLE]
+    assert incoming.data == request_
+
+
+def test_what_never_ends_is_refused() -> None:
+    for begin, endless, status in (
+        (b"GET / HTTP/1.1\r\nX: ", b"a" * 1_000, 431),
+        (CHUNKED, b"1\r\na\r\n", 413),
+        (CHUNKED + b"0\r\nX: ", b"a" * 1_000, 431),
+    ):
+        incoming = Incoming()
+        seen = incoming.add(begin)
+        while seen == MORE:
+            assert len(incoming.data) < max(HEAD, FRAMED, LINE) + 2_000
+            seen = incoming.add(endless * 100 if endless[0] == 49 else endless)
+        assert seen in {status, WHOLE}
+    incoming = Incoming()
+    assert [incoming.add(CHUNKED), incoming.add(b"1" * LINE)] == [MORE, MORE]
+    assert incoming.add(b"11") == WHOLE, "gunicorn refuses a line that long"
+
+
+@pytest.mark.parametrize(
+    ("head", "expects"),
+    [
+        (HEADER + b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\n", True),
+        (CHUNKED[:-2] + b"expect: 100-CONTINUE\r\n\r\n", True),
+        (HEADER + b"Expect: 100-continue\r\n\r\n", False),
+        (HEADER + b"Content-Length: 1\r\n\r\n", False),
+        (HEADER.replace(b"1.1", b"1.0") + b"Content-Length: 1\r\nExpect: x\r\n\r\n", False),
+    ],
+)
+def test_a_client_that_waits_is_seen(head: bytes, expects: bool) -> None:
+    incoming = Incoming()
+    incoming.add(head)
+    assert incoming.expects is expects
