@@ -30,6 +30,7 @@ from authapp.authentication.factors.factor_login import FactorLogin
 from authapp.authentication.factors.factors import Factors
 from authapp.authentication.factors.passkeys.login import PasskeyLogin
 from authapp.authentication.factors.passkeys.passkeys import Passkeys
+from authapp.authentication.factors.passwordless import PasswordlessAccounts
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.login import Authentication
 from authapp.authentication.password_changes import PasswordChanges
@@ -113,6 +114,7 @@ class Services:
     factor_login: FactorLogin
     passkeys: Passkeys
     passkey_login: PasskeyLogin
+    passwordless: PasswordlessAccounts
     forgotten_passwords: ForgottenPasswords
     password_resets: PasswordResets
     reset_links: ResetLinks
@@ -221,12 +223,9 @@ def build_services(
     known_devices = KnownDevices(
         DeviceTokens(config.SECRET_KEY), clock, timedelta(seconds=config.REMEMBER_ME_SECONDS)
     )
-    factors = build_factors(config, stores.database, mailing.notices, limits, clock)
+    factors = build_factors(config, stores.database, mailing, limits, clock)
     refused_attempts = RefusedAttempts(
         stores.database, email_hashes, clock, observe=observe, notices=mailing.notices
-    )
-    uses = build_factor_uses(
-        config, stores, sessions, factors, refused_attempts, known_devices, parse
     )
     invitations = Invitations(
         stores.database,
@@ -253,6 +252,18 @@ def build_services(
         limits=limits,
         refused_attempts=refused_attempts,
         timeout=config.LOGIN_TIMEOUT_SECONDS,
+    )
+    uses = build_factor_uses(
+        config,
+        stores,
+        sessions,
+        factors,
+        refused_attempts,
+        known_devices,
+        parse,
+        reauthentication=reauthentication,
+        new_passwords=new_passwords,
+        credentials=credentials,
     )
     one_time = OneTimePasswords(stores.changes, users, mailing.one_time_links, clock)
     lost = LostPasswords(sessions, stores.changes, lost_commits, clock)
@@ -324,6 +335,7 @@ def build_services(
         factor_login=uses.factor_login,
         passkeys=uses.passkeys,
         passkey_login=uses.passkey_login,
+        passwordless=uses.passwordless,
         reset_links=reset_links,
         forgotten_passwords=ForgottenPasswords(
             stores.database,
@@ -358,17 +370,7 @@ def build_services(
             parse_email=parse,
             clock=clock,
         ),
-        step_up=StepUp(
-            sessions,
-            stores.changes,
-            reauthentication,
-            factors.check,
-            limits=limits,
-            refused_attempts=refused_attempts,
-            parse_email=parse,
-            clock=clock,
-            lasts=timedelta(seconds=config.STEP_UP_SECONDS),
-        ),
+        step_up=uses.step_up,
         email_changes=EmailChanges(
             stores.database,
             stores.changes,

@@ -50,6 +50,8 @@ _BY_EVENT: dict[Event, NamedSignal] = {
     "session.ended": session_ended,
     "password.changed": password_changed,
     "password.set": password_changed,
+    "password.removed": password_changed,
+    "password.added": password_changed,
     "password.reset": password_changed,
     "profile.changed": profile_changed,
     "roles.set": roles_changed,

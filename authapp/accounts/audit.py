@@ -36,6 +36,8 @@ Event = Literal[
     "profile.changed",
     "password.changed",
     "password.set",
+    "password.removed",
+    "password.added",
     "identity.confirmed",
     "email.change_requested",
     "email.changed",

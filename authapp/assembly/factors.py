@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from authapp.accounts.assurance import SecondFactorRule
+from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import ParseEmail
+from authapp.assembly.mailing import Mailing
 from authapp.assembly.passkeys import build_passkey_check
 from authapp.assembly.stores import Stores
 from authapp.authentication.factors import totp
@@ -17,16 +19,19 @@ from authapp.authentication.factors.parts import FactorParts
 from authapp.authentication.factors.passkeys.login import PasskeyLogin
 from authapp.authentication.factors.passkeys.passkeys import Passkeys
 from authapp.authentication.factors.passkeys.rows import PasskeyRows
+from authapp.authentication.factors.passwordless import PasswordlessAccounts
 from authapp.authentication.factors.pending_logins import PendingLogins
 from authapp.authentication.factors.recovery_codes import RecoveryCodes
 from authapp.authentication.factors.set_up import FactorSetUp
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
-from authapp.authentication.notices import Notices
+from authapp.authentication.reauthentication import Reauthentication
 from authapp.authentication.refused_attempts import RefusedAttempts
+from authapp.authentication.step_up import StepUp
 from authapp.config import Config
 from authapp.crypto.tokens import LoginTokens
 from authapp.errors import FactorsOff, SettingError
+from authapp.passwords.new_passwords import NewPasswords
 from authapp.sessions.store import SessionStore
 from authapp.storage.postgres import Database
 
@@ -34,16 +39,17 @@ from authapp.storage.postgres import Database
 def build_factors(
     config: Config,
     database: Database,
-    notices: Notices,
+    mailing: Mailing,
     limits: LoginLimits,
     clock: Callable[[], datetime],
 ) -> FactorParts:
-    secrets = config.SECRET_KEY
+    secrets, notices = config.SECRET_KEY, mailing.notices
     passkey_rows = PasskeyRows(clock)
     passkey_check = build_passkey_check(config, passkey_rows, clock)
     totp_secrets = TotpSecrets(secrets, clock)
     codes = RecoveryCodes(secrets, clock)
-    holdings = FactorHoldings(codes, clock)
+    rp_id = "" if passkey_check.why_off else passkey_check.ceremonies.relying_party.id
+    holdings = FactorHoldings(codes, rp_id, clock)
     return FactorParts(
         recovery_codes=codes,
         holdings=holdings,
@@ -53,6 +59,7 @@ def build_factors(
         set_up=FactorSetUp(totp_secrets, codes, holdings, notices, config.BRAND_NAME, clock),
         pending_logins=PendingLogins(database, LoginTokens(secrets), holdings, clock),
         notices=notices,
+        mails=mailing.account_mails,
         limits=limits,
         clock=clock,
     )
@@ -66,6 +73,8 @@ class FactorUses:
     factor_login: FactorLogin
     passkeys: Passkeys
     passkey_login: PasskeyLogin
+    passwordless: PasswordlessAccounts
+    step_up: StepUp
 
 
 def build_factor_uses(
@@ -76,6 +85,10 @@ def build_factor_uses(
     refused_attempts: RefusedAttempts,
     known_devices: KnownDevices,
     parse_email: ParseEmail,
+    *,
+    reauthentication: Reauthentication,
+    new_passwords: NewPasswords,
+    credentials: CredentialStore,
 ) -> FactorUses:
     rule = second_factor_rule(config.SECOND_FACTOR)
     factors = Factors(
@@ -102,6 +115,25 @@ def build_factor_uses(
             limits=parts.limits,
             refused_attempts=refused_attempts,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
+        ),
+        PasswordlessAccounts(
+            stores.database,
+            stores.changes,
+            factors,
+            parts,
+            new_passwords,
+            prime=lambda email: credentials.prime(parse_email(email)),
+        ),
+        StepUp(
+            sessions,
+            stores.changes,
+            reauthentication,
+            parts.check,
+            limits=parts.limits,
+            refused_attempts=refused_attempts,
+            parse_email=parse_email,
+            clock=parts.clock,
+            lasts=timedelta(seconds=config.STEP_UP_SECONDS),
         ),
     )
 

@@ -291,7 +291,7 @@ def attack(api: Any, ask: Callable[[Any], None]) -> list[str]:
 NEED_A_FACTOR = (
     *("/login/factor", "/me/factors/totp", "/me/factors/recovery-codes", "/me/confirm"),
     *("POST /api/v1/me/passkeys", "/me/passkeys/{passkey_id}", "/passkeys/login"),
-    "DELETE /api/v1/users/{user_id}/factors",
+    *("DELETE /api/v1/users/{user_id}/factors", "DELETE /api/v1/me/password"),
 )
 
 

@@ -174,6 +174,9 @@ POST   /api/v1/passkeys/login             400  400  400  400  400  400  400  400
 POST   /api/v1/login/factor/options       400  400  400  400  400  400  400  400  400
 POST   /api/v1/me/passkeys/options        401  501  501  501  501  501  501  501  401
 POST   /api/v1/me/confirm/options         401  501  501  501  501  501  501  501  401
+GET    /account/security/password/remove  302  501  501  501  501  501  501  501  302
+POST   /account/security/password/remove  302  501  501  501  501  501  501  501  302
+DELETE /api/v1/me/password                401  501  501  501  501  501  501  501  401
 POST   /api/v1/me/passkeys                401  400  400  400  400  400  400  400  401
 PATCH  /api/v1/me/passkeys/<missing>      401  404  404  404  404  404  404  404  401
 DELETE /api/v1/me/passkeys/<missing>      401  404  404  404  404  404  404  404  401
@@ -254,6 +257,9 @@ POST   /login/passkey                     400  400  400  400  400  400  400  400
 POST   /api/v1/passkeys/options           200  200  200  200  200  200  200  200  200
 POST   /api/v1/me/passkeys/options        401  200  200  200  200  200  200  200  401
 POST   /api/v1/me/confirm/options         401  200  200  200  200  200  200  200  401
+GET    /account/security/password/remove  302  200  200  200  200  200  200  200  302
+POST   /account/security/password/remove  302  409  409  409  409  409  409  409  302
+DELETE /api/v1/me/password                401  409  409  409  409  409  409  409  401
 POST   /api/v1/password/forgot            202  202  202  202  202  202  202  202  202
 POST   /api/v1/me/email                   401  202  202  202  202  202  202  202  401
 POST   /api/v1/users/<own>/reset          401  403  403  202  403  403  403  202  401

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
@@ -23,8 +24,11 @@ from authapp.errors import (
     NoFactor,
     NotAuthenticated,
     OwnAccount,
+    TooManyAttempts,
     UnknownUser,
 )
+from authapp.mail.account_mails import MailCapped
+from authapp.mail.outbox import CAP_RETRY_AFTER
 from authapp.sessions.records import ActiveSession, EndReason, IssuedLogin, IssuedTokens
 from authapp.sessions.rotation import hold_row
 from authapp.sessions.store import SessionStore
@@ -74,6 +78,7 @@ class Factors:
         self._holdings = parts.holdings
         self._recovery_codes = parts.recovery_codes
         self._notices = parts.notices
+        self._mails = parts.mails
         self._rule = rule
         self._clock = clock
 
@@ -182,9 +187,13 @@ class Factors:
     def reset(self, user_id: UUID, actor: Actor) -> Changed[None]:
         """Removes all factors of another person, who lost them. All their sessions end.
 
+        A person without a password gets a mail with a link by which they set one.
+
         Raises:
             UnknownUser
             NoFactor: there are none.
+            FactorNeeded: the person has no password, and there is no mail to set one by.
+            TooManyAttempts: a cap refuses that mail.
             OwnAccount: the actor would remove their own, which needs these factors.
             NotAuthenticated, Forbidden, ExceedsOwnPermissions: see `authorization`.
         """
@@ -198,7 +207,22 @@ class Factors:
             self._sessions.end_all(change, user, EndReason.FACTORS_CHANGED)
             audit.record(change.db, "factor.reset", self._clock(), user_id=user.id, actor=actor)
             self._notices.factors_changed(change.db, user, actor, "factors_reset")
+            if not user.password_hash:
+                self._leave_a_way_in(change.db, user)
         return change.returning(None)
+
+    def _leave_a_way_in(self, db: Session, user: User) -> None:
+        if not self._mails.outbox.enabled:
+            raise FactorNeeded(
+                "This person has no password, so nobody could log in to the account any more. Have "
+                "an operator set one first, by the command users set-password."
+            )
+        if not user.active:  # a link would not count; they ask for one when they are active
+            return
+        try:
+            self._mails.send_reset(db, user)
+        except MailCapped:
+            raise TooManyAttempts(CAP_RETRY_AFTER, "mail") from None
 
     def hold(self, change: Change, live: ActiveSession) -> User:
         """Locks the person and the session, which is still live."""
@@ -219,9 +243,10 @@ class Factors:
         live: ActiveSession,
         actor: Actor,
         amr: tuple[str, ...] = (),
+        *,
+        why: EndReason = EndReason.FACTORS_CHANGED,
     ) -> IssuedLogin | IssuedTokens:
         """Ends the other sessions, and gives this one a new token."""
-        why = EndReason.FACTORS_CHANGED
         fresh = self._sessions.end_others_and_rotate(change, user, live, why, actor, amr)
         if fresh is None:
             raise NotAuthenticated(presented=True)

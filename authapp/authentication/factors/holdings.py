@@ -25,12 +25,14 @@ class Holdings:
         totp_since: when the authenticator app was set up; None: there is none.
         recovery_codes_left: codes that were not used yet.
         passkeys: how many.
+        usable_passkeys: those that were made for the name under which we are served now.
         has_password: whether log-ins by password are possible.
     """
 
     totp_since: datetime | None
     recovery_codes_left: int
     passkeys: int = 0
+    usable_passkeys: int = 0
     has_password: bool = True
 
     @property
@@ -41,7 +43,8 @@ class Holdings:
     @property
     def suffice_alone(self) -> bool:
         """Whether the account can do without a password: one lost passkey locks nobody out."""
-        return self.passkeys > 1 or (self.passkeys == 1 and self.recovery_codes_left > 0)
+        usable = self.usable_passkeys
+        return usable > 1 or (usable == 1 and self.recovery_codes_left > 0)
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -58,10 +61,16 @@ class FactorHoldings:
     """Reads what people hold, and keeps `users.second_factor` true to it.
 
     All methods work within transactions of the callers.
+
+    Args:
+        rp_id: the name that passkeys must have been made for; empty: there are no passkeys here.
     """
 
-    def __init__(self, recovery_codes: RecoveryCodes, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, recovery_codes: RecoveryCodes, rp_id: str, clock: Callable[[], datetime]
+    ) -> None:
         self._recovery_codes = recovery_codes
+        self._rp_id = rp_id
         self._clock = clock
 
     def of(self, db: Session, user_id: UUID) -> Holdings:
@@ -70,13 +79,16 @@ class FactorHoldings:
                 TotpSecret.user_id == user_id, TotpSecret.sealed.is_not(None)
             )
         )
-        mine = select(func.count()).select_from(Passkey).where(Passkey.user_id == user_id)
+        usable = func.count().filter(Passkey.rp_id == self._rp_id)
+        passkeys = db.execute(
+            select(func.count(), usable).select_from(Passkey).where(Passkey.user_id == user_id)
+        ).one()
         has_password = select(User.password_hash != "").where(User.id == user_id)
         return Holdings(
             since,
             self._recovery_codes.left(db, user_id),
-            db.scalar(mine) or 0,
-            bool(db.scalar(has_password)),
+            *passkeys,
+            has_password=bool(db.scalar(has_password)),
         )
 
     def note_change(self, db: Session, user: User) -> Holdings:

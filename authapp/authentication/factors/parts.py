@@ -13,6 +13,7 @@ from authapp.authentication.factors.recovery_codes import RecoveryCodes
 from authapp.authentication.factors.set_up import FactorSetUp
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.notices import Notices
+from authapp.mail.account_mails import AccountMails
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,5 +28,6 @@ class FactorParts:
     set_up: FactorSetUp
     pending_logins: PendingLogins
     notices: Notices
+    mails: AccountMails
     limits: LoginLimits
     clock: Callable[[], datetime]

@@ -102,8 +102,10 @@ class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
-    current_password: str
     new_password: NewPassword
+    current_password: Annotated[str, field_doc("Left out where there is no password yet.")] | (
+        msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 T = TypeVar("T")
@@ -240,11 +242,17 @@ NEW_TOKENS = {
 @api.post("/me/password")
 @documents(
     Operation(
-        "Sets a new password: all other sessions end, this one gets a new token",
+        "Sets a new password: all other sessions end, this one gets a new token. Without "
+        "`current_password` it sets one for an account that has none, after a fresh proof",
         {204: None},
         body=PasswordBody,
         headers=NEW_TOKENS,
-        fails=[errors.InvalidCredentials, errors.TooManyAttempts, errors.Busy],
+        fails=[
+            errors.InvalidCredentials,
+            errors.StepUpRequired,
+            errors.TooManyAttempts,
+            errors.Busy,
+        ],
         changes=True,
     )
 )
@@ -252,6 +260,10 @@ def change_password() -> tuple[str, int, dict[str, str]]:
     """The session gets a new token: in the cookie, or for a program in a header."""
     live = require_live()
     body = read_body(request, PasswordBody)
+    if body.current_password is msgspec.UNSET:
+        passwordless = services().passwordless
+        changed = passwordless.set_password(require_step_up(), body.new_password, known_actor())
+        return "", 204, rotated(auth_session().settle(changed))
     with rate_limit_of_errors():
         changed = services().password_changes.change_password(
             live, body.current_password, body.new_password, known_actor(), devices()

@@ -210,6 +210,22 @@ def remove_totp() -> tuple[str, int, dict[str, str]]:
     return "", 204, rotated(auth_session().settle(changed))
 
 
+@factors_api.delete("/me/password")
+@documents(
+    Operation(
+        "Removes one's password, for people with two passkeys, or one and recovery codes: all "
+        "other sessions end, this one gets a new token",
+        {204: None},
+        headers=NEW_TOKENS,
+        fails=[errors.StepUpRequired, errors.NoFactor, errors.FactorNeeded, errors.PasskeysOff],
+        changes=True,
+    )
+)
+def remove_password() -> tuple[str, int, dict[str, str]]:
+    changed = services().passwordless.remove_password(require_step_up(), known_actor())
+    return "", 204, rotated(auth_session().settle(changed))
+
+
 @factors_api.post("/me/factors/recovery-codes")
 @documents(
     Operation(

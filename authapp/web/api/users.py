@@ -12,6 +12,7 @@ from authapp.errors import (
     CrossOrigin,
     EmailTaken,
     ExceedsOwnPermissions,
+    FactorNeeded,
     Forbidden,
     InvalidField,
     LastAdmin,
@@ -214,10 +215,19 @@ def delete_user(user_id: UUID) -> tuple[str, int]:
 @documents(
     Operation(
         "Removes the second factors of a user who lost them, and has no permission that one lacks: "
-        "all their sessions end, and they are told by mail",
+        "all their sessions end, and they are told by mail. Without a password they are mailed a "
+        "link to set one",
         {204: None},
         "permission",
-        fails=[UnknownUser, NoFactor, OwnAccount, ExceedsOwnPermissions, StepUpRequired],
+        fails=[
+            UnknownUser,
+            NoFactor,
+            FactorNeeded,
+            OwnAccount,
+            ExceedsOwnPermissions,
+            StepUpRequired,
+            TooManyAttempts,
+        ],
         changes=True,
     )
 )

@@ -11,6 +11,7 @@ from authapp.errors import (
     InvalidCredentials,
     InvalidField,
     ReplacedPassword,
+    StoreUnavailable,
     TooManyAttempts,
 )
 from authapp.sessions.records import EndReason
@@ -29,6 +30,7 @@ from authapp.web.pages.forms import (
     LoginForm,
     PasswordForm,
     ProfileForm,
+    SetPasswordForm,
     show_errors,
     text,
 )
@@ -168,10 +170,21 @@ def account_submit() -> ResponseReturnValue:
 @pages.get("/account/password")
 @login_required
 def password() -> ResponseReturnValue:
-    return _password_page(PasswordForm())
+    if _has_password():
+        return _password_page(PasswordForm())
+    require_step_up()
+    return _password_page(SetPasswordForm())
 
 
-def _password_page(form: PasswordForm) -> str:
+def _has_password() -> bool:
+    """Whether the page asks for the current password; in an outage it is the same for everybody."""
+    try:
+        return services().passwordless.has_password(require_live())
+    except StoreUnavailable:
+        return True
+
+
+def _password_page(form: PasswordForm | SetPasswordForm) -> str:
     """The page that asks for a new password; log-in may have led here on the way to `next`."""
     onward = next_target() or start_url() if "next" in request.args else None
     return render_page("authapp/password.html", form=form, onward=onward)
@@ -180,6 +193,24 @@ def _password_page(form: PasswordForm) -> str:
 @pages.post("/account/password")
 @login_required
 def password_submit() -> ResponseReturnValue:
+    return _change_password() if _has_password() else _set_password()
+
+
+def _set_password() -> ResponseReturnValue:
+    live = require_step_up()
+    form = SetPasswordForm()
+    try:
+        if not form.validate():
+            return _password_page(form), 400
+        changed = services().passwordless.set_password(live, text(form.new_password), known_actor())
+    except InvalidField as invalid:
+        show_errors(form, invalid.errors)
+        return _password_page(form), 400
+    auth_session().rotate(auth_session().settle(changed))
+    return redirect_with("password-added", "authapp.security.security")
+
+
+def _change_password() -> ResponseReturnValue:
     form = PasswordForm()
     if not form.validate():
         return _password_page(form), 400

@@ -129,6 +129,12 @@ class PasswordForm(PageForm):
     )
 
 
+class SetPasswordForm(PageForm):
+    """The first password of an account that has none."""
+
+    new_password = NewPasswordField("Password", validators=[InputRequired("Choose a password.")])
+
+
 class ConfirmForm(PageForm):
     password = PasswordField("Password", validators=[InputRequired("Enter your password.")])
     next = HiddenField()

@@ -65,6 +65,11 @@ DONE = {
     "user-deleted": "The account was deleted.",
     "profile": "Your profile was saved.",
     "password": "Your password was changed, and your other devices were signed out.",
+    "password-removed": (
+        "Your password was removed: log in with a passkey from now on. Your other devices were "
+        "signed out."
+    ),
+    "password-added": "Your password is set, and your other devices were signed out.",
     "reset": "Your new password is set. Log in with it; you were signed out everywhere.",
     "reset-mailed": "A mail with a link to a new password is on its way to this person.",
     "login-expired": LOGIN_EXPIRED,
@@ -103,6 +108,8 @@ HAPPENED: dict[Event, str] = {
     "email.change_undone": "Change of email undone",
     "account.exported": "Data exported",
     "password.set": "Password set by an operator",
+    "password.removed": "Password removed",
+    "password.added": "Password set, where there was none",
     "roles.set": "Roles set",
     "role.created": "Role created",
     "role.deleted": "Role deleted",

@@ -1,6 +1,5 @@
 """Passkeys: log-in, second factor and step-up by one; adding and removing; outages."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from authapp.accounts.actor import OPERATOR
 from authapp.accounts.assurance import level_of
 from authapp.authentication.factors.check import ShownFactor
 from authapp.authentication.factors.factor_login import Browser
-from authapp.authentication.factors.passkeys.passkeys import AddedPasskey
 from authapp.config import Config
 from authapp.crypto.base64url import from_base64url
 from authapp.errors import (
@@ -29,40 +27,26 @@ from authapp.errors import (
     UnknownPasskey,
 )
 from authapp.services import Services
-from authapp.sessions.records import ActiveSession, IssuedLogin
+from authapp.sessions.records import IssuedLogin
 from tests.support.clock import Clock
+from tests.support.passkey_holders import Holder, a_holder, events, settings
 from tests.support.passkeys import (
     BACKED_UP,
     BACKUP_ELIGIBLE,
     PRESENT,
     VERIFIED,
     Authenticator,
-    Passkey,
     created,
     used,
 )
 from tests.support.people import CLIENT, EMAIL, PASSWORD, log_in, sign_up
 from tests.support.services import open_services, sql
 from tests.support.sessions import is_live
-from tests.support.settings import UNLIMITED, make_config
 from tests.support.threads import at_once
 from tests.support.traffic import traffic
 
 SYNCED = PRESENT | VERIFIED | BACKUP_ELIGIBLE | BACKED_UP
 OTHER = "bob@example.org"
-
-
-def settings(config: Config, **more: str) -> Config:
-    return make_config(
-        config.DATABASE_URL,
-        config.REDIS_URL,
-        **{
-            "PUBLIC_URL": "https://auth.example.org/base",
-            "LOGIN_LIMIT_PER_ADDRESS": UNLIMITED,
-            "LOGIN_FAILURES_PER_ACCOUNT": UNLIMITED,
-            **more,
-        },
-    )
 
 
 @pytest.fixture
@@ -71,50 +55,11 @@ def services(config: Config, clock: Clock) -> Any:
         yield services
 
 
-@dataclass
-class Holder:
-    """A person with a browser that keeps passkeys.
-
-    Attributes:
-        live: the session in which they were added.
-    """
-
-    services: Services
-    live: ActiveSession
-    browser: Authenticator = field(default_factory=Authenticator)
-
-    def add(self, name: str = "", **how: Any) -> AddedPasskey:
-        options = self.services.passkeys.creation_options(self.live)
-        made = created(options, self.browser, **how)
-        added = self.services.passkeys.enrol(self.live, made, name, CLIENT).value
-        self.live = added.issued.session
-        return added
-
-    def log_in(self, passkey: Passkey | None = None, **how: Any) -> IssuedLogin:
-        answer = used(self.services.passkey_login.options(), self.browser, passkey)
-        return self.services.passkey_login.log_in(answer, CLIENT, Browser(), **how)
-
-    def remove(self, added: AddedPasskey) -> None:
-        changed = self.services.passkeys.remove(self.live, added.passkey.id, CLIENT)
-        self.live = changed.value.session
-
-
-def a_holder(services: Services, email: str = EMAIL, **browser: Any) -> Holder:
-    sign_up(services, email)
-    return Holder(services, log_in(services, email), Authenticator(**browser))
-
-
 @pytest.fixture
 def ada(services: Services) -> Holder:
     holder = a_holder(services)
     holder.add()
     return holder
-
-
-def events(services: Services, event: str) -> list[Any]:
-    services.refused_attempts.flush()
-    query = "SELECT user_id, details FROM audit_events WHERE event = :event ORDER BY id"
-    return sql(services, query, event=event)
 
 
 def forget_password(services: Services) -> None:

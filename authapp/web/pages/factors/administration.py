@@ -6,7 +6,7 @@ from flask import abort, url_for
 from flask.typing import ResponseReturnValue
 
 from authapp.accounts.identity import Permission
-from authapp.errors import ExceedsOwnPermissions, NoFactor, OwnAccount
+from authapp.errors import ExceedsOwnPermissions, FactorNeeded, NoFactor, OwnAccount
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import (
     current_user,
@@ -36,8 +36,10 @@ def reset_factors_submit(user_id: UUID) -> ResponseReturnValue:
     question = _question(user_id)
     try:
         changed = services().factors.reset(user_id, known_actor())
-    except (NoFactor, OwnAccount, ExceedsOwnPermissions) as error:
-        return ask(question, str(error)), 409 if isinstance(error, NoFactor) else 403
+    except (NoFactor, FactorNeeded) as error:
+        return ask(question, str(error)), 409
+    except (OwnAccount, ExceedsOwnPermissions) as error:
+        return ask(question, str(error)), 403
     auth_session().settle(changed)
     return redirect_with("factors-reset", "authapp.admin.user", user_id=user_id)
 
@@ -51,7 +53,7 @@ def _question(user_id: UUID) -> Question:
         heading=f"Remove the second factors of {name or 'this person'}?",
         sentences=[
             "Do this only if you know that it is this person who asks. Their password alone then "
-            "logs in.",
+            "logs in. Without a password they get a mail with a link to set one.",
             "They are signed out everywhere, and told by mail.",
         ],
         button="Remove second factors",

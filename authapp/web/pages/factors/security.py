@@ -116,6 +116,42 @@ def _remove_question() -> Question:
     )
 
 
+@security_pages.get("/account/security/password/remove")
+@step_up_required
+def remove_password() -> ResponseReturnValue:
+    services().passkeys.expect_on()
+    return ask(_password_question())
+
+
+@security_pages.post("/account/security/password/remove")
+@step_up_required
+def remove_password_submit() -> ResponseReturnValue:
+    try:
+        changed = services().passwordless.remove_password(require_live(), known_actor())
+    except NoFactor:
+        return redirect(url_for(".security"), 303)
+    except FactorNeeded as error:
+        return ask(_password_question(), str(error)), 409
+    auth_session().rotate(auth_session().settle(changed))
+    return redirect_with("password-removed", ".security")
+
+
+def _password_question() -> Question:
+    lost = "set a password by “Forgot your password?”, and log in with it and a recovery code."
+    return Question(
+        heading="Remove your password?",
+        sentences=[
+            "You then log in with your passkeys alone, which nobody can guess or coax out of you.",
+            "Keep your recovery codes at hand. If you lose your passkeys, "
+            + (lost if services().outbox.enabled else "whoever runs this service helps you."),
+            "Your other devices are signed out.",
+        ],
+        button="Remove it",
+        action=url_for(".remove_password_submit"),
+        back=url_for(".security"),
+    )
+
+
 @security_pages.get("/account/security/recovery-codes")
 @step_up_required
 def recovery_codes() -> ResponseReturnValue:
