@@ -73,7 +73,7 @@ class Guarded:
     port: int
 
     def connect(self, host: str = APP) -> ssl.SSLSocket:
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=100)
         return _CONTEXT.wrap_socket(plain, server_hostname=host)
 
     def ask(

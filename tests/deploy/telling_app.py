@@ -1,9 +1,11 @@
-"""A web app that knows nothing of log-in. It tells what it was sent, and echoes WebSockets."""
+"""A web app that knows nothing of log-in. It tells what it was sent, at once or after `/later?2`
+seconds, and echoes WebSockets."""
 
 import base64
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +21,8 @@ class _Telling(BaseHTTPRequestHandler):
         if self.headers.get("Upgrade", "").lower() == "websocket":
             self._echo()
             return
+        if self.path.startswith("/later?"):
+            time.sleep(float(self.path.removeprefix("/later?")))
         told = {
             "method": self.command,
             "path": self.path,

@@ -3,6 +3,7 @@
 People log in on another host than the app's. Clients send headers in the name of a proxy.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ from flask import Flask
 from playwright.sync_api import Page, expect, sync_playwright
 
 from authapp.errors import StoreUnavailable
+from tests.deploy.files import DEPLOY
 from tests.deploy.guarded import COOKIE, EMAIL, Guarded, SignedIn, Start
 from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES
 from tests.journeys.conftest import CHROMIUM_OPTIONS, PATIENCE, chromium_program
@@ -111,6 +113,29 @@ def test_ten_megabytes_arrive(guarded: Guarded, ada: SignedIn) -> None:
     size = 10_000_000
     answer = guarded.ask("/upload", ada.token, method="POST", body=b"x" * size)
     assert (answer.told["method"], answer.told["body"]) == ("POST", size)
+
+
+# each is the least that one of its own limits must say; Caddy has none by itself
+PATIENT = {
+    "nginx": ("nginx/guarded-app.conf", ("proxy_read_timeout 1h;",)),
+    "caddy": ("caddy/Caddyfile", ()),
+    "traefik": ("traefik/traefik.yaml", ("readTimeout: 10m",)),
+    "envoy": (
+        "envoy/envoy.yaml",
+        ("stream_idle_timeout: 0s", "route: { cluster: app, timeout: 0s }"),
+    ),
+    "haproxy": ("haproxy/haproxy.cfg", ("timeout tunnel 1h", "timeout server 1h")),
+}
+LONG_SECONDS = 75 if os.environ.get("EXPLORE_LONG") else 1
+
+
+def test_an_answer_may_be_long_in_coming(guarded: Guarded, ada: SignedIn) -> None:
+    file, limits = PATIENT[guarded.name.split("-")[0]]
+    text = (DEPLOY / file).read_text()
+    assert all(limit in text for limit in limits)
+    assert "response_header_timeout" not in text
+    answer = guarded.ask(f"/later?{LONG_SECONDS}", ada.token)
+    assert answer.identity() == ada.identity()
 
 
 def test_a_websocket_echoes(guarded: Guarded, ada: SignedIn) -> None:
