@@ -129,7 +129,8 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO", "SIGNUP": "invit
         ("passkeys", {}, OK, "off: PUBLIC_URL is not set"),
         ("passkeys", {"PUBLIC_URL": "https://auth.example.org/a"}, OK, "for auth.example.org"),
         ("passkeys", {"PUBLIC_URL": "http://localhost:8000"}, OK, "for localhost"),
-        ("passkeys", {"PUBLIC_URL": "http://127.0.0.1:8000"}, WARN, "no passkeys for an IP"),
+        ("passkeys", {"PUBLIC_URL": "http://127.0.0.1:8000"}, OK, "on http://localhost:8000"),
+        ("passkeys", {"PUBLIC_URL": "https://192.0.2.7"}, WARN, "no passkeys for an IP"),
         ("passkeys", {"PUBLIC_URL": "http://auth.example.org"}, WARN, "on https alone"),
         (
             "passkeys",

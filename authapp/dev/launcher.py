@@ -116,7 +116,9 @@ def _start(running: ExitStack, environment: dict[str, str], command: Sequence[st
         _run_step((*AUTHAPP, "users", "first-admin"), environment)
     if environment.get("MAIL_URL") == _mail_url(data_dir):
         sys.stdout.write(f"Mail is written to {data_dir / 'mail'}, one file each.\n")
-        sys.stdout.flush()
+    if address := _address_with_passkeys(environment):
+        sys.stdout.write(f"Open {address}, for which browsers keep passkeys.\n")
+    sys.stdout.flush()
     status = _run(SERVERS[server], environment, SERVER_STOPS)
     if status != 0:
         raise LaunchError(f"{server} ended with status {status}; all else is stopped", status)
@@ -137,6 +139,12 @@ def _open_to_everybody(environment: dict[str, str], data_dir: Path) -> None:
         wanted |= {"PUBLIC_URL": f"http://{host}:{port}", "MAIL_URL": _mail_url(data_dir)}
     for name, value in wanted.items():
         environment[name] = environment.get(name) or value
+
+
+def _address_with_passkeys(environment: Mapping[str, str]) -> str:
+    """Where the browsers of this machine find us under a name; empty where we don't know."""
+    public = environment.get("PUBLIC_URL", "")
+    return public.replace("127.0.0.1", "localhost") if "//127.0.0.1" in public else ""
 
 
 def _mail_url(data_dir: Path) -> str:

@@ -158,9 +158,20 @@
     }
   }
 
+  // Browsers refuse passkeys of another host, such as those of `localhost` at 127.0.0.1.
+  function isOn(rp) {
+    return location.hostname === rp || location.hostname.endsWith(`.${rp}`);
+  }
+
   if (!window.PublicKeyCredential || !navigator.credentials) return;
   for (const element of document.querySelectorAll("[data-passkey-rp]")) signal(element);
-  for (const form of document.querySelectorAll("form[data-passkey]")) {
+  for (const note of document.querySelectorAll("[data-passkey-elsewhere]")) {
+    note.hidden = isOn(note.dataset.passkeyElsewhere);
+  }
+  const forms = [...document.querySelectorAll("form[data-passkey]")].filter((form) =>
+    isOn(form.dataset.rp),
+  );
+  for (const form of forms) {
     form.hidden = false;
     form.addEventListener("submit", onButton);
     offerInField(form);
@@ -168,7 +179,7 @@
   // a page that comes back by the back button has lost its request
   window.addEventListener("pageshow", (event) => {
     if (!event.persisted) return;
-    for (const form of document.querySelectorAll("form[data-passkey]")) {
+    for (const form of forms) {
       form.querySelector("[type=submit]").disabled = false;
       offerInField(form);
     }

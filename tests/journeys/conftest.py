@@ -154,9 +154,16 @@ class NewVisitor(Protocol):
     ) -> Page: ...
 
 
+class Addressed(Protocol):
+    """A site for the browser. Its address has no slash at the end."""
+
+    @property
+    def url(self) -> str: ...
+
+
 def open_window(
     browser: Browser,
-    site: Site,
+    site: Addressed,
     device: Device,
     *,
     scripts: bool = True,

@@ -164,6 +164,7 @@ def test_the_password_asks_for_the_passkey_as_a_second_factor(page: Page, ada: P
     log_in(page, ada)
     device = VirtualAuthenticator(page)
     add_passkey(page)
+    sees_recovery_codes(page)
     log_out(page)
     device.answer(at_once=False)
     page.goto("/login")
@@ -328,6 +329,27 @@ def test_who_cancels_may_try_again(page: Page, ada: Person, device: VirtualAuthe
     expect(page.get_by_role("alert")).to_contain_text("No passkey was used.")
     expect(page.get_by_role("button", name="Use a passkey")).to_be_focused()
     fill_log_in(page, ada)
+
+
+def test_at_an_address_that_browsers_keep_no_passkeys_for(
+    browser: Browser, site: Site, ada: Person
+) -> None:
+    """The form is not shown, because it can't work there, and the page says where it does."""
+    page = open_window(browser, site, DESKTOP).new_page()  # two origins, so nobody watches
+    address = f"http://127.0.0.1:{site.instance.port}"
+    page.goto(f"{address}/login")
+    expect(page.get_by_role("button", name="Log in")).to_be_visible()
+    expect(page.get_by_role("button", name="Use a passkey")).to_be_hidden()
+    fill_log_in(page, ada)
+    sees_heading(page, f"Hello, {ada.name}")
+    page.goto(f"{address}/account/passkeys/add")
+    expect(page.get_by_role("button", name="Create the passkey")).to_be_hidden()
+    page.get_by_role("link", name=site.url).click()
+    expect(page).to_have_url(f"{site.url}/login?next=/account/passkeys/add")
+    fill_log_in(page, ada)
+    sees_heading(page, "Add a passkey")
+    expect(page.get_by_role("button", name="Create the passkey")).to_be_visible()
+    page.context.close()
 
 
 def test_a_device_makes_no_second_passkey(page: Page, ada: Person) -> None:

@@ -20,6 +20,7 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
 from authapp.accounts.identity import ANONYMOUS
+from authapp.authentication.factors.passkeys.relying_party import RelyingParty
 from authapp.brand import Brand
 from authapp.web.app_state import Mount, state_of
 from authapp.web.guards import login_url
@@ -57,6 +58,11 @@ class PageContext:
     def has_passkeys(self) -> bool:
         """Whether people can log in by passkeys here."""
         return not state_of().services.passkeys.why_off
+
+    @property
+    def passkey_site(self) -> RelyingParty:
+        """The site that passkeys belong to, where there are any."""
+        return state_of().services.passkeys.relying_party
 
     @property
     def takes_sign_ups(self) -> bool:

@@ -14,12 +14,17 @@ from authapp.authentication.factors.passkeys.relying_party import NoRelyingParty
         ("http://localhost:8000", "localhost", "http://localhost:8000"),
         ("http://shop.localhost:8000", "shop.localhost", "http://shop.localhost:8000"),
         ("https://intranet", "intranet", "https://intranet"),
+        # browsers of this machine reach it by its name, too
+        ("http://127.0.0.1:8000", "localhost", "http://localhost:8000"),
+        ("http://[::1]:8000/auth", "localhost", "http://localhost:8000"),
+        ("http://127.0.0.1", "localhost", "http://localhost"),
     ],
 )
 def test_it_is_the_host_that_people_use(public_url: str, rp_id: str, origin: str) -> None:
     found = relying_party(public_url, "Example")
     assert (found.id, found.name) == (rp_id, "Example")
     assert set(found.origins) == {origin}
+    assert found.home == origin
 
 
 @pytest.mark.parametrize(
@@ -28,7 +33,7 @@ def test_it_is_the_host_that_people_use(public_url: str, rp_id: str, origin: str
         ("", "PUBLIC_URL is not set"),
         ("http://auth.example.org", "on https alone"),
         ("http://notlocalhost", "on https alone"),
-        ("http://127.0.0.1:8000", "IP address"),
+        ("http://192.0.2.7:8000", "IP address"),
         ("https://127.0.0.1", "IP address"),
         ("https://[::1]:8443", "IP address"),
         ("https://192.0.2.7/auth", "IP address"),

@@ -15,6 +15,7 @@ from authapp.authentication.factors.passkeys.json_forms import (
     RequestOptions,
 )
 from authapp.authentication.factors.passkeys.names import name_of
+from authapp.authentication.factors.passkeys.relying_party import RelyingParty
 from authapp.authentication.factors.passkeys.rows import descriptors
 from authapp.cache.changes import Changed, Changes
 from authapp.crypto.base64url import to_base64url
@@ -120,6 +121,14 @@ class Passkeys:
     def why_off(self) -> str:
         """Why there are no passkeys here; empty where there are."""
         return self._check.why_off
+
+    @property
+    def relying_party(self) -> RelyingParty:
+        """
+        Raises:
+            PasskeysOff
+        """
+        return self._check.ceremonies.relying_party
 
     def expect_on(self) -> None:
         """

@@ -15,11 +15,13 @@ class RelyingParty:
         id: the RP ID: a host name; a passkey counts for it alone.
         name: shown when a passkey is made.
         origins: those of pages that may ask, as browsers write them.
+        home: our own one among them.
     """
 
     id: str
     name: str
     origins: frozenset[str]
+    home: str
 
 
 class NoRelyingParty(Exception):
@@ -41,10 +43,10 @@ def relying_party(
         raise NoRelyingParty(
             "PUBLIC_URL is not set; set it to the address that people use, which passkeys belong to"
         )
-    why = _why_refused(public_url)
+    own = _with_a_name("/".join(public_url.split("/")[:3]))
+    why = _why_refused(own)
     if why:
         raise NoRelyingParty(why)
-    own = "/".join(public_url.split("/")[:3])
     host = _host(own)
     domain = cookie_domain.lstrip(".").lower()
     rp_id = domain if domain and _is_within(host, domain) else host
@@ -53,7 +55,23 @@ def relying_party(
         for origin in trusted
         if rp_id == domain and _is_within(_host(origin), rp_id) and not _why_refused(origin)
     }
-    return RelyingParty(rp_id, name, frozenset({own} | shared))
+    return RelyingParty(rp_id, name, frozenset({own} | shared), own)
+
+
+def _with_a_name(origin: str) -> str:
+    """The same origin on `localhost`, where it is an address of this machine by plain http: the
+    browsers of this machine reach us by both, and keep passkeys for the name alone."""
+    parts = urlsplit(origin)
+    if parts.scheme != "http" or not _is_own_machine(parts.hostname or ""):
+        return origin
+    return f"http://localhost:{parts.port}" if parts.port else "http://localhost"
+
+
+def _is_own_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _why_refused(url: str) -> str:
