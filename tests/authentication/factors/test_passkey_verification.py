@@ -34,7 +34,7 @@ class Ceremony:
 
     def __init__(self, **browser: Any) -> None:
         self.clock = Clock()
-        party = RelyingParty("auth.example.org", "Example", frozenset({ORIGIN}))
+        party = RelyingParty("auth.example.org", "Example", frozenset({ORIGIN}), ORIGIN)
         self.site = Ceremonies(party, Challenges([SECRET_KEY], self.clock))
         self.browser = Authenticator(**{"origin": ORIGIN} | browser)
 
