@@ -2,7 +2,6 @@
 to try: each on a database of its own."""
 
 import logging
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from flask import Flask
 from authapp import Config, create_app, dev
 from authapp.passwords import constant_time
 from tests.attacks.site import Site
+from tests.attacks.timing import AS_SHIPPED
 from tests.support.databases import add_migrated_database
 from tests.support.instances import serving
 from tests.support.mails import MAIL_SETTINGS
@@ -18,7 +18,6 @@ from tests.support.settings import UNLIMITED, environment_for, settings_for
 from tests.web.support import Stores, services_of
 
 SECRET_KEY = "a secret that the attackers do not know"
-AS_SHIPPED = "ENUMERATION_PAIRS" in os.environ
 
 # All attackers have one address. No attempt leaves the window, so what is left only counts down.
 ALL_ATTEMPTS = "1000000 per day"

@@ -1,24 +1,14 @@
-"""Log-in does not reveal whether an account exists, neither by its answer nor by its time.
+"""Log-in does not reveal whether an account exists, neither by its answer nor by its time."""
 
-ENUMERATION_PAIRS: the number of pairs whose times are compared, with the pause that is shipped.
-Without it, fewer pairs are compared, with a pause for busy machines.
-"""
-
-import math
-import os
-import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 
 import pytest
 
 from tests.attacks.site import Answer, Site, ask
+from tests.attacks.timing import Ask, rank_test, told_apart
 from tests.support.people import PASSWORD
-
-PAIRS, WARM_UP = int(os.environ.get("ENUMERATION_PAIRS", "60")), 6
-TRIES = 3
-# Chance alone gives a p below this in one run of a hundred; see `test_the_time_is_the_same`.
-SUSPICIOUS = 0.01
 
 WRONG = "not the password of anyone"
 OVER_LONG = "x" * 10_000
@@ -92,37 +82,6 @@ def test_every_refusal_looks_the_same(site: Site, accounts: Accounts) -> None:
         assert left == list(range(left[0], left[0] - len(left), -1)), "whoever was asked for"
 
 
-def seconds(
-    site: Site, one: str, other: str, accounts: Accounts
-) -> tuple[list[float], list[float]]:
-    """How long each of so many refusals took; in turn, as the machine's speed drifts."""
-    took: dict[str, list[float]] = {one: [], other: []}
-    with site.connection() as connection:
-        for number in range(PAIRS + WARM_UP):
-            # each goes first as often: what one leaves to be done later falls on the next
-            for reason in (one, other) if number % 2 else (other, one):
-                email, password = getattr(accounts, reason)()
-                started = time.perf_counter()
-                answer = ask(
-                    connection, "POST", "/api/v1/login", {"email": email, "password": password}
-                )
-                took[reason].append(time.perf_counter() - started)
-                assert answer.status == 401
-    return took[one][WARM_UP:], took[other][WARM_UP:]
-
-
-def rank_test(one: list[float], other: list[float]) -> float:
-    """p of Mann and Whitney's test: how often chance alone ranks two samples so differently."""
-    ranked = sorted(one + other)
-    ranks: dict[float, float] = {}
-    for place, value in enumerate(ranked, 1):
-        ranks.setdefault(value, place + (ranked.count(value) - 1) / 2)
-    n, m = len(one), len(other)
-    u = sum(ranks[value] for value in one) - n * (n + 1) / 2
-    z = (u - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12)
-    return math.erfc(abs(z) / math.sqrt(2))
-
-
 def test_the_rank_test_sees_a_difference_and_none() -> None:
     """The control, with values that can be looked up."""
     alternating = [float(n) for n in range(400)]
@@ -143,13 +102,16 @@ PAIRED = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), PAIRED, ids=[f"{a}-{b}" for a, b in PAIRED])
-def test_the_time_is_the_same(site: Site, accounts: Accounts, one: str, other: str) -> None:
-    """A p of one in a hundred comes up by chance; with fresh pairs it does so each time for one run
-    in a million, while a difference that is there shows again and again.
-    """
-    found: list[float] = []
-    while not found or (found[-1] <= SUSPICIOUS and len(found) < TRIES):
-        found.append(rank_test(*seconds(site, one, other, accounts)))
-    sys.stdout.write(f"{one} and {other}: p = {found}\n")
-    assert found[-1] > SUSPICIOUS, found
+def test_the_time_is_the_same(site: Site, accounts: Accounts) -> None:
+    @contextmanager
+    def attacker() -> Iterator[Ask]:
+        with site.connection() as connection:
+
+            def log_in(reason: str) -> None:
+                email, password = getattr(accounts, reason)()
+                body = {"email": email, "password": password}
+                assert ask(connection, "POST", "/api/v1/login", body).status == 401
+
+            yield log_in
+
+    assert not told_apart(PAIRED, attacker)

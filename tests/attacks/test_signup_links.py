@@ -1,18 +1,17 @@
 """Sign-up where addresses are confirmed, at the product as production starts it: neither answer nor
 time tells who has an account, and of many uses of a link one wins."""
 
-import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 
 import pytest
 
 from authapp import dev
 from authapp.mail.outbox import Letters
-from tests.attacks.conftest import AS_SHIPPED
 from tests.attacks.site import Site, ask
-from tests.attacks.test_enumeration import PAIRS, SUSPICIOUS, TRIES, WARM_UP, rank_test, shown
+from tests.attacks.test_enumeration import shown
+from tests.attacks.timing import AS_SHIPPED, Ask, told_apart
 from tests.support.databases import add_migrated_database
 from tests.support.instances import serving
 from tests.support.mails import MAIL_SETTINGS
@@ -99,7 +98,7 @@ def test_of_fifty_uses_at_once_one_wins(site: Site) -> None:
     assert sorted(answers, key=str) == [(204, "")] + [(400, "invalid_token")] * (USES - 1)
 
 
-Ask = Callable[[Site, str], tuple[str, dict[str, object]]]
+Request = Callable[[Site, str], tuple[str, dict[str, object]]]
 
 
 def sign_up(_site: Site, email: str) -> tuple[str, dict[str, object]]:
@@ -118,7 +117,7 @@ ASKED = [sign_up, resend, verify]
 
 
 @pytest.mark.parametrize("asked", ASKED)
-def test_answers_are_alike(site: Site, asked: Ask) -> None:
+def test_answers_are_alike(site: Site, asked: Request) -> None:
     seen = []
     for email in (new_email(), waiting(site), known(site)):
         path, body = asked(site, email)
@@ -126,24 +125,21 @@ def test_answers_are_alike(site: Site, asked: Ask) -> None:
     assert seen[0] == seen[1] == seen[2]
 
 
-def seconds(site: Site, asked: Ask) -> tuple[list[float], list[float]]:
-    """How long answers took for unknown and for known emails, in turn."""
-    took: tuple[list[float], list[float]] = ([], [])
-    there = known(site) if asked is sign_up else waiting(site)
-    with site.connection() as connection:
-        for number in range(PAIRS + WARM_UP):
-            for which in (0, 1) if number % 2 else (1, 0):
-                path, body = asked(site, there if which else new_email())
-                started = time.perf_counter()
+def test_the_time_is_the_same(site: Site) -> None:
+    there = {asked: known(site) if asked is sign_up else waiting(site) for asked in ASKED}
+
+    @contextmanager
+    def attacker() -> Iterator[Ask]:
+        with site.connection() as connection:
+
+            def ask_for(kind: str) -> None:
+                name, _, whom = kind.partition(" ")
+                asked = next(asked for asked in ASKED if asked.__name__ == name)
+                email = there[asked] if whom == "known" else new_email()
+                path, body = asked(site, email)
                 ask(connection, "POST", path, body)
-                took[which].append(time.perf_counter() - started)
-    return took[0][WARM_UP:], took[1][WARM_UP:]
 
+            yield ask_for
 
-@pytest.mark.parametrize("asked", ASKED)
-def test_the_time_is_the_same(site: Site, asked: Ask) -> None:
-    found: list[float] = []
-    while not found or (found[-1] <= SUSPICIOUS and len(found) < TRIES):
-        found.append(rank_test(*seconds(site, asked)))
-    sys.stdout.write(f"{asked}: p = {found}\n")
-    assert found[-1] > SUSPICIOUS, found
+    names = [asked.__name__ for asked in ASKED]
+    assert not told_apart([(f"{name} known", f"{name} unknown") for name in names], attacker)
