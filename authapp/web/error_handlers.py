@@ -176,7 +176,7 @@ class Problem(HTTPException):
         slug: the `code` programs switch on.
         fields: field name → reason.
         for_people: whether pages show the description.
-        retry_after: seconds, or None.
+        retry_after: seconds, or None. Werkzeug's classes of 429 and 503 tell it in `Retry-After`.
         more: what programs need to go on, by the names of the fields in the answer.
     """
 
@@ -194,12 +194,6 @@ class Problem(HTTPException):
     @property
     def name(self) -> str:
         return HTTPStatus(self.code or 500).phrase
-
-    def get_headers(self, *args: Any, **kwargs: Any) -> list[tuple[str, str]]:
-        headers = super().get_headers(*args, **kwargs)
-        if self.retry_after is not None:
-            headers.append(("Retry-After", str(self.retry_after)))
-        return headers
 
 
 @cache
