@@ -6,20 +6,21 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.cache.changes import Changes
 from authapp.errors import UnknownUser
+from authapp.storage.factors.models import Passkey, RecoveryCode, TotpSecret
 from authapp.storage.models import AuditEvent, Base, Invitation, OutgoingMail, SessionRow, User
 from authapp.storage.postgres import Database
 
 MOST: Final = 5_000  # entries of one kind, the newest
 # Details of events that are about the person alone. Others name a hash or an address.
 _DETAILS: Final = frozenset(
-    ("count", "fields", "imported", "kind", "method", "role", "roles", "sessions", "why")
+    ("count", "fields", "imported", "kind", "method", "role", "roles", "sessions", "what", "why")
 )
 
 
@@ -85,6 +86,26 @@ class ExportedMail(msgspec.Struct, frozen=True, kw_only=True):
     failed_at: datetime | None
 
 
+class ExportedPasskey(msgspec.Struct, frozen=True, kw_only=True):
+    """A passkey, without what proves it."""
+
+    name: str
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+class ExportedFactors(msgspec.Struct, frozen=True, kw_only=True):
+    """The second factors of a person, without their secrets.
+
+    Attributes:
+        totp_since: when the authenticator app was set up.
+    """
+
+    totp_since: datetime | None
+    recovery_codes_left: int
+    passkeys: list[ExportedPasskey]
+
+
 class ExportView(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a person. It holds no secret, and nothing about other people.
 
@@ -95,6 +116,7 @@ class ExportView(msgspec.Struct, frozen=True, kw_only=True):
     exported_at: datetime
     is_complete: bool
     user: ExportedUser
+    factors: ExportedFactors
     sessions: list[ExportedSession]
     events: list[ExportedEvent]
     invitations: list[ExportedInvitation]
@@ -155,6 +177,7 @@ class Exports:
             exported_at=self._clock(),
             is_complete=all(len(rows) <= self._most for rows in kinds),
             user=_user(user),
+            factors=_factors(db, user_id),
             sessions=[_copied(ExportedSession, row) for row in sessions[: self._most]],
             events=[_event(row, user_id) for row in events[: self._most]],
             invitations=[
@@ -187,6 +210,22 @@ def _copied(kind: type[msgspec.Struct], row: Any, **given: object) -> Any:
 def _user(user: User) -> ExportedUser:
     exported: ExportedUser = _copied(ExportedUser, user, roles=[role.name for role in user.roles])
     return exported
+
+
+def _factors(db: Session, user_id: UUID) -> ExportedFactors:
+    """Few enough to be shown in full: passkeys and recovery codes of a person are bounded."""
+    passkeys = select(Passkey).where(Passkey.user_id == user_id).order_by(Passkey.created_at)
+    codes_left = select(func.count()).where(
+        RecoveryCode.user_id == user_id, RecoveryCode.used_at.is_(None)
+    )
+    totp_since = select(TotpSecret.confirmed_at).where(
+        TotpSecret.user_id == user_id, TotpSecret.sealed.is_not(None)
+    )
+    return ExportedFactors(
+        totp_since=db.scalar(totp_since),
+        recovery_codes_left=db.scalar(codes_left) or 0,
+        passkeys=[_copied(ExportedPasskey, row) for row in db.scalars(passkeys)],
+    )
 
 
 def _event(row: AuditEvent, user_id: UUID) -> ExportedEvent:

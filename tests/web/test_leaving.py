@@ -12,7 +12,9 @@ from flask.testing import FlaskClient
 
 from authapp.accounts.actor import OPERATOR
 from authapp.accounts.export import Exports
+from tests.support.passkeys import Authenticator
 from tests.web.conftest import MakeApp
+from tests.web.factors import enrol
 from tests.web.support import (
     EMAIL,
     PASSWORD,
@@ -21,6 +23,7 @@ from tests.web.support import (
     access_token,
     bearing,
     browser,
+    is_utc,
     log_in,
     lose_fences,
     problem,
@@ -75,6 +78,33 @@ def test_the_page_gives_the_same_file(signed_in: FlaskClient) -> None:
     assert answer.get_json().keys() == exported(signed_in).keys()
 
 
+def add_passkey(client: FlaskClient, name: str) -> None:
+    options = client.post(f"{ME}/passkeys/options").get_json()
+    passkey = Authenticator("http://localhost").create(options)
+    answer = client.post(f"{ME}/passkeys", json={"credential": passkey, "name": name})
+    assert answer.status_code == 201, answer.text
+
+
+def test_an_export_tells_of_factors(make_app: MakeApp, stores: Stores) -> None:
+    app = make_app(PUBLIC_URL="http://localhost")
+    sign_up(app)
+    ada = signed_in_as(app)
+    none = {"totp_since": None, "recovery_codes_left": 0, "passkeys": []}
+    assert exported(ada)["factors"] == none
+    ada.post(f"{ME}/factors/totp")  # asked for, and never confirmed
+    assert exported(ada)["factors"] == none
+    enrol(ada, stores)
+    add_passkey(ada, "My phone")
+    found = exported(ada)
+    [passkey] = found["factors"].pop("passkeys")
+    assert (passkey["name"], passkey["last_used_at"]) == ("My phone", None)
+    assert found["factors"]["recovery_codes_left"] == 10
+    assert is_utc(found["factors"]["totp_since"])
+    assert is_utc(passkey["created_at"])
+    added = [one["details"] for one in found["events"] if one["event"] == "factor.added"]
+    assert added == [{"what": "passkey_added"}, {"what": "totp_added"}]
+
+
 def secrets_of(stores: Stores) -> set[str]:
     """Everything in the rows that must leave by no export, in the forms it could have."""
     found: set[str] = set()
@@ -101,6 +131,8 @@ def test_an_export_holds_no_secret_and_nobody_else(make_app: MakeApp, stores: St
     token = access_token(app)
     with stores_session(app, ada) as session:
         session["basket"] = "a-secret-of-the-app"
+    secret, codes = enrol(ada, stores)
+    add_passkey(ada, "My phone")
     admin = browser(app)
     admin.environ_base["REMOTE_ADDR"] = "192.0.2.99"
     log_in(admin, "root@example.org")
@@ -116,11 +148,12 @@ def test_an_export_holds_no_secret_and_nobody_else(make_app: MakeApp, stores: St
     )
     text = ada.get(EXPORT).text
     found = json.loads(text)
-    assert {one["kind"] for one in found["mails"]} == {"reset"}
+    assert {one["kind"] for one in found["mails"]} == {"reset", "factors_changed"}
     assert [one["written_by_you"] for one in found["invitations"]] == [True]
     by_others = [one for one in found["events"] if one["by"] == "another person"]
     assert [(one["event"], one["address"]) for one in by_others] == [("profile.changed", "")]
     secrets = secrets_of(stores) | {token, token_of(ada), PASSWORD, "a wrong password here"}
+    secrets |= {secret.secret, *codes}
     assert len(secrets) > 10
     for secret in secrets:
         assert secret not in text, secret
