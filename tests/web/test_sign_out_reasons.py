@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from authapp.sessions.records import EndReason
-from authapp.web.pages.messages import SIGNED_OUT
+from authapp.web.pages.messages import LOG_IN_FIRST, SIGNED_OUT
 from tests.web.support import COOKIE, EMAIL, Page, browser, program, services_of, token_of
 
 TOLD = "You were signed out because your password was changed."
@@ -52,6 +52,21 @@ def test_every_way_to_log_in_tells_why(signed_out: FlaskClient, way: str) -> Non
     answer = WAYS[way](signed_out)
     assert answer.status_code == 200
     assert TOLD in Page(answer).text
+
+
+LEADS_TO_NO_PAGE = {
+    "the page itself",
+    "a form that is sent",  # nobody says from which page
+    "the link of another page",
+    "the start page",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_visitor_is_told_that_a_page_needs_a_log_in(app: Flask, way: str) -> None:
+    answer = WAYS[way](browser(app))
+    assert answer.status_code == 200
+    assert (LOG_IN_FIRST in Page(answer).text) is (way not in LEADS_TO_NO_PAGE)
 
 
 @pytest.mark.parametrize("path", ["/", "/login"])

@@ -41,7 +41,7 @@ class LoginFactorBody(msgspec.Struct, forbid_unknown_fields=True):
 
     login_token: str
     method: MethodField
-    code: CodeField = ""
+    code: CodeField | msgspec.UnsetType = msgspec.UNSET
     credential: AuthenticationCredential | msgspec.UnsetType = msgspec.UNSET
     remember_browser: bool = False
 
@@ -117,7 +117,11 @@ factors_api = OwnBlueprint("factors_api", __name__, url_prefix="/api/v1")
 )
 def login_factor() -> Response:
     body = read_body(request, LoginFactorBody)
-    shown = ShownFactor(body.method, body.code, or_none(body.credential))
+    code, credential = or_none(body.code), or_none(body.credential)
+    needed = "credential" if body.method == "passkey" else "code"
+    if (credential if needed == "credential" else code) is None:
+        raise errors.InvalidField({needed: f"this field is required with {body.method}"})
+    shown = ShownFactor(body.method, code or "", credential)
     completed = complete_login(body.login_token, shown, is_trusted=body.remember_browser)
     codes = list(completed.recovery_codes) or msgspec.UNSET
     if isinstance(completed.issued, IssuedTokens):

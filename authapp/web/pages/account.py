@@ -34,7 +34,7 @@ from authapp.web.pages.forms import (
     show_errors,
     text,
 )
-from authapp.web.pages.messages import COOKIE_DROPPED, OUTDATED, WRONG_CREDENTIALS
+from authapp.web.pages.messages import COOKIE_DROPPED, LOG_IN_FIRST, OUTDATED, WRONG_CREDENTIALS
 from authapp.web.pages.notices import redirect_with, say
 from authapp.web.pages.rendering import Question, ask, render_page
 from authapp.web.pages.signup import come_back_page, unconfirmed_page
@@ -67,7 +67,7 @@ def login() -> ResponseReturnValue:
     onward = next_target() or start_url()
     if auth_session().live:
         return redirect(onward)
-    reason = sign_out_reason()
+    reason = sign_out_reason() or (None if onward == start_url() else LOG_IN_FIRST)
     form = LoginForm(data={"next": onward})
     is_dropped = "cookie" in request.args and will_lose_cookie()
     problem = COOKIE_DROPPED if is_dropped else None

@@ -26,6 +26,8 @@ SIGNED_OUT = {
     ),
 }
 
+LOG_IN_FIRST = "Log in to see the page that you asked for."
+
 CONFIRM_FIRST = "Your password is right. Confirm your email to log in: we have sent you a mail."
 
 INVALID_LINK = {

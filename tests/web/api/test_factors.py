@@ -61,6 +61,23 @@ def test_no_cookie_comes_before_the_factor(app: Flask, stores: Stores, person: s
     assert cookies_of(browser(app).post(f"{API}/login", json=body)) == []
 
 
+@pytest.mark.parametrize(
+    ("method", "missing"),
+    [("totp", "code"), ("recovery_code", "code"), ("passkey", "credential")],
+)
+def test_a_factor_that_is_left_out_is_no_wrong_one(
+    app: Flask, stores: Stores, person: str, method: str, missing: str
+) -> None:
+    _, codes = enrolled(app, stores)
+    body = {"login_token": waiting(app)["login_token"], "method": method}
+    for _ in range(6):  # one more than wrong ones use a login token up
+        answer = program(app).post(f"{API}/login/factor", json=body)
+        problem(answer, 400, "invalid_field")
+        assert list(answer.get_json()["errors"]) == [missing]
+    body |= {"method": "recovery_code", "code": codes[0]}
+    assert program(app).post(f"{API}/login/factor", json=body).status_code == 200
+
+
 def test_a_program_gets_tokens_after_it(app: Flask, stores: Stores, person: str) -> None:
     authenticator, _ = enrolled(app, stores)
     found = waiting(app, path="/tokens", refresh=True)
