@@ -89,7 +89,7 @@ def test_an_export_tells_of_factors(make_app: MakeApp, stores: Stores) -> None:
     app = make_app(PUBLIC_URL="http://localhost")
     sign_up(app)
     ada = signed_in_as(app)
-    none = {"totp_since": None, "recovery_codes_left": 0, "passkeys": []}
+    none: dict[str, Any] = {"totp_since": None, "recovery_codes_left": 0, "passkeys": []}
     assert exported(ada)["factors"] == none
     ada.post(f"{ME}/factors/totp")  # asked for, and never confirmed
     assert exported(ada)["factors"] == none
@@ -131,7 +131,7 @@ def test_an_export_holds_no_secret_and_nobody_else(make_app: MakeApp, stores: St
     token = access_token(app)
     with stores_session(app, ada) as session:
         session["basket"] = "a-secret-of-the-app"
-    secret, codes = enrol(ada, stores)
+    authenticator, codes = enrol(ada, stores)
     add_passkey(ada, "My phone")
     admin = browser(app)
     admin.environ_base["REMOTE_ADDR"] = "192.0.2.99"
@@ -153,7 +153,7 @@ def test_an_export_holds_no_secret_and_nobody_else(make_app: MakeApp, stores: St
     by_others = [one for one in found["events"] if one["by"] == "another person"]
     assert [(one["event"], one["address"]) for one in by_others] == [("profile.changed", "")]
     secrets = secrets_of(stores) | {token, token_of(ada), PASSWORD, "a wrong password here"}
-    secrets |= {secret.secret, *codes}
+    secrets |= {authenticator.secret, *codes}
     assert len(secrets) > 10
     for secret in secrets:
         assert secret not in text, secret
