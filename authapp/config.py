@@ -71,6 +71,7 @@ class Config:
     PASSWORD_MIN_LENGTH: int = _setting(kinds.whole(8, 64), 15)
     PASSWORD_BLOCKLIST: str = _setting(kinds.text, "")
     SECOND_FACTOR: str = _setting(kinds.second_factor, "optional")
+    ASSURANCE_LEVEL: int = _setting(kinds.whole(1, 2), 1)
     STEP_UP_SECONDS: int = _setting(kinds.whole(10, _DAY), 600)
 
     # mail
@@ -157,6 +158,8 @@ class Config:
             raise SettingError(
                 "PUBLIC_URL: set it to the address that people use, links in mails begin with it"
             )
+        if self.ASSURANCE_LEVEL == 2 and self.SECOND_FACTOR != "required":
+            raise SettingError("SECOND_FACTOR: set it to required, ASSURANCE_LEVEL=2 demands two")
         if self.EMAIL_VERIFICATION == "required" and not self.MAIL_URL:
             raise SettingError("MAIL_URL: set it, nobody can confirm an address without mail")
 

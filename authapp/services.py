@@ -212,7 +212,7 @@ def build_services(
 
     users, credentials = build_accounts(config, stores, background, clock)
     email_hashes = EmailHashes(config.SECRET_KEY)
-    rule = second_factor_rule(config.SECOND_FACTOR)
+    rule = second_factor_rule(config)
     sessions, housekeeping, lost_commits = build_sessions(config, stores, tokens, rule, clock)
 
     mailing = build_mailing(config, stores.database, clock, url_prefix, mail_templates)

@@ -59,6 +59,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "PASSWORD_MIN_LENGTH": 15,
         "PASSWORD_BLOCKLIST": "",
         "SECOND_FACTOR": "optional",
+        "ASSURANCE_LEVEL": 1,
         "STEP_UP_SECONDS": 600,
         "MAIL_URL": "",
         "MAIL_FROM": "",
@@ -454,6 +455,9 @@ def test_mail_has_a_sender(given: dict[str, str], sender: str) -> None:
         ({"SIGNUP": "everybody"}, "SIGNUP: set it to closed or invite or domains or open"),
         ({"SECOND_FACTOR": "required,admin"}, "SECOND_FACTOR: set it to optional, to required, or"),
         ({"SECOND_FACTOR": " , "}, "SECOND_FACTOR: set it to optional, to required, or to role"),
+        ({"ASSURANCE_LEVEL": "2"}, "SECOND_FACTOR: set it to required"),
+        ({"ASSURANCE_LEVEL": "2", "SECOND_FACTOR": "admin"}, "SECOND_FACTOR: set it to required"),
+        ({"ASSURANCE_LEVEL": "3"}, "ASSURANCE_LEVEL: set it to a whole number from 1 to 2"),
         ({"PASSWORD_MIN_LENGTH": "7"}, "PASSWORD_MIN_LENGTH: set it to a whole number"),
     ],
 )

@@ -108,6 +108,12 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO", "SIGNUP": "invit
         ("cookie domain", {"SESSION_COOKIE_DOMAIN": ".example.org"}, WARN, "under example.org"),
         ("session limits", {}, OK, "idle 30 minutes, in all 12 hours, remembered 30 days"),
         ("session limits", {"REMEMBER_ME_SECONDS": "2592001"}, WARN, "REMEMBER_ME_SECONDS"),
+        (
+            "session limits",
+            {"ASSURANCE_LEVEL": "2", "SECOND_FACTOR": "required"},
+            OK,
+            "two factors, at most 1 day in all and 1 hour without a visit",
+        ),
         ("proxy trust", {}, OK, "no proxy is believed"),
         ("proxy trust", {"HOST": "192.0.2.1"}, OK, "192.0.2.1 can be reached directly"),
         ("proxy trust", {"TRUSTED_PROXY_HOPS": "2"}, OK, "as 2 in front set them"),

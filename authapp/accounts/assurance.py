@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, Literal
 
 from authapp.accounts.identity import Identity
@@ -10,6 +11,10 @@ Amr = tuple[str, ...]  # words of RFC 8176, like `pwd`, `otp`, `hwk`, `user`
 
 PASSWORD: Final[Amr] = ("pwd",)
 CODE: Final[Amr] = ("otp",)  # of an authenticator app, or a recovery code
+# How long a session of two factors may last without another proof, and without a visit
+# (NIST SP 800-63B-4, 2.2.3).
+AAL2_OVERALL: Final = timedelta(hours=24)
+AAL2_IDLE: Final = timedelta(hours=1)
 _PASSKEYS: Final = frozenset({"hwk", "swk"})
 _SECOND_FACTORS: Final = frozenset({"otp", "mfa"}) | _PASSKEYS
 
@@ -50,10 +55,12 @@ class SecondFactorRule:
     Attributes:
         everybody: all people must hold one.
         roles: people with any of these roles must.
+        trusts_browsers: people may have a browser of theirs log in without it for a while.
     """
 
     everybody: bool = False
     roles: frozenset[str] = frozenset()
+    trusts_browsers: bool = True
 
     def demands(self, person: Identity) -> bool:
         """Whether this person must hold one."""

@@ -90,7 +90,7 @@ def build_factor_uses(
     new_passwords: NewPasswords,
     credentials: CredentialStore,
 ) -> FactorUses:
-    rule = second_factor_rule(config.SECOND_FACTOR)
+    rule = second_factor_rule(config)
     factors = Factors(
         stores.database, stores.changes, sessions, parts, rule=rule, clock=parts.clock
     )
@@ -138,17 +138,18 @@ def build_factor_uses(
     )
 
 
-def second_factor_rule(setting: str) -> SecondFactorRule:
+def second_factor_rule(config: Config) -> SecondFactorRule:
     """The rule that says whether a person must hold a second factor, by SECOND_FACTOR.
 
     Raises:
         SettingError: somebody must, and nobody can set one up.
     """
+    setting = config.SECOND_FACTOR
     if setting != "optional":
         try:
             totp.require_library()
         except FactorsOff as error:
             raise SettingError(f"SECOND_FACTOR: {error}, or set it to optional") from None
     if setting == "required":
-        return SecondFactorRule(everybody=True)
+        return SecondFactorRule(everybody=True, trusts_browsers=config.ASSURANCE_LEVEL < 2)
     return SecondFactorRule(roles=frozenset(setting.split(",")) - {"optional"})

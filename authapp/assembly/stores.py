@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import redis
 
-from authapp.accounts.assurance import SecondFactorRule
+from authapp.accounts.assurance import AAL2_IDLE, AAL2_OVERALL, SecondFactorRule
 from authapp.accounts.audit import Fact
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.store import UserStore
@@ -157,7 +157,11 @@ def build_sessions(
 
 
 def session_policy(config: Config) -> SessionPolicy:
+    longest: dict[str, timedelta] = {}
+    if config.ASSURANCE_LEVEL == 2:
+        longest = {"longest_idle": AAL2_IDLE, "longest": AAL2_OVERALL}
     return SessionPolicy(
+        **longest,
         idle=timedelta(seconds=config.SESSION_IDLE_SECONDS),
         absolute=timedelta(seconds=config.SESSION_ABSOLUTE_SECONDS),
         remember=timedelta(seconds=config.REMEMBER_ME_SECONDS),

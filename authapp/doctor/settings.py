@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from zxcvbn import zxcvbn
 
+from authapp.accounts.assurance import AAL2_IDLE, AAL2_OVERALL
 from authapp.assembly.passkeys import relying_party_of
 from authapp.authentication.factors.passkeys.relying_party import NoRelyingParty
 from authapp.config import Config
@@ -132,6 +133,10 @@ def _session_limits(config: Config) -> Finding:
         "REMEMBER_ME_SECONDS": config.REMEMBER_ME_SECONDS,
     }
     over = [name for name, seconds in limits.items() if seconds > AAL1_SECONDS]
+    if config.ASSURANCE_LEVEL == 2:
+        most_idle, longest = (_span(int(n.total_seconds())) for n in (AAL2_IDLE, AAL2_OVERALL))
+        text = f"two factors, at most {longest} in all and {most_idle} without a visit: AAL2"
+        return Finding(check, State.OK, text)
     if over:
         text = f"longer than 30 days, which NIST SP 800-63B-4 allows at AAL1: {', '.join(over)}"
         return Finding(check, State.WARN, text, f"set it to {AAL1_SECONDS} or less")

@@ -142,7 +142,8 @@ class SessionBeginning:
         person = identity_of(user) if self._second_factors.roles else identity_with(user, (), ())
         if not self._second_factors.is_due(person, amr):
             return
-        if trusted is None or trusted != user.factors_version:
+        is_trusted = self._second_factors.trusts_browsers and trusted == user.factors_version
+        if not is_trusted:
             raise SecondFactorDue(user.id, user.epoch)
 
     def begin_program(

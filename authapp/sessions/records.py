@@ -52,7 +52,11 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SessionPolicy:
-    """How long sessions last (OWASP ASVS 5.0, 7.3.1 and 7.3.2) and how many a user has (7.1.2)."""
+    """How long sessions last (OWASP ASVS 5.0, 7.3.1 and 7.3.2) and how many a user has (7.1.2).
+
+    Attributes:
+        longest_idle, longest: no session lasts longer, of whatever kind it is.
+    """
 
     idle: timedelta
     absolute: timedelta
@@ -60,6 +64,8 @@ class SessionPolicy:
     revalidate: timedelta
     max_per_user: int
     access_token: timedelta
+    longest_idle: timedelta = timedelta.max
+    longest: timedelta = timedelta.max
 
     def lifetime(self, now: datetime, *, remember: bool, kind: Kind = "browser") -> "Lifetime":
         """Of a session that begins now.
@@ -68,11 +74,12 @@ class SessionPolicy:
             remember: for programs: it can be refreshed. Else it ends with its only token, and not
                 before: they are told how long that lasts.
         """
+        idle, absolute = self.idle, self.absolute
         if remember:
-            return Lifetime(self.remember, now + self.remember)
-        if kind == "api":
-            return Lifetime(self.access_token, now + self.access_token)
-        return Lifetime(self.idle, now + self.absolute)
+            idle = absolute = self.remember
+        elif kind == "api":
+            idle = absolute = self.access_token
+        return Lifetime(min(idle, self.longest_idle), now + min(absolute, self.longest))
 
 
 @dataclass(frozen=True, slots=True)

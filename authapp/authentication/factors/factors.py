@@ -91,6 +91,11 @@ class Factors:
         """Whether a log-in of this person needs a second factor."""
         return self._rule.is_due(person, ())
 
+    @property
+    def trusts_browsers(self) -> bool:
+        """Whether people may have a browser of theirs log in without a factor for a while."""
+        return self._rule.trusts_browsers
+
     def propose_totp(self, live: ActiveSession) -> ProposedSecret:
         """A secret for an authenticator app. It counts once it is confirmed by a code.
 

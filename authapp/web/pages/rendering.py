@@ -60,6 +60,11 @@ class PageContext:
         return not state_of().services.passkeys.why_off
 
     @property
+    def trusts_browsers(self) -> bool:
+        """Whether people are asked if a browser shall need no second factor for a while."""
+        return state_of().services.factors.trusts_browsers
+
+    @property
     def passkey_site(self) -> RelyingParty:
         """The site that passkeys belong to, where there are any."""
         return state_of().services.passkeys.relying_party
