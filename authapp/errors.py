@@ -321,5 +321,17 @@ class Forbidden(AuthappError):
     """The person is known and may not do this."""
 
 
+class FactorUnproven(Forbidden):
+    """The person holds a second factor, and has not shown it in this session."""
+
+
+class FactorMissing(Forbidden):
+    """The person holds no second factor, and needs one for this."""
+
+
+class AddressUnconfirmed(Forbidden):
+    """The person has not confirmed their address, and has to for this."""
+
+
 class CrossOrigin(AuthappError):
     """An unsafe request that does not come from our own pages."""

@@ -8,6 +8,7 @@ from werkzeug.routing import BuildError
 
 from authapp.config import Config
 from authapp.crypto.assertion_keys import AssertionKeys
+from authapp.errors import AddressUnconfirmed, AuthappError, FactorMissing, FactorUnproven
 from authapp.guarding.assertions import AssertionIssuer
 from authapp.guarding.rule_file import read_rules
 from authapp.web.api.account import api
@@ -83,6 +84,7 @@ def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: b
             config.public_origin,
         ),
         AssertionIssuer(keys, config.PUBLIC_URL) if config.PUBLIC_URL else None,
+        _remedies(mount, has_mail=bool(config.MAIL_URL)),
         hides_unverified=config.is_verification_required or config.SIGNUP in {"open", "domains"},
     )
     if mount.has_any:
@@ -204,6 +206,19 @@ def _at_first_request(app: Flask, state: AppState) -> None:
     if exempt is not None:
         for blueprint in _WITH_ORIGIN_CHECK:
             exempt(blueprint)
+
+
+def _remedies(mount: Mount, *, has_mail: bool) -> dict[type[AuthappError], str]:
+    """The pages where people of guarded apps can mend why they were refused."""
+    if not mount.pages:
+        return {}
+    pages: dict[type[AuthappError], str] = {
+        FactorUnproven: f"{mount.url_prefix}/account/confirm",
+        FactorMissing: f"{mount.url_prefix}/account/security",
+    }
+    if has_mail:  # by which they confirm it
+        pages[AddressUnconfirmed] = f"{mount.url_prefix}/account"
+    return pages
 
 
 def _login_path(app: Flask, state: AppState) -> Callable[[], str]:

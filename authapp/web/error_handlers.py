@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from flask import Blueprint, Flask, Response, current_app, redirect, request, url_for
+from flask import Blueprint, Flask, Response, current_app, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import (
     BadHost,
@@ -34,6 +34,7 @@ from authapp.web.session.auth_session import auth_session
 from authapp.web.session.mailed_links import set_aside
 from authapp.web.visitor_login import next_target, sign_out_reason
 
+AS_JSON = "_authapp_as_json"  # in flask.g: a program asks, whatever it accepts
 _LOOK_UP_SECONDS = 0.5  # what an error page waits to learn who the visitor is
 
 _log = get_logger(__name__)
@@ -93,6 +94,9 @@ _ANSWERS: dict[type, _Answer] = {
         401, "login_expired", "This log-in is used up or too old. Start again with the password."
     ),
     errors.Forbidden: _Answer(403, "forbidden", "You may not see or do this."),
+    errors.FactorUnproven: _Answer(403, "step_up_required", for_people=True),
+    errors.FactorMissing: _Answer(403, "factor_missing", for_people=True),
+    errors.AddressUnconfirmed: _Answer(403, "email_unverified", for_people=True),
     errors.SignupClosed: _Answer(403, "signup_closed", for_people=True),
     errors.EmailUnverified: _Answer(403, "email_unverified", for_people=True),
     errors.PasswordChangeRequired: _Answer(
@@ -232,9 +236,8 @@ MAX_ACCEPT = 1_000  # characters; browsers send about 140
 
 def wants_json() -> bool:
     """Whether the client is a program rather than a person's browser."""
-    if request.path.startswith(state_of().mount.api_path) and (
-        request.url_rule is None or is_own_view()
-    ):
+    is_api = request.path.startswith(state_of().mount.api_path)
+    if g.get(AS_JSON) or (is_api and (request.url_rule is None or is_own_view())):
         return True
     if isinstance(request.routing_exception, (BadHost, SecurityError)):
         return True  # no browser asks for such a host, and a page has links, which need one

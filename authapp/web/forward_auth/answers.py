@@ -1,5 +1,6 @@
 """Answers to proxies: the decision, in the form that each kind of proxy can pass on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -43,6 +44,8 @@ class ForwardAuth:
 
     Args:
         assertions: issues them; None: without PUBLIC_URL they would name nobody who did.
+        remedies: the path of the page, without the mount point, where people can mend why they were
+            refused.
         hides_unverified: no email is passed on that nobody has shown to be the person's.
     """
 
@@ -51,12 +54,14 @@ class ForwardAuth:
         decision: Decision,
         login_page: LoginPage,
         assertions: AssertionIssuer | None,
+        remedies: Mapping[type[AuthappError], str],
         *,
         hides_unverified: bool,
     ) -> None:
         self._decision = decision
         self._login_page = login_page
         self._assertions = assertions
+        self._remedies = remedies
         self._hides_unverified = hides_unverified
         self._headers: Recent[UUID, tuple[SessionRecord, Headers]] = Recent()
 
@@ -75,26 +80,30 @@ class ForwardAuth:
 
     def answer(self, proxy: Proxy, environ: Environ) -> Answer | Refusal:
         verdict = self._decision.decide(proxy, environ)
-        if isinstance(verdict, Refused):
-            return Refusal(verdict.error, self._identity_headers(verdict.session))
         try:
             if isinstance(verdict, Allowed):
                 return Answer(200, [*self._of_session(proxy, environ, verdict), *_FIXED], b"")
+            if isinstance(verdict, Refused):
+                return self._refuse(proxy, environ, verdict)
             return self._log_in_first(proxy, environ, verdict.demand)
         except InvalidField as error:
             return Refusal(error, NOBODY)
 
+    def _refuse(self, proxy: Proxy, environ: Environ, refused: Refused) -> Answer | Refusal:
+        page = self._remedies.get(type(refused.error))
+        if page is None or not opens_page(environ):
+            return Refusal(refused.error, self._identity_headers(refused.session))
+        original = proxy.original(environ)
+        location = self._login_page.leading_back(environ, page, original)
+        return _led_to(location, proxy, original, f"{refused.error}\n".encode())
+
     def _log_in_first(self, proxy: Proxy, environ: Environ, demand: Demand) -> Answer:
-        if proxy.passes_redirects and not _is_browser(environ):
+        if proxy.passes_redirects and not opens_page(environ):
             headers = [*NOBODY, *_FIXED, ("WWW-Authenticate", CHALLENGE)]
             return Answer(401, headers, _LOG_IN)
         original = proxy.original(environ)
         location = self._login_page.address(environ, demand.login, original)
-        headers = [*NOBODY, *_FIXED, ("Location", location)]
-        if not proxy.passes_redirects:
-            return Answer(401, headers, b"")  # the proxy shows a page of its own
-        # RFC 9110, 15.4: after 303 a browser asks with GET
-        return Answer(302 if original.method in READING else 303, headers, _LOG_IN)
+        return _led_to(location, proxy, original, _LOG_IN)
 
     def _of_session(self, proxy: Proxy, environ: Environ, allowed: Allowed) -> Headers:
         session = allowed.session
@@ -134,7 +143,16 @@ class ForwardAuth:
         return "" if self._hides_unverified and not person.email_verified else person.email
 
 
-def _is_browser(environ: Environ) -> bool:
+def _led_to(location: str, proxy: Proxy, original: OriginalRequest, text: bytes) -> Answer:
+    """Sends a browser to another page. No guarded app is told whose request it is."""
+    headers = [*NOBODY, *_FIXED, ("Location", location)]
+    if not proxy.passes_redirects:
+        return Answer(401, headers, b"")  # the proxy shows a page of its own
+    # RFC 9110, 15.4: after 303 a browser asks with GET
+    return Answer(302 if original.method in READING else 303, headers, text)
+
+
+def opens_page(environ: Environ) -> bool:
     """Whether somebody opens a page, and not a script in one, or a program."""
     if environ.get("HTTP_SEC_FETCH_MODE", "navigate") != "navigate":
         return False

@@ -11,7 +11,8 @@ from werkzeug.exceptions import MethodNotAllowed
 from authapp.crypto.assertion_keys import AssertionKeys
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.csrf import from_any_origin
-from authapp.web.forward_auth.answers import REFUSAL, ForwardAuth, Refusal
+from authapp.web.error_handlers import AS_JSON
+from authapp.web.forward_auth.answers import REFUSAL, ForwardAuth, Refusal, opens_page
 from authapp.web.forward_auth.identity_headers import NOBODY
 from authapp.web.forward_auth.logout_page import LogoutPage
 from authapp.web.forward_auth.original_request import READING
@@ -40,6 +41,8 @@ def make_forward_auth(forward_auth: ForwardAuth, logout_page: LogoutPage | None)
             decided = forward_auth.answer(proxy, request.environ)
         if isinstance(decided, Refusal):
             setattr(g, _IDENTITY, decided.headers)
+            if not opens_page(request.environ):
+                setattr(g, AS_JSON, True)
             raise decided.error
         return Response(decided.body, decided.status, decided.headers)
 

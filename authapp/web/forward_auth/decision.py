@@ -3,8 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from authapp.accounts.assurance import level_of
-from authapp.errors import AuthappError, Forbidden, InvalidField, StoreUnavailable, TooManyTokens
+from authapp.accounts.assurance import level_of, proves_second_factor
+from authapp.errors import (
+    AddressUnconfirmed,
+    AuthappError,
+    FactorMissing,
+    FactorUnproven,
+    Forbidden,
+    InvalidField,
+    StoreUnavailable,
+    TooManyTokens,
+)
 from authapp.guarding.rules import GuardRules, Rule
 from authapp.sessions.records import ActiveSession, LookupResult, SessionRecord
 from authapp.web.cookies.header import read_cookies
@@ -82,7 +91,7 @@ class Decision:
             return Allowed() if is_public else SignedOut(demand)
         note_user(environ, found.record.user.id)
         if lacking := _lacking(found.record, demand, rule):
-            return Refused(Forbidden(lacking), found.record)
+            return Refused(lacking, found.record)
         return Allowed(found.record, demand.wants_assertion)
 
     def _rule(self, proxy: Proxy, environ: Environ) -> Rule | None:
@@ -121,16 +130,24 @@ class Decision:
 _KNOWN = "only role, factor=2, login, preflight=pass and assertion=1 are known"
 
 
-def _lacking(session: SessionRecord, demand: Demand, rule: Rule | None) -> str:
-    """Says what this session lacks; empty if it lacks nothing."""
+def _lacking(session: SessionRecord, demand: Demand, rule: Rule | None) -> Forbidden | None:
+    """The first thing that this session lacks. Roles are looked at first: people can't get them."""
     for roles in (demand.roles, rule.roles if rule else ()):
         if roles and not session.user.has_role(*roles):
-            return f"this needs the role {' or '.join(roles)}"
+            return Forbidden(f"this needs the role {' or '.join(roles)}")
     if (demand.needs_factor or (rule and rule.needs_factor)) and level_of(session.amr) < 2:
-        return "this needs a log-in with a second factor"
+        return _without_factor(session)
     if rule and rule.needs_verified and not session.user.email_verified:
-        return "this needs an email address that you have confirmed"
-    return ""
+        return AddressUnconfirmed("This needs an email address that you have confirmed.")
+    return None
+
+
+def _without_factor(session: SessionRecord) -> Forbidden:
+    if not session.user.second_factor:
+        return FactorMissing("This needs a second factor. Set one up first.")
+    if proves_second_factor(session.amr):  # to show it once more would add nothing
+        return Forbidden("this needs a log-in with two factors")
+    return FactorUnproven("This needs your second factor. Show it first.")
 
 
 def _is_preflight(original: OriginalRequest, environ: Environ) -> bool:

@@ -1,4 +1,4 @@
-"""`LoginPage`: where a visitor of a guarded app logs in, to be led back afterwards."""
+"""`LoginPage`: where a visitor of a guarded app logs in or proves more, to be led back."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -19,7 +19,7 @@ Environ = dict[str, Any]
 
 
 class LoginPage:
-    """Gives the address of the log-in page.
+    """Gives the address of the log-in page, and of other pages that lead back.
 
     Args:
         allowed_hosts: other hosts that log-in may lead to, and may be on.
@@ -51,11 +51,18 @@ class LoginPage:
         Raises:
             InvalidField: `named` is on no host that is allowed.
         """
-        asked_host = get_host(environ)
-        asked_origin = f"{environ['wsgi.url_scheme']}://{asked_host}"
         if named:
-            return self._elsewhere(named, original.url, asked_host, asked_origin)
-        page = link_to(environ, self._login_path())
+            return self._elsewhere(environ, named, original.url)
+        return self.leading_back(environ, self._login_path(), original)
+
+    def leading_back(self, environ: Environ, path: str, original: OriginalRequest) -> str:
+        """The address of a page of ours, to be led back from there, if it may lead there.
+
+        Args:
+            path: of the page, without the mount point.
+        """
+        _, asked_origin = _asked(environ)
+        page = link_to(environ, path)
         if not original.url:
             return page
         own_origin = self._public_origin or asked_origin
@@ -74,8 +81,9 @@ class LoginPage:
         # the browser is on another host than we are
         return _with_next(f"{own_origin}{page}" if own_host else page, target)
 
-    def _elsewhere(self, named: str, original: str, asked_host: str, asked_origin: str) -> str:
+    def _elsewhere(self, environ: Environ, named: str, original: str) -> str:
         """As `address`, with the page that the proxy names; without a target, that page alone."""
+        asked_host, asked_origin = _asked(environ)
         public_host = self._public_origin.partition("://")[2]
         allowed = {*self._allowed_hosts, *filter(None, (public_host,))}
         checked = safe_next(named, allowed, asked_host)
@@ -95,6 +103,12 @@ class LoginPage:
         """Tells the operator of a target that a log-in page on `host` does not lead to."""
         if _host_of(target) not in {*self._allowed_hosts, host.lower()}:
             self._unlisted_hosts.note(target)
+
+
+def _asked(environ: Environ) -> tuple[str, str]:
+    """The host and the origin that the proxy asked."""
+    host = get_host(environ)
+    return host, f"{environ['wsgi.url_scheme']}://{host}"
 
 
 def _host_of(url: str) -> str:
