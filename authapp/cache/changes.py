@@ -5,7 +5,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from authapp.cache.keys import LIFE_KEY, CredentialKeys, session_key, user_key
@@ -46,19 +56,6 @@ class Changed(Generic[T_co]):
     everywhere: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reread:
-    """Facts of a change that were read once its first fences were set.
-
-    Attributes:
-        copies: to be stored after the commit, by their keys.
-        fences_pending: whether fences are written down (`any_pending`).
-    """
-
-    copies: Mapping[str, Copy]
-    fences_pending: bool
-
-
 _ANNOUNCED = "announced"  # the facts of a transaction, in `Session.info`
 
 
@@ -80,8 +77,6 @@ class Change:
     def __init__(self, db: Session, credential_keys: CredentialKeys) -> None:
         self.db = db
         self.fences: dict[str, int] = {}
-        self.leased: Collection[str] = ()
-        self.reread: Callable[[Session, Mapping[str, Lease]], Reread] | None = None
         self.copies: dict[str, Copy] = {}
         self._credential_keys = credential_keys
 
@@ -136,28 +131,9 @@ class Change:
         """Notes that sessions of an older generation have ended, however many there are."""
         self.fences[LIFE_KEY] = generation
 
-    def write_through(
-        self,
-        keys: Collection[str],
-        reread: Callable[[Session, Mapping[str, Lease]], Reread],
-    ) -> None:
-        """Stores copies of these keys once the change is committed, so that the next read is hot.
-
-        Nothing is stored where anything happened to a key since its first fence: then its second
-        fence is a fence as any other.
-
-        Args:
-            keys: of fences that this change notes.
-            reread: reads the facts, given the leases of the first fences, in the same transaction.
-                The rows that give a key its version are locked by then; everything else that is in
-                the copy must be read here. A statement that waited for a lock (`UPDATE … FROM`,
-                `RETURNING`) returns other rows as they were before the wait.
-        """
-        self.leased, self.reread = keys, reread
-
     def end_session(self, digest: bytes, version: int, copy: Copy | None) -> None:
-        """As `touch_session`, for one that has ended; stores the copy that says so, if any, as
-        `write_through` does. No other change alters such a session, so nothing is read again."""
+        """As `touch_session`, for one that has ended. The copy that says so, if any, is stored
+        after the commit. No other change alters such a session, so nothing is read again."""
         self.touch_session(digest, version)
         if copy is not None:
             self.copies[session_key(digest)] = copy
@@ -214,45 +190,72 @@ class Changes:
                 change = Change(db, self._credential_keys)
                 yield change
                 db.flush()
-                leases = self._fence_first(change)
+                leases = self.fence_first(change.fences, change.copies)
                 copies = {k: (leases[k], copy) for k, copy in change.copies.items() if leases}
                 # A caller that repeats a change finds nothing to do, while the fences of the first
                 # attempt may be unreplayed. Neither caller may be promised more than the other.
-                if leases and change.reread is not None:
-                    facts = change.reread(db, leases)
-                    unreplayed = facts.fences_pending
-                    if not unreplayed:
-                        copies |= {k: (leases[k], copy) for k, copy in facts.copies.items()}
-                else:
-                    unreplayed = acknowledged and bool(db.scalar(select(any_pending())))
+                unreplayed = acknowledged and bool(db.scalar(select(any_pending())))
                 if leases is None:
-                    _write_down(db, change.fences)
+                    write_down(db, change.fences)
         except PostgresUnavailable as error:
             if error.committing:
                 raise OutcomeUnknown(error.store) from error
             raise
-        # Here the outcome of the commit is known: else nothing may be stored.
-        fenced = leases is not None and self._fence_again(change.fences, copies)
-        change.everywhere = self._finish(change, acknowledged, fenced, unreplayed)
+        change.everywhere = self.complete(
+            change.fences,
+            copies,
+            fenced=leases is not None,
+            unreplayed=unreplayed,
+            acknowledged=acknowledged,
+        )
         for fact in change.db.info.pop(_ANNOUNCED, ()):
             self._observe(fact)
 
-    def _finish(self, change: Change, acknowledged: bool, fenced: bool, unreplayed: bool) -> bool:
-        """Catches up where a fence is missing; returns whether every instance sees the change.
+    def fence_first(
+        self, fences: Mapping[str, int], leased: Collection[str]
+    ) -> dict[str, Lease] | None:
+        """Fences before the commit.
 
         Args:
-            fenced: Redis took the fences, before the commit and after it.
-            unreplayed: fences of earlier changes are written down.
+            leased: keys whose copies the change may store.
+        Returns:
+            the leases, or None where Redis does not take the fences.
         """
+        try:
+            return self._cache.fence(fences, committed=False, leased=leased)
+        except StoreUnavailable:
+            return None
+
+    def complete(
+        self,
+        fences: Mapping[str, int],
+        copies: Mapping[str, tuple[Lease, Copy]],
+        *,
+        fenced: bool,
+        unreplayed: bool,
+        acknowledged: bool = True,
+    ) -> bool:
+        """Fences after the commit, whose outcome is known: else nothing may be stored. Catches up
+        where a fence is missing.
+
+        Args:
+            copies: are stored in place of a fence where nothing has happened since the lease.
+            fenced: Redis took the fences before the commit.
+            unreplayed: fences of earlier changes are written down.
+            acknowledged: as for `begin`.
+        Returns:
+            whether every instance sees the change.
+        """
+        fenced = fenced and self._fence_again(fences, copies)
         # on a Cluster copies are not dropped at once; each is believed until its revalidation
-        at_once = LIFE_KEY not in change.fences or self._cache.can_fence_all
+        at_once = LIFE_KEY not in fences or self._cache.can_fence_all
         if fenced and not unreplayed:
             return at_once
         if acknowledged and self.catch_up():
             return at_once  # the missing fences were written down, and are set now
         # Pending. A recovery that is running may have looked before this change was committed.
         self._cache.breaker.open()
-        _log.warning("fences_pending", copies=len(change.fences))
+        _log.warning("fences_pending", copies=len(fences))
         return False
 
     def replay(self) -> int:
@@ -286,16 +289,8 @@ class Changes:
         with self._database.transaction() as db:
             return db.scalar(select(func.count()).select_from(PendingFence)) or 0
 
-    def _fence_first(self, change: Change) -> dict[str, Lease] | None:
-        """Fences before the commit; the leases, or None where Redis does not take the fences."""
-        try:
-            leased = {*change.leased, *change.copies}
-            return self._cache.fence(change.fences, committed=False, leased=leased)
-        except StoreUnavailable:
-            return None
-
     def _fence_again(
-        self, fences: dict[str, int], copies: Mapping[str, tuple[Lease, Copy]]
+        self, fences: Mapping[str, int], copies: Mapping[str, tuple[Lease, Copy]]
     ) -> bool:
         """Fences after the commit; writes the fences down if Redis does not take them.
 
@@ -308,13 +303,15 @@ class Changes:
             return False
         return True
 
-    def _write_down_later(self, fences: dict[str, int]) -> None:
+    def _write_down_later(self, fences: Mapping[str, int]) -> None:
         """Writes fences down after the commit, in a transaction of their own; may fail."""
         try:
             with self._database.transaction() as db:
-                _write_down(db, fences)
+                write_down(db, fences)
         except StoreUnavailable:
-            self._unreplayed |= fences  # at least this process trusts no entry before these are set
+            self._unreplayed.update(
+                fences
+            )  # at least this process trusts no entry before these are set
             self._cache.breaker.open()  # it may have recovered without these fences
 
     def _recover(self) -> None:
@@ -356,7 +353,8 @@ class Changes:
         return [user_key(row.user_id), *of_credentials]
 
 
-def _write_down(db: Session, fences: dict[str, int]) -> None:
+def write_down(db: Session | Connection, fences: Mapping[str, int]) -> None:
+    """Leaves fences to be set later, in the transaction of their change."""
     if fences:
         db.execute(
             insert(PendingFence).values(key=bindparam("key"), ver=bindparam("ver")),

@@ -1,18 +1,19 @@
 """Whose token is this? From the entry in Redis while it is fresh, else from the row in Postgres."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import msgspec
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, select
 
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.accounts.authority.person_rows import person_in
 from authapp.accounts.identity import identity_of
-from authapp.cache.changes import Change, Changes, Reread, any_pending
+from authapp.cache.changes import Change, Changes, any_pending
 from authapp.cache.keys import session_key
+from authapp.cache.row_changes import Reread
 from authapp.cache.versioned_cache import Copy, Lease, VersionedCache, decode_entry
 from authapp.crypto.recent import Recent
 from authapp.crypto.tokens import SessionToken
@@ -32,8 +33,9 @@ from authapp.sessions.rows import FIRST_VERSION, SessionRows
 from authapp.sessions.user_agents import MAX_USER_AGENT
 from authapp.storage.deadlines import deadline
 from authapp.storage.deployments import current_generation
+from authapp.storage.driver.direct_statements import DirectStatement
 from authapp.storage.models import PendingFence, SessionRow, User
-from authapp.storage.postgres import Database, FailureKind, PostgresUnavailable
+from authapp.storage.postgres import Database, FailureKind, PostgresUnavailable, again_if_lost
 from authapp.telemetry import metrics
 
 REVALIDATION_PATIENCE = 0.8  # seconds that Postgres has while there is an entry to serve
@@ -59,6 +61,8 @@ class SessionLookup:
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
+        self._facts = DirectStatement(statements.FACTS)
+        self._after_fence = DirectStatement(statements.AFTER_FENCE)
         self._changes = changes
         self._cache = cache
         self._rows = rows
@@ -189,28 +193,35 @@ class SessionLookup:
         """
 
         def read(*, note: bool) -> tuple[SessionRecord | None, bool]:
-            return self._database.read(lambda db: self._query(db, digest, seen, note=note))
+            with self._database.connection() as db:
+                return self._query(db, digest, seen, note=note)
 
         try:
-            record, fences_pending = read(note=True)
+            record, fences_pending = again_if_lost(lambda: read(note=True))
         except PostgresUnavailable as error:
             if error.kind not in {FailureKind.READ_ONLY, FailureKind.REFUSED}:
                 raise
             # it takes no changes, perhaps for want of room; that keeps nobody from reading
-            record, fences_pending = read(note=False)
+            record, fences_pending = again_if_lost(lambda: read(note=False))
         if catch_up and fences_pending:
             self._changes.catch_up()
         return record
 
     def _query(
-        self, db: Session, digest: bytes, seen: datetime | None, *, note: bool
+        self, db: Connection, digest: bytes, seen: datetime | None, *, note: bool
     ) -> tuple[SessionRecord | None, bool]:
         """The facts, and whether fences are written down."""
         now = self._clock()
-        row = db.execute(statements.FACTS, {"digest": digest}).one_or_none()
+        row = self._facts.first(db, {"digest": digest}, alone=True)
         if row is None:  # removed by hand, perhaps
             return None, bool(db.scalar(select(any_pending())))
-        record = self._rows.record(row, person_in(row), row.person_epoch, is_outlived=row.outlived)
+        record = self._rows.record(
+            row,
+            person_in(row),
+            row.person_epoch,
+            is_outlived=row.outlived,
+            user_ver=row.person_ver,
+        )
         if seen is not None and seen > record.last_seen_at:
             record = msgspec.structs.replace(record, last_seen_at=seen)
         due = now - row.last_seen_at >= self._policy.revalidate / 2
@@ -278,22 +289,31 @@ class SessionLookup:
         now = decode_entry(self._cache.acquire(key).value, SessionRecord)
         return unreplayed is None and now is not None and now.id == entry.id
 
-    def reread(
-        self, db: Session, leases: Mapping[str, Lease], digest: bytes, seen: datetime
-    ) -> Reread:
-        """The facts of a session that a change has just written, for its copy.
+    def reread(self, live: ActiveSession, db: Connection, row: Any, lease: Lease) -> Reread:
+        """The facts of a session whose data a change has just written, for its copy.
 
-        They are all read again, so the copy counts as revalidated.
+        Beside its data a session never changes but with its user. So nothing else is read while
+        the user has the version of the record that the request presented. The copy keeps the time
+        of the last check then: what changed the user and no version is found as soon as without
+        writes.
 
         Args:
-            seen: as for `_read`.
+            live: as the request presented it.
+            row: its `ver` and `data`, as written.
+            lease: of the change's first fence.
         """
-        record, fences_pending = self._query(db, digest, seen, note=False)
-        key = session_key(digest)
+        known = live.record
+        now = self._after_fence.first(db, {"user_id": known.user.id})
+        if now is None:  # the account is being deleted
+            return Reread(None, fences_pending=False)
+        if now.user_ver == known.user_ver:
+            found: SessionRecord | None = msgspec.structs.replace(known, ver=row.ver, data=row.data)
+        else:
+            found, _ = self._query(db, live.token.digest, known.last_seen_at, note=False)
         # a copy of an older generation than Redis knows is left to `LostCommits`
-        if record is None or record.generation < leases[key].generation:
-            return Reread({}, fences_pending)
-        return Reread({key: self._copy(record)}, fences_pending)
+        if found is None or found.generation < max(now.generation, lease.generation):
+            return Reread(None, now.fences_pending)
+        return Reread(self._copy(found), now.fences_pending)
 
     def _copy(self, record: SessionRecord) -> Copy:
         remaining = (record.expires_at - self._clock()).total_seconds()

@@ -116,6 +116,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         proved_at: when the person last proved who they are; None: when the session began.
         epoch, generation: of its row, which a change of the user or of everybody compares.
         amr: how the person proved who they are, since the session began (RFC 8176).
+        user_ver: the version of the user that the snapshot shows; 0 where nobody noted it.
     """
 
     id: UUID
@@ -135,6 +136,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     epoch: int = 0
     generation: int = 0
     amr: Amr = PASSWORD
+    user_ver: int = 0
 
     @property
     def person(self) -> SignedIn:

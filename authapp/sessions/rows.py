@@ -66,11 +66,12 @@ class SessionRows:
         epoch: int,
         *,
         is_outlived: bool | None = False,
+        user_ver: int = 0,
     ) -> SessionRecord:
         """The session as its row and the row of its user say now.
 
         Args:
-            epoch: of the user.
+            epoch, user_ver: of the user.
             is_outlived: the sessions of everybody were ended since it began.
         """
         why = EndReason(row.ended_why) if row.ended_why else None
@@ -97,6 +98,7 @@ class SessionRows:
             epoch=row.epoch,
             generation=row.generation or 0,  # of a new row the server knows it
             amr=tuple(row.amr),
+            user_ver=user_ver,
         )
 
     def expired(self, record: SessionRecord) -> EndReason | None:

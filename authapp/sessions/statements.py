@@ -1,8 +1,10 @@
-"""The statements of log-in, log-out, a look-up and a list: built once, with bind parameters."""
+"""The statements of log-in, log-out, a look-up, a write of data and a list: built once, with bind
+parameters."""
 
 from typing import Any, Final
 
 from sqlalchemy import (
+    ARRAY,
     CTE,
     BigInteger,
     Boolean,
@@ -22,12 +24,14 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import lazyload
 
 from authapp.accounts.authority.person_rows import PERSON, roles_of
-from authapp.cache.changes import any_pending
+from authapp.cache.changes import any_pending, is_fenced
 from authapp.sessions.ended_copies import COLUMNS
 from authapp.sessions.generation import is_live, is_outlived
+from authapp.storage.deployments import current_generation
 from authapp.storage.models import AuditEvent, SessionRow, User, table_of
 
 _sessions, _users = table_of(SessionRow), table_of(User)
@@ -55,17 +59,36 @@ def _insert_event_for_each(found: FromClause) -> CTE:
     return insert(_events).from_select(list(given), values).cte("event")
 
 
+_UNREAD = {"digest", "user_id", "address", "user_agent", "refresh_digest"}
+
 # The facts of a look-up, by digest.
-FACTS: Final[Executable] = (
+FACTS: Final = (
     select(
-        *(column for column in _sessions.columns if column.key not in {"digest", "user_id"}),
+        *(column for column in _sessions.columns if column.key not in _UNREAD),
         *PERSON,
         _users.c.epoch.label("person_epoch"),
+        _users.c.ver.label("person_ver"),
         is_outlived().label("outlived"),
         any_pending().label("fences_pending"),
     )
     .join_from(_sessions, _users)
     .where(_row.digest == bindparam("digest", type_=LargeBinary))
+)
+
+# What a change of a session's data compares once its first fence is set.
+AFTER_FENCE: Final = select(
+    _users.c.ver.label("user_ver"),
+    current_generation().label("generation"),
+    any_pending().label("fences_pending"),
+).where(_users.c.id == bindparam("user_id", type_=Uuid))
+
+# in SQL `-` binds closer than `||`
+_kept = _row.data.op("-")(bindparam("removed", type_=ARRAY(Text)))
+PATCH: Final = (
+    update(_sessions)
+    .where(_row.digest == bindparam("of", type_=LargeBinary), is_live(), is_fenced())
+    .values(data=_kept.op("||")(bindparam("changed", type_=JSONB)), ver=_row.ver + 1)
+    .returning(_row.ver, _row.data)
 )
 
 # Not a change that entries must not miss, so no new version. The conditions leave a session that

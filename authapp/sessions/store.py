@@ -4,16 +4,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, LargeBinary, Text, bindparam, select, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Connection, select, update
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.assurance import Amr
-from authapp.cache.changes import Change, Changed, Changes, is_fenced
+from authapp.cache.changes import Change, Changed, Changes
 from authapp.cache.keys import session_key
+from authapp.cache.row_changes import RowChanges
 from authapp.crypto.tokens import SessionToken
 from authapp.sessions import statements
 from authapp.sessions.beginning import SessionBeginning
@@ -29,23 +30,11 @@ from authapp.sessions.records import (
 )
 from authapp.sessions.rotation import SessionRotation, hold_row, must_have_had_row
 from authapp.sessions.rows import SessionRows
-from authapp.storage.models import SessionRow, User, table_of
+from authapp.storage.driver.direct_statements import DirectStatement
+from authapp.storage.models import SessionRow, User
 from authapp.storage.postgres import Database
 
 Clock = Callable[[], datetime]
-
-_sessions = table_of(SessionRow)
-# in SQL `-` binds closer than `||`
-_kept = _sessions.c.data.op("-")(bindparam("removed", type_=ARRAY(Text)))
-_PATCH: Final = (
-    update(_sessions)
-    .where(_sessions.c.digest == bindparam("of", type_=LargeBinary), is_live(), is_fenced())
-    .values(
-        data=_kept.op("||")(bindparam("changed", type_=JSONB)),
-        ver=_sessions.c.ver + 1,
-    )
-    .returning(_sessions.c.ver)
-)
 
 
 class SessionStore:
@@ -76,6 +65,8 @@ class SessionStore:
         self.hold_verified = beginning.hold_verified
         self._database = database
         self._changes = changes
+        self._row_changes = RowChanges(database, changes)
+        self._patch = DirectStatement(statements.PATCH)
         self._rows = rows
         self.find = lookup.find  # the session of a token
         self._reread = lookup.reread
@@ -101,20 +92,15 @@ class SessionStore:
             if not is_storable({name: value}):
                 raise ValueError(f"session[{name!r}] holds NUL or half a surrogate pair")
         digest = live.token.digest
-        with self._changes.begin(told=True) as change:
-            version = change.db.scalar(
-                _PATCH, {"of": digest, "removed": list(removed), "changed": dict(changed)}
-            )
-            if version is None:
+        patch = {"of": digest, "removed": list(removed), "changed": dict(changed)}
+
+        def write(db: Connection) -> Any:
+            row = self._patch.first(db, patch)
+            if row is None:
                 must_have_had_row(live)
-            else:
-                change.touch_session(digest, version)
-                seen = live.record.last_seen_at
-                change.write_through(
-                    [session_key(digest)],
-                    lambda db, leases: self._reread(db, leases, digest, seen),
-                )
-        return change.returning(version is not None)
+            return row
+
+        return self._row_changes.run(session_key(digest), write, partial(self._reread, live))
 
     # -- end -----------------------------------------------------------------------------------
 

@@ -157,8 +157,12 @@ class BoundedCursor(extensions.cursor):
 
     connection: "BoundedConnection"
 
-    def execute(self, query: Any, vars: Any = None) -> None:
-        if self.connection.is_to_begin():
+    def execute(self, query: Any, vars: Any = None, *, alone: bool = False) -> None:
+        """
+        Args:
+            alone: begins no transaction.
+        """
+        if not alone and self.connection.is_to_begin():
             if isinstance(query, str):
                 query = f"BEGIN;{query}"  # one round trip for both
             else:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import psycopg2
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -160,6 +160,16 @@ def _ping(connection: BoundedConnection) -> None:
         raise gone from error
 
 
+class _Asking:
+    """A transaction under way.
+
+    Attributes:
+        committing: whether its COMMIT may have been sent.
+    """
+
+    committing = False
+
+
 class Database:
     """Runs work in transactions.
 
@@ -186,6 +196,14 @@ class Database:
         self.breaker.admit()
         with self._transaction(patience) as db:
             yield db
+
+    @contextmanager
+    def connection(self, patience: float = PATIENCE) -> Iterator[Connection]:
+        """As `transaction`, for statements that need no `Session`, which takes its time."""
+        self.breaker.admit()
+        with self._asking(patience) as asking, self._engine.begin() as db:
+            yield db
+            asking.committing = True
 
     def read(self, query: Callable[[Session], T], patience: float = PATIENCE) -> T:
         """Runs `query` in a transaction, once more when its connection is lost.
@@ -224,14 +242,19 @@ class Database:
 
     @contextmanager
     def _transaction(self, patience: float) -> Iterator[Session]:
-        committing = False
+        with self._asking(patience) as asking, self._session.begin() as db:
+            yield db
+            db.flush()
+            asking.committing = True
+
+    @contextmanager
+    def _asking(self, patience: float) -> Iterator[_Asking]:
+        asking = _Asking()
         # a shorter wait than a ping gets shows how late we are, and nothing of the server
         had_enough_time = remaining(patience) >= PING_TIMEOUT
         try:
-            with deadline(patience), self._session.begin() as db:
-                yield db
-                db.flush()
-                committing = True
+            with deadline(patience):
+                yield asking
         except PoolTimeout as error:  # says nothing of the server
             raise PostgresUnavailable(FailureKind.ALL_BUSY) from error
         except DBAPIError as error:
@@ -242,7 +265,8 @@ class Database:
             if no_response and had_enough_time:
                 self.breaker.failed()
             metrics.STORE_ERRORS.labels("postgres").inc()
-            raise PostgresUnavailable(kind, committing=committing and no_response) from error
+            committing = asking.committing and no_response
+            raise PostgresUnavailable(kind, committing=committing) from error
         self.breaker.succeeded()
 
 

@@ -178,15 +178,39 @@ def test_a_session_that_writes_at_each_request_is_revalidated_in_time(
     assert presented(services, live).record.user.name == "unseen"
 
 
-def test_a_write_that_read_all_facts_counts_as_a_revalidation(
-    services: Services, live: ActiveSession, clock: Clock
+def test_a_write_is_no_revalidation(services: Services, live: ActiveSession, clock: Clock) -> None:
+    """Of the user it compares the version alone."""
+    clock.forward(REVALIDATE / 2)
+    services.sessions.patch(live, {"n": 1}, [])
+    written = copy_of(services, live)
+    assert written is not None
+    assert written.record.checked_at == live.record.checked_at
+    assert written.record.last_seen_at == live.record.last_seen_at, "no visit is made up"
+
+
+def test_a_write_that_finds_another_version_of_the_user_reads_all_facts(
+    services: Services, two_instances: Services, live: ActiveSession, clock: Clock
 ) -> None:
     clock.forward(REVALIDATE / 2)
+    two_instances.users.update_profile(live.record.user.id, "Countess", "", CLIENT)
     services.sessions.patch(live, {"n": 1}, [])
     written = copy_of(services, live)
     assert written is not None
     assert written.record.checked_at == clock.now
     assert written.record.last_seen_at == live.record.last_seen_at, "no visit is made up"
+
+
+def test_a_session_that_nobody_looked_up_is_read_for_its_copy(services: Services) -> None:
+    """Its record does not say which version of the user it shows."""
+    person = sign_up(services)
+    begun = services.sessions.begin(person.id, 1, CLIENT)
+    assert begun.record.user_ver == 0
+    services.sessions.patch(begun, {"n": 1}, [])
+    written = copy_of(services, begun)
+    assert written is not None
+    assert written.record.user_ver > 0
+    services.redis.flushall()
+    assert find(services, begun) == written
 
 
 def test_pending_fences_are_set_by_a_write(

@@ -1,22 +1,18 @@
 """The promises about a session's data and its user, with requests that write into the session."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import combinations_with_replacement
 from typing import Any
 
-import msgspec
 import pytest
-from sqlalchemy import update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, select
 
-from authapp.cache.changes import Changed, Reread
-from authapp.cache.keys import session_key
-from authapp.cache.versioned_cache import Copy, Lease
+from authapp.cache.row_changes import Reread
+from authapp.cache.versioned_cache import Lease
 from authapp.services import Services
-from authapp.sessions.generation import is_live
-from authapp.sessions.records import ActiveSession, SessionRecord
-from authapp.storage.models import SessionRow, User
+from authapp.sessions import statements
+from authapp.sessions.records import ActiveSession
+from authapp.storage.driver.direct_statements import DirectStatement
+from authapp.storage.models import SessionRow, User, table_of
 from tests.proofs.model.change_actors import Rig, write_data
 from tests.proofs.model.explorer import Tally, show, table
 from tests.proofs.model.test_changes_interleaved import (
@@ -54,37 +50,26 @@ def test_promises_hold_for_writes_of_data(rig: Rig, capsys: pytest.CaptureFixtur
     assert sum(tally.schedules for tally in tallies) >= CLAIMED
 
 
-def save_with_returned_user(
-    services: Services, live: ActiveSession, changed: Mapping[str, Any], _removed: Sequence[str]
-) -> Changed[bool]:
-    """As `patch`, but the user in the copy is what the statement returns that waits for the row of
-    the session."""
-    digest = live.token.digest
-    with services.changes.begin() as change:
-        row = change.db.execute(
-            update(SessionRow)
-            .where(SessionRow.digest == digest, is_live(), User.id == SessionRow.user_id)
-            .values(data=dict(changed), ver=SessionRow.ver + 1)
-            .returning(SessionRow.ver, User.name)
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
-        if row is not None:
-            version, name = row
+def compare_with_returned_user(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version of the user is what the statement returns that waits for the row of the
+    session."""
+    sessions = services.sessions
+    user = table_of(User).c
+    owner = select(user.ver).where(user.id == table_of(SessionRow).c.user_id).scalar_subquery()
+    returning = statements.PATCH.returning(owner.label("user_ver"))
+    reread: Any = services.sessions._reread
 
-            def reread(db: Session, leases: Mapping[str, Lease]) -> Reread:
-                seen = live.record.last_seen_at
-                facts = services.sessions._reread(db, leases, digest, seen)
-                copies = {}
-                for key, copy in facts.copies.items():
-                    assert isinstance(copy.record, SessionRecord)
-                    user = msgspec.structs.replace(copy.record.user, name=name)
-                    record = msgspec.structs.replace(copy.record, user=user)
-                    copies[key] = Copy(record, copy.ttl)
-                return Reread(copies, facts.fences_pending)
+    def compare(live: ActiveSession, db: Connection, row: Any, lease: Lease) -> Reread:
+        early: Any = DirectStatement(statements.AFTER_FENCE)
+        read = early.first
+        early.first = lambda *given: read(*given)._replace(user_ver=row.user_ver)
+        with monkeypatch.context() as patch:
+            patch.setattr(reread.__self__, "_after_fence", early)
+            facts: Reread = reread(live, db, row, lease)
+            return facts
 
-            change.touch_session(digest, version)
-            change.write_through([session_key(digest)], reread)
-    return change.returning(row is not None)
+    monkeypatch.setattr(sessions, "_patch", DirectStatement(returning))
+    monkeypatch.setattr(sessions, "_reread", compare)
 
 
 def test_a_user_that_the_writing_statement_returns_breaks_a_promise(
@@ -92,8 +77,7 @@ def test_a_user_that_the_writing_statement_returns_breaks_a_promise(
 ) -> None:
     """A control."""
     for instance in rig.instances:
-        patch = partial(save_with_returned_user, instance.services)
-        monkeypatch.setattr(instance.services.sessions, "patch", patch)
+        compare_with_returned_user(instance.services, monkeypatch)
     drawn = sample(rig, ["second change there"], 60, SEED, write_data, ["sess"])
     tally = Tally("user from RETURNING").count(drawn)
     broken = tally.broken["at once"]

@@ -1,0 +1,1 @@
+"""Statements that are run past SQLAlchemy's execution."""
