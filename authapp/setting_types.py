@@ -8,6 +8,7 @@ Raises:
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from email.utils import parseaddr
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -188,11 +189,20 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+_RULES = ("optional", "required")
+_NO_ROLES = frozenset(("0", "1", "no", "yes", "off", "on", "false", "true", "none", "all"))
+
+
 def second_factor(value: str) -> str:
     """`optional`, `required`, or the names of roles, separated by commas."""
     names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
     if not names or (len(names) > 1 and not {"optional", "required"}.isdisjoint(names)):
         raise ValueError("set it to optional, to required, or to role names like `admin,editor`")
+    for name in names:
+        if name.lower() in _NO_ROLES or (
+            name not in _RULES and get_close_matches(name.lower(), _RULES, cutoff=0.8)
+        ):  # else it would be a role that nobody has, and nobody would be asked
+            raise ValueError(f"{name} is no role: write optional, required or names of roles")
     return ",".join(names)
 
 

@@ -89,8 +89,25 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO", "SIGNUP": "invit
         ("passwords", {"BCRYPT_ROUNDS": "11"}, WARN, "cheap to guess"),
         ("new passwords", {}, OK, "15 characters or more"),
         ("new passwords", {"PASSWORD_MIN_LENGTH": "14"}, WARN, "14 characters are enough"),
+        (
+            "new passwords",
+            {"PASSWORD_MIN_LENGTH": "8", "SECOND_FACTOR": "required"},
+            OK,
+            "8 characters or more",
+        ),
+        (
+            "new passwords",
+            {"PASSWORD_MIN_LENGTH": "8", "SECOND_FACTOR": "admin"},
+            WARN,
+            "8 characters are enough",
+        ),
+        ("second factor", {}, OK, "for people who set one up"),
+        ("second factor", {"SECOND_FACTOR": "required"}, OK, "for everybody"),
+        ("second factor", {"SECOND_FACTOR": "admin"}, OK, "set one up or are admin"),
+        ("second factor", {"SECOND_FACTOR": "admin,amdin"}, WARN, "does not exist: amdin"),
         ("new passwords", {"PASSWORD_BLOCKLIST": "/no/such/file"}, FAIL, "No such file"),
-        ("cookie flags", {}, OK, "Secure"),
+        ("cookie flags", {}, OK, "HttpOnly, Secure, SameSite=Lax"),
+        ("cookie flags", {"SESSION_COOKIE_SAMESITE": "None"}, OK, "SameSite=None"),
         ("cookie flags", {"SESSION_COOKIE_SECURE": "0"}, OK, "only this machine asks"),
         ("cookie flags", {"SESSION_COOKIE_SECURE": "0", "HOST": "0.0.0.0"}, FAIL, "plain HTTP"),
         ("cookie flags", {"SESSION_COOKIE_SECURE": "0", "HOST": "::"}, FAIL, "plain HTTP"),
@@ -129,6 +146,12 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO", "SIGNUP": "invit
             {"SIGNUP": "domains", "SIGNUP_DOMAINS": "example.org"},
             FAIL,
             "set MAIL_URL",
+        ),
+        (
+            "sign-up",
+            {"SIGNUP": "open", **MAIL_SETTINGS, "EMAIL_VERIFICATION": "off"},
+            FAIL,
+            "set EMAIL_VERIFICATION to required",
         ),
         ("sign-up", {"SIGNUP": "open", "PUBLIC_URL": "http://127.0.0.1:8000"}, WARN, "stranger"),
         ("sign-up", {"SIGNUP": "open", **MAIL_SETTINGS}, OK, "addresses are confirmed"),
@@ -191,7 +214,7 @@ def test_all_is_well(config: Config) -> None:
         *("pending fences", "key prefix", "imported passwords", "postgres connections"),
         *("redis", "redis transport", "redis role", "redis replicas", "redis eviction"),
         *("redis memory", "redis persistence", "redis functions", "redis copies", "clocks", "mail"),
-        "guard rules",
+        *("guard rules", "second factor"),
     }
 
 

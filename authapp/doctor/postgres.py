@@ -25,6 +25,7 @@ from authapp.storage.models import (
     OneTimeLink,
     OutgoingMail,
     PendingFence,
+    Role,
     SessionRow,
     User,
     UserRole,
@@ -68,6 +69,7 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
                 yield _key_prefix(connection, config.KEY_PREFIX, config.DATABASE_SCHEMA)
                 yield _imported(connection)
                 yield _unverified(connection)
+                yield _second_factor(connection, config.SECOND_FACTOR)
                 yield from _mails(connection, is_on=bool(config.MAIL_URL))
                 yield from replication.lost_commits(connection)
             yield from replication.examine(connection)
@@ -245,6 +247,21 @@ def _imported(connection: Connection) -> Finding:
         return Finding(check, State.FAIL, text, f"run {INSTALL_ARGON2} for all instances")
     advice = "refusals take as long as the slowest of these hashes until all are replaced"
     return Finding(check, State.OK, told, advice)
+
+
+def _second_factor(connection: Connection, setting: str) -> Finding:
+    check = "second factor"
+    if setting == "optional":
+        return Finding(check, State.OK, "for people who set one up")
+    if setting == "required":
+        return Finding(check, State.OK, "for everybody")
+    asked = setting.split(",")
+    known = set(connection.scalars(select(Role.name).where(Role.name.in_(asked))))
+    if unknown := [name for name in asked if name not in known]:
+        told = f"for people with a role that does not exist: {', '.join(unknown)}"
+        remedy = "correct SECOND_FACTOR, or make the role by `roles create`"
+        return Finding(check, State.WARN, told, remedy)
+    return Finding(check, State.OK, f"for people who set one up or are {', '.join(asked)}")
 
 
 def _room(connection: Connection, wanted: int) -> Finding:

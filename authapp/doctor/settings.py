@@ -81,7 +81,7 @@ def _new_passwords(config: Config) -> Finding:
     except SettingError as error:
         text, _, remedy = str(error).removeprefix("PASSWORD_BLOCKLIST: ").partition("; ")
         return Finding(check, State.FAIL, f"PASSWORD_BLOCKLIST can't be used: {text}", remedy)
-    if least < ALONE:
+    if least < ALONE and config.SECOND_FACTOR != "required":
         text = f"{least} characters are enough, and a password is all that a log-in asks for"
         remedy = f"set PASSWORD_MIN_LENGTH to {ALONE}, as NIST SP 800-63B-4 asks, or leave it out"
         return Finding(check, State.WARN, text, remedy)
@@ -92,14 +92,16 @@ def _new_passwords(config: Config) -> Finding:
 def _cookie_flags(config: Config) -> Finding:
     check = "cookie flags"
     if config.SESSION_COOKIE_SECURE:
-        return Finding(check, State.OK, "HttpOnly, Secure, SameSite=Lax")
+        text = f"HttpOnly, Secure, SameSite={config.SESSION_COOKIE_SAMESITE}"
+        return Finding(check, State.OK, text)
     text = "without Secure browsers send the session over plain HTTP too"
     remedy = "serve over HTTPS and set SESSION_COOKIE_SECURE to 1"
     if not is_loopback(config.HOST):
         return Finding(check, State.FAIL, text, remedy)
     if config.TRUSTED_PROXY_HOPS:
         return Finding(check, State.WARN, text, remedy)
-    return Finding(check, State.OK, "HttpOnly, SameSite=Lax; no Secure, as only this machine asks")
+    text = f"HttpOnly, SameSite={config.SESSION_COOKIE_SAMESITE}; no Secure"
+    return Finding(check, State.OK, f"{text}, because only this machine asks")
 
 
 def _cookie_name(config: Config) -> Finding:
@@ -190,7 +192,8 @@ def _sign_up(config: Config, *, guards: bool) -> Finding:
     if mode not in {"open", "domains"} or config.is_verification_required:
         return Finding(check, State.OK, text)
     told = f"{text}, so a stranger passes under any address they type"
-    remedy = "set MAIL_URL, so that addresses are confirmed, or SIGNUP to invite or closed"
+    missing = "EMAIL_VERIFICATION to required" if config.MAIL_URL else "MAIL_URL"
+    remedy = f"set {missing}, so that addresses are confirmed, or SIGNUP to invite or closed"
     host = urlsplit(config.PUBLIC_URL).hostname
     is_here = host is not None and is_loopback(host)
     return Finding(check, State.FAIL if guards and not is_here else State.WARN, told, remedy)
