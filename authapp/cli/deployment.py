@@ -8,8 +8,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 import click
 from flask import Flask, current_app, has_app_context
 from flask.cli import ScriptInfo
+from sqlalchemy.exc import ProgrammingError
 
 from authapp.doctor.findings import Finding
+from authapp.errors import SettingError
 from authapp.services import Services
 
 _KEY = "authapp.cli"
@@ -54,9 +56,25 @@ def pass_deployment(command: Callable[Concatenate[Deployment, P], R]) -> Callabl
         if not has_app_context() or current_app._get_current_object() is not app:  # type: ignore[attr-defined]
             context.with_resource(app.app_context())
         deployment: Deployment = app.extensions[_KEY]
-        return command(deployment, *args, **kwargs)
+        try:
+            return command(deployment, *args, **kwargs)
+        except ProgrammingError:
+            _require_usable_schema(deployment)
+            raise
 
     return with_deployment
+
+
+def _require_usable_schema(deployment: Deployment) -> None:
+    """
+    Raises:
+        SettingError: the database lacks a table or column because it was not migrated.
+    """
+    from authapp.storage import schema  # noqa: PLC0415 — brings Alembic, which few commands need
+
+    found = schema.current(deployment.database_url, schema=deployment.database_schema)
+    if not found.is_usable:
+        raise SettingError(f"the database is {found.told}: {found.remedy}")
 
 
 def pass_services(command: Callable[Concatenate[Services, P], R]) -> Callable[P, R]:

@@ -16,9 +16,11 @@ from flask import Flask
 from redis.connection import AbstractConnection
 
 from authapp import Config, create_app
+from authapp.dev import PostgreSQL, Valkey
 from authapp.errors import StoreUnavailable
 from authapp.sessions import maintenance
 from tests.support.authenticator import enrol_person
+from tests.support.databases import add_database
 from tests.support.mails import MAIL_SETTINGS, mails
 from tests.support.people import EMAIL, OTHER_PASSWORD, PASSWORD
 from tests.support.services import sql
@@ -53,6 +55,34 @@ def refused(app: Flask, *arguments: str, stdin: str = "") -> str:
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
     return line
+
+
+@pytest.fixture(scope="module")
+def app_without_tables(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Flask]:
+    app = create_app(make_config(add_database(postgres.url, "unmigrated"), valkey.url))
+    yield app
+    services_of(app).close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "users list",
+        f"users create {EMAIL}",
+        f"sessions list {EMAIL}",
+        "roles list",
+        "audit list",
+        "invitations list",
+        "mail status",
+        "maintenance",
+    ],
+)
+def test_a_database_that_was_not_migrated_is_named_with_the_remedy(
+    app_without_tables: Flask, command: str
+) -> None:
+    line = refused(app_without_tables, *command.split())
+    assert "the database is at migration none" in line
+    assert line.endswith("run `flask --app wsgi auth db upgrade`")
 
 
 def may_log_in(app: Flask, password: str, email: str = EMAIL) -> bool:
