@@ -191,6 +191,10 @@ class Cost:
     redis: int = 0
 
 
+Rows = dict[str, str | None]
+"""The rows of each table, as JSON."""
+
+
 class Stores:
     """The engines, seen from beside the application."""
 
@@ -225,6 +229,29 @@ class Stores:
         self.sql("DELETE FROM invitations")  # those of operators are nobody's
         self.sql("DELETE FROM pending_fences")
         self.sql("DELETE FROM audit_events")
+        self.redis.flushall()
+
+    def keep(self) -> Rows:
+        """All rows there are, for `restore`."""
+        tables = [name for name in self.rows() if name not in {"alembic_version", "compatibility"}]
+        query = " UNION ALL ".join(
+            f"SELECT '{name}', jsonb_agg(to_jsonb(t))::text FROM \"{name}\" t" for name in tables
+        )
+        return dict(self.sql(query))
+
+    def restore(self, kept: Rows) -> None:
+        """Exactly the rows that were kept, and no keys in Redis."""
+        statements = ["SET LOCAL session_replication_role = replica"]  # no trigger runs
+        values: list[str] = []
+        for name, rows in kept.items():
+            statements.append(f'DELETE FROM "{name}"')
+            if rows is not None:
+                statements.append(
+                    f'INSERT INTO "{name}" OVERRIDING SYSTEM VALUE '
+                    f'SELECT * FROM jsonb_populate_recordset(NULL::"{name}", %s::jsonb)'
+                )
+                values.append(rows)
+        self.sql(";".join(statements), *values)
         self.redis.flushall()
 
     def age_proofs(self, seconds: int = 600) -> None:
