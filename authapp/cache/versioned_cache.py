@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,7 +18,7 @@ from authapp.cache.keys import LIFE_KEY
 from authapp.crypto.sealing import Sealer
 from authapp.errors import StoreUnavailable
 from authapp.storage.circuit_breaker import Breaker
-from authapp.storage.redis import REDIS_ERRORS
+from authapp.storage.redis import REDIS_ERRORS, ask_at_once
 from authapp.telemetry import metrics
 from authapp.telemetry.deferred import count
 from authapp.telemetry.logging import get_logger
@@ -279,7 +279,10 @@ class VersionedCache:
             for key, function, args in calls:
                 names = self._life if key == LIFE_KEY else (self._prefix + key, *self._life)
                 commands.append(("FCALL", function, len(names), *names, *args))
-            replies = self._ask_at_once(commands)
+            if len(commands) == 1:  # most changes fence one key
+                replies = [self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
+            else:
+                replies = ask_at_once(self._client, commands)
             leases = {}
             for (key, *_), reply in zip(calls, replies, strict=True):
                 if isinstance(reply, list) and reply:
@@ -290,15 +293,6 @@ class VersionedCache:
             return leases
 
         return self.breaker.attempt(lambda: self._asked(send))
-
-    def _ask_at_once(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The replies to these commands in one round trip; an error that one got is its reply."""
-        if len(commands) == 1:  # most changes fence one key, and a pipeline takes longer
-            return [self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-        with self._client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-            return pipe.execute(raise_on_error=False)
 
     def _filling(
         self, key: str, lease: Lease, version: int, value: bytes, ttl: float

@@ -3,7 +3,7 @@ bounded."""
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, cast
 
@@ -121,6 +121,32 @@ class _Server(redis.Redis):
         pause_before_retry()
         return self._once_more(pool, *args, **options)
 
+    def ask_at_once(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """As the function below."""
+        pool: Any = self.connection_pool
+        idle: list[Any] = pool._available_connections
+        try:
+            connection = idle.pop() if pool.pid == os.getpid() else None
+        except IndexError:
+            connection = None
+        if connection is None or connection._sock is None:
+            if connection is not None:
+                idle.append(connection)
+            return _in_pipeline(self, commands)
+        packed = b"".join(map(pack_command, commands))
+        try:
+            return _replies(connection, packed, len(commands))
+        except (RedisConnectionError, RedisTimeoutError):
+            pass  # it has hung up
+        finally:
+            idle.append(connection)
+        pause_before_retry()
+        connection = pool.get_connection()
+        try:
+            return _replies(connection, packed, len(commands))
+        finally:
+            pool.release(connection)
+
     def _once_more(self, pool: Any, *args: Any, **options: Any) -> Any:
         connection = pool.get_connection()
         try:
@@ -130,6 +156,36 @@ class _Server(redis.Redis):
             raise
         finally:
             pool.release(connection)
+
+
+def ask_at_once(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies to FCALLs in one round trip; an error that one of them got is its reply."""
+    if isinstance(client, _Server):
+        return client.ask_at_once(commands)
+    return _in_pipeline(client, commands)
+
+
+def _in_pipeline(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+        return pipe.execute(raise_on_error=False)
+
+
+def _replies(connection: Any, packed: bytes, number: int) -> list[Any]:
+    try:
+        connection.send_packed_command((packed,), check_health=False)
+        return [_reply(connection) for _ in range(number)]
+    except BaseException:
+        connection.disconnect()  # or the next would read what is left
+        raise
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 class LimiterStorage(RedisStorage):

@@ -19,6 +19,7 @@ from authapp.storage.redis import (
     TIMEOUT,
     LimiterStorage,
     _Sentinels,
+    ask_at_once,
     redis_client,
 )
 from authapp.storage.redis_address import RedisAddress
@@ -245,6 +246,78 @@ def test_what_a_server_refuses_costs_no_connection(client: redis.Redis) -> None:
         client.lpush("key", "x")
     assert connections(client) == kept
     assert client.get("key") == b"text"
+
+
+LIBRARY = """#!lua name=of_this_test
+redis.register_function('echo_of_this_test', function(_, args)
+  return args[1] == 'refuse' and redis.error_reply('REFUSED') or args[1]
+end)
+"""
+TOGETHER = [("FCALL", "echo_of_this_test", 0, word) for word in ("one", "refuse", "three")]
+
+
+@pytest.fixture
+def functions(client: redis.Redis) -> Iterator[None]:
+    client.function_load(LIBRARY, replace=True)
+    yield
+    client.function_delete("of_this_test")
+
+
+def replies_together(client: redis.Redis) -> list[object]:
+    one, refused, three = ask_at_once(client, TOGETHER)
+    assert isinstance(refused, redis.ResponseError)
+    return [one, three]
+
+
+@pytest.mark.usefixtures("functions")
+def test_commands_that_go_together_are_one_write(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.ping()
+    kept = list(connections(client))
+    sent: list[object] = []
+    send: Any = AbstractConnection.send_packed_command
+
+    def note(self: AbstractConnection, command: object, check_health: bool = True) -> None:
+        sent.append(command)
+        send(self, command, check_health)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", note)
+    assert replies_together(client) == [b"one", b"three"]
+    assert len(sent) == 1
+    assert connections(client) == kept
+    kept[0].disconnect()
+    assert replies_together(client) == [b"one", b"three"], "none is connected"
+    connections(client).clear()
+    assert replies_together(client) == [b"one", b"three"], "there is none"
+
+
+@pytest.mark.usefixtures("functions")
+def test_commands_that_go_together_are_sent_once_more_and_no_more(client: redis.Redis) -> None:
+    client.ping()
+    with redis.Redis(connection_pool=client.connection_pool) as other:
+        other.client_kill_filter(_type="normal", skipme=True)
+    assert replies_together(client) == [b"one", b"three"]
+    read: Any = AbstractConnection.read_response
+    lost: list[bytes] = []
+
+    def lose(self: AbstractConnection, *args: Any, **how: Any) -> Any:
+        answer = read(self, *args, **how)
+        if answer == b"three" and len(lost) < losses:
+            lost.append(answer)
+            raise redis.TimeoutError
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AbstractConnection, "read_response", lose)
+        losses = 1
+        assert replies_together(client) == [b"one", b"three"]
+        lost.clear()
+        losses = 9
+        with pytest.raises(redis.TimeoutError):
+            ask_at_once(client, TOGETHER)
+        assert len(lost) == 2
+    assert client.echo("next") == b"next", "nothing of before is left to be read"
 
 
 def test_a_forked_process_uses_none_of_its_parents(client: redis.Redis) -> None:

@@ -95,6 +95,8 @@ class SessionSerializer(TaggedJSONSerializer):
         return {key: self._untag(value) for key, value in stored.items()}
 
     def _encode(self, key: object, value: object) -> Any:
+        if self._is_plain(value) and type(key) is str and _is_simple(key):
+            return value
         if not isinstance(key, str):
             raise UnsavableSession(
                 f"session[{key!r}]: the keys of a session are text; write session[{str(key)!r}]"
@@ -114,6 +116,16 @@ class SessionSerializer(TaggedJSONSerializer):
             )
         return plain
 
+    def _is_plain(self, value: object) -> bool:
+        """Whether a value is JSON as it is. Most are, and need not be looked at further."""
+        if len(self.order) != len(self.default_tags):  # the app's own tags may be for any value
+            return False
+        if type(value) is int:
+            return -(2**63) <= value < 2**63
+        if type(value) is str:
+            return _is_simple(value)
+        return type(value) is bool or value is None
+
     def _untag(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self._untag(item) for item in value]
@@ -126,10 +138,18 @@ class SessionSerializer(TaggedJSONSerializer):
             return inner  # somebody wrote it by hand: it only looks like a tag
 
 
+def _is_simple(text: str) -> bool:
+    return text.isascii() and "\0" not in text
+
+
 def is_same(one: Any, other: Any) -> bool:
     """Whether two values are the same JSON: `1`, `1.0` and `true` are three values."""
+    if type(one) in _SCALARS or type(other) in _SCALARS:
+        return type(one) is type(other) and bool(one == other)
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
+
+_SCALARS = {int, str, bool, type(None)}
 
 _TOO_DEEP = (
     f"nests lists and dicts deeper than {MAX_DEPTH}, or holds itself: store it flatter, "
