@@ -69,6 +69,12 @@ def test_a_visitor_is_told_that_a_page_needs_a_log_in(app: Flask, way: str) -> N
     assert (LOG_IN_FIRST in Page(answer).text) is (way not in LEADS_TO_NO_PAGE)
 
 
+def test_the_start_page_of_an_app_may_need_a_log_in_too(app: Flask) -> None:
+    assert LOG_IN_FIRST in Page(browser(app).get("/login?next=/")).text
+    after_a_try = browser(app).get("/login?next=/&cookie=sent")
+    assert LOG_IN_FIRST not in Page(after_a_try).text
+
+
 @pytest.mark.parametrize("path", ["/", "/login"])
 def test_nothing_is_told_to_a_visitor_who_was_not_signed_in(app: Flask, path: str) -> None:
     for cookies in ("", f"{COOKIE}={'x' * 64}"):

@@ -64,12 +64,14 @@ def home() -> ResponseReturnValue:
 
 @pages.get("/login")
 def login() -> ResponseReturnValue:
-    onward = next_target() or start_url()
+    asked_for = next_target()
+    onward = asked_for or start_url()
     if auth_session().live:
         return redirect(onward)
-    reason = sign_out_reason() or (None if onward == start_url() else LOG_IN_FIRST)
+    is_second_try = "cookie" in request.args
+    reason = sign_out_reason() or (LOG_IN_FIRST if asked_for and not is_second_try else None)
     form = LoginForm(data={"next": onward})
-    is_dropped = "cookie" in request.args and will_lose_cookie()
+    is_dropped = is_second_try and will_lose_cookie()
     problem = COOKIE_DROPPED if is_dropped else None
     return render_page("authapp/login.html", form=form, reason=reason, problem=problem)
 
