@@ -39,7 +39,12 @@ class ExportedUser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedSession(msgspec.Struct, frozen=True, kw_only=True):
-    """A session that lasts, or ended not long ago. Data that apps keep in it is left to them."""
+    """A session that lasts, or ended not long ago. Data that apps keep in it is left to them.
+
+    Attributes:
+        amr: how the person proved who they are, in words of RFC 8176.
+        proved_at: when they last did; None: when the session began.
+    """
 
     id: UUID
     kind: str
@@ -50,6 +55,8 @@ class ExportedSession(msgspec.Struct, frozen=True, kw_only=True):
     ended_why: str | None
     address: str
     user_agent: str
+    amr: list[str]
+    proved_at: datetime | None
 
 
 class ExportedEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,9 +1,11 @@
 """Passkeys in real Chromium, with virtual authenticators: made, used, refused, removed."""
 
 import base64
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,8 +16,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from authapp import dev
 from tests.journeys.acts import fill_log_in, log_in, log_out, sees_heading, sees_notice
 from tests.journeys.authenticators import VirtualAuthenticator
-from tests.journeys.conftest import DESKTOP, PATIENCE, Watch, open_window
+from tests.journeys.conftest import DESKTOP, PATIENCE, PHONE, Device, Watch, open_window
 from tests.journeys.site import Person, Site, a_person, served
+from tests.journeys.test_accessibility import Auditor
+from tests.journeys.test_keyboard import tab_to
+from tests.support.authenticator import Authenticator
 from tests.support.databases import add_migrated_database
 from tests.support.settings import UNLIMITED, environment_for
 
@@ -359,3 +364,92 @@ def test_a_device_makes_no_second_passkey(page: Page, ada: Person) -> None:
     sees_recovery_codes(page)
     add_passkey(page)
     expect(page.get_by_role("alert")).to_contain_text("This device has a passkey of yours already.")
+
+
+# -- for everybody ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [PHONE, DESKTOP], ids=lambda device: device.name)
+def test_the_pages_are_clean_for_everybody(
+    browser: Browser, site: Site, ada: Person, database_url: str, window: Device
+) -> None:
+    """As `test_accessibility.py`, with passkeys beside an authenticator app."""
+    auditor = Auditor(window)
+    page = open_window(browser, site, window).new_page()
+    log_in(page, ada)
+    device = VirtualAuthenticator(page)
+
+    def look(path: str, heading: str) -> None:
+        page.goto(path)
+        auditor.audit(page, path, heading)
+
+    look("/account/passkeys/add", "Add a passkey")
+    page.get_by_label("Name (optional)").fill("A name as long as people may give one " * 2)
+    page.get_by_role("button", name="Create the passkey").click()
+    auditor.audit(page, "recovery codes", "Your recovery codes")
+    look("/account/passkeys/add", "Add a passkey")
+    page.get_by_role("button", name="Create the passkey").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    auditor.audit(page, "a passkey that is there already", "Add a passkey")
+    app = set_up_app(page, auditor)
+    look("/account/security", "Security")
+    page.get_by_role("link", name=re.compile("^Rename ")).click()
+    auditor.audit(page, "the name of a passkey", "Rename a passkey")
+    page.get_by_label("Name (optional)").fill("")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert").first).to_be_visible()
+    auditor.audit(page, "a passkey without a name", "Rename a passkey")
+    page.goto("/account/security")
+    page.get_by_role("link", name=re.compile("^Remove A name")).click()
+    auditor.audit(page, "a question", "Remove this passkey?")
+    look("/account/confirm", "Confirm that it is you")
+    page.get_by_role("link", name="Use a recovery code").click()
+    auditor.audit(page, "a recovery code as proof", "Confirm that it is you")
+    log_out(page)
+
+    device.answer(at_once=False)
+    look("/login", "Log in")
+    fill_log_in(page, ada)
+    auditor.audit(page, "second factor", "One more step")
+    page.get_by_label("Code").fill("000000" if app.code(datetime.now(UTC)) != "000000" else "1")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    auditor.audit(page, "second factor refused", "One more step")
+    page.get_by_role("link", name="Use a recovery code").click()
+    auditor.audit(page, "recovery code", "One more step")
+    page.context.close()
+    assert auditor.faults == []
+
+
+def set_up_app(page: Page, auditor: Auditor) -> Authenticator:
+    page.goto("/account/security/totp")
+    auditor.audit(page, "the QR code", "Set up an authenticator app")
+    secret = page.locator("code.key").inner_text().replace(" ", "")
+    app = Authenticator(secret)
+    page.get_by_role("textbox", name="Code").fill(app.code(datetime.now(UTC)))
+    page.get_by_role("button", name="Confirm").click()
+    sees_heading(page, "Security")
+    return app
+
+
+def test_passkeys_need_no_mouse(page: Page, ada: Person) -> None:
+    log_in(page, ada)
+    device = VirtualAuthenticator(page)
+    page.goto("/account/passkeys/add")
+    page.get_by_label("Name (optional)").focus()
+    page.keyboard.type("My keyboard")
+    tab_to(page, page.get_by_role("button", name="Create the passkey"))
+    page.keyboard.press("Enter")
+    sees_recovery_codes(page)
+    log_out(page)
+    device.answer(at_once=False)  # else the field would have logged in
+    page.goto("/login")
+    page.get_by_role("button", name="Log in").focus()
+    tab_to(page, page.get_by_role("button", name="Use a passkey"))
+    device.answer(at_once=True)
+    page.keyboard.press("Enter")
+    sees_heading(page, f"Hello, {ada.name}")
+    page.goto("/account/security")
+    page.get_by_role("link", name="Rename My keyboard").focus()
+    tab_to(page, page.get_by_role("link", name="Remove My keyboard"))
+    tab_to(page, page.get_by_role("link", name="Add a passkey"))

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests.support import passkeys
 from tests.support.authenticator import Authenticator
 from tests.web.support import EMAIL, PASSWORD, Stores, program, signed_in_as
 
@@ -39,3 +40,12 @@ def waiting(app: Flask, email: str = EMAIL, path: str = "/login", **more: Any) -
     found: dict[str, Any] = answer.get_json()
     assert found["code"] == "second_factor_required"
     return found
+
+
+def add_passkey(client: FlaskClient, name: str) -> None:
+    """Adds a passkey by the API, at a site whose PUBLIC_URL is `http://localhost`."""
+    options = client.post(f"{API}/me/passkeys/options").get_json()
+    passkey = passkeys.Authenticator("http://localhost").create(options)
+    body = {"credential": passkey, "name": name}
+    answer = client.post(f"{API}/me/passkeys", json=body)
+    assert answer.status_code == 201, answer.text

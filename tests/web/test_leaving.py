@@ -12,9 +12,8 @@ from flask.testing import FlaskClient
 
 from authapp.accounts.actor import OPERATOR
 from authapp.accounts.export import Exports
-from tests.support.passkeys import Authenticator
 from tests.web.conftest import MakeApp
-from tests.web.factors import enrol
+from tests.web.factors import add_passkey, enrol
 from tests.web.support import (
     EMAIL,
     PASSWORD,
@@ -78,13 +77,6 @@ def test_the_page_gives_the_same_file(signed_in: FlaskClient) -> None:
     assert answer.get_json().keys() == exported(signed_in).keys()
 
 
-def add_passkey(client: FlaskClient, name: str) -> None:
-    options = client.post(f"{ME}/passkeys/options").get_json()
-    passkey = Authenticator("http://localhost").create(options)
-    answer = client.post(f"{ME}/passkeys", json={"credential": passkey, "name": name})
-    assert answer.status_code == 201, answer.text
-
-
 def test_an_export_tells_of_factors(make_app: MakeApp, stores: Stores) -> None:
     app = make_app(PUBLIC_URL="http://localhost")
     sign_up(app)
@@ -101,6 +93,9 @@ def test_an_export_tells_of_factors(make_app: MakeApp, stores: Stores) -> None:
     assert found["factors"]["recovery_codes_left"] == 10
     assert is_utc(found["factors"]["totp_since"])
     assert is_utc(passkey["created_at"])
+    [session] = [one for one in found["sessions"] if one["ended_at"] is None]
+    assert session["amr"] == ["pwd", "otp", "hwk", "user"]
+    assert is_utc(session["proved_at"] or session["created_at"])
     added = [one["details"] for one in found["events"] if one["event"] == "factor.added"]
     assert added == [{"what": "passkey_added"}, {"what": "totp_added"}]
 

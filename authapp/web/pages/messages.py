@@ -92,7 +92,15 @@ DONE = {
     "sessions-ended": "All other sessions were ended.",
 }
 
-# audit events
+# audit events; which factor one was about, by its detail `what`
+FACTORS_HAPPENED = {
+    "totp_added": "Authenticator app set up",
+    "totp_replaced": "Authenticator app replaced",
+    "totp_removed": "Authenticator app removed",
+    "passkey_added": "Passkey added",
+    "passkey_removed": "Passkey removed",
+}
+
 HAPPENED: dict[Event, str] = {
     "user.created": "Account created",
     "user.replaced": "Signed up again, before the email was confirmed",
@@ -104,7 +112,7 @@ HAPPENED: dict[Event, str] = {
     "invitation.revoked": "Invitation revoked",
     "profile.changed": "Profile changed",
     "password.changed": "Password changed",
-    "identity.confirmed": "Password confirmed",
+    "identity.confirmed": "Confirmed who it is",
     "email.change_requested": "Change of email asked for",
     "email.changed": "Email changed",
     "email.change_undone": "Change of email undone",

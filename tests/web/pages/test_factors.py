@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from tests.support.authenticator import Authenticator
 from tests.web.conftest import MakeApp
-from tests.web.factors import code_of, enrol, enrolled
+from tests.web.factors import add_passkey, code_of, enrol, enrolled
 from tests.web.support import (
     PASSWORD,
     Page,
@@ -74,6 +74,18 @@ def test_the_box_trusts_the_browser(app: Flask, stores: Stores, person: str) -> 
     assert log_in(browser(app)).location.startswith("/login/factor")
 
 
+def test_the_box_is_there_where_browsers_are_trusted(make_app: MakeApp, stores: Stores) -> None:
+    strict = {"SECOND_FACTOR": "required", "ASSURANCE_LEVEL": 2}
+    for settings, is_there in (({}, True), (strict, False)):
+        app = make_app(**settings)
+        if is_there:
+            sign_up(app)
+            enrolled(app, stores)
+        client = browser(app)
+        log_in(client)
+        assert ('name="trust"' in client.get("/login/factor").text) is is_there
+
+
 def secret_on(page: str) -> str:
     found = re.search(r'<code class="key">([A-Z2-7]{32})</code>', page)
     assert found is not None
@@ -100,7 +112,7 @@ def test_the_security_page_leads_through_everything(
     assert codes.headers["Cache-Control"] == "no-store"
     page = signed_in.get(SECURITY).text
     assert "10 left" in page
-    assert "Second factor set up" in page
+    assert "Authenticator app set up" in page
     assert not any(code in page for code in shown)
     assert signed_in.get(f"{SECURITY}/recovery-codes").status_code == 200
     again = signed_in.post(f"{SECURITY}/recovery-codes")
@@ -108,7 +120,25 @@ def test_the_security_page_leads_through_everything(
     assert signed_in.get(f"{SECURITY}/totp/remove").status_code == 200
     removed = signed_in.post(f"{SECURITY}/totp/remove")
     assert removed.location == SECURITY
-    assert "was removed" in signed_in.get(SECURITY).text
+    page = signed_in.get(SECURITY).text
+    assert "was removed" in page
+    assert "Authenticator app removed" in page
+
+
+def test_the_page_of_the_app_tells_a_first_one_from_another(
+    make_app: MakeApp, stores: Stores
+) -> None:
+    """A passkey is a second factor, too, and no app that could be replaced."""
+    app = make_app(PUBLIC_URL="http://localhost")
+    sign_up(app)
+    client = signed_in_as(app)
+    add_passkey(client, "My phone")
+    page = client.get(f"{SECURITY}/totp").text
+    assert "Set up an authenticator app" in page
+    code = code_of(Authenticator(secret_on(page)), stores)
+    assert client.post(f"{SECURITY}/totp", data={"code": code}).location == SECURITY
+    assert "Replace your authenticator app" in client.get(f"{SECURITY}/totp").text
+    assert "Passkey added" in client.get(SECURITY).text
 
 
 def test_step_up_asks_for_the_factor_and_shows_the_page_again(

@@ -1,10 +1,12 @@
 """The security page: how one logs in, where one is signed in, what happened; one's own factors."""
 
+from collections.abc import Mapping
+
 from flask import redirect, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
-from authapp.accounts.audit import Filter
+from authapp.accounts.audit import Entry, Filter
 from authapp.authentication.factors import totp as totp_codes
 from authapp.authentication.factors.set_up import ProposedSecret
 from authapp.errors import FactorNeeded, FactorsOff, InvalidField, NoFactor
@@ -18,7 +20,7 @@ from authapp.web.guards import (
     step_up_required,
 )
 from authapp.web.pages.forms import FactorForm, show_errors, text
-from authapp.web.pages.messages import DONE, HAPPENED
+from authapp.web.pages.messages import DONE, FACTORS_HAPPENED, HAPPENED
 from authapp.web.pages.notices import redirect_with
 from authapp.web.pages.rendering import Question, ask, render_page
 from authapp.web.session.auth_session import auth_session
@@ -46,7 +48,15 @@ def security() -> ResponseReturnValue:
         sessions=sessions[:_SESSIONS],
         more_sessions=len(sessions[_SESSIONS:]),
         events=events,
-        happened=HAPPENED,
+        happened=_happened,
+    )
+
+
+def _happened(entry: Entry) -> str:
+    """What an event was, as its person reads it."""
+    events: Mapping[str, str] = HAPPENED
+    return FACTORS_HAPPENED.get(entry.details.get("what", "")) or events.get(
+        entry.event, entry.event
     )
 
 
@@ -80,7 +90,13 @@ def _totp_page(form: FactorForm) -> str:
     totp_codes.require_library()
     proposed = services().factors.proposed_totp(live) or services().factors.propose_totp(live)
     form.ask_app_code()
-    return render_page("authapp/totp.html", form=form, set_up=proposed, qr_code=_qr_code(proposed))
+    return render_page(
+        "authapp/totp.html",
+        form=form,
+        set_up=proposed,
+        qr_code=_qr_code(proposed),
+        is_replacement=services().factors.of(live.record.user.id).totp_since is not None,
+    )
 
 
 @security_pages.get("/account/security/totp/remove")
