@@ -1,12 +1,12 @@
 """The security page: how one logs in, where one is signed in, what happened; one's own factors."""
 
-from collections.abc import Mapping
+from typing import cast
 
 from flask import redirect, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
-from authapp.accounts.audit import Entry, Filter
+from authapp.accounts.audit import Entry, Event, Filter
 from authapp.authentication.factors import totp as totp_codes
 from authapp.authentication.factors.set_up import ProposedSecret
 from authapp.errors import FactorNeeded, FactorsOff, InvalidField, NoFactor
@@ -54,10 +54,8 @@ def security() -> ResponseReturnValue:
 
 def _happened(entry: Entry) -> str:
     """What an event was, as its person reads it."""
-    events: Mapping[str, str] = HAPPENED
-    return FACTORS_HAPPENED.get(entry.details.get("what", "")) or events.get(
-        entry.event, entry.event
-    )
+    factor = FACTORS_HAPPENED.get(entry.details.get("what", ""))
+    return factor or HAPPENED.get(cast(Event, entry.event), entry.event)
 
 
 @security_pages.get("/account/security/totp")
