@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 from authapp import create_app, dev
 from authapp.cache.keys import LIFE_KEY
 from authapp.config import Config
-from authapp.doctor import Finding, State, examine
+from authapp.doctor import Finding, State, examine, guard_rules
 from authapp.doctor import postgres as examination
 from authapp.doctor.clocks import Clocks
 from authapp.doctor.postgres import judge_transport
@@ -807,9 +807,8 @@ def test_path_rules_are_told_in_words(config: Config, tmp_path: Path) -> None:
     )
     more = {"GUARD_RULES": str(file)}
     findings = found(make_config(config.DATABASE_URL, config.REDIS_URL, **FINE, **more))
-    assert the("guard rule 1", findings).text == (
-        "app.example.org, /admin: signed in, role admin, verified address"
-    )
+    told = "app.example.org, /admin: signed in, role admin, verified address"
+    assert the("guard rule 1", findings).text.startswith(told)
     assert the("guard rule 2", findings).text == "app.example.org or *.example.org, /: public"
     assert the("guard rules", findings).state is WARN
     assert "does not lead back to app.example.org" in the("guard rules", findings).text
@@ -818,6 +817,27 @@ def test_path_rules_are_told_in_words(config: Config, tmp_path: Path) -> None:
     assert the("guard rules", findings).state is OK
     findings = found(make_config(config.DATABASE_URL, config.REDIS_URL, **FINE), guards=False)
     assert checks(findings, "guard") == set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({}, "; but nobody can confirm an address without mail"),
+        (MAIL_SETTINGS | {"EMAIL_VERIFICATION": "off"}, "; but people log in without that, as"),
+        (MAIL_SETTINGS, ""),
+    ],
+)
+def test_a_rule_that_demands_a_confirmed_address_needs_a_way_to_confirm_it(
+    tmp_path: Path, settings: dict[str, str], text: str
+) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text('[[rules]]\nhost = "app.example.org"\nverified = true\n')
+    more = {"GUARD_RULES": str(file), **settings}
+    findings = list(guard_rules.examine(make_config("postgresql://x/y", "redis://x", **more)))
+    finding = the("guard rule 1", findings)
+    assert finding.state is (WARN if text else OK)
+    assert finding.text.startswith(f"app.example.org, /: signed in, verified address{text}")
+    assert bool(finding.remedy) is bool(text)
 
 
 # -- mail ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from authapp.config import Config
 from authapp.doctor.findings import Finding, State
 from authapp.errors import SettingError
 from authapp.guarding.rule_file import read_rules
-from authapp.guarding.rules import GuardRules
+from authapp.guarding.rules import GuardRules, Rule
 
 _CHECK = "guard rules"
 
@@ -23,8 +23,21 @@ def examine(config: Config) -> Iterator[Finding]:
         yield Finding(_CHECK, State.OK, text, "GUARD_RULES names a file of path rules")
         return
     for rule in rules.rules:
-        yield Finding(f"guard rule {rule.number}", State.OK, str(rule))
+        yield _rule(rule, config)
     yield _return(rules, config)
+
+
+def _rule(rule: Rule, config: Config) -> Finding:
+    check = f"guard rule {rule.number}"
+    if not rule.needs_verified or config.is_verification_required:
+        return Finding(check, State.OK, str(rule))
+    if not config.MAIL_URL:
+        text = f"{rule}; but nobody can confirm an address without mail"
+        remedy = "set MAIL_URL; or confirm addresses by hand, with users verify EMAIL"
+        return Finding(check, State.WARN, text, remedy)
+    text = f"{rule}; but people log in without that, as EMAIL_VERIFICATION is off"
+    remedy = "set EMAIL_VERIFICATION=required; else these people confirm it on their account page"
+    return Finding(check, State.WARN, text, remedy)
 
 
 def _return(rules: GuardRules, config: Config) -> Finding:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ def copied_by_dockerfile() -> list[str]:
 def read_env(path: Path) -> dict[str, str]:
     lines = (line.partition("=") for line in path.read_text().splitlines())
     return {name: value for name, _, value in lines}
+
+
+def of_file(name: str, changes: Mapping[str, str]) -> dict[str, str]:
+    """The changes of texts that this file has."""
+    text = (DEPLOY / name).read_text()
+    return {old: new for old, new in changes.items() if old in text}
 
 
 def adapted(name: str, changes: dict[str, str]) -> str:

@@ -15,12 +15,14 @@ from flask import Flask
 
 from authapp import create_app, dev
 from authapp.config import Config
+from authapp.errors import StoreUnavailable
 from tests.deploy.guarding import APP, AUTH, guarding
 from tests.deploy.proxies import served
 from tests.deploy.servers import make_secrets, needs_redis
 from tests.deploy.telling_app import telling_app
 from tests.support.databases import add_migrated_database
 from tests.support.people import PASSWORD
+from tests.support.services import await_trust
 from tests.support.settings import UNLIMITED, settings_for
 from tests.web.support import services_of
 
@@ -112,7 +114,9 @@ class Guarded:
         """The token of a new session, and the person's id."""
         known = json.dumps({"email": email, "password": password}).encode()
         kind = ("Content-Type", "application/json")
-        answer = self.ask("/api/v1/login", "", kind, method="POST", body=known, host=AUTH)
+        # a proxy that is broken on purpose takes it for its own
+        address = ("X-Forwarded-For", "203.0.113.9")
+        answer = self.ask("/api/v1/login", "", kind, address, method="POST", body=known, host=AUTH)
         assert answer.status == 200, answer
         token = answer.headers["Set-Cookie"].split(";")[0].removeprefix(f"{COOKIE}=")
         return token, json.loads(answer.body)["user"]["id"]
@@ -134,6 +138,27 @@ class SignedIn:
             "remote-amr": ["pwd"],
             "remote-assurance-level": ["1"],
         }
+
+
+@contextmanager
+def both_stores_away(auth: Flask) -> Iterator[None]:
+    """As if each attempt to reach them failed."""
+    services = services_of(auth)
+    breakers = (services.cache.breaker, services.database.breaker)
+
+    def fail() -> None:
+        raise StoreUnavailable("tests")
+
+    recover = [breaker.recover for breaker in breakers]
+    for breaker in breakers:
+        breaker.recover = fail
+        breaker.open()
+    try:
+        yield
+    finally:
+        for breaker, way in zip(breakers, recover, strict=True):
+            breaker.recover = way
+        await_trust(services)
 
 
 EMAIL = "ada@example.org"

