@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from benchmarks.servers import KEPT, say
 from benchmarks.soak import report
-from benchmarks.soak.people import Crowd
+from benchmarks.soak.people import PAUSE, Crowd
 from benchmarks.soak.place import Place, Sample, place
 
 APPLICATION = "benchmarks.soak.app:app"
@@ -30,9 +30,15 @@ class Outcome:
     told: str
 
 
-def soak(seconds: float, application: str = APPLICATION, *, restarts: int = RESTARTS) -> Outcome:
+def soak(
+    seconds: float,
+    application: str = APPLICATION,
+    *,
+    restarts: int = RESTARTS,
+    pause: float = PAUSE,
+) -> Outcome:
     with place(application) as here, here.serving() as server, here.services() as services:
-        crowd = Crowd(server.port)
+        crowd = Crowd(server.port, pause)
         samples: list[Sample] = []
         say(report.header())
         with crowd.living():

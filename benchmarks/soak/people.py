@@ -15,7 +15,7 @@ from benchmarks.soak.place import QUICKLY
 
 PASSWORD = "copper lantern drifts north"
 POOL = 20  # accounts of people who come again and again
-PAUSE = 0.05  # seconds, at most, between two requests of a person
+PAUSE = 0.05
 FORGOTTEN = int(QUICKLY["SESSION_IDLE_SECONDS"]) + 10  # seconds until a session is over by itself
 LATELY = 2 * int(QUICKLY["SESSION_IDLE_SECONDS"])  # all copies, fences and limits are gone
 RECOVERY = 15.0  # seconds after a restart in which an answer may be 503
@@ -38,18 +38,22 @@ class Answer:
 class Crowd:
     """Threads of people.
 
+    Args:
+        pause: seconds, at most, between two requests of a person.
+
     Attributes:
         problems: somebody was logged out, or an ended session was let in.
         failed: requests that were answered by 5xx, or not at all, while no store restarted.
         asked: requests, by status.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, pause: float = PAUSE) -> None:
         self.problems: list[str] = []
         self.failed: list[str] = []
         self.asked: Counter[int] = Counter()
         self.acts: Counter[str] = Counter()
         self._port = port
+        self._pause = pause
         self._stop = Event()
         self._lock = Lock()
         self._ended: deque[tuple[float, str, str]] = deque(maxlen=KEPT)
@@ -96,7 +100,7 @@ class Crowd:
     # -- requests
 
     def _ask(self, method: str, path: str, token: str = "", body: object = None) -> Answer:
-        time.sleep(random.random() * PAUSE)
+        time.sleep(random.random() * self._pause)
         headers = {"Cookie": f"SESSION-TOKEN={token}"} if token else {}
         if body is not None:
             headers["Content-Type"] = "application/json"

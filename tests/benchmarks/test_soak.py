@@ -8,6 +8,7 @@ from benchmarks.soak import report
 from benchmarks.soak.__main__ import soak
 from benchmarks.soak.place import USUAL, Sample
 
+PAUSE = 0.2  # the rest of the suite needs the cores, too
 FLAT = Sample(0, 200, 30, 80, 14, 20, 0, 400, 150, 100, 9, 250, 300)
 OF_EACH = {"keys_each": "redis_keys", "live_each": "live_sessions"}
 
@@ -46,12 +47,12 @@ def test_each_measure_has_a_bound_and_a_column() -> None:
 
 def test_a_short_soak_through_restarts() -> None:
     """Nobody is logged out, nobody gets back in, nothing fails for long; growth needs minutes."""
-    outcome = soak(10, restarts=2)
+    outcome = soak(10, restarts=2, pause=PAUSE)
     assert [told for told in outcome.complaints if "grew" not in told] == []
 
 
 def test_leaks_are_found() -> None:
-    outcome = soak(8, "tests.benchmarks.leaking_app:app", restarts=0)
+    outcome = soak(8, "tests.benchmarks.leaking_app:app", restarts=0, pause=PAUSE)
     found = {told.split(" grew ")[0] for told in outcome.complaints}
     assert found >= {"memory_mb", "threads", "descriptors", "redis_connections", "lasting_keys"}, (
         outcome.told
