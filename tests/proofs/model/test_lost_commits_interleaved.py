@@ -31,6 +31,7 @@ from tests.proofs.model.change_actors import (
 from tests.proofs.model.explorer import Actor, Step, Tally, show, some_orders, table
 from tests.proofs.model.instances import Instance
 from tests.proofs.model.test_changes_interleaved import LONG, PROMISES, SEED
+from tests.support.waiting import wait_until
 
 if LONG:
     pytestmark = pytest.mark.timeout(0)
@@ -58,9 +59,10 @@ UPDATE deployment SET session_generation =
 COMMIT;
 """
 END_CONNECTIONS = """
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = 'authapp' AND datname = current_database()
 """
+ARE_THERE = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)"
 
 
 class LosingWorld(ChangeWorld):
@@ -75,8 +77,20 @@ class LosingWorld(ChangeWorld):
         with self.rig.postgres.cursor() as cursor:
             cursor.execute(statements, {"user": str(self.user_id)})
 
+    def end_connections(self) -> None:
+        """As the primary that dies does."""
+        with self.rig.postgres.cursor() as cursor:
+            cursor.execute(END_CONNECTIONS)
+            ended = [pid for pid, _ in cursor.fetchall()]
+
+            def are_gone() -> bool:  # the server itself would look ten times a second
+                cursor.execute(ARE_THERE, (ended,))
+                return cursor.fetchall() == [(0,)]
+
+            wait_until(are_gone, "a connection does not end", pause=0.002)
+
     def go_back(self) -> None:
-        self.run_sql(END_CONNECTIONS)  # as the primary that dies does
+        self.end_connections()
         self.run_sql(GO_BACK)
         self.went_back = True
         self.is_forgotten = not self._redis_knows()
@@ -188,7 +202,7 @@ def test_control_breaks_the_promise(
 ) -> None:
     for end in ends:
         with pytest.MonkeyPatch.context() as patch:
-            rig_knows = sample(rig, "nothing else", end, 60, SEED)
+            rig_knows = sample(rig, "nothing else", end, 20, SEED)
             control(patch)
             tally = Tally(end).count(rig_knows)
         broken = max(tally.broken.values(), default=0)
