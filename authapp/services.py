@@ -19,10 +19,11 @@ from authapp.accounts.invitations import Invitations
 from authapp.accounts.store import UserStore
 from authapp.assembly.capacity import POOL_SIZE
 from authapp.assembly.factors import build_factor_uses, build_factors, second_factor_rule
-from authapp.assembly.limits import build_limits, signup_policy
+from authapp.assembly.limits import build_limits
 from authapp.assembly.mailing import build_mailing
 from authapp.assembly.maintenance import build_maintenance
 from authapp.assembly.passwords import build_new_passwords
+from authapp.assembly.sign_up import build_sign_up
 from authapp.assembly.stores import Tokens, build_accounts, build_sessions, open_stores
 from authapp.authentication.administration import Administration
 from authapp.authentication.email_changes import EmailChanges
@@ -30,6 +31,7 @@ from authapp.authentication.factors.factor_login import FactorLogin
 from authapp.authentication.factors.factors import Factors
 from authapp.authentication.factors.passkeys.login import PasskeyLogin
 from authapp.authentication.factors.passkeys.passkeys import Passkeys
+from authapp.authentication.factors.passkeys.sign_up import PasskeySignUp
 from authapp.authentication.factors.passwordless import PasswordlessAccounts
 from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.login import Authentication
@@ -42,7 +44,7 @@ from authapp.authentication.recovery.one_time_passwords import OneTimePasswords
 from authapp.authentication.recovery.reset_links import ResetLinks
 from authapp.authentication.recovery.resets import PasswordResets
 from authapp.authentication.refused_attempts import RefusedAttempts
-from authapp.authentication.registration import Registration, SignupGate
+from authapp.authentication.registration import Registration
 from authapp.authentication.step_up import StepUp
 from authapp.authentication.verification import Verification
 from authapp.cache.changes import Changes
@@ -105,6 +107,7 @@ class Services:
     public_link: PublicLinks
     # use cases
     registration: Registration
+    passkey_sign_up: PasskeySignUp
     verification: Verification
     user_import: UserImport
     authentication: Authentication
@@ -235,17 +238,6 @@ def build_services(
         clock,
         people_may_invite=config.SIGNUP != "closed",
     )
-    verification = Verification(
-        stores.changes,
-        users,
-        mails=mailing.verification_mails,
-        hasher=hasher,
-        limits=limits,
-        refused_attempts=refused_attempts,
-        parse_email=parse,
-        timeout=config.LOGIN_TIMEOUT_SECONDS,
-        clock=clock,
-    )
     reauthentication = Reauthentication(
         credentials=credentials,
         hasher=hasher,
@@ -265,6 +257,18 @@ def build_services(
         new_passwords=new_passwords,
         credentials=credentials,
     )
+    sign_up = build_sign_up(
+        config,
+        stores,
+        mailing,
+        factors,
+        users,
+        credentials,
+        invitations=invitations,
+        new_passwords=new_passwords,
+        refused_attempts=refused_attempts,
+        parse_email=parse,
+    )
     one_time = OneTimePasswords(stores.changes, users, mailing.one_time_links, clock)
     lost = LostPasswords(sessions, stores.changes, lost_commits, clock)
     password_check = PasswordCheck(users, credentials, hasher, one_time, lost)
@@ -275,6 +279,7 @@ def build_services(
         links=mailing.one_time_links,
         public_link=mailing.public_link,
         notices=mailing.notices,
+        holdings=factors.holdings,
         clock=clock,
     )
 
@@ -301,17 +306,9 @@ def build_services(
         mail_sender=mailing.sender,
         one_time_links=mailing.one_time_links,
         public_link=mailing.public_link,
-        registration=Registration(
-            users,
-            credentials,
-            stores.changes,
-            gate=SignupGate(signup_policy(config), limits, refused_attempts),
-            invitations=invitations,
-            mails=mailing.verification_mails,
-            new_passwords=new_passwords,
-            parse_email=parse,
-        ),
-        verification=verification,
+        registration=sign_up.registration,
+        verification=sign_up.verification,
+        passkey_sign_up=sign_up.passkey_sign_up,
         user_import=UserImport(
             database=stores.database,
             changes=stores.changes,

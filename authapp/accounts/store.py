@@ -155,7 +155,7 @@ class UserStore:
         user.password_hash, user.password_expires_at = account.password_hash, None
         user.email_verified_at = now if account.verified else None
         user.email_confirmation_due = account.confirmation_due
-        user.roles = list(roles)
+        user.roles, user.webauthn_handle = list(roles), None
         user.epoch += 1
         self._changed(change, user)
         details = account.event_details(roles)

@@ -187,9 +187,10 @@ class Authentication:
         devices: Sequence[str] = (),
         data: Mapping[str, Any] | None = None,
         method: str,
+        amr: Amr = PASSWORD,
     ) -> IssuedLogin:
         """Starts a session for a browser whose user has just shown the password in another way than
-        by a log-in: at sign-up, or when confirming the address.
+        by a log-in: at sign-up, or when confirming the address. Or who signed up with a passkey.
 
         No limit counts it, and no session begins without Postgres.
 
@@ -197,16 +198,19 @@ class Authentication:
             epoch: of the credentials that were verified.
             replaces, devices, data: as for `log_in`.
             method: what the event in the audit log says of it.
+            amr: what the user has shown.
         Raises:
             InvalidCredentials: the user was changed or deactivated in the meantime.
             EmailUnverified, SecondFactorRequired
         """
-        with self._waiting_for_factor("browser", method=method):
+        with self._waiting_for_factor("browser", amr, method=method):
             live = self._sessions.begin(
-                user.id, epoch, actor, replaces=replaces, data=data, method=method
+                user.id, epoch, actor, replaces=replaces, data=data, amr=amr, method=method
             )
         email = self._parse_email(user.email)
         metrics.LOGINS.labels("succeeded").inc()
+        if amr != PASSWORD:
+            return IssuedLogin(live)
         return IssuedLogin(live, self._known_devices.issue_device_token(email, epoch, devices))
 
     def issue_token(

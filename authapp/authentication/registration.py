@@ -1,10 +1,12 @@
 """Registration: a person, or an operator for them, creates an account."""
 
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from authapp.accounts.actor import OPERATOR, Actor
+from authapp.accounts.assurance import PASSWORD, Amr
 from authapp.accounts.authority.roles import roles_named
 from authapp.accounts.credentials import CredentialStore
 from authapp.accounts.emails import Email, ParseEmail
@@ -13,6 +15,8 @@ from authapp.accounts.invitations import Invitations, OpenInvitation
 from authapp.accounts.new_accounts import NewAccount
 from authapp.accounts.profiles import stored_name, why_name_refused
 from authapp.accounts.store import UserStore
+from authapp.authentication.factors.enrolment import Enrolment
+from authapp.authentication.factors.holdings import FactorHoldings
 from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.recovery import one_time_passwords
 from authapp.authentication.refused_attempts import RefusedAttempts
@@ -106,13 +110,25 @@ class SignedUp:
             says how. So it is where the address is taken, too.
         proof: for the browser, see `Verification`. Where the address is taken it proves nothing.
         email: as it was read.
+        amr: how a session is proven that begins now.
+        recovery_codes: of a person who signed up with a passkey and can log in; shown this once.
         rate_limit: the window that counted the sign-up, see `Attempt`.
     """
 
     user: Identity | None
     proof: PasswordProof
     email: Email = field(repr=False)
+    amr: Amr = PASSWORD
+    recovery_codes: tuple[str, ...] = field(default=(), repr=False)
     rate_limit: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Secret:
+    """What the person will log in by."""
+
+    password_hash: str = field(default="", repr=False)
+    enrolment: Enrolment | None = None
 
 
 class Registration:
@@ -135,8 +151,10 @@ class Registration:
         invitations: Invitations,
         mails: VerificationMails,
         new_passwords: NewPasswords,
+        holdings: FactorHoldings,
         parse_email: ParseEmail,
     ) -> None:
+        self._holdings = holdings
         self._users = users
         self._credentials = credentials
         self._changes = changes
@@ -169,7 +187,7 @@ class Registration:
             EmailTaken, UnknownRole
             ExceedsOwnPermissions: a role allows more than the person may who adds this one.
         """
-        parsed, name = self._validate(email, password, name)
+        parsed, name = self.validate(email, password, name)
         if password is None:
             return self._users.create(parsed, name, "", roles, actor, verified=verified)
         hashed = self._new_passwords.hash(password)
@@ -197,22 +215,47 @@ class Registration:
             InvalidInvitation
             EmailTaken: only where addresses are not verified.
         """
+
+        def secret(counted: Attempt, pace: ConstantTimeRefusal) -> _Secret:
+            hasher = self._new_passwords.hasher
+            with hasher.queue.place(counted, address=actor.address), pace.hashing():
+                return _Secret(hasher.hash(password))
+
+        return self._sign_up(secret, actor, email, password, name, invitation)
+
+    def sign_up_with(
+        self, enrolment: Enrolment, actor: Actor, email: str, name: str = "", invitation: str = ""
+    ) -> SignedUp:
+        """As `sign_up_from`, with a passkey in place of the password.
+
+        Raises:
+            InvalidField, PasskeyTaken: as `Enrolment.claim`.
+        """
+        key = _Secret(enrolment=enrolment)
+        return self._sign_up(lambda *_: key, actor, email, None, name, invitation)
+
+    def _sign_up(
+        self,
+        secret: Callable[[Attempt, ConstantTimeRefusal], _Secret],
+        actor: Actor,
+        email: str,
+        password: str | None,
+        name: str,
+        invitation: str,
+    ) -> SignedUp:
         if not invitation:
             self.policy.require_uninvited()
-        parsed, name = self._validate(email, password, name)
+        parsed, name = self.validate(email, password, name)
         if not invitation:
             self.policy.require_domain(parsed)
         counted = self._gate.count(actor)
         with counted.told_by_errors():
             invited = self._open_invitation(invitation, parsed) if invitation else None
             with ConstantTimeRefusal(always=self.policy.verifies) as pace:
-                hasher = self._new_passwords.hasher
-                with hasher.queue.place(counted, address=actor.address), pace.hashing():
-                    hashed = hasher.hash(password)
-                user, proof = self._add(parsed, name, hashed, invited, actor)
-        if user is not None:
+                signed_up = self._add(parsed, name, secret(counted, pace), invited, actor)
+        if signed_up.user is not None:
             self._credentials.prime(parsed)
-        return SignedUp(user, proof, parsed, counted.window)
+        return replace(signed_up, rate_limit=counted.window)
 
     def _open_invitation(self, token: str, email: Email) -> OpenInvitation:
         invited = self._invitations.find_open(token)
@@ -224,31 +267,29 @@ class Registration:
         self,
         email: Email,
         name: str,
-        password_hash: str,
+        secret: _Secret,
         invited: OpenInvitation | None,
         actor: Actor,
-    ) -> tuple[Identity | None, PasswordProof]:
-        """Adds the person, or replaces one who waits for the confirmation of this address.
-
-        Returns:
-            The person, if they can log in now; and the proof for their browser.
-        """
+    ) -> SignedUp:
+        """Adds the person, or replaces one who waits for the confirmation of this address."""
         if not self.policy.verifies:
-            return self._add_once(email, name, password_hash, invited, actor)
+            return self._add_once(email, name, secret, invited, actor)
         for _ in range(_TRIES):
             with suppress(EmailTaken):  # since it was looked for: then it is looked for again
-                return self._add_once(email, name, password_hash, invited, actor)
-        return None, _no_proof()
+                return self._add_once(email, name, secret, invited, actor)
+        return _nobody(email)
 
     def _add_once(
         self,
         email: Email,
         name: str,
-        password_hash: str,
+        secret: _Secret,
         invited: OpenInvitation | None,
         actor: Actor,
-    ) -> tuple[Identity | None, PasswordProof]:
+    ) -> SignedUp:
         with suppress(MailCapped), self._changes.begin(acknowledged=False) as change:
+            if secret.enrolment:
+                secret.enrolment.claim(change.db)
             there = self._users.lock_by_email(
                 change, email, invited.created_by if invited else None
             )
@@ -258,24 +299,31 @@ class Registration:
                 if invited is not None:  # as for a new address, or the invitation would tell
                     self._invitations.use(change, invited)
                 self._mails.tell_owner(change.db, there)
-                return None, _no_proof()
+                return _nobody(email)
             if invited is None:
                 roles = roles_named(change.db, (USER,))
             else:
                 roles = self._invitations.use(change, invited)
-            account = self._account(email, name, password_hash, invited)
+            account = self._account(email, name, secret.password_hash, invited)
             if there is None:
                 user = self._users.add(change, account, roles, actor)
             else:
                 user = there
+                if user.second_factor:  # of the person who signed up before
+                    self._holdings.remove_all(change.db, user)
                 self._users.replace_unconfirmed(change, user, account, roles, actor)
             if invited:
                 self._invitations.note_used_by(change, invited, user.id)
             if account.confirmation_due:
                 self._mails.send(change.db, user)
+            codes: tuple[str, ...] = ()
+            if secret.enrolment:
+                may_log_in = not account.confirmation_due
+                codes = secret.enrolment.enrol(change.db, user, actor, makes_codes=may_log_in)
             person = None if account.confirmation_due else identity_of(user)
-            return person, PasswordProof(user.id, user.epoch)
-        return None, _no_proof()  # a cap refuses the mail, so nothing was changed
+            amr = secret.enrolment.amr if secret.enrolment else PASSWORD
+            return SignedUp(person, PasswordProof(user.id, user.epoch), email, amr, codes)
+        return _nobody(email)  # a cap refuses the mail, so nothing was changed
 
     def _account(
         self, email: Email, name: str, password_hash: str, invited: OpenInvitation | None
@@ -291,8 +339,8 @@ class Registration:
             invitation=invited.id if invited else None,
         )
 
-    def _validate(self, email: str, password: str | None, name: str) -> tuple[Email, str]:
-        """The email and the name as they are stored.
+    def validate(self, email: str, password: str | None, name: str) -> tuple[Email, str]:
+        """The email and the name of a new account as they are stored.
 
         Raises:
             InvalidField: everything that is wrong, by field.
@@ -323,6 +371,7 @@ def _waits(user: User) -> bool:
     return user.active and user.email_confirmation_due
 
 
-def _no_proof() -> PasswordProof:
-    """A proof of no account, as long as one of an account that was made just now."""
-    return PasswordProof(uuid4(), 1)
+def _nobody(email: Email) -> SignedUp:
+    """The answer where nobody was added: with a proof of no account, as long as one of an account
+    that was made just now."""
+    return SignedUp(None, PasswordProof(uuid4(), 1), email)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.identity import Identity, identity_of
 from authapp.accounts.invitations import InvitationMail
 from authapp.accounts.store import UserStore
+from authapp.authentication.factors.recovery_codes import RecoveryCodes
 from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.cache.changes import Change, Changed, Changes
@@ -27,10 +28,14 @@ from authapp.passwords.hashing import PasswordHasher, Verdict
 from authapp.storage.deadlines import deadline
 from authapp.storage.models import User
 
+_HOW_TO_PROVE = (
+    "enter the password that you signed up with; if it was a passkey, log in with it first"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PasswordProof:
-    """A browser's proof that the password of an account was typed in it.
+    """A browser's proof that the password of an account was typed in it, or its passkey shown.
 
     The edge keeps it sealed. It is void as soon as the account has another epoch, so whoever signs
     up later with the same address voids it.
@@ -42,15 +47,19 @@ class PasswordProof:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A person whose address is confirmed, and who has shown the password.
+    """A person whose address is confirmed, and who has shown the password, or a passkey.
 
     Attributes:
         epoch: of the credentials that were verified.
+        has_password: False for a person who signed up with a passkey.
+        recovery_codes: made for such a person; shown this once.
         rate_limit: the window that counted the attempt, if it may be told.
     """
 
     user: Identity
     epoch: int
+    has_password: bool = True
+    recovery_codes: tuple[str, ...] = field(default=(), repr=False)
     rate_limit: Window | None = None
 
 
@@ -157,10 +166,12 @@ class Verification:
         hasher: PasswordHasher,
         limits: LoginLimits,
         refused_attempts: RefusedAttempts,
+        recovery_codes: RecoveryCodes,
         parse_email: ParseEmail,
         timeout: float,
         clock: Callable[[], datetime],
     ) -> None:
+        self._recovery_codes = recovery_codes
         self._changes = changes
         self._users = users
         self._mails = mails
@@ -293,7 +304,7 @@ class Verification:
         if proof == PasswordProof(account.user_id, account.epoch):
             return None
         if not password:
-            raise InvalidField({"password": "enter the password that you signed up with"})
+            raise InvalidField({"password": _HOW_TO_PROVE})
         with self._refused_attempts.noting_limits("login.limited", actor, account.email):
             by_address = counted or self._limits.count_address(actor.address)
             by_account = self._limits.count_account(account.email)
@@ -317,9 +328,20 @@ class Verification:
             redeemed = redeem(change.db)
             if redeemed is None or redeemed.user.epoch != account.epoch:
                 raise InvalidToken
-            self._confirm(change, redeemed.user, actor)
-            verified = Verified(identity_of(redeemed.user), account.epoch, window)
+            user = redeemed.user
+            self._confirm(change, user, actor)
+            codes = () if user.password_hash else self._make_codes(change.db, user, actor)
+            has_password = bool(user.password_hash)
+            verified = Verified(identity_of(user), account.epoch, has_password, codes, window)
         return change.returning(verified)
+
+    def _make_codes(self, db: Session, user: User, actor: Actor) -> tuple[str, ...]:
+        """Recovery codes for a person who signed up with a passkey, which alone is one way in."""
+        if not user.second_factor or self._recovery_codes.left(db, user.id):
+            return ()
+        by = actor.known_as(user.id)
+        audit.record(db, "recovery_codes.made", self._clock(), user_id=user.id, actor=by)
+        return tuple(self._recovery_codes.replace(db, user.id))
 
     def verify(self, user_id: UUID, actor: Actor) -> Changed[Identity]:
         """Confirms an address for an operator, who knows that it is the person's.

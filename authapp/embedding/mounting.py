@@ -48,6 +48,7 @@ from authapp.web.pages.factors.administration import factor_admin
 from authapp.web.pages.factors.login import factor_pages
 from authapp.web.pages.factors.passkeys import passkey_pages
 from authapp.web.pages.factors.security import security_pages
+from authapp.web.pages.factors.sign_up import passkey_sign_up_pages
 from authapp.web.pages.invitations import invitation_pages
 from authapp.web.pages.leaving import leaving_pages
 from authapp.web.pages.recovery import recovery_pages
@@ -58,7 +59,7 @@ from authapp.web.redirects import start_page
 # whose unsafe methods `OriginPolicy` looks at
 _WITH_ORIGIN_CHECK = (
     *(pages, signup_pages, recovery_pages, confirm_pages, address_pages, leaving_pages),
-    *(passkey_pages, admin, invitation_pages),
+    *(passkey_pages, passkey_sign_up_pages, admin, invitation_pages),
     *(api, signup_api, recovery_api, leaving_api, passkeys_api, users_api, invitations_api),
     api_docs,
     *(factor_pages, security_pages, factor_admin, factors_api),
@@ -118,6 +119,7 @@ def _blueprint(
         (mount.pages, address_pages),
         (mount.pages, leaving_pages),
         (mount.pages, passkey_pages),
+        (mount.pages, passkey_sign_up_pages),
         (mount.pages, factor_pages),
         (mount.pages, security_pages),
         (mount.admin, factor_admin),

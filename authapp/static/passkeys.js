@@ -59,11 +59,26 @@
     return { id: credential.id, rawId: credential.id, type: credential.type, response: read };
   }
 
+  // The form of a sign-up with a passkey stands beside that with a password, and has its fields.
+  function copyFields(form) {
+    for (const name of form.dataset.copies.split(" ")) {
+      const typed = document.querySelector(`form:not([data-passkey]) [name="${name}"]`);
+      form.elements.namedItem(name).value = typed.value;
+    }
+    return new URLSearchParams(new FormData(form));
+  }
+
   async function ask(form, extra) {
+    const body = form.dataset.copies ? copyFields(form) : undefined;
     const answer = await fetch(form.dataset.options, {
       method: "POST",
       headers: { Accept: "application/json" },
+      body,
     });
+    if (body && answer.status === 400) {
+      form.submit(); // the page that comes says what is wrong with the fields
+      return new Promise(() => {});
+    }
     if (!answer.ok) throw new Error(`options: ${answer.status}`);
     const json = await answer.json();
     if (form.dataset.passkey === "create") {

@@ -8,7 +8,7 @@ from uuid import UUID
 from flask import current_app, request
 from werkzeug.exceptions import HTTPException
 
-from authapp.accounts.assurance import Amr
+from authapp.accounts.assurance import PASSWORD, Amr
 from authapp.accounts.identity import Identity
 from authapp.authentication.factors.check import ShownFactor
 from authapp.authentication.factors.factor_login import Browser, CompletedLogin
@@ -78,8 +78,9 @@ def log_in_visitor_as(user_id: UUID, *, remember: bool, amr: Amr = ()) -> Active
     return issued.session
 
 
-def log_in_proved(user: Identity, epoch: int, *, method: str) -> ActiveSession:
-    """Log the visitor in who has just shown the password in another way than by a log-in.
+def log_in_proved(user: Identity, epoch: int, *, method: str, amr: Amr = PASSWORD) -> ActiveSession:
+    """Log the visitor in who has just shown the password, or a passkey, in another way than by a
+    log-in.
 
     Raises:
         InvalidCredentials: the user was changed or deactivated in the meantime.
@@ -95,6 +96,7 @@ def log_in_proved(user: Identity, epoch: int, *, method: str) -> ActiveSession:
         devices=devices(),
         data=_carried_over(visitor),
         method=method,
+        amr=amr,
     )
     visitor.begin(issued)
     return issued.session

@@ -14,7 +14,7 @@ twenty attackers at once      tests/attacks/test_attackers_at_once.py
 clickjacking                tests/journeys/test_other_sites.py, tests/web/test_headers.py
 web cache deception         tests/attacks/test_caches.py, tests/web/test_headers.py
 account enumeration         tests/attacks/test_enumeration.py, tests/attacks/test_enumeration_in_an_outage.py, tests/attacks/test_enumeration_of_imported.py, tests/authentication/test_login.py, tests/web/api/test_api.py
-links that are mailed       tests/attacks/test_reset_links.py, tests/attacks/test_signup_links.py, tests/web/pages/test_recovery.py, tests/authentication/test_recovery.py
+links that are mailed       tests/attacks/test_reset_links.py, tests/attacks/test_signup_links.py, tests/web/pages/test_passkey_sign_up.py, tests/web/pages/test_recovery.py, tests/authentication/test_recovery.py
 guessing and flooding       tests/web/test_limits.py, tests/authentication/test_limits.py, tests/authentication/test_login.py
 answers of passkeys         tests/authentication/factors/test_passkey_verification.py, tests/authentication/factors/test_passkeys.py, tests/journeys/test_passkeys.py, tests/web/test_passkeys.py
 spraying passwords          tests/attacks/test_spraying.py, tests/authentication/test_refused_attempts.py, tests/accounts/test_audit.py

@@ -54,6 +54,8 @@ SOUND: dict[str, dict[str, Any]] = {
     "/account/email": {"email": "new@example.org"},
     "/me/email": {"email": "new@example.org"},
     "/email/undo": {"token": "none of ours"},
+    "/signup/passkey/options": {"email": "new@example.org", "name": "Ada"},
+    "/signup/passkey": {"email": "new@example.org", "name": "Ada", "credential": "{}"},
     "/passkey": {"credential": "{}", "next": "/"},
     "/login/passkey": {"credential": "{}", "remember": "y", "next": "/"},
     "/login/factor/options": {"login_token": "none of ours"},

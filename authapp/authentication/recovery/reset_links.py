@@ -14,6 +14,7 @@ from authapp.accounts.actor import OPERATOR, Actor
 from authapp.accounts.authority.authorization import lock_user
 from authapp.accounts.emails import Email
 from authapp.accounts.identity import Permission
+from authapp.authentication.factors.holdings import FactorHoldings
 from authapp.authentication.notices import Notices
 from authapp.cache.changes import Change, Changes
 from authapp.errors import MailOff, TooManyAttempts, UserInactive
@@ -58,8 +59,10 @@ class ResetLinks:
         links: OneTimeLinks,
         public_link: PublicLinks,
         notices: Notices,
+        holdings: FactorHoldings,
         clock: Callable[[], datetime],
     ) -> None:
+        self._holdings = holdings
         self._database = database
         self._changes = changes
         self._outbox = outbox
@@ -126,6 +129,17 @@ class ResetLinks:
             return OfferedReset(user.email, user.name, is_mailed=was_mailed(link.details))
 
         return self._database.read(query)
+
+    def prove_address(self, db: Session, user: User) -> None:
+        """Notes that a person used a mailed link, so that the address is theirs.
+
+        If nobody had shown that before, somebody else may have signed up with the address: the
+        factors of the account are gone with its password.
+        """
+        if user.email_verified_at is None and user.second_factor:
+            self._holdings.remove_all(db, user)
+        user.email_verified_at = user.email_verified_at or self._clock()
+        user.email_confirmation_due = False
 
     def tell_of_new_password(self, db: Session, user: User, actor: Actor) -> None:
         """Mails a person that their password was changed, within the caller's transaction.

@@ -99,8 +99,7 @@ class PasswordResets:
             self._links.void(change.db, user)
             user.password_hash, user.password_expires_at = new_hash, None
             if was_mailed(redeemed.details):
-                user.email_verified_at = user.email_verified_at or now
-                user.email_confirmation_due = False
+                self._reset_links.prove_address(change.db, user)
             by = actor.known_as(user.id)
             audit.record(change.db, "password.reset", now, user_id=user.id, actor=by)
             self._reset_links.tell_of_new_password(change.db, user, by)

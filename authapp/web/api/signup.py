@@ -13,6 +13,7 @@ from authapp.mail.one_time_links import CODE_DIGITS
 from authapp.web.api.account import EmailField, NameField, NewPassword, field_doc
 from authapp.web.api.bodies import read_body
 from authapp.web.api.description import Operation, documents
+from authapp.web.api.factors import RecoveryCodesView
 from authapp.web.api.representations import UserView, json_response
 from authapp.web.blueprint import OwnBlueprint
 from authapp.web.guards import services, unknown_actor
@@ -95,8 +96,9 @@ def signup() -> Response:
 @documents(
     Operation(
         "Confirms an email by the link or the code that was mailed, and by the password unless the "
-        "browser that signed up, or the session that asked for a change, asks",
-        {204: None},
+        "browser that signed up, or the session that asked for a change, asks. Recovery codes come "
+        "for a person who signed up with a passkey",
+        {200: RecoveryCodesView, 204: None},
         "nobody",
         VerifyBody,
         fails=[
@@ -110,16 +112,18 @@ def signup() -> Response:
         changes=True,
     )
 )
-def verify_email() -> tuple[str, int]:
+def verify_email() -> Response:
     body = read_body(request, VerifyBody)
     with rate_limit_of_errors():
         if changed := _confirm_change(body):
             note_user(request.environ, auth_session().settle(changed).id)
-            return "", 204
+            return Response(status=204)
         verified = auth_session().settle(_confirm(body))
     tell_rate_limit(verified.rate_limit)
     note_user(request.environ, verified.user.id)
-    return "", 204
+    if verified.recovery_codes:
+        return json_response(RecoveryCodesView(list(verified.recovery_codes)))
+    return Response(status=204)
 
 
 def _confirm_change(body: VerifyBody) -> Changed[Identity] | None:

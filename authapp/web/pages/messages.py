@@ -28,7 +28,7 @@ SIGNED_OUT = {
 
 LOG_IN_FIRST = "Log in to see the page that you asked for."
 
-CONFIRM_FIRST = "Your password is right. Confirm your email to log in: we have sent you a mail."
+CONFIRM_FIRST = "Right so far. Confirm your email to log in: we have sent you a mail."
 
 INVALID_LINK = {
     "verify": "This link or code is used, replaced or too old. Have another mail sent, below.",

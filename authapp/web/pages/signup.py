@@ -1,6 +1,7 @@
 """The pages of sign-up: the form, also for people who were invited, and the confirmation of the
 address by a link or a code."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import make_response, redirect, request, url_for
@@ -29,7 +30,13 @@ from authapp.web.guards import services, unknown_actor
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.address import confirm_change, confirm_change_page, pending_change
 from authapp.web.pages.forms import ConfirmEmailForm, ResendForm, SignupForm, show_errors, text
-from authapp.web.pages.messages import CONFIRM_FIRST, INVALID_LINK, too_busy, too_many_attempts
+from authapp.web.pages.messages import (
+    CONFIRM_FIRST,
+    DONE,
+    INVALID_LINK,
+    too_busy,
+    too_many_attempts,
+)
 from authapp.web.pages.notices import redirect_with, say
 from authapp.web.pages.rendering import render_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
@@ -60,14 +67,14 @@ def come_back_page(
 @signup_pages.get("/signup")
 def signup() -> ResponseReturnValue:
     if services().registration.policy.needs_invitation:
-        return _closed_page()
-    return _signup_page(SignupForm())
+        return closed_page()
+    return signup_page(SignupForm())
 
 
 @signup_pages.post("/signup")
 def signup_submit() -> ResponseReturnValue:
     if services().registration.policy.needs_invitation:
-        return _closed_page()
+        return closed_page()
     return _sign_up("")
 
 
@@ -76,11 +83,11 @@ def invited(invitation: str) -> ResponseReturnValue:
     try:
         found = services().invitations.find_open(invitation)
     except InvalidInvitation:
-        return _closed_page(INVALID_LINK["invitation"], 400)
+        return closed_page(INVALID_LINK["invitation"], 400)
     except SignupClosed:
-        return _closed_page()
+        return closed_page()
     mailed_links.refer_nobody()
-    return _signup_page(SignupForm(data={"email": found.email_canonical}))
+    return signup_page(SignupForm(data={"email": found.email_canonical}))
 
 
 @signup_pages.post("/signup/<invitation>")
@@ -90,13 +97,18 @@ def invited_submit(invitation: str) -> ResponseReturnValue:
     return _sign_up(invitation)
 
 
-def _signup_page(form: SignupForm, **values: Any) -> str:
-    rule = services().registration.policy.rule
-    is_invited = "invitation" in (request.view_args or {})
-    return render_page("authapp/signup.html", form=form, rule="" if is_invited else rule, **values)
+def signup_page(form: SignupForm, **values: Any) -> str:
+    return render_page("authapp/signup.html", form=form, **_shown_beside(), **values)
 
 
-def _closed_page(problem: str = "", status: int = 403) -> tuple[str, int]:
+def _shown_beside() -> dict[str, Any]:
+    """The values of the page beside its form."""
+    invitation = (request.view_args or {}).get("invitation")
+    rule = "" if invitation else services().registration.policy.rule
+    return {"rule": rule, "invitation": invitation}
+
+
+def closed_page(problem: str = "", status: int = 403) -> tuple[str, int]:
     rule = problem or services().registration.policy.rule
     return render_page("authapp/signup_closed.html", rule=rule), status
 
@@ -104,32 +116,49 @@ def _closed_page(problem: str = "", status: int = 403) -> tuple[str, int]:
 def _sign_up(invitation: str) -> ResponseReturnValue:
     form = SignupForm()
     if not form.validate():
-        return _signup_page(form), 400
+        return signup_page(form), 400
+
+    def act() -> SignedUp:
+        return services().registration.sign_up_from(
+            unknown_actor(),
+            text(form.email),
+            text(form.password),
+            text(form.name),
+            invitation,
+        )
+
+    return answer_sign_up(form, act)
+
+
+def answer_sign_up(
+    form: SignupForm, act: Callable[[], SignedUp], **values: Any
+) -> ResponseReturnValue:
+    """The answer to a sign-up: the form again, which says what is wrong with it, or the next page.
+
+    Args:
+        form: as it is shown again.
+        act: the sign-up.
+        values: for the form's page, if it is shown again.
+    """
     try:
         with rate_limit_of_errors():
-            signed_up = services().registration.sign_up_from(
-                unknown_actor(),
-                text(form.email),
-                text(form.password),
-                text(form.name),
-                invitation,
-            )
+            signed_up = act()
     except InvalidField as invalid:
         show_errors(form, invalid.errors)
-        return _signup_page(form), 400
+        return signup_page(form, **values), 400
     except SignupClosed:
         if services().registration.policy.needs_invitation:
-            return _closed_page()
+            return closed_page()
         show_errors(form, {"email": services().registration.policy.rule})
-        return _signup_page(form), 403
+        return signup_page(form, **values), 403
     except InvalidInvitation:
         show_errors(form, {"email": INVALID_LINK["invitation"]})
-        return _signup_page(form), 400
+        return signup_page(form, **values), 400
     except EmailTaken:
         show_errors(form, {"email": "somebody has signed up with this email; log in instead"})
-        return _signup_page(form), 409
+        return signup_page(form, **values), 409
     except (TooManyAttempts, Busy) as error:
-        return come_back_page("authapp/signup.html", form, error)
+        return come_back_page("authapp/signup.html", form, error, **_shown_beside(), **values)
     tell_rate_limit(signed_up.rate_limit)
     return _go_on(signed_up)
 
@@ -139,24 +168,48 @@ def _go_on(signed_up: SignedUp) -> ResponseReturnValue:
     if signed_up.user is None:
         if not is_origin_hidden(request):  # else another site may have typed the password
             password_proof.keep(signed_up.proof, signed_up.email.stored)
-        return redirect(url_for(".verify", next=next_target()), 303)
+        return redirect(url_for("authapp.signup.verify", next=next_target()), 303)
     note_user(request.environ, signed_up.user.id)
-    if is_origin_hidden(request):
-        return redirect_with("signed-up", _LOGIN, next=next_target())
-    try:
-        log_in_proved(signed_up.user, signed_up.proof.epoch, method="sign-up")
-    except (InvalidCredentials, StoreUnavailable):  # the account is there all the same
+    is_logged_in = not is_origin_hidden(request)
+    if is_logged_in:
+        try:
+            log_in_proved(
+                signed_up.user, signed_up.proof.epoch, method="sign-up", amr=signed_up.amr
+            )
+        except (InvalidCredentials, StoreUnavailable):  # the account is there all the same
+            is_logged_in = False
+    if signed_up.recovery_codes:
+        onward = _onward() if is_logged_in else url_for(_LOGIN, next=next_target())
+        message = DONE["welcome" if is_logged_in else "signed-up"]
+        return _codes_page(signed_up.recovery_codes, onward, message)
+    if not is_logged_in:
         return redirect_with("signed-up", _LOGIN, next=next_target())
     return _welcome("welcome")
 
 
+def _onward() -> str:
+    """Where it goes on after a log-in. If the browser will drop the cookie, the log-in page says
+    so."""
+    onward = next_target() or start_url()
+    return url_for(_LOGIN, next=onward, cookie="sent") if will_lose_cookie() else onward
+
+
 def _welcome(notice: str) -> ResponseReturnValue:
     """Leads on after a log-in, and says what was done."""
-    onward = next_target() or start_url()
-    if will_lose_cookie():  # the log-in page leads on if the cookie comes back
-        return redirect(url_for(_LOGIN, next=onward, cookie="sent"), 303)
-    say(notice)
-    return redirect(onward, 303)
+    if not will_lose_cookie():
+        say(notice)
+    return redirect(_onward(), 303)
+
+
+def _codes_page(codes: tuple[str, ...], onward: str, message: str) -> str:
+    """The only page that ever shows them. They are of somebody who has no password."""
+    return render_page(
+        "authapp/recovery_codes.html",
+        codes=codes,
+        onward=onward,
+        message=message,
+        is_passwordless=True,
+    )
 
 
 # -- confirm the address -----------------------------------------------------------------------
@@ -199,7 +252,10 @@ def verify_submit() -> ResponseReturnValue:
     tell_rate_limit(verified.rate_limit)
     mailed_links.drop("verify")
     password_proof.drop()
-    if is_origin_hidden(request):
+    if verified.recovery_codes:  # of somebody who signed up with a passkey
+        login = url_for(_LOGIN, next=next_target())
+        return _codes_page(verified.recovery_codes, login, DONE["confirmed"])
+    if is_origin_hidden(request) or not verified.has_password:
         return redirect_with("confirmed", _LOGIN, next=next_target())
     log_in_proved(verified.user, verified.epoch, method="verification")
     return _welcome("verified")

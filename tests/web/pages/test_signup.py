@@ -157,7 +157,7 @@ def test_nobody_gets_in_before_the_address_is_confirmed(mailing: Flask, stores: 
     client = signed_up(mailing)
     refused = log_in(browser(mailing))
     assert refused.status_code == 403
-    assert "Your password is right" in Page(refused).text
+    assert "Right so far." in Page(refused).text
     assert "Send it again" in Page(refused).text
     assert not session_cookies_of(refused)
     for path in ("/api/v1/login", "/api/v1/tokens"):

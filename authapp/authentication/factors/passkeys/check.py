@@ -10,7 +10,11 @@ from authapp.accounts.actor import Actor
 from authapp.accounts.assurance import Amr
 from authapp.authentication.factors.passkeys.json_forms import AuthenticationCredential
 from authapp.authentication.factors.passkeys.rows import PasskeyRows
-from authapp.authentication.factors.passkeys.verification import Ceremonies, Ceremony
+from authapp.authentication.factors.passkeys.verification import (
+    Ceremonies,
+    Ceremony,
+    MadePasskey,
+)
 from authapp.crypto.base64url import from_base64url
 from authapp.errors import InvalidPasskey, PasskeysOff
 from authapp.storage.factors.models import Passkey
@@ -118,7 +122,7 @@ def has_fallen(former: int, said: int) -> bool:
     return 0 < former >= said
 
 
-def amr_of(passkey: Passkey) -> Amr:
+def amr_of(passkey: Passkey | MadePasskey) -> Amr:
     """Words of RFC 8176: a key in hardware, or one that may be copied to other devices of the
     person; and that its device verified the person."""
     return ("swk" if passkey.backup_eligible else "hwk", "user")

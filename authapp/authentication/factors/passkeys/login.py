@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from authapp.accounts.actor import Actor
+from authapp.accounts.assurance import Amr
 from authapp.authentication.factors.factor_login import Browser
 from authapp.authentication.factors.parts import FactorParts
 from authapp.authentication.factors.passkeys.check import credential_id_of
@@ -13,7 +14,7 @@ from authapp.authentication.factors.passkeys.json_forms import (
 from authapp.authentication.factors.passkeys.rows import Owner, descriptors
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.refused_attempts import RefusedAttempts
-from authapp.cache.changes import Changes
+from authapp.cache.changes import Change, Changes
 from authapp.errors import (
     AuthappError,
     EmailUnverified,
@@ -25,9 +26,10 @@ from authapp.errors import (
     UnknownAddress,
     UnknownPasskey,
 )
-from authapp.sessions.records import IssuedLogin
+from authapp.sessions.records import ActiveSession, IssuedLogin
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline
+from authapp.storage.models import User
 from authapp.storage.postgres import Database
 from authapp.telemetry import metrics
 
@@ -148,25 +150,44 @@ class PasskeyLogin:
         remember: bool,
     ) -> IssuedLogin | None:
         """Uses the passkey and begins the session in one change; None if its counter fell."""
+        unconfirmed: EmailUnverified | None = None
         with self._changes.begin(acknowledged=False) as change:
-            user = self._sessions.hold_verified(
-                change, owner.user_id, owner.epoch, browser.replaces
-            )
+            try:
+                user = self._sessions.hold_verified(
+                    change, owner.user_id, owner.epoch, browser.replaces
+                )
+            except EmailUnverified as error:  # said to those alone who hold the passkey
+                user, unconfirmed = change.db.get_one(User, owner.user_id), error
             amr = self._check.use(change.db, user, credential, actor, ceremony="log in")
             if amr is None:
                 return None
-            live = self._sessions.begin_after_factor(
-                change,
-                user,
-                actor,
-                remember=remember,
-                replaces=browser.replaces,
-                data=browser.data,
-                tell=self._notices.of_login(actor),
-                amr=amr,
-                method="passkey",
-            )
+            if unconfirmed is None:
+                live = self._begin_session(change, user, actor, browser, amr, remember=remember)
+        if unconfirmed is not None:  # raised here, as the use of the answer must be committed
+            raise unconfirmed
         return IssuedLogin(live)
+
+    def _begin_session(
+        self,
+        change: Change,
+        user: User,
+        actor: Actor,
+        browser: Browser,
+        amr: Amr,
+        *,
+        remember: bool,
+    ) -> ActiveSession:
+        return self._sessions.begin_after_factor(
+            change,
+            user,
+            actor,
+            remember=remember,
+            replaces=browser.replaces,
+            data=browser.data,
+            tell=self._notices.of_login(actor),
+            amr=amr,
+            method="passkey",
+        )
 
 
 def _outcome_of(error: AuthappError) -> str:

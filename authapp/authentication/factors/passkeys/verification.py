@@ -4,7 +4,7 @@ The library checks type, origin, RP ID, signature and, where it is told to, that
 verified. The rest is checked here: whose challenge it is, pages of other sites, the counter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -30,7 +30,7 @@ from authapp.crypto.tokens import Challenge, Challenges
 from authapp.errors import InvalidPasskey
 from authapp.telemetry.logging import get_logger
 
-Ceremony = Literal["enrol", "log in", "second factor"]
+Ceremony = Literal["enrol", "sign up", "log in", "second factor"]
 
 _ALGORITHMS = (-8, -7, -257)  # EdDSA, ES256, RS256: what authenticators have, best first
 _FORMATS = {"none", "packed"}  # of attestations; we ask for none, and some give one of themselves
@@ -94,11 +94,34 @@ class Ceremonies:
             held: passkeys of this person; their authenticators make no second one.
             session: for which alone the answer counts.
         """
+        challenge = self._challenges.mint("enrol", session)
+        return self._creation_options(challenge, user_handle, email, name, held)
+
+    def sign_up_options(
+        self, handle_for: Callable[[str], bytes], email: str, name: str, bound_to: bytes
+    ) -> CreationOptions:
+        """The options for somebody who has no account yet.
+
+        Args:
+            handle_for: gives the user handle that belongs to a challenge.
+            bound_to: the email for which alone the answer counts.
+        """
+        challenge = self._challenges.mint("sign up", bound_to)
+        return self._creation_options(challenge, handle_for(challenge), email, name, ())
+
+    def _creation_options(
+        self,
+        challenge: str,
+        user_handle: bytes,
+        email: str,
+        name: str,
+        held: Sequence[Descriptor],
+    ) -> CreationOptions:
         rp = self.relying_party
         return CreationOptions(
             rp=RelyingPartyForm(rp.id, rp.name),
             user=UserForm(to_base64url(user_handle), email, name or email),
-            challenge=self._challenges.mint("enrol", session),
+            challenge=challenge,
             pub_key_cred_params=[KeyParameters(alg, "public-key") for alg in _ALGORITHMS],
             timeout=_MILLISECONDS,
             exclude_credentials=list(held),
@@ -125,9 +148,14 @@ class Ceremonies:
     # -- answers -------------------------------------------------------------------------------
 
     def verify_made(
-        self, credential: RegistrationCredential, session: bytes
+        self,
+        credential: RegistrationCredential,
+        bound_to: bytes,
+        ceremony: Ceremony = "enrol",
     ) -> tuple[MadePasskey, Challenge]:
         """
+        Args:
+            bound_to: the session, or the email of a sign-up, for which alone it counts.
         Raises:
             InvalidPasskey
         """
@@ -135,7 +163,7 @@ class Ceremonies:
         from webauthn.helpers import parse_attestation_object  # noqa: PLC0415
         from webauthn.helpers.cose import COSEAlgorithmIdentifier  # noqa: PLC0415
 
-        challenge = self.check_challenge(credential.response, "enrol", session)
+        challenge = self.check_challenge(credential.response, ceremony, bound_to)
         response = credential.response
         try:
             statement = from_base64url(response.attestation_object)
@@ -177,7 +205,8 @@ class Ceremonies:
             InvalidPasskey: also where the page that asked is not one of ours.
         """
         client = _client_data(response)
-        wanted = "webauthn.create" if ceremony == "enrol" else "webauthn.get"
+        makes_one = ceremony in {"enrol", "sign up"}
+        wanted = "webauthn.create" if makes_one else "webauthn.get"
         if client.type != wanted:
             raise _refused("type")
         if client.cross_origin or client.top_origin:
@@ -233,6 +262,11 @@ def _client_data(response: Attestation | Assertion) -> _ClientData:
         return msgspec.json.decode(from_base64url(response.client_data), type=_ClientData)
     except (msgspec.MsgspecError, ValueError) as error:
         raise _refused("client data") from error
+
+
+def challenge_text(response: Attestation) -> str:
+    """The challenge that `check_challenge` has found to be ours, as it was minted."""
+    return _client_data(response).challenge
 
 
 def _challenge_of(response: Attestation | Assertion) -> bytes:
