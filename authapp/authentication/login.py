@@ -190,7 +190,7 @@ class Authentication:
         amr: Amr = PASSWORD,
     ) -> IssuedLogin:
         """Starts a session for a browser whose user has just shown the password in another way than
-        by a log-in: at sign-up, or when confirming the address. Or who signed up with a passkey.
+        by a log-in: at sign-up, or when confirming the address; or has just made a passkey.
 
         No limit counts it, and no session begins without Postgres.
 

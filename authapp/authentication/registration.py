@@ -125,7 +125,7 @@ class SignedUp:
 
 @dataclass(frozen=True, slots=True)
 class _Secret:
-    """What the person will log in by."""
+    """The means by which the new person will log in."""
 
     password_hash: str = field(default="", repr=False)
     enrolment: Enrolment | None = None

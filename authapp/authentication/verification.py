@@ -47,7 +47,7 @@ class PasswordProof:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A person whose address is confirmed, and who has shown the password, or a passkey.
+    """A person whose address is confirmed, and whose password, or passkey, was shown.
 
     Attributes:
         epoch: of the credentials that were verified.

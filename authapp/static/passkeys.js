@@ -60,25 +60,32 @@
   }
 
   // The form of a sign-up with a passkey stands beside that with a password, and has its fields.
+  // Says whether they are filled in as they should be.
   function copyFields(form) {
+    let isValid = true;
     for (const name of form.dataset.copies.split(" ")) {
       const typed = document.querySelector(`form:not([data-passkey]) [name="${name}"]`);
       form.elements.namedItem(name).value = typed.value;
+      isValid = isValid && typed.checkValidity();
     }
-    return new URLSearchParams(new FormData(form));
+    return isValid;
+  }
+
+  // The page that comes says what is wrong with the fields.
+  function sendAsItIs(form) {
+    form.submit();
+    return new Promise(() => {});
   }
 
   async function ask(form, extra) {
-    const body = form.dataset.copies ? copyFields(form) : undefined;
+    const copies = form.dataset.copies;
+    if (copies && !copyFields(form)) return sendAsItIs(form);
     const answer = await fetch(form.dataset.options, {
       method: "POST",
       headers: { Accept: "application/json" },
-      body,
+      body: copies ? new URLSearchParams(new FormData(form)) : undefined,
     });
-    if (body && answer.status === 400) {
-      form.submit(); // the page that comes says what is wrong with the fields
-      return new Promise(() => {});
-    }
+    if (copies && answer.status === 400) return sendAsItIs(form);
     if (!answer.ok) throw new Error(`options: ${answer.status}`);
     const json = await answer.json();
     if (form.dataset.passkey === "create") {

@@ -299,7 +299,7 @@ def test_another_browser_shows_the_passkey_first(mailing: Flask) -> None:
 
 
 def test_a_wrong_signature_gives_no_proof(mailing: Flask) -> None:
-    """Who knows the id of a passkey alone learns nothing of it, and can confirm nothing."""
+    """A visitor who knows the id of a passkey alone learns nothing, and can confirm nothing."""
     device = Authenticator()
     signs_up(browser(mailing), device)
     thief = browser(mailing)

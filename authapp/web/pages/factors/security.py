@@ -155,7 +155,8 @@ def _password_question() -> Question:
     return Question(
         heading="Remove your password?",
         sentences=[
-            "You then log in with your passkeys alone, which nobody can guess or coax out of you.",
+            "You then log in with your passkeys alone. Nobody can guess one, or trick you into "
+            "giving it away.",
             "Keep your recovery codes at hand. If you lose your passkeys, "
             + (lost if services().outbox.enabled else "whoever runs this service helps you."),
             "Your other devices are signed out.",

@@ -1,5 +1,5 @@
-"""The pages of a sign-up with a passkey. A small script fills the form in, beside that of a sign-up
-with a password; without the script it stays hidden."""
+"""The pages of a sign-up with a passkey. A small script fills in their form, which stands below the
+form of a sign-up with a password, and stays hidden without the script."""
 
 from flask.typing import ResponseReturnValue
 from wtforms import HiddenField
