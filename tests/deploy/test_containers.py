@@ -86,7 +86,10 @@ def test_the_probes_ask_for_what_is_there() -> None:
 
 
 def test_the_gateway_asks_as_envoy_does() -> None:
-    (rule,) = routes(APP)
+    leaving, rule = routes(APP)
+    assert leaving["matches"] == [{"path": {"type": "Exact", "value": "/forward-auth/logout"}}]
+    assert [one["name"] for one in leaving["backendRefs"]] == ["authapp"]
+    assert "ExternalAuth" not in str(leaving)
     (asking,) = (one["externalAuth"] for one in rule["filters"] if one["type"] == "ExternalAuth")
     (exposed,) = of_kind("Service")["spec"]["ports"]
     assert asking["backendRef"] == {"name": "authapp", "port": exposed["port"]}
@@ -100,31 +103,6 @@ def test_the_gateway_asks_as_envoy_does() -> None:
     paths = [one["path"]["value"] for one in closed["matches"]]
     assert paths == ["/metrics", "/readyz", "/forward-auth"]
     assert "backendRefs" not in closed
-
-
-def test_traefiks_labels_say_what_its_file_says() -> None:
-    (file,) = documents("traefik/authapp.yaml")
-    services = compose("traefik/compose.labels.yaml")["services"]
-    labels: dict[str, str] = {}
-    for service in services.values():
-        labels |= service["labels"]
-    assert labels.pop("traefik.enable") == "true"
-    ports = [labels.pop(f"traefik.http.services.{n}.loadbalancer.server.port") for n in services]
-    assert ports == ["8000", "3000"]
-    address = "traefik.http.middlewares.guard.forwardauth.address"
-    labels[address] = labels[address].replace("//authapp:", "//127.0.0.1:")
-    found = {name.lower(): value.replace("$$", "$") for name, value in labels.items()}
-    del file["http"]["services"]
-    for router in file["http"]["routers"].values():
-        del router["service"]
-    assert found == dict(flattened("traefik.http", file["http"]))
-
-
-def flattened(name: str, value: Any) -> list[tuple[str, str]]:
-    """As Traefik's labels are written."""
-    if isinstance(value, dict):
-        return [one for key, part in value.items() for one in flattened(f"{name}.{key}", part)]
-    return [(name.lower(), ",".join(value) if isinstance(value, list) else value)]
 
 
 @pytest.mark.parametrize("name", ["traefik/compose.labels.yaml"])
