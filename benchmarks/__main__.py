@@ -6,17 +6,14 @@ All contests take turns, round by round, as the machine's speed drifts; ratios a
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from benchmarks import report, servers
-from benchmarks.contests import Contest, contests
+from benchmarks.contest import Contest
+from benchmarks.contests import contests
 from benchmarks.servers import KEPT, ROOT, BenchmarkError, say
-
-CONNECTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -62,44 +59,14 @@ def _chosen(found: Sequence[Contest], part: str) -> list[Contest]:
 def measure(found: list[Contest], effort: Effort) -> list[report.Measured]:
     for contest in found:
         contest.check()
-        _load(contest, 1)  # warm
+        contest.load(1)  # warm
         contest.check()
     taken: dict[str, list[report.Sample]] = {contest.name: [] for contest in found}
     for number in range(effort.rounds):
         for contest in found[number % len(found) :] + found[: number % len(found)]:
-            taken[contest.name].append(_load(contest, effort.seconds))
+            taken[contest.name].append(contest.load(effort.seconds))
         say(f"round {number + 1} of {effort.rounds}")
     return [report.Measured(one.name, one.does, tuple(taken[one.name])) for one in found]
-
-
-def _load(contest: Contest, seconds: int) -> report.Sample:
-    before = contest.server.cpu_seconds()
-    headers = [
-        word for name, value in contest.headers.items() for word in ("-H", f"{name}: {value}")
-    ]
-    said = subprocess.run(
-        [
-            *("wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s"),
-            *("-s", str(Path(__file__).with_name("load.lua")), *headers),
-            f"http://127.0.0.1:{contest.server.port}{contest.path}",
-            *(("--", *contest.cookies) if contest.cookies else ()),
-        ],
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=seconds + 60,
-    )
-    told = json.loads(said.stdout.strip().splitlines()[-1])
-    refused = told["requests"] if contest.status >= 400 else 0
-    if told["refused"] != refused or told["failed"] or not told["requests"]:
-        raise BenchmarkError(f"{contest.name}: not all answers were as expected: {told}")
-    used = contest.server.cpu_seconds() - before
-    return report.Sample(
-        per_second=told["requests"] / told["seconds"],
-        p50_ms=told["p50_ms"],
-        p99_ms=told["p99_ms"],
-        cpu_us=used / told["requests"] * 1e6,
-    )
 
 
 if __name__ == "__main__":

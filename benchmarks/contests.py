@@ -1,49 +1,19 @@
-"""The contests: each is one request to one server, checked before it is timed."""
+"""The contests, and the servers that they need."""
 
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from authapp.storage import schema
 from benchmarks import servers
+from benchmarks.acts import acts
+from benchmarks.contest import Contest
 from benchmarks.servers import BenchmarkError, Server
 
 WRITERS = 16  # sessions that are written to; more than are ever under way at once
 ACCOUNT = {"email": "ada@example.org", "password": "correct horse battery"}
-
-
-@dataclass(frozen=True)
-class Contest:
-    """
-    Attributes:
-        does: what is done for the answer, so that nobody compares what differs.
-        body: is in the answer.
-        cookies: of sessions that the requests take turns of, in place of one in `headers`.
-    """
-
-    name: str
-    does: str
-    server: Server
-    path: str
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    cookies: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """
-        Raises:
-            BenchmarkError: the answer is not the one that shall be measured.
-        """
-        headers = {"Cookie": self.cookies[0]} if self.cookies else self.headers
-        answer = self.server.ask("GET", self.path, headers)
-        if answer.status != self.status or self.body not in answer.body:
-            raise BenchmarkError(
-                f"{self.name}: {self.path} answered {answer.status} {answer.body[:200]!r}"
-            )
 
 
 @contextmanager
@@ -79,7 +49,9 @@ def contests(
         product = start("authapp", [sys.executable, "-m", "gunicorn", "wsgi:app"], own)
         here = ["--bind", "127.0.0.1:PORT"]
         guarded = start(
-            "guarded", [sys.executable, "-m", "gunicorn", *here, "benchmarks.guarded:app"], own
+            "guarded",
+            [sys.executable, "-m", "gunicorn", *here, "benchmarks.guarded:app"],
+            own | {"SESSION_MAX_PER_USER": "1000"},
         )
         fast = start("authapp-granian", [sys.executable, "-m", "authapp.serving.granian"], own)
         cookie = signed_up(product)  # all get the same request: to read it takes time, too
@@ -132,6 +104,7 @@ def contests(
         people = [_again(product)["Cookie"] for _ in range(WRITERS)]
         found += _writes(guarded, people, flask_login, django)
         found += _cold(guarded, people, flask_sql, django_sql)
+        found += acts(product, guarded, flask_login, django)
         found.append(
             Contest(
                 "authapp: list of sessions",

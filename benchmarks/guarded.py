@@ -1,5 +1,6 @@
-"""An ordinary Flask app with `Auth`: a guarded page, one that names the signed-in person, and one
-that writes into the session. `/cold` is the guarded page for a session without a copy in Redis."""
+"""An ordinary Flask app with `Auth`: a guarded page, one that names the signed-in person, one that
+writes into the session, a log-in and a log-out. `/cold` is the guarded page for a session without a
+copy in Redis."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -9,6 +10,8 @@ from flask import Flask, session
 
 from authapp import Auth, current_user, login_required
 from authapp.cache.keys import session_key
+
+EMAIL = "grace@example.org"
 
 app = Flask(__name__)
 app.config.update({name: os.environ[name] for name in os.environ if name.isupper()})
@@ -46,3 +49,16 @@ def who() -> dict[str, str]:
 def count() -> dict[str, int]:
     session["n"] = session.get("n", 0) + 1
     return {"n": session["n"]}
+
+
+@app.post("/in")
+def log_in() -> dict[str, str]:
+    """Of a person whom the app has verified by itself: no password is compared."""
+    auth.log_in(auth.users.find(EMAIL) or auth.users.create(EMAIL))
+    return {}
+
+
+@app.post("/out")
+def log_out() -> dict[str, str]:
+    auth.log_out()
+    return {}

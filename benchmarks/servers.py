@@ -52,19 +52,13 @@ class Server:
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, str] | None = None,
     ) -> Answer:
-        sent = dict(headers or {})
-        if body is not None:
-            sent["Content-Type"] = "application/json"
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with closing(connection):
             try:
-                connection.request(method, path, json.dumps(body) if body else None, sent)
-                answer = connection.getresponse()
+                return read_answer(connection, method, path, headers, body)
             except OSError:
                 said = self.log.read_text(errors="replace")[-2_000:]
                 raise BenchmarkError(f"a server does not answer:\n{said}") from None
-            cookie = (answer.headers.get("Set-Cookie") or "").split(";")[0]
-            return Answer(answer.status, cookie, answer.read())
 
     def cpu_seconds(self) -> float:
         """That it and its workers used so far."""
@@ -78,6 +72,22 @@ class Server:
     def _children(self) -> list[int]:
         pid = self.process.pid
         return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def read_answer(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    body: Mapping[str, str] | None = None,
+) -> Answer:
+    sent = dict(headers or {})
+    if body is not None:
+        sent["Content-Type"] = "application/json"
+    connection.request(method, path, json.dumps(body) if body else None, sent)
+    answer = connection.getresponse()
+    cookie = (answer.headers.get("Set-Cookie") or "").split(";")[0]
+    return Answer(answer.status, cookie, answer.read())
 
 
 def _megabytes(pid: int) -> float:

@@ -5,6 +5,7 @@ Sessions are in Postgres if `SESSIONS` says so: as if their copies were missing.
 
 import json
 import os
+from functools import cache
 from urllib.parse import urlsplit
 
 import django
@@ -50,17 +51,29 @@ settings.configure(
 )
 django.setup()
 
-from django.contrib.auth import authenticate, get_user_model, login  # noqa: E402
+from django.contrib.auth import authenticate, get_user_model, login, logout  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 
 
-def log_in(request):
+@cache
+def ada():
     call_command("migrate", verbosity=0)
     user, is_new = get_user_model().objects.get_or_create(username="ada", first_name="Ada")
     if is_new:
         user.set_password("correct horse battery")
         user.save()
-    login(request, user)
+    return user
+
+
+def log_in(request):
+    login(request, ada())
+    return JsonResponse({})
+
+
+def log_out(request):
+    if not request.user.is_authenticated:
+        return JsonResponse({}, status=401)
+    logout(request)
     return JsonResponse({})
 
 
@@ -89,6 +102,7 @@ def count(request):
 urlpatterns = [
     path("login", log_in),
     path("login-by-password", log_in_by_password),
+    path("logout", log_out),
     path("me", me),
     path("count", count),
 ]

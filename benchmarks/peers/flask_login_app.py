@@ -8,7 +8,14 @@ import os
 import bcrypt
 import redis
 from flask import Flask, request, session
-from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
+from flask_login import (
+    LoginManager,
+    UserMixin,
+    current_user,
+    login_required,
+    login_user,
+    logout_user,
+)
 from flask_session import Session
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import create_engine
@@ -73,6 +80,14 @@ def login_by_password():
     if user is None or not bcrypt.checkpw(request.json["password"].encode(), PASSWORD_HASH):
         return {}, 401
     login_user(user)
+    return {}
+
+
+@app.post("/logout")
+@login_required
+def logout():
+    logout_user()
+    session.clear()
     return {}
 
 

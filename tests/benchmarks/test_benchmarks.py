@@ -4,14 +4,18 @@ import json
 import os
 import sys
 from dataclasses import asdict, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import __main__ as benchmark
 from benchmarks import report, servers
-from benchmarks.contests import Contest
+from benchmarks.acts import LOG_INS, LOG_OUTS, Acts
+from benchmarks.contest import Contest
 from benchmarks.report import Measured, Result, Sample
 from benchmarks.servers import Answer, BenchmarkError
 
@@ -97,6 +101,48 @@ def test_an_answer_that_is_not_the_expected_one_is_not_timed(
     for wrong in (Contest("a", "", server, "/", 401), Contest("b", "", server, "/", 200, b"Ada")):
         with pytest.raises(BenchmarkError):
             wrong.check()
+
+
+class Peer(BaseHTTPRequestHandler):
+    """Gives a cookie for a log-in, and takes each once for a log-out."""
+
+    given: ClassVar[list[str]] = []
+    taken: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        cookie = self.headers.get("Cookie", "")
+        known = cookie in self.given and cookie not in self.taken
+        self.send_response(200 if known or not cookie else 401)
+        if cookie:
+            self.taken.append(cookie)
+        else:
+            assert json.loads(sent or "{}").keys() <= {"email", "password"}
+            self.given.append(f"session={len(self.given)}")
+            self.send_header("Set-Cookie", f"{self.given[-1]}; HttpOnly")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_each_log_in_is_logged_out_and_each_log_out_ends_another_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers.Server, "cpu_seconds", lambda _self: 0.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Peer) as listening:
+        Thread(target=listening.serve_forever, daemon=True).start()
+        server = servers.Server(None, listening.server_port, None)  # type: ignore[arg-type]
+        log_in = Acts("in", "", server, "/login", after="/logout")
+        log_out = Acts("out", "", server, "/logout", before="/login")
+        for act, number in ((log_in, LOG_INS), (log_out, LOG_OUTS)):
+            Peer.given.clear()
+            Peer.taken.clear()
+            act.check()
+            assert act.load(2).per_second > 0
+            assert len(Peer.given) == 1 + 2 * number
+            assert sorted(Peer.taken) == sorted(Peer.given)
+        with pytest.raises(BenchmarkError, match="answered 200"):
+            replace(log_out, status=204).check()
+        listening.shutdown()
 
 
 def test_peers_are_served_as_we_are() -> None:
