@@ -18,7 +18,7 @@ SLOWEST = 60.0  # seconds for as many rounds as a step waits for
 # A processor that others keep busy may be late for a time-out of half a second; the answer then is
 # to ask again. Whatever holds requests up fails many, and again.
 UNAVAILABLE_SHARE = 1 / 500
-PAUSE = 0.03  # seconds between two requests of a visitor; commands and starts need processors, too
+PAUSE = 0.06  # seconds between two requests of a visitor; commands and starts need processors, too
 
 
 class Rotation:
