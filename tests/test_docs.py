@@ -23,7 +23,8 @@ from tests.web.test_limits import CALLS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"tests/[\w/]+\.py::\w+", PAGE)))
+OUTAGES = (ROOT / "docs" / "outages.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"tests/[\w/]+\.py::\w+", PAGE + OUTAGES)))
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
