@@ -45,6 +45,7 @@ class PendingChange:
         old, new: addresses.
         epoch: of the credentials under which it was asked for.
         session_id: of the session that asked.
+        has_password: whether the person can show a password.
     """
 
     user_id: UUID
@@ -52,9 +53,17 @@ class PendingChange:
     new: Email
     epoch: int
     session_id: UUID
+    has_password: bool
 
     def was_asked_in(self, live: ActiveSession | None) -> bool:
         return live is not None and live.record.id == self.session_id
+
+    def asks_password(self, live: ActiveSession | None) -> bool:
+        """Whether the session does not show already that it is the person who confirms. Without a
+        password any session of theirs shows it."""
+        if self.has_password or live is None:
+            return not self.was_asked_in(live)
+        return live.record.user.id != self.user_id
 
 
 class EmailChanges:
@@ -156,6 +165,7 @@ class EmailChanges:
                 Email(link.details["email"], link.email_canonical),
                 user.epoch,
                 UUID(link.details["session"]),
+                bool(user.password_hash),
             )
 
         return self._database.read(query)
@@ -169,7 +179,7 @@ class EmailChanges:
 
         Args:
             password: the current one; needed but in the session that asked. So an address that was
-                mistyped gives nothing to its owner.
+                mistyped gives nothing to its owner. See `PendingChange.asks_password`.
         Raises:
             InvalidToken: the link is unknown, used, replaced or too old.
             InvalidField: `password` is needed.
@@ -183,7 +193,7 @@ class EmailChanges:
         if pending is None:
             raise InvalidToken("the link does not count")
         actor = actor.known_as(pending.user_id)
-        if not pending.was_asked_in(live):
+        if pending.asks_password(live):
             self._show_password(pending, password, actor)
         try:
             with self._changes.begin() as change:
@@ -194,7 +204,8 @@ class EmailChanges:
 
     def _show_password(self, pending: PendingChange, password: str, actor: Actor) -> None:
         if not password:
-            raise InvalidField({"password": "enter your password"})
+            why = "enter your password; if you have none, log in first"
+            raise InvalidField({"password": why})
         try:
             with self._reauthentication.verified(pending.old, password, actor) as (found, _):
                 is_same = (found.user.id, found.epoch) == (pending.user_id, pending.epoch)

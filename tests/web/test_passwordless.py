@@ -177,6 +177,29 @@ def test_without_mail_an_administrator_is_told_what_to_do_first(make_app: MakeAp
     assert ada.get(f"{API}/me").status_code == 200
 
 
+def test_a_new_email_is_confirmed_in_any_session_of_the_person(
+    app: Flask, ada: FlaskClient, device: Authenticator
+) -> None:
+    """There is no password to show. Nobody else can confirm it, signed in or not."""
+    assert ada.delete(f"{API}/me/password").status_code == 204
+    assert post(ada, "/me/email", email="countess@example.org").status_code == 202
+    link = mails(services_of(app), "confirm_change")[-1].link
+    path = link.removeprefix("https://auth.example.org")
+    sign_up(app, "bob@example.org")
+    for other in (browser(app), signed_in_as(app, "bob@example.org")):
+        page = other.get(path, follow_redirects=True)
+        assert "log in with your passkey" in page.text
+        assert other.post("/verify").status_code == 400
+        assert other.post("/verify", data={"password": PASSWORD}).status_code == 401
+    phone = browser(app)
+    assert by_passkey(phone, device).status_code == 200
+    assert "passkey" not in phone.get(path, follow_redirects=True).text
+    assert phone.post("/verify").status_code == 303
+    body = post(browser(app), "/passkeys/options").get_json()
+    answer = post(browser(app), "/passkeys/login", credential=device.get(body))
+    assert answer.get_json()["user"]["email"] == "countess@example.org"
+
+
 # -- the pages -------------------------------------------------------------------------------------
 
 

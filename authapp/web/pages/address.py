@@ -73,7 +73,8 @@ def confirm_change_page(
         "authapp/email_confirm.html",
         form=form or ConfirmChangeForm(is_sent=False),
         new=pending.new.stored,
-        asks_password=not pending.was_asked_in(auth_session().live),
+        asks_password=pending.asks_password(auth_session().live),
+        has_password=pending.has_password,
         problem=problem,
     )
 
