@@ -214,7 +214,7 @@ def test_all_is_well(config: Config) -> None:
         *("pending fences", "key prefix", "imported passwords", "postgres connections"),
         *("redis", "redis transport", "redis role", "redis replicas", "redis eviction"),
         *("redis memory", "redis persistence", "redis functions", "redis copies", "clocks", "mail"),
-        *("guard rules", "second factor"),
+        *("guard rules", "second factor", "no password"),
     }
 
 
@@ -413,6 +413,29 @@ def test_passwords_that_were_imported(
     finding = the("imported passwords", found(config))
     assert finding.state is FAIL
     assert "pip install 'authapp[import]'" in finding.remedy
+
+
+def test_people_without_a_password_whose_passkeys_are_for_another_host(
+    odd: Callable[..., Config],
+) -> None:
+    config = odd(
+        "INSERT INTO users (id, email, email_canonical, password_hash, second_factor, created_at,"
+        " updated_at) SELECT gen_random_uuid(), n, n, '', has_one, now(), now() FROM (VALUES"
+        " ('a', true), ('b', true), ('c', true), ('never had one', false)) AS them (n, has_one)",
+        "INSERT INTO passkeys (user_id, credential_id, public_key, sign_count, transports, aaguid,"
+        " backup_eligible, backed_up, rp_id, name, created_at) SELECT users.id, convert_to(rp,"
+        " 'UTF8') || convert_to(email, 'UTF8'), '', 0, '{}', gen_random_uuid(), false, false, rp,"
+        " '', now() FROM users JOIN (VALUES ('a', 'old.example.org'), ('b', 'old.example.org'),"
+        " ('b', 'new.example.org'), ('c', 'new.example.org')) AS of (n, rp) ON n = email",
+    )
+    urls = (config.DATABASE_URL, config.REDIS_URL)
+    moved = make_config(*urls, PUBLIC_URL="https://new.example.org")
+    finding = the("no password", found(moved))
+    assert finding.state is WARN
+    assert finding.text == "1 people have no password, and no passkey for new.example.org"
+    assert "users reset" in finding.remedy
+    finding = the("no password", found(config))  # there is no PUBLIC_URL, so no passkey counts
+    assert finding.text.startswith("3 people")
 
 
 def test_too_few_connections(config: Config) -> None:

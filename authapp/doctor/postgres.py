@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from psycopg2 import errorcodes
-from sqlalchemy import delete, false, func, insert, select, text
+from sqlalchemy import delete, exists, false, func, insert, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from authapp.accounts.credentials import imported_part, is_imported
+from authapp.assembly.passkeys import relying_party_of
+from authapp.authentication.factors.passkeys.relying_party import NoRelyingParty
 from authapp.config import Config
 from authapp.doctor import replication
 from authapp.doctor.clocks import Clocks
@@ -19,6 +21,7 @@ from authapp.errors import SettingError
 from authapp.passwords.foreign_hashes import INSTALL_ARGON2, has_argon2
 from authapp.storage.database_urls import read_database_url
 from authapp.storage.deployments import expect_key_prefix
+from authapp.storage.factors.models import Passkey
 from authapp.storage.migrations.installations import expect_no_role
 from authapp.storage.models import (
     AuditEvent,
@@ -70,6 +73,7 @@ def examine(config: Config, pool_size: int, clocks: Clocks) -> Iterator[Finding]
                 yield _imported(connection)
                 yield _unverified(connection)
                 yield _second_factor(connection, config.SECOND_FACTOR)
+                yield _passwordless(connection, config)
                 yield from _mails(connection, is_on=bool(config.MAIL_URL))
                 yield from replication.lost_commits(connection)
             yield from replication.examine(connection)
@@ -262,6 +266,26 @@ def _second_factor(connection: Connection, setting: str) -> Finding:
         remedy = "correct SECOND_FACTOR, or make the role by `roles create`"
         return Finding(check, State.WARN, told, remedy)
     return Finding(check, State.OK, f"for people who set one up or are {', '.join(asked)}")
+
+
+def _passwordless(connection: Connection, config: Config) -> Finding:
+    """People who log in by passkeys alone, of which only those of the present host count."""
+    check = "no password"
+    try:
+        rp_id = relying_party_of(config).id
+    except NoRelyingParty:
+        rp_id = ""
+    usable = exists().where(Passkey.user_id == User.id, Passkey.rp_id == rp_id)
+    people, lost = connection.execute(
+        select(func.count(), func.count().filter(~usable)).where(
+            User.password_hash == "", User.second_factor, User.active
+        )
+    ).one()
+    if lost:
+        told = f"{lost} people have no password, and no passkey for {rp_id or 'this deployment'}"
+        remedy = "`users reset EMAIL` gives them a link to set a password, or set PUBLIC_URL back"
+        return Finding(check, State.WARN, told, remedy)
+    return Finding(check, State.OK, f"{people} people log in by passkeys alone")
 
 
 def _room(connection: Connection, wanted: int) -> Finding:
