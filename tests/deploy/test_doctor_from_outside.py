@@ -18,8 +18,9 @@ from authapp.doctor.outside import Visitor, examine_from_outside
 from authapp.doctor.outside.guarded_app import NAMES
 from tests.assertions.test_middleware import guarded as shows_identity
 from tests.deploy.broken_files import BROKEN
-from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Start, both_stores_away
+from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Sent, Start, both_stores_away
 from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES
+from tests.deploy.test_guarding import IDENTITIES
 from tests.support.people import PASSWORD
 from tests.web.support import program, services_of
 
@@ -79,7 +80,16 @@ def test_a_broken_file_is_found_and_an_app_that_verifies_is_not_fooled(
     with both_stores_away(auth):
         found |= bad(examined.look(APP, "/page", visitor=examined.in_outage))
     assert set(found) == expected, found
+    assert any(_becomes_root(examined, sent) for sent in IDENTITIES.values())
     _not_fooled(examined)
+
+
+def _becomes_root(examined: Doctor, sent: Sent) -> bool:
+    """Whether the app is told what the client made up. So the probes can tell a broken file."""
+    answer = examined.site.ask("/page", examined.visitor.token, *sent)
+    return answer.reached_app and "root" in {
+        value for name, value in answer.told["headers"] if name.lower().startswith("remote")
+    }
 
 
 def _not_fooled(examined: Doctor) -> None:
