@@ -7,7 +7,8 @@ from typing import TypeVar
 from sqlalchemy import Connection, select
 
 from authapp.cache.changes import Changed, Changes, any_pending, write_down
-from authapp.cache.versioned_cache import Copy, Lease, Versioned
+from authapp.cache.entries import Versioned
+from authapp.cache.versioned_cache import Copy, Lease
 from authapp.errors import OutcomeUnknown
 from authapp.storage.postgres import Database, PostgresUnavailable
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, cast
 
 import msgspec
 import redis
 from prometheus_client import Counter
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from authapp.cache.entries import V, Versioned, decode_entry, encode_entry
 from authapp.cache.keys import LIFE_KEY
+from authapp.crypto.recent import Recent
 from authapp.crypto.sealing import Sealer
 from authapp.errors import StoreUnavailable
 from authapp.storage.circuit_breaker import Breaker
@@ -39,16 +41,8 @@ FENCE_MS = 60_000
 _log = get_logger(__name__)
 
 
-class Versioned(Protocol):
-    """A record that says which version of the facts it was read at."""
-
-    @property
-    def ver(self) -> int: ...
-
-
 _NO_COPIES: Mapping[str, "tuple[Lease, Copy]"] = MappingProxyType({})
 
-V = TypeVar("V", bound=Versioned)
 FillOutcome = Literal["filled", "boot", "lease", "fence"]
 
 
@@ -119,24 +113,48 @@ class VersionedCache:
         self._prefix = key_prefix
         self._life = () if clustered else (key_prefix + LIFE_KEY,)
         self.breaker = breaker or Breaker("redis")
+        self._decoded: Recent[tuple[str, type[Any]], tuple[bytes, Any]] = Recent()
 
-    def acquire(self, key: str, *, renew: bool = False, often: bool = False) -> Acquired:
+    def acquire(self, key: str, *, renew: bool = False) -> Acquired:
         """The entry under `key`, or a lease to fill it.
 
         Args:
             renew: return the entry and a lease, even on a hit. For callers that have already
                 looked, or know that there is no entry.
-            often: the same entry is likely to be asked for again soon.
         """
         reply = self._call(_ACQUIRE, key, _nonce(), LEASE_MS, "1" if renew else "0")
+        return self._acquired(key, reply, renew=renew)
+
+    def recall(self, key: str, kind: type[V]) -> tuple[V | None, Lease | None]:
+        """As `acquire`, with the record in the entry, for entries that are asked for again soon, as
+        that of a session is while a page loads.
+
+        Redis is asked each time. The same sealed bytes hold the same record, so they are opened and
+        decoded once, and the record is the same object.
+
+        Args:
+            kind: a record that `encode_entry` takes.
+        """
+        reply = self._call(_ACQUIRE, key, _nonce(), LEASE_MS, "0")
         sealed = reply[0]
-        unseal = self._sealer.open_again if often else self._sealer.open
-        value = unseal(self._prefix + key, sealed) if sealed is not None else None
+        known = self._decoded.get((key, kind))
+        if known is not None and known[0] == sealed:
+            count(_copies(_kind(key), "hit"))
+            return known[1], None
+        acquired = self._acquired(key, reply, renew=False)
+        record = decode_entry(acquired.value, kind)
+        if record is not None and acquired.lease is None:
+            self._decoded.keep((key, kind), (sealed, record))
+        return record, acquired.lease
+
+    def _acquired(self, key: str, reply: list[bytes | None], *, renew: bool) -> Acquired:
+        sealed = reply[0]
+        value = self._sealer.open(self._prefix + key, sealed) if sealed is not None else None
         if not renew:  # the caller's first look was counted
             outcome = "hit" if value is not None else "miss" if sealed is None else "unreadable"
             count(_copies(_kind(key), outcome))
         if len(reply) > 1:
-            return Acquired(value, Lease(reply[2], reply[1]))
+            return Acquired(value, Lease(*cast("tuple[bytes, bytes]", (reply[2], reply[1]))))
         if value is None:  # planted, moved, or sealed by a key that was retired: get the lease too
             return self.acquire(key, renew=True)
         return Acquired(value, None)
@@ -344,45 +362,3 @@ def _kind(key: str) -> str:
 @cache
 def _copies(kind: str, outcome: str) -> Counter:
     return metrics.COPIES.labels(kind, outcome)
-
-
-# Records are arrays without names, which takes a third of the room.
-_encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
-_AS_JSON = b"["  # no array begins so in MessagePack
-
-
-@cache
-def _shape(kind: type[Any]) -> bytes:
-    """A hash of the names, order and types of all fields. Another version of authapp may have other
-    fields, and its array would fit a record that means something else."""
-    return hashlib.sha256(repr(msgspec.inspect.type_info(kind)).encode()).digest()[:4]
-
-
-@cache
-def _decoders(kind: type[Any]) -> tuple[msgspec.msgpack.Decoder[Any], msgspec.json.Decoder[Any]]:
-    return msgspec.msgpack.Decoder(kind), msgspec.json.Decoder(kind)
-
-
-def encode_entry(record: Versioned) -> bytes:
-    """The bytes that `decode_entry` reads; `record` is a msgspec record with `array_like`."""
-    shape = _shape(type(record))
-    try:
-        return shape + _encode(record)
-    except OverflowError:  # somebody's data has an integer beyond 64 bits, which JSON allows
-        return shape + msgspec.json.encode(record)
-
-
-def decode_entry(value: bytes | None, kind: type[V]) -> V | None:
-    """The record in an entry; None without an entry, or if another version of authapp wrote it."""
-    if value is None:
-        return None
-    shape = _shape(kind)
-    if not value.startswith(shape):
-        return None
-    body = value[len(shape) :]
-    of_msgpack, of_json = _decoders(kind)
-    try:
-        found: V = (of_json if body.startswith(_AS_JSON) else of_msgpack).decode(body)
-    except msgspec.DecodeError:
-        return None
-    return found

@@ -10,8 +10,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from authapp.crypto.recent import Recent
-
 _NONCE_BYTES = 12
 
 
@@ -50,24 +48,11 @@ class Sealer:
 
     def __init__(self, secrets: Sequence[str], purpose: str = "seal") -> None:
         self._keys = [KeyedHash(secret, purpose) for secret in secrets]
-        self._opened: Recent[str, tuple[bytes, bytes]] = Recent()
 
     def seal(self, stored_key: str, value: bytes) -> bytes:
         """Returns nonce + ciphertext + tag: 28 bytes more than `value`."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + _cipher(self._keys[0], stored_key).encrypt(nonce, value, None)
-
-    def open_again(self, stored_key: str, sealed: bytes) -> bytes | None:
-        """As `open`, for what comes again soon, as the copy of a session does while a page loads.
-
-        The same bytes hold the same value."""
-        known = self._opened.get(stored_key)
-        if known is not None and known[0] == sealed:
-            return known[1]
-        value = self.open(stored_key, sealed)
-        if value is not None:
-            self._opened.keep(stored_key, (sealed, value))
-        return value
 
     def open(self, stored_key: str, sealed: bytes) -> bytes | None:
         """The value, or None when it was not sealed by us for this key."""

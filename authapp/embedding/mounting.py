@@ -95,7 +95,7 @@ def put_mounted(app: Flask, config: Config, state: AppState, *, has_fast_path: b
         own = _blueprint(mount, forward_auth, logout_page if mount.pages else None, keys)
         app.register_blueprint(own, url_prefix=mount.url_prefix or None)
     if mount.is_whole_app:
-        register_error_answers(app, _for_proxies(mount) | _files(mount))
+        register_error_answers(app, {*_for_proxies(mount), *_files(mount)})
     else:
         has_fast_path = False
     _put_in_front(app, config, state, forward_auth, has_fast_path=has_fast_path)
@@ -106,7 +106,7 @@ def _blueprint(
 ) -> OwnBlueprint:
     """All that is mounted, each part nested in one blueprint with our templates and errors."""
     own = OwnBlueprint(BLUEPRINT, "authapp", template_folder="templates")
-    register_error_answers(own, _for_proxies(mount) | _files(mount))
+    register_error_answers(own, {*_for_proxies(mount), *_files(mount)})
     if mount.has_pages:
         own.add_url_rule(_STATIC, "static", static_file)
         own.add_url_rule(_BRAND, "brand_style", brand_style)
@@ -155,9 +155,9 @@ def _files(mount: Mount) -> frozenset[str]:
     return frozenset(mount.url_prefix + path for path in (_STATIC, _BRAND, _FAVICON, KEY_SET))
 
 
-def _for_proxies(mount: Mount) -> frozenset[str]:
-    """The routes whose answers are read by a proxy and by no browser."""
-    return frozenset(mount.url_prefix + proxy.route for proxy in PROXIES)
+def _for_proxies(mount: Mount) -> dict[str, frozenset[int]]:
+    """By route, the statuses of answers that a proxy reads and no browser does."""
+    return {mount.url_prefix + proxy.route: proxy.kept_statuses for proxy in PROXIES}
 
 
 def _put_in_front(
@@ -166,14 +166,6 @@ def _put_in_front(
     """Puts the WSGI layers in front of an app, the innermost first."""
     mount, hops = state.mount, config.TRUSTED_PROXY_HOPS
     wsgi = app.wsgi_app
-    if has_fast_path:
-        answers = {
-            mount.url_prefix + proxy.route: partial(forward_auth.try_answer, proxy)
-            for proxy in PROXIES
-        }
-        wsgi = FastPath(app, wsgi, {**answers, ME: Me(state.authenticator).try_answer})
-    if mount.forward_auth:
-        wsgi = AskedAddress(wsgi, mount.url_prefix)
     policy = page_policy(form_targets(config.ALLOWED_REDIRECT_HOSTS), state.brand.logo_origin)
     is_https = config.SESSION_COOKIE_SECURE and mount.is_whole_app  # it is said of a whole host
     if mount.has_any:
@@ -185,7 +177,10 @@ def _put_in_front(
             for_proxies=_for_proxies(mount),
             files=_files(mount),
             logs_allowed=config.LOG_ALLOWED_CHECKS,
+            fast_path=_fast_path(app, state, forward_auth) if has_fast_path else None,
         )
+    if mount.forward_auth:
+        wsgi = AskedAddress(wsgi, mount.url_prefix)
     if mount.api and config.CORS_ORIGINS:
         wsgi = ReadableByOrigins(wsgi, mount.url_prefix + ME, config.CORS_ORIGINS)
     app.wsgi_app = ClientAddress(wsgi, hops)  # type: ignore[method-assign]
@@ -194,6 +189,14 @@ def _put_in_front(
     if config.PUBLIC_URL:  # outermost: then no proxy says where we are mounted
         app.wsgi_app = PublicMount(app, config.mount_point)  # type: ignore[method-assign]
     state.first_request = FirstRequest(app, partial(_at_first_request, app, state))
+
+
+def _fast_path(app: Flask, state: AppState, forward_auth: ForwardAuth) -> FastPath:
+    answers = {
+        state.mount.url_prefix + proxy.route: partial(forward_auth.try_answer, proxy)
+        for proxy in PROXIES
+    }
+    return FastPath(app, {**answers, ME: Me(state.authenticator).try_answer})
 
 
 def _at_first_request(app: Flask, state: AppState) -> None:

@@ -12,10 +12,10 @@ from authapp.accounts.actor import Actor
 from authapp.accounts.authority.person_rows import person_in
 from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change, Changes, any_pending
+from authapp.cache.entries import decode_entry
 from authapp.cache.keys import session_key
 from authapp.cache.row_changes import Reread
-from authapp.cache.versioned_cache import Copy, Lease, VersionedCache, decode_entry
-from authapp.crypto.recent import Recent
+from authapp.cache.versioned_cache import Copy, Lease, VersionedCache
 from authapp.crypto.tokens import SessionToken
 from authapp.errors import StoreUnavailable
 from authapp.sessions import statements
@@ -70,7 +70,6 @@ class SessionLookup:
         self._lost = lost
         self._policy = policy
         self._clock = clock
-        self._decoded: Recent[str, tuple[bytes, SessionRecord]] = Recent()
 
     def find(self, token: SessionToken) -> LookupResult:
         """The session of a token: one Redis round trip, no SQL, no write while its entry is fresh.
@@ -80,11 +79,10 @@ class SessionLookup:
         """
         key = session_key(token.digest)
         try:
-            acquired = self._cache.acquire(key, often=True)
-            entry = self._decode(key, acquired.value)
+            entry, lease = self._cache.recall(key, SessionRecord)
             if entry is not None and self._is_fresh(entry):
                 return self._judge(token, entry)
-            lease = acquired.lease or self._lease(key, entry)
+            lease = lease or self._lease(key, entry)
         except StoreUnavailable:
             return self._judge(token, self._read_without_cache(token))
         if entry is None:
@@ -101,16 +99,6 @@ class SessionLookup:
             record = self._lost.settle_without_row(token.digest, entry)
         self._fill(key, lease, record)
         return self._judge(token, record)
-
-    def _decode(self, key: str, value: bytes | None) -> SessionRecord | None:
-        """The record in an entry; the same object while the cache opens the same bytes again."""
-        known = self._decoded.get(key)
-        if known is not None and known[0] is value:
-            return known[1]
-        record = decode_entry(value, SessionRecord)
-        if value is not None and record is not None:
-            self._decoded.keep(key, (value, record))
-        return record
 
     def _lease(self, key: str, entry: SessionRecord | None) -> Lease | None:
         """A lease to fill an entry that is there and not fresh, or can't be read.

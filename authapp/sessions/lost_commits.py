@@ -17,8 +17,9 @@ from authapp.accounts import audit
 from authapp.accounts.actor import NOBODY, Actor
 from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change, Changes
+from authapp.cache.entries import decode_entry
 from authapp.cache.keys import session_key, user_key
-from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry
+from authapp.cache.versioned_cache import Lease, VersionedCache
 from authapp.errors import StoreUnavailable
 from authapp.sessions.generation import is_live, put_back_generation
 from authapp.sessions.records import EndReason, SessionRecord

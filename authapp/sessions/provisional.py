@@ -9,8 +9,9 @@ from authapp.accounts.actor import Actor
 from authapp.accounts.credentials import Credentials
 from authapp.accounts.identity import Identity
 from authapp.accounts.store import UserEntry
+from authapp.cache.entries import Versioned, decode_entry, encode_entry
 from authapp.cache.keys import session_key, user_key
-from authapp.cache.versioned_cache import Versioned, VersionedCache, decode_entry, encode_entry
+from authapp.cache.versioned_cache import VersionedCache
 from authapp.crypto.tokens import SessionToken, SessionTokens
 from authapp.errors import EmailUnverified, InvalidCredentials, StoreUnavailable
 from authapp.sessions.records import (

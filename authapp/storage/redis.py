@@ -2,6 +2,8 @@
 bounded."""
 
 import os
+import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -10,6 +12,7 @@ from typing import Any, cast
 import redis
 from hiredis import pack_command
 from limits.storage import RedisStorage
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import PRIMARY, ClusterNode, NodesManager, RedisCluster
 from redis.commands.core import Script
@@ -106,7 +109,7 @@ class _Server(redis.Redis):
         try:
             if args[0] == "FCALL":  # the library makes nothing of its words, nor of its reply
                 connection.send_packed_command((pack_command(args),), check_health=False)
-                return connection.read_response()
+                return _read(connection)
             connection.send_packed_command(connection.pack_command(*args))
             return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
         except (RedisConnectionError, RedisTimeoutError):
@@ -183,9 +186,50 @@ def _replies(connection: Any, packed: bytes, number: int) -> list[Any]:
 
 def _reply(connection: Any) -> Any:
     try:
-        return connection.read_response()
+        return _read(connection)
     except ResponseError as error:
         return error
+
+
+def _is_bounded_by_kernel(connection: Any) -> bool:
+    """Has the kernel bound the waits of a connection in the place of Python; False if it can't.
+
+    Python asks the kernel before each call whether it would have to wait, and gives up its lock for
+    that. The library sets Python's bound again now and then.
+    """
+    sock = connection._sock
+    if sock.gettimeout() is None:
+        return True
+    if type(sock) is not socket.socket or int(connection.protocol) != 2:  # TLS; RESP3 has pushes
+        return False
+    seconds, rest = divmod(connection.socket_timeout, 1)
+    bound = struct.pack("ll", int(seconds), int(rest * 1_000_000))
+    sock.settimeout(None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bound)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
+    return True
+
+
+def _read(connection: Any) -> Any:
+    """The reply to an FCALL; as the library reads it, in half the time.
+
+    Raises:
+        RedisConnectionError, RedisTimeoutError: there was none in time.
+        ResponseError: the reply is an error.
+    """
+    if not _is_bounded_by_kernel(connection):
+        return connection.read_response()
+    reader, sock = connection._parser._reader, connection._sock
+    try:
+        while (reply := reader.gets()) is NOT_ENOUGH_DATA:
+            if not (received := sock.recv(65_536)):
+                raise RedisConnectionError("the server closed the connection")
+            reader.feed(received)
+    except OSError as error:
+        raise RedisTimeoutError(f"no reply: {error}") from error
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 class LimiterStorage(RedisStorage):

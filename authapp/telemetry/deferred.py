@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -53,6 +53,13 @@ def request_flush() -> None:
 def count(meter: Meter, amount: float = 1) -> None:
     """Counts what comes with each request: a moment later it is in the metrics."""
     _counts.append((meter, amount))
+    if not (_is_due and _worker):
+        request_flush()
+
+
+def count_all(amounts: Iterable[tuple[Meter, float]]) -> None:
+    """As `count`, for several meters."""
+    _counts.extend(amounts)
     if not (_is_due and _worker):
         request_flush()
 

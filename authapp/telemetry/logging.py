@@ -41,7 +41,7 @@ def _add_request_fields(
     _logger: object, _method: str, event: structlog.types.EventDict
 ) -> structlog.types.EventDict:
     for name, value in (REQUEST_FIELDS.get() or {}).items():
-        event.setdefault(name, value)
+        event.setdefault(name, str(value))
     return event
 
 

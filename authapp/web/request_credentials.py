@@ -1,10 +1,11 @@
 """The credentials of a request, and whose they are. This module knows WSGI and no Flask."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from authapp.crypto.access_tokens import AccessTokens
+from authapp.crypto.recent import Recent
 from authapp.crypto.tokens import SessionToken, SessionTokens
 from authapp.errors import StoreUnavailable, TooManyTokens, TwoIdentities
 from authapp.sessions.records import ActiveSession, EndedSession, LookupResult
@@ -23,6 +24,7 @@ MAX_TOKENS = 4  # tokens that we minted: each costs a look-up in a store
 MAX_VALUES = 16  # values in all: each costs a MAC
 
 _FAR_TOO_LONG = 4096  # characters
+_LONGEST_KEPT = 4096  # characters
 _NO_TOKENS: frozenset[str] = frozenset()
 
 
@@ -34,6 +36,22 @@ class Authenticator:
     tokens: SessionTokens
     access_tokens: AccessTokens
     cookie_name: str
+    _read: Recent[str, tuple[SessionToken, ...]] = field(default_factory=Recent, init=False)
+
+    def read(self, cookie_header: str) -> tuple[SessionToken, ...]:
+        """The tokens that we minted, among the cookies of our name.
+
+        A browser sends the same header again soon, so tokens that were found are kept.
+
+        Raises:
+            TooManyTokens
+        """
+        if (known := self._read.get(cookie_header)) is not None:
+            return known
+        found = self.minted(read_cookies(cookie_header, self.cookie_name))
+        if found and len(cookie_header) <= _LONGEST_KEPT:
+            self._read.keep(cookie_header, found)
+        return found
 
     def minted(self, values: Collection[str]) -> tuple[SessionToken, ...]:
         """The tokens that we minted, among the different values of cookies.
@@ -104,7 +122,6 @@ class RequestCredentials:
         self.environ = environ
         self.access_tokens = read_access_tokens(environ)
         self.cookie_header: str = environ.get("HTTP_COOKIE", "")
-        self._texts = read_cookies(self.cookie_header, authenticator.cookie_name)
         self._tokens: tuple[SessionToken, ...] | None = None
 
     @property
@@ -115,13 +132,14 @@ class RequestCredentials:
             TooManyTokens
         """
         if self._tokens is None:
-            self._tokens = self._authenticator.minted(self._texts)
+            self._tokens = self._authenticator.read(self.cookie_header)
         return self._tokens
 
     @property
     def has_token(self) -> bool:
         """Whether a clean value came under the cookie's name, or an access token."""
-        return any(self._texts) or bool(self.access_tokens)
+        values = read_cookies(self.cookie_header, self._authenticator.cookie_name)
+        return any(values) or bool(self.access_tokens)
 
     @property
     def needs_lookup(self) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from authapp import dev
-from authapp.cache.versioned_cache import decode_entry, encode_entry
+from authapp.cache.entries import decode_entry, encode_entry
 from authapp.crypto.sealing import Sealer
 from authapp.sessions.records import SessionRecord
 from tests.attacks.conftest import SECRET_KEY

@@ -17,8 +17,9 @@ from redis.retry import Retry
 
 from authapp import dev
 from authapp.cache import versioned_cache
+from authapp.cache.entries import decode_entry, encode_entry
 from authapp.cache.keys import LIFE_KEY
-from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry, encode_entry
+from authapp.cache.versioned_cache import Lease, VersionedCache
 from authapp.crypto.sealing import Sealer
 from authapp.errors import StoreUnavailable
 from tests.support.waiting import wait_until
@@ -63,6 +64,60 @@ def test_renewing_gives_the_copy_and_a_lease(cache: VersionedCache) -> None:
     assert cache.acquire(KEY).value == b"before", "others are served while one renews"
     assert cache.fill(KEY, acquired.lease, 1, b"after", 60) == "filled"
     assert cache.acquire(KEY).value == b"after"
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    ver: int
+    text: str = ""
+
+
+def test_what_is_recalled_is_what_redis_has_now(cache: VersionedCache) -> None:
+    def put_note(note: Note) -> None:
+        cache.fence({KEY: note.ver})
+        put(cache, encode_entry(note), version=note.ver)
+
+    found, lease = cache.recall(KEY, Note)
+    assert found is None
+    assert lease == miss(cache), "of all readers"
+    first, second = Note(1, "first"), Note(2, "second")
+    put_note(first)
+    kept, lease = cache.recall(KEY, Note)
+    assert (kept, lease) == (first, None)
+    assert cache.recall(KEY, Note)[0] is kept, "the same bytes are read once"
+    put_note(second)
+    assert cache.recall(KEY, Note) == (second, None)
+    cache.fence({KEY: 3})
+    found, lease = cache.recall(KEY, Note)
+    assert found is None
+    assert lease is not None
+    cache.fence({KEY: 4})
+    put(cache, b"no record", version=4)
+    assert cache.recall(KEY, Note) == (None, None)
+
+
+def test_what_is_recalled_is_of_its_key_and_kind(
+    cache: VersionedCache, redis_client: redis.Redis
+) -> None:
+    class Other(msgspec.Struct, frozen=True, array_like=True):
+        ver: int
+        number: int = 0
+
+    put(cache, encode_entry(Note(1, "mine")))
+    assert cache.recall(KEY, Note)[0] == Note(1, "mine")
+    assert cache.recall(KEY, Other) == (None, None)
+    moved: Any = redis_client.dump(KEY)
+    redis_client.restore("sess:2", 60_000, moved)
+    found, lease = cache.recall("sess:2", Note)
+    assert found is None, "sealed bytes are bound to their key"
+    assert lease is not None
+
+
+def test_few_recalled_records_are_kept(cache: VersionedCache) -> None:
+    for number in range(300):
+        key = f"sess:{number}"
+        cache.fill(key, miss(cache, key), 1, encode_entry(Note(1)), 60)
+        assert cache.recall(key, Note)[0] == Note(1)
+        assert 0 < len(cache._decoded) <= 128
 
 
 def test_keys_do_not_share_anything(cache: VersionedCache) -> None:
@@ -516,7 +571,7 @@ def test_all_processes_agree_on_what_a_record_is() -> None:
     """Whatever order their sets are in: else each would call the copies of the others misses."""
     script = (
         "from authapp.sessions.records import SessionRecord as kind;"
-        "from authapp.cache.versioned_cache import _shape; print(_shape(kind).hex())"
+        "from authapp.cache.entries import _shape; print(_shape(kind).hex())"
     )
     said = {
         subprocess.run(

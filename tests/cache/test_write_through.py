@@ -11,8 +11,9 @@ import redis
 
 from authapp import dev
 from authapp.cache import versioned_cache
+from authapp.cache.entries import encode_entry
 from authapp.cache.keys import LIFE_KEY
-from authapp.cache.versioned_cache import Copy, Lease, VersionedCache, encode_entry
+from authapp.cache.versioned_cache import Copy, Lease, VersionedCache
 from authapp.crypto.sealing import Sealer
 from authapp.errors import StoreUnavailable
 

@@ -664,16 +664,16 @@ def test_a_log_out_while_a_reader_reads_the_facts_is_final(
     if later:
         find(services, live)
         clock.forward(later)
-    acquire = VersionedCache.acquire
+    read = VersionedCache._acquired
 
-    def log_out_after(cache: VersionedCache, key: str, **how: bool) -> Any:
-        acquired = acquire(cache, key, **how)
+    def log_out_after(cache: VersionedCache, *args: Any, **how: Any) -> Any:
+        acquired = read(cache, *args, **how)
         if acquired.lease:
             monkeypatch.undo()
             services.sessions.end(live.token, EndReason.LOGOUT, CLIENT)
         return acquired
 
-    monkeypatch.setattr(VersionedCache, "acquire", log_out_after)
+    monkeypatch.setattr(VersionedCache, "_acquired", log_out_after)
     assert find(services, live) == EndedSession(EndReason.LOGOUT)
     assert find(services, live) == EndedSession(EndReason.LOGOUT)
 

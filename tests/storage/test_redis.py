@@ -14,6 +14,7 @@ from redis.sentinel import MasterNotFoundError
 
 from authapp import dev
 from authapp.errors import SettingError
+from authapp.storage import redis as redis_module
 from authapp.storage.redis import (
     REDIS_ERRORS,
     TIMEOUT,
@@ -24,6 +25,7 @@ from authapp.storage.redis import (
 )
 from authapp.storage.redis_address import RedisAddress
 from tests.support.threads import at_once
+from tests.support.waiting import wait_until
 
 
 def nowhere() -> str:
@@ -223,7 +225,7 @@ def test_a_lost_answer_is_asked_for_once_more_and_no_more(client: redis.Redis) -
 
 def test_an_answer_nobody_waited_for_is_not_the_next_one_s(client: redis.Redis) -> None:
     client.set("key", "right")
-    ours: tuple[object, str] = (AbstractConnection, "read_response")
+    ours: tuple[object, str] = (redis_module, "_read")
     for (owner, name), command in (
         ((redis.Redis, "parse_response"), ("ECHO", "wrong")),
         (ours, ("FCALL", "wrong", 0)),
@@ -298,18 +300,18 @@ def test_commands_that_go_together_are_sent_once_more_and_no_more(client: redis.
     with redis.Redis(connection_pool=client.connection_pool) as other:
         other.client_kill_filter(_type="normal", skipme=True)
     assert replies_together(client) == [b"one", b"three"]
-    read: Any = AbstractConnection.read_response
+    read: Any = redis_module._read
     lost: list[bytes] = []
 
-    def lose(self: AbstractConnection, *args: Any, **how: Any) -> Any:
-        answer = read(self, *args, **how)
+    def lose(connection: AbstractConnection) -> Any:
+        answer = read(connection)
         if answer == b"three" and len(lost) < losses:
             lost.append(answer)
             raise redis.TimeoutError
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AbstractConnection, "read_response", lose)
+        patch.setattr(redis_module, "_read", lose)
         losses = 1
         assert replies_together(client) == [b"one", b"three"]
         lost.clear()
@@ -326,6 +328,35 @@ def test_a_forked_process_uses_none_of_its_parents(client: redis.Redis) -> None:
     client.connection_pool.pid = -1  # as a fork finds it
     client.ping()
     assert parents not in connections(client)
+
+
+PAUSE = 1_500  # milliseconds; longer than both tries may wait
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(client: redis.Redis) -> None:
+    client.ping()
+    (kept,) = connections(client)
+    with pytest.raises(redis.ResponseError, match="Function not found"):
+        client.execute_command("FCALL", "nothing", 0)  # type: ignore[no-untyped-call]
+    assert kept._sock.gettimeout() is None, "the kernel bounds this wait"
+    client.client_pause(PAUSE)
+    for _ in range(2):
+        with pytest.raises((redis.ConnectionError, redis.TimeoutError, OSError)):
+            client.execute_command("FCALL", "nothing", 0)  # type: ignore[no-untyped-call]
+    wait_until(client.ping, ignoring=redis.RedisError)
+
+
+def test_a_long_reply_is_read_to_its_end(client: redis.Redis) -> None:
+    client.function_load(
+        "#!lua name=tests_long\nserver.register_function('tests_long', "
+        "function(_, args) return string.rep('x', tonumber(args[1])) end)",
+        replace=True,
+    )
+    client.ping()
+    for length in (0, 65_530, 1_000_000):
+        reply: Any = client.fcall("tests_long", 0, length)
+        assert reply == b"x" * length
+    client.function_delete("tests_long")
 
 
 def test_what_must_not_be_repeated_is_not(valkey: dev.Valkey) -> None:

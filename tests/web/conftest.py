@@ -103,5 +103,5 @@ def signed_in(client: FlaskClient, person: str) -> FlaskClient:
 def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The way session checks are answered: by the fast path in front of Flask, or by Flask."""
     if request.param == "flask":
-        monkeypatch.setattr(FastPath, "__call__", lambda fast_path, *args: fast_path._wsgi(*args))
+        monkeypatch.setattr(FastPath, "try_answer", lambda *_: None)
     return str(request.param)

@@ -514,7 +514,7 @@ def test_the_fast_path_says_what_flask_says(
         return
     sound = access_token(app)
     by_fast_path = list(map(whole, of_every_kind(app, token, sound)))
-    monkeypatch.setattr(FastPath, "__call__", lambda fast_path, *args: fast_path._wsgi(*args))
+    monkeypatch.setattr(FastPath, "try_answer", lambda *_: None)
     assert by_fast_path == list(map(whole, of_every_kind(app, token, sound)))
     assert {status for status, *_ in by_fast_path} == {200, 302, 400, 401, 403, 503}
 

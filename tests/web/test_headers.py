@@ -234,3 +234,28 @@ def test_every_file_a_page_names_is_served(app: Flask) -> None:
     assert named == {f"/static/authapp/{name}" for name in files}
     for path in named:
         assert program(app).get(path).status_code == 200, path
+
+
+def test_answers_that_only_a_proxy_reads_have_no_headers_for_browsers(
+    app: Flask, through: str
+) -> None:
+    """What it passes on to a browser has them: log-in, refusals, and errors."""
+    sign_up(app)
+    client = browser(app)
+    log_in(client)
+    for visitor, path, status, has_them in (
+        (client, "/forward-auth/nginx", 200, False),
+        (client, "/forward-auth/redirect", 200, False),
+        (client, "/forward-auth/nginx?role=nobody", 403, True),
+        (browser(app), "/forward-auth/nginx", 401, False),
+        (browser(app), "/forward-auth/nginx?x=1", 400, True),
+        (browser(app), "/forward-auth/redirect", 302, True),
+        (program(app), "/forward-auth/redirect", 401, True),
+    ):
+        answer = visitor.get(path)
+        assert answer.status_code == status, (path, through)
+        assert answer.headers.getlist("Cache-Control") == ["no-store"], path
+        assert len(answer.headers["X-Request-ID"]) == 32
+        found = [name for name in (*FIXED, "Content-Security-Policy") if name in answer.headers]
+        assert bool(found) == has_them, (path, found)
+        assert not has_them or len(found) == len(FIXED) + 1, (path, found)

@@ -1,7 +1,8 @@
 """The decision of forward-auth: may this request pass, and whose is it? Alike for all proxies."""
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from authapp.accounts.assurance import level_of, proves_second_factor
 from authapp.errors import (
@@ -16,7 +17,6 @@ from authapp.errors import (
 )
 from authapp.guarding.rules import GuardRules, Rule
 from authapp.sessions.records import ActiveSession, LookupResult, SessionRecord
-from authapp.web.cookies.header import read_cookies
 from authapp.web.forward_auth.demands import Demand
 from authapp.web.forward_auth.original_request import OriginalRequest
 from authapp.web.forward_auth.proxies import Proxy
@@ -26,8 +26,7 @@ from authapp.web.request_credentials import Authenticator, read_access_tokens
 Environ = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True):
     """The request may pass: in the name of the session's person, or of nobody without a session.
 
     Attributes:
@@ -38,15 +37,13 @@ class Allowed:
     wants_assertion: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SignedOut:
+class SignedOut(msgspec.Struct, frozen=True):
     """The visitor must log in first."""
 
     demand: Demand
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The request may not pass, or nobody can say. `session`: whose it is, if that is known."""
 
     error: AuthappError
@@ -90,7 +87,8 @@ class Decision:
         if not isinstance(found, ActiveSession):
             return Allowed() if is_public else SignedOut(demand)
         note_user(environ, found.record.user.id)
-        if lacking := _lacking(found.record, demand, rule):
+        is_demanding = demand.demands or rule is not None
+        if is_demanding and (lacking := _lacking(found.record, demand, rule)):
             return Refused(lacking, found.record)
         return Allowed(found.record, demand.wants_assertion)
 
@@ -112,9 +110,8 @@ class Decision:
             Forbidden: a cookie and a token of ours were sent, or two tokens, or too many cookies.
             StoreUnavailable: nobody could say.
         """
-        values = read_cookies(environ.get("HTTP_COOKIE", ""), self._authenticator.cookie_name)
         try:
-            cookies = self._authenticator.minted(values)
+            cookies = self._authenticator.read(environ.get("HTTP_COOKIE", ""))
         except TooManyTokens:
             raise Forbidden("this brings too many session cookies") from None
         access_tokens = [

@@ -61,10 +61,10 @@ class LoginPage:
         Args:
             path: of the page, without the mount point.
         """
-        _, asked_origin = _asked(environ)
         page = link_to(environ, path)
         if not original.url:
             return page
+        _, asked_origin = _asked(environ)
         own_origin = self._public_origin or asked_origin
         own_host = own_origin.partition("://")[2]
         target = safe_next(original.url, self._allowed_hosts, own_host)

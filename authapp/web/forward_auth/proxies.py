@@ -34,6 +34,11 @@ class Proxy:
     passes_redirects: bool = True
     only_get: bool = False
 
+    @property
+    def kept_statuses(self) -> frozenset[int]:
+        """The statuses of answers that it shows to no browser."""
+        return frozenset({200} if self.passes_redirects else {200, 401})
+
 
 def _original_of_nginx(environ: Environ) -> OriginalRequest:
     url = environ.get("HTTP_X_ORIGINAL_URL")

@@ -19,6 +19,12 @@ from authapp.web.request_credentials import (
 
 ME = "/api/v1/me"
 
+_HEADERS = [
+    ("Content-Type", "application/json"),
+    ("Vary", VARY),
+    ("Cache-Control", "no-store"),
+]
+
 # other names are for Flask, which refuses some
 _is_plain_host = re.compile(r"[A-Za-z0-9.:-]{1,63}").fullmatch
 _MORE_TO_LOOK_AT = (
@@ -56,4 +62,4 @@ class Me:
             environ[KNOWN_RESULT] = KnownResult(found)
             return None
         body = msgspec.json.encode(MeView.in_session(found.record))
-        return Answer(200, [("Content-Type", "application/json"), ("Vary", VARY)], body)
+        return Answer(200, _HEADERS, body)

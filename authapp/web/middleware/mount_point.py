@@ -123,7 +123,8 @@ def mount_point(environ: Mapping[str, Any]) -> str:
 
 def link_to(environ: Mapping[str, Any], path: str) -> str:
     """The address of a page of ours, from the root of the host."""
-    return quote(mount_point(environ).encode("latin-1"), safe="/~") + path
+    mount = mount_point(environ)
+    return quote(mount.encode("latin-1"), safe="/~") + path if mount else path
 
 
 def put_back(environ: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 from prometheus_client import Counter
 
 from authapp.telemetry import metrics
-from authapp.telemetry.deferred import count
+from authapp.telemetry.deferred import count_all
 from authapp.telemetry.logging import REQUEST_FIELDS, log_request
 
 # what every proxy and tracer makes, and nothing that could be more than a name in a log
@@ -62,7 +62,7 @@ def note_user(environ: Mapping[str, Any], user_id: UUID) -> None:
     """Add the user's id to the log lines of this request from here on."""
     fields = environ.get(FIELDS)  # none of ours where another app embeds us
     if isinstance(fields, dict):
-        fields["user_id"] = str(user_id)
+        fields["user_id"] = user_id
 
 
 def note_request(
@@ -85,8 +85,7 @@ def note_request(
         _log_line(fields, method, route, status, seconds)
     label = method if route and method in _METHODS else "other"
     counter, stopwatch = _meters(label, route or "none", status)
-    count(counter)
-    stopwatch.observe(seconds)
+    count_all(((counter, 1), *stopwatch.amounts(seconds)))
 
 
 def _log_line(

@@ -17,13 +17,8 @@ import redis
 
 from authapp import dev
 from authapp.cache import versioned_cache
-from authapp.cache.versioned_cache import (
-    Copy,
-    Lease,
-    VersionedCache,
-    decode_entry,
-    encode_entry,
-)
+from authapp.cache.entries import decode_entry, encode_entry
+from authapp.cache.versioned_cache import Copy, Lease, VersionedCache
 from authapp.crypto.sealing import Sealer
 from authapp.storage.circuit_breaker import Breaker
 from tests.proofs.model.cache_actors import (

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from authapp.cache.entries import decode_entry
 from authapp.cache.keys import session_key
-from authapp.cache.versioned_cache import Lease, VersionedCache, decode_entry
+from authapp.cache.versioned_cache import Lease, VersionedCache
 from authapp.sessions.lost_commits import LostCommits
 from authapp.sessions.records import SessionRecord
 from tests.proofs.model.change_actors import (

@@ -8,7 +8,8 @@ from itertools import combinations_with_replacement
 import pytest
 
 from authapp.cache import versioned_cache
-from authapp.cache.versioned_cache import Copy, encode_entry
+from authapp.cache.entries import encode_entry
+from authapp.cache.versioned_cache import Copy
 from tests.proofs.model.cache_actors import (
     TTL,
     Leases,

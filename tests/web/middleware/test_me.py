@@ -133,7 +133,7 @@ def test_the_fast_path_says_what_flask_says(
         lambda: program(app).get(ME, headers={"Cookie": f"{COOKIE}={token}; {COOKIE}={token}"}),
     ]
     by_fast_path = [whole(one()) for one in asked]
-    monkeypatch.setattr(FastPath, "__call__", lambda fast_path, *args: fast_path._wsgi(*args))
+    monkeypatch.setattr(FastPath, "try_answer", lambda *_: None)
     assert by_fast_path == [whole(one()) for one in asked]
     assert {status for status, *_ in by_fast_path} == {200, 400, 401, 403, 404, 405}
 
