@@ -1,6 +1,6 @@
 """A session's data is written through: what that costs, and what the next read finds."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -289,28 +289,23 @@ def test_a_lost_reply_is_asked_for_again(
     services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
     """The server did it. The repeated first fence makes the lease that counts."""
-    asked = [0]
+    read, asked = redis_module._read, [0]
     send = AbstractConnection.send_packed_command
 
     def sending(self: Any, command: Any, check_health: bool = True) -> None:
         asked[0] += 1
         send(self, command, check_health)  # type: ignore[no-untyped-call]
 
-    def losing(read: Callable[..., Any]) -> Callable[..., Any]:
-        def lose(*args: Any, **kwargs: Any) -> Any:
-            answer = read(*args, **kwargs)
-            if asked[0] == which:
-                asked[0] += 100
-                raise redis.ConnectionError("lost reply")
-            return answer
-
-        return lose
+    def lose(connection: AbstractConnection) -> Any:
+        answer = read(connection)
+        if asked[0] == which:
+            asked[0] += 100
+            raise redis.ConnectionError("lost reply")
+        return answer
 
     with monkeypatch.context() as patch:
         patch.setattr(AbstractConnection, "send_packed_command", sending)
-        # of a pipeline, and of one command
-        patch.setattr(AbstractConnection, "read_response", losing(AbstractConnection.read_response))
-        patch.setattr(redis_module, "_read_reply", losing(redis_module._read_reply))
+        patch.setattr(redis_module, "_read", lose)
         changed = services.sessions.patch(live, {"n": 1}, [])
     assert asked[0] > 100, "nothing was lost"
     assert changed.everywhere
