@@ -194,6 +194,14 @@ once = pytest.mark.parametrize(
     ("device", "scripts"), [(PHONE, False)], indirect=True, ids=["phone-no-scripts"]
 )
 
+# for pages that may differ with the device, or with scripts, but not with both together
+twice = pytest.mark.parametrize(
+    ("device", "scripts"),
+    [(PHONE, False), (DESKTOP, True)],
+    indirect=True,
+    ids=["phone-no-scripts", "desktop-scripts"],
+)
+
 
 @pytest.fixture(params=[PHONE, DESKTOP], ids=lambda device: device.name)
 def device(request: pytest.FixtureRequest) -> Device:

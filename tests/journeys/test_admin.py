@@ -3,10 +3,11 @@
 from playwright.sync_api import Page, expect
 
 from tests.journeys.acts import fill_log_in, is_sent_to_log_in, sees_heading
-from tests.journeys.conftest import NewVisitor
+from tests.journeys.conftest import NewVisitor, twice
 from tests.journeys.site import Person, Site, a_person
 
 
+@twice
 def test_an_administrator_sees_and_finds_people(page: Page, site: Site, admin: Person) -> None:
     katherine = site.add(a_person("Katherine Johnson"))
     is_sent_to_log_in(page, "/admin/users")
@@ -31,6 +32,7 @@ def test_an_administrator_sees_and_finds_people(page: Page, site: Site, admin: P
     expect(row).to_be_visible()
 
 
+@twice
 def test_others_are_refused(new_visitor: NewVisitor, someone: Person) -> None:
     page = new_visitor(someone)
     page.goto("/")

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from authapp import dev
 from tests.journeys.acts import log_in, sees_heading, sees_notice
-from tests.journeys.conftest import Device, NewVisitor
+from tests.journeys.conftest import Device, NewVisitor, twice
 from tests.journeys.site import WORKERS, Person, Site, served
 from tests.journeys.test_accessibility import Auditor
 from tests.support.databases import add_migrated_database
@@ -67,6 +67,7 @@ def choose(page: Page, password: str) -> None:
     page.get_by_role("button", name="Set the new password").click()
 
 
+@twice
 def test_the_whole_way(
     new_visitor: NewVisitor, site: Site, mailbox: MailServer, someone: Person
 ) -> None:
@@ -84,6 +85,7 @@ def test_the_whole_way(
     assert "was changed" in mailbox.wait_for(someone.email, 2).text
 
 
+@twice
 def test_a_link_that_was_used(
     new_visitor: NewVisitor, site: Site, mailbox: MailServer, someone: Person
 ) -> None:

@@ -3,7 +3,7 @@
 from playwright.sync_api import Page, expect
 
 from tests.journeys.acts import change_password, fill_log_in, sees_error_beside, sees_heading
-from tests.journeys.conftest import NewVisitor, once
+from tests.journeys.conftest import NewVisitor, once, twice
 from tests.journeys.site import Person, a_person
 
 BAD_EMAIL = "Enter an email address like name@example.org."
@@ -11,6 +11,7 @@ TAKEN = "Somebody has signed up with this email; log in instead."
 WEAK = "Use at least 15 characters; a few unrelated words do well."
 
 
+@twice
 def test_sign_up(page: Page, someone: Person) -> None:
     page.goto("/signup")
     email = page.get_by_label("Email")
@@ -49,6 +50,7 @@ def test_sign_up(page: Page, someone: Person) -> None:
     sees_heading(page, "Hello, Ada Lovelace")
 
 
+@twice
 def test_log_in(page: Page, someone: Person) -> None:
     page.goto("/login?next=/account/sessions")
     email = page.get_by_label("Email")
@@ -76,6 +78,7 @@ def test_log_in(page: Page, someone: Person) -> None:
     sees_heading(page, "Where you are signed in")
 
 
+@twice
 def test_change_of_the_password(new_visitor: NewVisitor, someone: Person) -> None:
     page = new_visitor(someone)
     page.goto("/account/password")
