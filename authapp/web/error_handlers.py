@@ -372,7 +372,8 @@ def _is_visitor_known(error: HTTPException, without_visitor: Collection[str]) ->
     visitor = auth_session()
     if visitor.is_known:
         return True
-    if (error.code or 500) >= 500 or visitor.credentials.access_tokens:
+    is_failure = (error.code or 500) >= 500 and error.code != HTTPStatus.NOT_IMPLEMENTED
+    if is_failure or visitor.credentials.access_tokens:
         return False  # a store failed already, or a program asks
     if request.url_rule is not None and request.url_rule.rule in without_visitor:
         return False

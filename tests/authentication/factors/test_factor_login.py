@@ -14,6 +14,7 @@ from authapp.authentication.factors.factor_login import Browser, CompletedLogin
 from authapp.config import Config
 from authapp.errors import (
     InvalidFactor,
+    InvalidField,
     LoginExpired,
     SecondFactorRequired,
     SecondFactorUnavailable,
@@ -23,7 +24,7 @@ from authapp.errors import (
 from authapp.services import Services
 from authapp.sessions.records import IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
-from tests.support.authenticator import Enrolled, enrol_person
+from tests.support.authenticator import Authenticator, Enrolled, enrol_person
 from tests.support.clock import Clock
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
 from tests.support.services import open_services, sql
@@ -199,6 +200,19 @@ def test_the_clock_of_a_phone_may_be_one_step_off(
             complete(services, half(services), totp(code))
     complete(services, half(services), totp(behind))
     complete(services, half(services), totp(ahead))
+
+
+def test_a_secret_waits_half_an_hour_for_its_first_code(
+    services: Services, ada: Identity, clock: Clock
+) -> None:
+    app = Authenticator(services.factors.propose_totp(log_in(services)).secret)
+    clock.forward(1_800)
+    with pytest.raises(InvalidField):
+        services.factors.confirm_totp(log_in(services), app.code(clock.now), CLIENT)
+    app = Authenticator(services.factors.propose_totp(log_in(services)).secret)
+    clock.forward(1_799)
+    added = services.factors.confirm_totp(log_in(services), app.code(clock.now), CLIENT)
+    assert len(added.value.recovery_codes) == 10
 
 
 @pytest.mark.parametrize("spelt", ["{0:d}", "{0} ", " {0}", "{0}\n", "full-width", "0{0}", "+{0}"])

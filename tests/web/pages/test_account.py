@@ -22,6 +22,7 @@ from tests.web.support import (
     services_of,
     session_cookies_of,
     sign_up,
+    signed_in_as,
     token_of,
 )
 
@@ -59,8 +60,20 @@ def test_pages_of_a_person(signed_in: FlaskClient, path: str, title: str) -> Non
     answer = signed_in.get(path)
     assert answer.status_code == 200
     assert f"<title>{title}</title>" in answer.get_data(as_text=True)
-    page = Page(answer)
-    assert "/logout" in [form.get("action") for form in page.all("form")], "log-out is everywhere"
+
+
+def test_log_out_is_on_every_page(app: Flask) -> None:
+    sign_up(app, roles=("admin", "user"))
+    client = signed_in_as(app)
+    rules = [rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())]
+    paths = {rule.rule for rule in rules if not rule.arguments} | {"/nothing"}
+    answers = {path: client.get(path) for path in paths - {"/api/v1/me"}}
+    pages = {path for path, answer in answers.items() if answer.mimetype == "text/html"}
+    shown = {path for path in pages if not answers[path].location}
+    assert {"/", "/account", "/account/security", "/admin/audit", "/api/v1/", "/nothing"} <= shown
+    for path in shown:
+        forms = Page(answers[path]).all("form")
+        assert "/logout" in [form.get("action") for form in forms], path
 
 
 @pytest.mark.parametrize("path", [*PROTECTED, "/account?tab=1&x=%C3%BC%26"])
