@@ -94,6 +94,12 @@ def test_one_claim_that_is_wrong_refuses_it(changed: dict[str, Any]) -> None:
     assert refusal(signed(**changed))
 
 
+@pytest.mark.parametrize("lasts", [0, -2])
+def test_one_that_is_good_for_no_time_is_refused(lasts: int) -> None:
+    now = int(time.time())  # clocks may differ by a few seconds, so these times alone are fine
+    assert f"good for {lasts} s" in refusal(signed(iat=now + 1, exp=now + 1 + lasts))
+
+
 def test_methods_are_told_apart() -> None:
     assert "'GET', not for 'POST'" in refusal(asserted(), "POST")
     assert refusal(asserted(), "get")
@@ -121,6 +127,13 @@ def test_other_algorithms_and_keys_are_refused() -> None:
         asserted(keys=OTHER_KEYS),
     ):
         assert refusal(assertion)
+
+
+@pytest.mark.parametrize("name", ["jku", "x5u", "jwk", "x5c"])
+def test_a_header_that_names_another_key_is_refused_whoever_signed_it(name: str) -> None:
+    ours = KEYS._signing.private  # no call signs such a header
+    VERIFIER.verify(forged({"kid": KID}, ours, "ES256"), "GET")
+    assert "a named key alone" in refusal(forged({"kid": KID, name: "x"}, ours, "ES256"))
 
 
 def test_what_is_no_assertion_is_refused() -> None:
