@@ -162,24 +162,22 @@ class BoundedCursor(extensions.cursor):
         Args:
             alone: begins no transaction.
         """
-        if not alone and self.connection.is_to_begin():
+        connection = self.connection
+        if not alone and connection.is_to_begin():
             if isinstance(query, str):
                 query = f"BEGIN;{query}"  # one round trip for both
             else:
-                self._run("BEGIN")
-        self._run(query, vars)
+                self.run("BEGIN")
+        _bounded(connection, super().execute, query, vars)
 
     def executemany(self, query: Any, vars_list: Any) -> None:
         if self.connection.is_to_begin():
-            self._run("BEGIN")
+            self.run("BEGIN")
         _bounded(self.connection, super().executemany, query, vars_list)
 
-    def end(self, how: str) -> None:
-        """Ends the transaction."""
-        self._run(how)
-
-    def _run(self, query: Any, vars: Any = None) -> None:
-        _bounded(self.connection, super().execute, query, vars)
+    def run(self, command: str) -> None:
+        """Runs a command that begins or ends a transaction."""
+        _bounded(self.connection, super().execute, command)
 
 
 class BoundedConnection(extensions.connection):
@@ -223,7 +221,7 @@ class BoundedConnection(extensions.connection):
     def _end(self, how: str) -> None:
         if self.closed or self.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE:
             with self.cursor() as cursor:  # psycopg2 raises its error where it is closed
-                cast(BoundedCursor, cursor).end(how)
+                cast(BoundedCursor, cursor).run(how)
 
 
 class Connecting:
