@@ -1,6 +1,6 @@
 """Attacks that are tried, and where: here on the product as it is served, elsewhere beside what they are aimed at.
 
-malformed requests          tests/attacks/test_schemathesis.py, tests/attacks/test_fuzzing.py, tests/web/api/test_api.py
+malformed requests          tests/attacks/test_schemathesis.py, tests/attacks/test_schemathesis_factors.py, tests/attacks/test_fuzzing.py, tests/web/api/test_api.py
 request smuggling           tests/attacks/test_smuggling.py
 cookie tossing              tests/attacks/test_cookies.py, tests/web/test_cookies.py, tests/serving/test_wsgi.py
 header and log injection    tests/attacks/test_injection.py, tests/web/middleware/test_request_log.py

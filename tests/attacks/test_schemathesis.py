@@ -240,9 +240,21 @@ def hold_to_description(
     )
 
 
-def described(app: Flask, change: Change | None = None, *, forge_credentials: bool) -> Any:
+def described(
+    app: Flask,
+    change: Change | None = None,
+    *,
+    forge_credentials: bool,
+    only_sound: bool = False,
+) -> Any:
+    """The description, for requests that are drawn from it.
+
+    Args:
+        only_sound: no unsound requests are drawn, and few sound ones.
+    """
     generation = {
-        "max-examples": CASES,
+        "mode": "positive" if only_sound else "all",
+        "max-examples": 2 if only_sound else CASES,
         "deterministic": True,
         "database": "none",
         "with-security-parameters": forge_credentials,
@@ -265,12 +277,20 @@ def _asked_from_somewhere(app: Flask) -> Callable[..., Any]:
     return asked
 
 
-def attack(api: Any, ask: Callable[[Any], None]) -> list[str]:
-    """Calls all there is; what was found."""
+def attack(
+    api: Any, ask: Callable[[Any], None], which: Callable[[str], bool] = lambda _: True
+) -> list[str]:
+    """Calls all there is; what was found.
+
+    Args:
+        which: tells of the label of a call whether it is made.
+    """
     schemathesis.checks.load_all_checks()
     found = []
     for result in api.get_all_operations():
         operation = result.ok()
+        if not which(operation.label):
+            continue
         # what `@schema.parametrize()` does, without the time it takes each run of any test
         test = build_operation_test(
             config=api.config,
@@ -287,7 +307,7 @@ def attack(api: Any, ask: Callable[[Any], None]) -> list[str]:
 
 
 # None of these succeeds by chance: each needs a code, a passkey or a login token. They succeed in
-# tests/web/api/test_factors.py and tests/web/test_passkeys.py.
+# test_schemathesis_factors.py.
 NEED_A_FACTOR = (
     *("/login/factor", "/me/factors/totp", "/me/factors/recovery-codes", "/me/confirm"),
     *("POST /api/v1/me/passkeys", "/me/passkeys/{passkey_id}", "/passkeys/login"),
