@@ -23,17 +23,17 @@ class Holder(Visitor):
     def __init__(self, app: Flask, stores: Stores, who: str) -> None:
         self._stores = stores
         self._services = services_of(app)
-        self._role = "admin" if "administrator" in who else "user"
+        self._of_role = "admin" if "administrator" in who else "user"
         super().__init__(app, who)
 
     def start(self) -> None:
         self._live: ActiveSession | None = None
-        is_admin = self._role == "admin"
+        is_admin = self._of_role == "admin"
         self._other = self._holder("user").record.user if is_admin else self._somebody("user")
 
     def _session(self) -> ActiveSession:
         if self._live is None:
-            self._live = self._holder(self._role)
+            self._live = self._holder(self._of_role)
         return self._live
 
     def note(self, case: Any, response: Any) -> None:
@@ -51,15 +51,15 @@ class Holder(Visitor):
         live = self._log_in(person)
         proposed = self._services.factors.propose_totp(live)
         self._app = authenticator.Authenticator(proposed.secret)
-        added = self._services.factors.confirm_totp(live, self._code(), CLIENT).value
+        issued = self._services.factors.confirm_totp(live, self._code(), CLIENT).value.issued
         self._device = passkeys.Authenticator(ORIGIN)
         for _ in range(2):
-            live = self._issued(added.issued)
+            live = self._issued(issued)
             credential = passkeys.created(
                 self._services.passkeys.creation_options(live), self._device
             )
-            added = self._services.passkeys.enrol(live, credential, "", CLIENT).value
-        return self._issued(added.issued)
+            issued = self._services.passkeys.enrol(live, credential, "", CLIENT).value.issued
+        return self._issued(issued)
 
     def _issued(self, issued: object) -> ActiveSession:
         assert isinstance(issued, IssuedLogin)
