@@ -50,7 +50,7 @@ def raw(port: int) -> dict[str, Any]:
 
 
 def read(folder: Path, changes: Mapping[str, str]) -> dict[str, Any]:
-    """What Traefik read of both, with texts of the labels replaced."""
+    """Traefik's own reading of both, with texts of the labels replaced."""
     api = free_port()
     with ExitStack() as stack:
         socket = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "docker.sock"
@@ -76,7 +76,7 @@ def read(folder: Path, changes: Mapping[str, str]) -> dict[str, Any]:
 
 
 def said_by(provider: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What one of the two said, without its name."""
+    """The part of one of the two, without its name."""
     suffix = f"@{provider}"
     told = {
         f"{kind}/{name}": {k: v for k, v in each.items() if k not in {"usedBy", "serverStatus"}}
