@@ -126,8 +126,8 @@ class VersionedCache:
         return self._acquired(key, reply, renew=renew)
 
     def recall(self, key: str, kind: type[V]) -> tuple[V | None, Lease | None]:
-        """As `acquire`, with the record in the entry, for entries that are asked for again soon, as
-        that of a session is while a page loads.
+        """As `acquire`, with the record in the entry. For entries that are asked for again soon,
+        like a session's while a page loads.
 
         Redis is asked each time. The same sealed bytes hold the same record, so they are opened and
         decoded once, and the record is the same object.
