@@ -26,6 +26,7 @@ from authapp.sessions.records import IssuedLogin, IssuedTokens
 from authapp.sessions.store import SessionStore
 from tests.support.authenticator import Authenticator, Enrolled, enrol_person
 from tests.support.clock import Clock
+from tests.support.mails import WITHOUT_VERIFICATION, mails
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
 from tests.support.services import open_services, sql
 from tests.support.settings import UNLIMITED, make_config
@@ -488,3 +489,17 @@ def test_a_code_stays_used_after_redis_was_restored_from_an_older_snapshot(
     for used in (code, recovery):
         with pytest.raises(InvalidFactor):
             complete(services, half(services), used)
+
+
+def test_the_use_of_a_recovery_code_is_told_and_recorded(config: Config, clock: Clock) -> None:
+    settings = make_config(config.DATABASE_URL, config.REDIS_URL, **WITHOUT_VERIFICATION)
+    with open_services(settings, clock) as services:
+        enrolled = enrol_person(services, sign_up(services), clock.now)
+        shown = ShownFactor("recovery_code", enrolled.recovery_codes[0])
+        complete(services, half(services), shown)
+        told = mails(services, "factors_changed")[-1].context
+        assert (told["what"], told["left"]) == ("recovery_code_used", "9")
+        [(left,)] = sql(
+            services, "SELECT details->'left' FROM audit_events WHERE event = 'recovery_code.used'"
+        )
+        assert left == 9
