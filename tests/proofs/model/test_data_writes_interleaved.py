@@ -50,13 +50,16 @@ def test_promises_hold_for_writes_of_data(rig: Rig, capsys: pytest.CaptureFixtur
     assert sum(tally.schedules for tally in tallies) >= CLAIMED
 
 
+_user = table_of(User).c
+_owner = select(_user.ver).where(_user.id == table_of(SessionRow).c.user_id).scalar_subquery()
+# made before the statement is first used: SQLAlchemy would hand on the columns it remembers then
+RETURNING_USER = statements.PATCH.returning(_owner.label("user_ver"))
+
+
 def compare_with_returned_user(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """The version of the user is what the statement returns that waits for the row of the
     session."""
     sessions = services.sessions
-    user = table_of(User).c
-    owner = select(user.ver).where(user.id == table_of(SessionRow).c.user_id).scalar_subquery()
-    returning = statements.PATCH.returning(owner.label("user_ver"))
     reread: Any = services.sessions._reread
 
     def compare(live: ActiveSession, db: Connection, row: Any, lease: Lease) -> Reread:
@@ -68,7 +71,7 @@ def compare_with_returned_user(services: Services, monkeypatch: pytest.MonkeyPat
             facts: Reread = reread(live, db, row, lease)
             return facts
 
-    monkeypatch.setattr(sessions, "_patch", DirectStatement(returning))
+    monkeypatch.setattr(sessions, "_patch", DirectStatement(RETURNING_USER))
     monkeypatch.setattr(sessions, "_reread", compare)
 
 
