@@ -44,6 +44,7 @@ def test_it_leads_to_the_page_and_back_to_the_app(app: Flask) -> None:
         assert answer.status_code == 302
         page, _, query = answer.headers["Location"].partition("?")
         assert page == f"{AUTH}/logout", onward
+        assert bool(query) is (expected is not None), onward
         shown = program(app).get(f"/logout?{query}", headers=forwarded("auth.example.org"))
         assert shown.status_code == 200
         assert (f'href="{expected}"' in shown.get_data(as_text=True)) is (expected is not None), (
