@@ -8,7 +8,7 @@ from authapp.accounts.identity import Identity
 from authapp.authentication.factors import totp
 from authapp.authentication.factors.check import MOST_FAILURES, ShownFactor
 from authapp.config import Config
-from authapp.errors import InvalidField
+from authapp.errors import InvalidField, TooManyAttempts
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, IssuedLogin
 from tests.support.authenticator import Authenticator, enrol_person
@@ -103,3 +103,21 @@ def test_a_right_code_ends_the_row_of_wrong_ones(
         assert sql(services, "SELECT failures FROM totp_secrets") == [(0,)]
     is_refused(services, live, enrolled.app.code(clock.now))
     assert sql(services, "SELECT failures FROM totp_secrets") == [(1,)]
+
+
+def test_wrong_codes_of_a_step_up_count_by_account(config: Config, clock: Clock) -> None:
+    """In the window of factors, which log-ins share."""
+    limited = make_config(
+        config.DATABASE_URL,
+        config.REDIS_URL,
+        LOGIN_LIMIT_PER_ADDRESS=UNLIMITED,
+        LOGIN_FAILURES_PER_ACCOUNT="3 per 15 minutes",
+    )
+    with open_services(limited, clock) as services:
+        enrolled = enrol_person(services, sign_up(services), clock.now)
+        clock.forward(totp.STEP)
+        for _ in range(3):
+            is_refused(services, enrolled.live, "000000")
+        with pytest.raises(TooManyAttempts) as refused:
+            confirm(services, enrolled.live, enrolled.app.code(clock.now))
+        assert refused.value.window == "factor-account"
