@@ -375,6 +375,7 @@ def build_services(
             sessions,
             reauthentication=reauthentication,
             mails=mailing.account_mails,
+            holdings=factors.holdings,
             parse_email=parse,
             clock=clock,
         ),

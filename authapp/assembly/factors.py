@@ -114,6 +114,8 @@ def build_factor_uses(
             sessions,
             limits=parts.limits,
             refused_attempts=refused_attempts,
+            known_devices=known_devices,
+            parse_email=parse_email,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         PasswordlessAccounts(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import Uuid, literal, select, union_all
@@ -16,6 +16,7 @@ from authapp.accounts.emails import Email, ParseEmail
 from authapp.accounts.identity import Identity, Permission, identity_of
 from authapp.accounts.reserved_emails import reserved
 from authapp.accounts.store import UserStore
+from authapp.authentication.factors.holdings import FactorHoldings
 from authapp.authentication.reauthentication import Reauthentication
 from authapp.cache.changes import Change, Changed, Changes
 from authapp.errors import (
@@ -35,6 +36,9 @@ from authapp.sessions.rotation import hold_row
 from authapp.sessions.store import SessionStore
 from authapp.storage.models import User
 from authapp.storage.postgres import Database
+
+THIEF_PREPARES = timedelta(days=1)
+"""For so long before a change of address a thief may have added factors of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class EmailChanges:
         *,
         reauthentication: Reauthentication,
         mails: AccountMails,
+        holdings: FactorHoldings,
         parse_email: ParseEmail,
         clock: Callable[[], datetime],
     ) -> None:
@@ -92,6 +97,7 @@ class EmailChanges:
         self._reauthentication = reauthentication
         self._mails = mails
         self._links = mails.links
+        self._holdings = holdings
         self._parse_email = parse_email
         self._clock = clock
 
@@ -258,6 +264,7 @@ class EmailChanges:
 
         Somebody else may have made the change. So all sessions end, and no password opens the
         account until the person has chosen another by the link that is mailed to the old address.
+        Second factors count no more that were added since the day before the change.
 
         Returns:
             The id of the person.
@@ -275,6 +282,8 @@ class EmailChanges:
             actor = actor.known_as(user.id)
             self._sessions.end_all(change, user, EndReason.EMAIL_CHANGED)
             user.password_hash, user.password_expires_at = "", None
+            if self._holdings.remove_newer(db, user, redeemed.created_at - THIEF_PREPARES):
+                audit.record(db, "factor.reset", self._clock(), user_id=user.id, actor=actor)
             self._move(change, user, back, verified=True)
             self._links.void(db, user, "undo_email")  # a thief's address has such a link, too
             # Refused by a cap, the mails do not stop this: the person asks for a link later.

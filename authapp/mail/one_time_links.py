@@ -57,11 +57,13 @@ class RedeemedLink:
 
     Attributes:
         email_canonical: the address that it was mailed to.
+        created_at: when it was mailed.
     """
 
     user: User
     details: Mapping[str, Any]
     email_canonical: str
+    created_at: datetime
 
 
 class OneTimeLinks:
@@ -206,7 +208,7 @@ class OneTimeLinks:
         ).one_or_none()
         if used is None or not _is_bound(link, user):
             return None
-        return RedeemedLink(user, dict(link.details), link.email_canonical)
+        return RedeemedLink(user, dict(link.details), link.email_canonical, link.created_at)
 
     def void(self, db: Session, user: User, *purposes: Purpose) -> None:
         """Makes links of a user void: those of these purposes, or all that a new password voids.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Literal, get_args
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from authapp.authentication.factors.recovery_codes import RecoveryCodes
-from authapp.storage.factors.models import Passkey, PendingLogin, TotpSecret
+from authapp.storage.factors.models import Passkey, PendingLogin, RecoveryCode, TotpSecret
 from authapp.storage.models import User
 
 Method = Literal["totp", "recovery_code", "passkey"]
@@ -106,11 +106,18 @@ class FactorHoldings:
         db.execute(delete(PendingLogin).where(PendingLogin.user_id == user.id))
         return held
 
-    def remove_all(self, db: Session, user: User) -> Holdings:
-        """Removes every factor of a locked user; returns what there was."""
-        held = self.of(db, user.id)
-        db.execute(delete(TotpSecret).where(TotpSecret.user_id == user.id))
-        db.execute(delete(Passkey).where(Passkey.user_id == user.id))
-        self._recovery_codes.remove(db, user.id)
-        self.note_change(db, user)
-        return held
+    def remove_all(self, db: Session, user: User) -> None:
+        """Removes every factor of a locked user."""
+        self.remove_newer(db, user, datetime.min.replace(tzinfo=UTC))
+
+    def remove_newer(self, db: Session, user: User, since: datetime) -> bool:
+        """Removes each factor of a locked user that is of this moment or newer; returns whether
+        there was one."""
+        before = self.of(db, user.id)
+        for table, made_at in (
+            (TotpSecret, func.coalesce(TotpSecret.confirmed_at, TotpSecret.candidate_at)),
+            (Passkey, Passkey.created_at),
+            (RecoveryCode, RecoveryCode.created_at),
+        ):
+            db.execute(delete(table).where(table.user_id == user.id, made_at >= since))
+        return self.note_change(db, user) != before

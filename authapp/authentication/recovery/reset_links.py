@@ -130,7 +130,7 @@ class ResetLinks:
 
         return self._database.read(query)
 
-    def prove_address(self, db: Session, user: User) -> None:
+    def prove_address(self, db: Session, user: User, actor: Actor) -> None:
         """Notes that a person used a mailed link, so that the address is theirs.
 
         If nobody had shown that before, somebody else may have signed up with the address: the
@@ -138,6 +138,8 @@ class ResetLinks:
         """
         if user.email_verified_at is None and user.second_factor:
             self._holdings.remove_all(db, user)
+            audit.record(db, "factor.reset", self._clock(), user_id=user.id, actor=actor)
+            self._notices.factors_changed(db, user, actor, "factors_reset")
         user.email_verified_at = user.email_verified_at or self._clock()
         user.email_confirmation_due = False
 

@@ -98,9 +98,9 @@ class PasswordResets:
             self._sessions.end_all(change, user, EndReason.PASSWORD_CHANGED)
             self._links.void(change.db, user)
             user.password_hash, user.password_expires_at = new_hash, None
-            if was_mailed(redeemed.details):
-                self._reset_links.prove_address(change.db, user)
             by = actor.known_as(user.id)
+            if was_mailed(redeemed.details):
+                self._reset_links.prove_address(change.db, user, by)
             audit.record(change.db, "password.reset", now, user_id=user.id, actor=by)
             self._reset_links.tell_of_new_password(change.db, user, by)
         return change.returning(user.id)

@@ -1,6 +1,7 @@
 """People are told of every change of their factors, and of failures at them, by mail."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,8 @@ from tests.support.authenticator import Authenticator, enrol
 from tests.support.clock import Clock
 from tests.support.mails import WITHOUT_VERIFICATION, mails
 from tests.support.passkey_holders import Holder, a_holder, settings
-from tests.support.people import CLIENT, EMAIL, log_in
+from tests.support.passkeys import used
+from tests.support.people import CLIENT, EMAIL, PASSWORD, log_in, sign_up
 from tests.support.services import open_services
 
 
@@ -96,3 +98,19 @@ def test_five_wrong_factors_after_the_right_password_are_told_once(
             with pytest.raises(InvalidFactor):
                 services.factor_login.complete(token, wrong, CLIENT, Browser())
     assert len(mails(services, "factor_refused")) == 1
+
+
+def test_a_log_in_by_passkey_is_told_from_a_new_browser_at_a_new_place_alone(
+    services: Services,
+) -> None:
+    sign_up(services)
+    first = services.authentication.log_in(EMAIL, PASSWORD, CLIENT)
+    ada = Holder(services, first.session)
+    ada.add()
+    for address, browser, mailed in (
+        ("203.0.113.7", Browser(devices=first.devices), 0),
+        ("198.51.100.7", Browser(), 1),
+    ):
+        answer = used(services.passkey_login.options(), ada.browser)
+        services.passkey_login.log_in(answer, replace(CLIENT, address=address), browser)
+        assert len(mails(services, "new_device")) == mailed

@@ -402,6 +402,8 @@ def test_whoever_signed_up_with_the_address_before_keeps_nothing(
     [(password_hash, second_factor)] = stores.sql("SELECT password_hash, second_factor FROM users")
     assert second_factor is (owner is replaced_by_passkey)
     assert (password_hash == "") is (owner is replaced_by_passkey)
+    told = stores.sql("SELECT 1 FROM audit_events WHERE event = 'factor.reset'")
+    assert len(told) == (owner is reset_by_mail)
 
 
 def test_a_passkey_that_a_reset_proves_the_owner_of_stays(mailing: Flask) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from authapp.accounts.actor import Actor
 from authapp.accounts.assurance import Amr
+from authapp.accounts.emails import ParseEmail
 from authapp.authentication.factors.factor_login import Browser
 from authapp.authentication.factors.parts import FactorParts
 from authapp.authentication.factors.passkeys.check import credential_id_of
@@ -12,6 +13,7 @@ from authapp.authentication.factors.passkeys.json_forms import (
     RequestOptions,
 )
 from authapp.authentication.factors.passkeys.rows import Owner, descriptors
+from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.cache.changes import Change, Changes
@@ -52,6 +54,8 @@ class PasskeyLogin:
         *,
         limits: LoginLimits,
         refused_attempts: RefusedAttempts,
+        known_devices: KnownDevices,
+        parse_email: ParseEmail,
         timeout: float,
     ) -> None:
         self._check = parts.passkey_check
@@ -63,6 +67,8 @@ class PasskeyLogin:
         self._sessions = sessions
         self._limits = limits
         self._refused_attempts = refused_attempts
+        self._known_devices = known_devices
+        self._parse_email = parse_email
         self._timeout = timeout
 
     def options(self) -> RequestOptions:
@@ -177,6 +183,8 @@ class PasskeyLogin:
         *,
         remember: bool,
     ) -> ActiveSession:
+        email = self._parse_email(user.email)
+        is_known = self._known_devices.match_device(email, browser.devices) is not None
         return self._sessions.begin_after_factor(
             change,
             user,
@@ -184,7 +192,7 @@ class PasskeyLogin:
             remember=remember,
             replaces=browser.replaces,
             data=browser.data,
-            tell=self._notices.of_login(actor),
+            tell=self._notices.of_login(actor, is_known_device=is_known),
             amr=amr,
             method="passkey",
         )
