@@ -32,7 +32,7 @@ PAGES = (
         "/signup",
         "/auth/login",
         "/signup/aninvitation",
-        "/signup/passkey",
+        "/signup-passkey",
         "/signup/aninvitation/passkey",
         "/login/factor",
         "/login/passkey",
@@ -46,7 +46,7 @@ CALLS = (
     *("/api/v1/email/verify", "/api/v1/email/resend", "/api/v1/email/undo"),
 )
 CHALLENGES = (
-    *("/login/passkey/options", "/login/factor/passkey/options", "/signup/passkey/options"),
+    *("/login/passkey/options", "/login/factor/passkey/options", "/signup-passkey/options"),
     *("/account/confirm/passkey/options", "/api/v1/passkeys/options"),
     *("/api/v1/login/factor/options", "/api/v1/me/confirm/options", "/api/v1/me/passkeys/options"),
 )

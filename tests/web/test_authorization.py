@@ -178,8 +178,8 @@ POST   /api/v1/passkeys/login             400  400  400  400  400  400  400  400
 POST   /api/v1/login/factor/options       400  400  400  400  400  400  400  400  400
 POST   /api/v1/me/passkeys/options        401  501  501  501  501  501  501  501  401
 POST   /api/v1/me/confirm/options         401  501  501  501  501  501  501  501  401
-POST   /signup/passkey/options            501  501  501  501  501  501  501  501  501
-POST   /signup/passkey                    501  501  501  501  501  501  501  501  501
+POST   /signup-passkey/options            501  501  501  501  501  501  501  501  501
+POST   /signup-passkey                    501  501  501  501  501  501  501  501  501
 POST   /signup/<missing>/passkey          501  501  501  501  501  501  501  501  501
 GET    /account/security/password/remove  302  501  501  501  501  501  501  501  302
 POST   /account/security/password/remove  302  501  501  501  501  501  501  501  302
@@ -264,8 +264,8 @@ POST   /login/passkey                     400  400  400  400  400  400  400  400
 POST   /api/v1/passkeys/options           200  200  200  200  200  200  200  200  200
 POST   /api/v1/me/passkeys/options        401  200  200  200  200  200  200  200  401
 POST   /api/v1/me/confirm/options         401  200  200  200  200  200  200  200  401
-POST   /signup/passkey/options            400  400  400  400  400  400  400  400  400
-POST   /signup/passkey                    400  400  400  400  400  400  400  400  400
+POST   /signup-passkey/options            400  400  400  400  400  400  400  400  400
+POST   /signup-passkey                    400  400  400  400  400  400  400  400  400
 POST   /signup/<missing>/passkey          400  400  400  400  400  400  400  400  400
 GET    /account/security/password/remove  302  200  200  200  200  200  200  200  302
 POST   /account/security/password/remove  302  409  409  409  409  409  409  409  302

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from sqlalchemy import select
+
 from authapp.accounts import audit
 from authapp.accounts.actor import Actor
 from authapp.authentication.factors.factors import Factors
@@ -11,6 +13,7 @@ from authapp.cache.changes import Changed, Changes
 from authapp.errors import FactorNeeded, InvalidField, NoFactor
 from authapp.passwords.new_passwords import NewPasswords
 from authapp.sessions.records import ActiveSession, EndReason, IssuedLogin, IssuedTokens
+from authapp.storage.models import User
 from authapp.storage.postgres import Database
 
 KEEP_A_WAY_IN = (
@@ -116,8 +119,8 @@ class PasswordlessAccounts:
 
     def has_password(self, live: ActiveSession) -> bool:
         """Whether the person can log in by a password, as of now."""
-        with self._database.transaction() as db:
-            return self._holdings.of(db, live.record.user.id).has_password
+        query = select(User.password_hash != "").where(User.id == live.record.user.id)
+        return bool(self._database.read(lambda db: db.scalar(query)))
 
 
 def _has_one() -> InvalidField:

@@ -37,7 +37,7 @@ from tests.web.support import (
 )
 from tests.web.test_passkeys import API, by_passkey, post
 
-OPTIONS, SIGN_UP = "/signup/passkey/options", "/signup/passkey"
+OPTIONS, SIGN_UP = "/signup-passkey/options", "/signup-passkey"
 OTHER = "bob@example.org"
 URL = {"PUBLIC_URL": "https://auth.example.org", "LOGIN_LIMIT_PER_ADDRESS": UNLIMITED}
 

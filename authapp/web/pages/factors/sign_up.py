@@ -26,13 +26,13 @@ class PasskeySignupForm(PasskeyForm):
     name = HiddenField()
 
 
-@passkey_sign_up_pages.post("/signup/passkey/options")
+@passkey_sign_up_pages.post("/signup-passkey/options")
 def options() -> ResponseReturnValue:
     form = PasskeySignupForm()
     return json_response(services().passkey_sign_up.options(text(form.email), text(form.name)))
 
 
-@passkey_sign_up_pages.post("/signup/passkey")
+@passkey_sign_up_pages.post("/signup-passkey")
 def submit() -> ResponseReturnValue:
     if services().registration.policy.needs_invitation:
         return closed_page()
