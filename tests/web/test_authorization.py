@@ -459,6 +459,7 @@ class Visit:
 
     def facts(self) -> list[tuple[Any, ...]]:
         """All that a call could change; when somebody was last seen, or exported, aside."""
+        self.services.forgotten_passwords.finish()  # what a call before has left to do
         return self.stores.sql(FACTS)
 
 

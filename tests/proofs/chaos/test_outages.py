@@ -386,8 +386,10 @@ KILLED_IN = {
 IN_A_CHANGE = (
     "SELECT 1 FROM pg_stat_activity"
     " WHERE application_name = 'authapp' AND state = 'idle in transaction'"
-    # the statement that comes last in a change
-    " AND query LIKE 'SELECT EXISTS (SELECT authapp_data.pending_fences.id%'"
+    # it has changed rows, and waits for something that is not Postgres
+    " AND (query LIKE 'UPDATE %'"
+    " OR query LIKE 'SELECT EXISTS (SELECT authapp_data.pending_fences.id%')"
+    " AND clock_timestamp() - state_change > interval '50 ms'"
 )
 
 
