@@ -387,8 +387,7 @@ IN_A_CHANGE = (
     "SELECT 1 FROM pg_stat_activity"
     " WHERE application_name = 'authapp' AND state = 'idle in transaction'"
     # it has changed rows, and waits for something that is not Postgres
-    " AND (query LIKE 'UPDATE %'"
-    " OR query LIKE 'SELECT EXISTS (SELECT authapp_data.pending_fences.id%')"
+    " AND query LIKE '%UPDATE authapp_data.%'"
     " AND clock_timestamp() - state_change > interval '50 ms'"
 )
 
