@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from authapp.accounts.actor import OPERATOR
@@ -258,6 +259,30 @@ def test_one_passkey_does_not_belong_to_two_people(services: Services, ada: Hold
 
 
 # -- add, rename, remove ---------------------------------------------------------------------------
+
+
+def test_a_challenge_makes_one_passkey(services: Services, ada: Holder) -> None:
+    options = services.passkeys.creation_options(ada.live)
+    first, second = (created(options, Authenticator()) for _ in range(2))
+    ada.live = services.passkeys.enrol(ada.live, first, "", CLIENT).value.issued.session
+    with pytest.raises(InvalidField) as refused:
+        services.passkeys.enrol(ada.live, second, "", CLIENT)
+    assert list(refused.value.errors) == ["credential"]
+    assert len(services.passkeys.of(ada.live.record.user.id)) == 2
+
+
+def test_an_answer_under_the_id_of_another_passkey_is_refused(
+    services: Services, ada: Holder
+) -> None:
+    made = created(services.passkeys.creation_options(ada.live), Authenticator())
+    other = created(services.passkeys.creation_options(ada.live), Authenticator())
+    for spoilt in (
+        msgspec.structs.replace(made, id=other.id, raw_id=other.raw_id),
+        msgspec.structs.replace(made, id=other.id),
+    ):
+        with pytest.raises(InvalidField):
+            services.passkeys.enrol(ada.live, spoilt, "", CLIENT)
+    assert len(services.passkeys.of(ada.live.record.user.id)) == 1
 
 
 def test_the_first_passkey_brings_recovery_codes_and_ends_other_sessions(
