@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import enumerate as enumerate_threads
 
@@ -46,8 +47,8 @@ for name in (
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-@pytest.fixture(scope="session")
-def engine_dir() -> Iterator[Path]:
+@contextmanager
+def room_for_servers() -> Iterator[Path]:
     """Room for data of servers; not under pytest's directory, which it closes to other accounts."""
     with tempfile.TemporaryDirectory(prefix="authapp-tests-", ignore_cleanup_errors=True) as path:
         os.chmod(path, 0o711)  # as root the servers run as another account
@@ -55,19 +56,33 @@ def engine_dir() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(engine_dir: Path) -> Iterator[dev.PostgreSQL]:
+def shared_dir() -> Iterator[Path]:
+    """Room for the servers that all tests of a process share."""
+    with room_for_servers() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def engine_dir() -> Iterator[Path]:
+    """Room for servers of a module; empty each time that the module is set up."""
+    with room_for_servers() as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def postgres(shared_dir: Path) -> Iterator[dev.PostgreSQL]:
     with (
         dev.private_socket_dir() as sockets,
-        dev.PostgreSQL.start(engine_dir / "postgres", sockets, PASSWORD, durable=False) as server,
+        dev.PostgreSQL.start(shared_dir / "postgres", sockets, PASSWORD, durable=False) as server,
     ):
         yield server
 
 
 @pytest.fixture(scope="session")
-def valkey(engine_dir: Path) -> Iterator[dev.Valkey]:
+def valkey(shared_dir: Path) -> Iterator[dev.Valkey]:
     with (
         dev.private_socket_dir() as sockets,
-        dev.Valkey.start(engine_dir / "valkey", sockets, PASSWORD, durable=False) as server,
+        dev.Valkey.start(shared_dir / "valkey", sockets, PASSWORD, durable=False) as server,
     ):
         yield server
 

@@ -159,9 +159,9 @@ class Deployment:
 
 
 @pytest.fixture(scope="session")
-def deployment(served_by: str, engine_dir: Path) -> Iterator[Deployment]:
+def deployment(served_by: str, shared_dir: Path) -> Iterator[Deployment]:
     needs_redis()
-    with deployed(engine_dir / "deployment") as made:
+    with deployed(shared_dir / "deployment") as made:
         yield made
 
 

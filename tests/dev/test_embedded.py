@@ -102,9 +102,9 @@ def test_only_the_socket_and_only_with_the_password(
 
 
 def test_data_and_sockets_are_private_and_the_servers_are_not_root(
-    postgres: dev.PostgreSQL, valkey: dev.Valkey, engine_dir: Path
+    postgres: dev.PostgreSQL, valkey: dev.Valkey, shared_dir: Path
 ) -> None:
-    for server, data_dir in ((postgres, engine_dir / "postgres"), (valkey, engine_dir / "valkey")):
+    for server, data_dir in ((postgres, shared_dir / "postgres"), (valkey, shared_dir / "valkey")):
         assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
         assert data_dir.stat().st_uid == Path(f"/proc/{server.pid}").stat().st_uid != 0
 

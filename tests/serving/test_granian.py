@@ -279,8 +279,8 @@ def test_metrics_are_those_of_all_workers(serving: Serving) -> None:
     wait_until(lambda: serving.healthy() == asked)  # what it did stays counted
     assert {path.name for path in folder.iterdir()} == files, "nor are there ever more files"
 
-    os.kill(serving.process.pid, signal.SIGHUP)  # as they are replaced once a day
     old = serving.workers()
+    os.kill(serving.process.pid, signal.SIGHUP)  # as they are replaced once a day
     wait_until(lambda: len(serving.workers()) == 2 and not serving.workers() & old)
     wait_until(lambda: serving.healthy() == asked)
     assert serving.value("authapp_breaker_open", store="redis") == 0

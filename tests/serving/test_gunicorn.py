@@ -123,8 +123,8 @@ def test_metrics_are_those_of_all_workers(serving: Serving, environment: dict[st
     os.kill(serving.process.pid, signal.SIGTTIN)
     wait_until(lambda: len(serving.workers()) == 2)
 
-    os.kill(serving.process.pid, signal.SIGHUP)  # a reload
     old = serving.workers()
+    os.kill(serving.process.pid, signal.SIGHUP)  # a reload
     wait_until(lambda: len(serving.workers()) == 2 and not serving.workers() & old)
     wait_until(lambda: serving.healthy() == asked)
     assert serving.folders == [folder], "it keeps the folder it has"

@@ -50,21 +50,21 @@ class Redis:
 
 
 @pytest.fixture(scope="session")
-def cluster_servers(engine_dir: Path) -> Iterator[Cluster]:
-    with cluster(engine_dir / "cluster") as servers:
+def cluster_servers(shared_dir: Path) -> Iterator[Cluster]:
+    with cluster(shared_dir / "cluster") as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
-def sentinel_servers(engine_dir: Path) -> Iterator[SentinelSet]:
-    with sentinel_set(engine_dir / "sentinel") as servers:
+def sentinel_servers(shared_dir: Path) -> Iterator[SentinelSet]:
+    with sentinel_set(shared_dir / "sentinel") as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
-def tls(engine_dir: Path) -> Iterator[TlsServers]:
+def tls(shared_dir: Path) -> Iterator[TlsServers]:
     needs_redis()
-    with tls_servers(engine_dir / "tls") as servers:
+    with tls_servers(shared_dir / "tls") as servers:
         yield servers
 
 
