@@ -309,9 +309,8 @@ class Changes:
             with self._database.transaction() as db:
                 write_down(db, fences)
         except StoreUnavailable:
-            self._unreplayed.update(
-                fences
-            )  # at least this process trusts no entry before these are set
+            # at least this process trusts no entry before these are set
+            self._unreplayed.update(fences)
             self._cache.breaker.open()  # it may have recovered without these fences
 
     def _recover(self) -> None:

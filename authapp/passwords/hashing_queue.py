@@ -132,9 +132,8 @@ class HashingQueue:
         self._threads: list[threading.Thread] = []
         self._elsewhere: list[int] = []  # log-ins of the other workers, at the newest arrival
         self._arrivals = 0
-        self._next_free = (
-            0.0  # when nobody who was refused is asked to come, by the monotonic clock
-        )
+        # when nobody who was refused is asked to come, by the monotonic clock
+        self._next_free = 0.0
 
     @contextmanager
     def place(self, *counted: CountedAttempt, address: str = "") -> Iterator[None]:

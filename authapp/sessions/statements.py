@@ -75,7 +75,7 @@ FACTS: Final = (
     .where(_row.digest == bindparam("digest", type_=LargeBinary))
 )
 
-# What a change of a session's data compares once its first fence is set.
+# The versions that a change of a session's data compares once its first fence is set.
 AFTER_FENCE: Final = select(
     _users.c.ver.label("user_ver"),
     current_generation().label("generation"),

@@ -117,7 +117,7 @@ class Stopwatch:
         self._bounds = histogram._upper_bounds
 
     def amounts(self, seconds: float) -> tuple[tuple[Meter, float], ...]:
-        """What one observation adds to which meters."""
+        """The meters that one observation moves, and the amount that it adds to each."""
         return (self._buckets[bisect_left(self._bounds, seconds)], 1), (self._sum, seconds)
 
 

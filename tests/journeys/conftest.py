@@ -25,6 +25,7 @@ from authapp import dev
 from tests.journeys.site import WORKERS, Person, Site, a_person, served
 from tests.support.databases import add_migrated_database
 from tests.support.settings import UNLIMITED, environment_for
+from tests.support.smtp import MailServer, mail_server
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 DOMAIN = "example.test"  # its hosts are this machine, for cookies that several hosts share
@@ -55,6 +56,13 @@ class Device:
 
 PHONE = Device("phone", 390, 844, is_phone=True)
 DESKTOP = Device("desktop", 1280, 800, is_phone=False)
+
+
+@pytest.fixture(scope="module")
+def mailbox() -> Iterator[MailServer]:
+    """A mail server for sites that mail."""
+    with mail_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -12,16 +12,10 @@ from tests.journeys.site import WORKERS, Person, Site, served
 from tests.journeys.test_accessibility import Auditor
 from tests.support.databases import add_migrated_database
 from tests.support.settings import UNLIMITED, environment_for
-from tests.support.smtp import MailServer, Received, mail_server
+from tests.support.smtp import MailServer, Received
 
 NEW = "eleven brass clocks tick on"
 LINK_BEGINS = "https://auth.example.org"
-
-
-@pytest.fixture(scope="module")
-def mailbox() -> Iterator[MailServer]:
-    with mail_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -22,16 +22,10 @@ from tests.journeys.test_passkeys import (
 from tests.support.databases import add_migrated_database
 from tests.support.instances import FLASK, ROOT, START_SECONDS
 from tests.support.settings import UNLIMITED, environment_for
-from tests.support.smtp import MailServer, mail_server
+from tests.support.smtp import MailServer
 
 NEW = "nine loud kettles sing today"
 BUTTON = "Sign up with a passkey"
-
-
-@pytest.fixture(scope="module")
-def mailbox() -> Iterator[MailServer]:
-    with mail_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -373,12 +373,12 @@ UNION ALL SELECT 'outgoing_mails', (t.id, t.kind)::text FROM outgoing_mails t
 UNION ALL SELECT 'sessions', (t.id, t.ended_at, t.ver)::text FROM sessions t
 ORDER BY 1, 2
 """
-_SITE_SECONDS = 60.0  # then it is made again, or proofs of who people are would become too old
+_SITE_SECONDS = 60.0  # then it is made again, or proofs of identity would become too old
 
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """What a visitor finds, to be there again after they changed it.
+    """The state that a visitor finds, which is put back after they changed it.
 
     Attributes:
         until: when it is too old.

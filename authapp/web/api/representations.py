@@ -1,7 +1,7 @@
 """The JSON records of people, sessions, tokens and roles."""
 
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 import msgspec
@@ -27,7 +27,11 @@ class UserView(msgspec.Struct, frozen=True, kw_only=True):
     email_verified: bool
 
     @classmethod
-    def of(cls, user: Identity) -> Self:
+    def of(cls, user: Identity, **more: Any) -> Self:
+        """
+        Args:
+            more: the fields that a view has beside these.
+        """
         return cls(
             id=user.id,
             email=user.email,
@@ -37,6 +41,7 @@ class UserView(msgspec.Struct, frozen=True, kw_only=True):
             roles=user.roles,
             active=user.active,
             created_at=user.created_at,
+            **more,
         )
 
 
@@ -54,16 +59,8 @@ class MeView(UserView, frozen=True, kw_only=True):
         Args:
             user: the person as they are since a change in this request.
         """
-        user = user or record.user
-        return cls(
-            id=user.id,
-            email=user.email,
-            email_verified=user.email_verified,
-            name=user.name,
-            image=user.image,
-            roles=user.roles,
-            active=user.active,
-            created_at=user.created_at,
+        return cls.of(
+            user or record.user,
             amr=record.amr,
             auth_time=record.auth_time,
             assurance_level=level_of(record.amr),

@@ -66,7 +66,7 @@ def test_an_undo_removes_the_factors_of_a_thief_and_leaves_those_of_the_owner(
 ) -> None:
     ada.add("mine")
     clock.forward(3 * DAY)
-    thief = Holder(services, ada.log_in().session)  # who sits at a browser of hers
+    thief = Holder(services, ada.log_in().session)  # the thief sits at a browser of hers
     thief.add("of the thief")
     clock.forward(DAY / 2)
     token = change_email(services, thief.log_in().session)

@@ -53,7 +53,7 @@ def security() -> ResponseReturnValue:
 
 
 def _happened(entry: Entry) -> str:
-    """What an event was, as its person reads it."""
+    """The name of an event, as its person reads it."""
     factor = FACTORS_HAPPENED.get(entry.details.get("what", ""))
     return factor or HAPPENED.get(cast(Event, entry.event), entry.event)
 
