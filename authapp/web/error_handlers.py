@@ -24,7 +24,7 @@ from authapp.telemetry.logging import get_logger
 from authapp.web.app_state import BLUEPRINT, state_of
 from authapp.web.guards import confirm_url, is_own_view, login_url
 from authapp.web.middleware.client_address import unreadable
-from authapp.web.middleware.request_log import request_id
+from authapp.web.middleware.request_log import CODE, request_id
 from authapp.web.pages.messages import ERROR_PAGES
 from authapp.web.pages.rendering import render_page
 from authapp.web.redirects import page_to_come_back_to
@@ -316,6 +316,8 @@ def answer_error(error: HTTPException, without_visitor: Collection[str]) -> Resp
             error = problem_of(original)
     if error.response is not None or (error.code or 500) < 400:
         return error
+    if isinstance(error, Problem):
+        request.environ[CODE] = error.slug
     response = _as_json(error) if wants_json() else _as_page(error, without_visitor)
     response.status_code = error.code or 500
     for name, value in error.get_headers():

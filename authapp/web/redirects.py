@@ -9,12 +9,16 @@ from werkzeug.routing import Map
 MAX_NEXT = 2_000  # characters; urlsplit normalises, which takes longer than the text grows
 
 
-def safe_next(target: str | None, allowed_hosts: Collection[str], own_host: str) -> str | None:
-    """Returns `target` when it leads to this host, to us or to another app, or to an allowed host;
+def safe_next(target: str | None, allowed_hosts: Collection[str], own_origin: str) -> str | None:
+    """Returns `target` when it leads to this site, to us or to another app, or to an allowed host;
     else None (OWASP ASVS 5.0, 3.7.2).
 
     Browsers drop tabs and newlines and read `\\` as `/`, so `/<TAB>/evil.example` leaves as
     `//evil.example`: a target with any such character is refused.
+
+    Args:
+        own_origin: of this site. Its host over https is this site as well, because a proxy that
+            ends TLS may not say so; its host over plain http is not, where this site has https.
     """
     if not target or len(target) > MAX_NEXT:
         return None
@@ -30,9 +34,9 @@ def safe_next(target: str | None, allowed_hosts: Collection[str], own_host: str)
     if parts.scheme not in {"http", "https"} or not host or "@" in parts.netloc:
         return None
     named = host if port is None else f"{host}:{port}"
-    if parts.netloc.lower() == own_host.lower() or named in allowed_hosts:
-        return target
-    return None
+    own_scheme, _, own_host = own_origin.lower().partition("://")
+    is_own = parts.netloc.lower() == own_host and parts.scheme in {own_scheme, "https"}
+    return target if is_own or named in allowed_hosts else None
 
 
 def start_page(url_map: Map, prefix: str) -> str:
@@ -49,7 +53,7 @@ def page_to_come_back_to() -> str | None:
     """The page that was asked for, or the one whose form was sent: no form is sent twice."""
     if request.method in {"GET", "HEAD"}:
         return request.script_root + request.full_path.removesuffix("?")
-    sent_from = safe_next(request.referrer, (), request.host)
+    sent_from = safe_next(request.referrer, (), request.host_url.rstrip("/"))
     if sent_from is None:
         return None
     return urlsplit(sent_from)._replace(scheme="", netloc="").geturl()

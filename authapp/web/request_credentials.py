@@ -25,7 +25,6 @@ MAX_VALUES = 16  # values in all: each costs a MAC
 
 _FAR_TOO_LONG = 4096  # characters
 _LONGEST_KEPT = 4096  # characters
-_NO_TOKENS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,7 @@ class RequestCredentials:
 
         Raises:
             StoreUnavailable: a store could not be asked.
-            TwoIdentities: a cookie and an access token came, or two access tokens.
+            TwoIdentities: a cookie and an access token came, or access tokens in two headers.
             TooManyTokens
         """
         known = self.environ.pop(KNOWN_RESULT, None)
@@ -219,21 +218,20 @@ class RequestCredentials:
         return self._authenticator.store.find(token) if token else None
 
 
-def read_access_tokens(environ: Mapping[str, Any]) -> frozenset[str]:
-    """The different access tokens that a request sends, valid or not.
+def read_access_tokens(environ: Mapping[str, Any]) -> tuple[str, ...]:
+    """The access tokens that a request sends, valid or not: one for each header that has one.
 
-    A token that comes in both headers counts once. `Authorization` with another scheme than Bearer
-    (RFC 6750, 2.1) is ignored.
+    `Authorization` with another scheme than Bearer (RFC 6750, 2.1) is ignored.
     """
     if "HTTP_AUTHORIZATION" not in environ and "HTTP_X_ACCESS_TOKEN" not in environ:
-        return _NO_TOKENS
-    found = set()
+        return ()
+    found = []
     scheme, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer":
-        found.add(_stripped(credentials))
+        found.append(_stripped(credentials))
     if (token := environ.get("HTTP_X_ACCESS_TOKEN")) is not None:
-        found.add(_stripped(token))
-    return frozenset(found)
+        found.append(_stripped(token))
+    return tuple(found)
 
 
 def _stripped(text: str) -> str:

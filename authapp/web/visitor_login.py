@@ -163,7 +163,7 @@ def _carried_over(visitor: AuthSession) -> dict[str, Any]:
 
 def safe_target(target: str | None) -> str | None:
     """`target` if log-in and log-out may lead there from this request, else None."""
-    return safe_next(target, services().redirect_hosts, request.host)
+    return safe_next(target, services().redirect_hosts, request.host_url.rstrip("/"))
 
 
 def next_target() -> str | None:

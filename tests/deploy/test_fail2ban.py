@@ -10,7 +10,9 @@ import subprocess
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import pyotp
 import pytest
 
 from authapp import dev
@@ -32,18 +34,36 @@ MADE_UP = (
 POSTS = [(method, path) for method, path, _ in (*ROWS, *ROWS_WITH_MAIL) if method == "POST"]
 POSTS = list(dict.fromkeys(POSTS))
 
+OTHER = {"email": "bea@example.org", "password": PASSWORD}
 WRONG = {"email": EMAIL, "password": "wrong"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
 
 
-def ask(port: int, address: str, method: str, path: str, body: str = "") -> int:
+def status(port: int, address: str, method: str, path: str, body: str = "") -> int:
+    return ask(port, address, method, path, body)[0]
+
+
+def ask(
+    port: int, address: str, method: str, path: str, body: str = "", token: str = ""
+) -> tuple[int, Any]:
     kind = {"Content-Type": "application/json"} if path.startswith("/api/") else FORM
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
-        headers = {**kind, "X-Forwarded-For": address} if address else kind
+        headers = {**kind, "X-Forwarded-For": address} if address else {**kind}
+        headers |= {"Authorization": f"Bearer {token}"} if token else {}
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
-        answer.read()
-        return answer.status
+        content = answer.read()
+        return answer.status, json.loads(content) if content[:1] == b"{" else None
+
+
+def has_factor(port: int, address: str, person: dict[str, str]) -> None:
+    """A person signs up and sets an authenticator app up."""
+    assert status(port, address, "POST", "/api/v1/signup", json.dumps(person)) == 201
+    token = ask(port, address, "POST", "/api/v1/tokens", json.dumps(person))[1]["access_token"]
+    factor = "/api/v1/me/factors/totp"
+    secret = ask(port, address, "POST", factor, token=token)[1]["secret"]
+    code = json.dumps({"code": pyotp.TOTP(secret).now()})
+    assert ask(port, address, "POST", f"{factor}/confirm", code, token)[0] == 200
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +86,26 @@ def log(
     right = {"email": EMAIL, "password": PASSWORD}
     with instances.serving("wsgi:app", environment, path) as running:
         port = running.port
-        assert ask(port, "192.0.2.1", "POST", "/api/v1/signup", json.dumps(right)) == 201
+        assert status(port, "192.0.2.1", "POST", "/api/v1/signup", json.dumps(right)) == 201
         # those who try passwords
-        assert ask(port, "192.0.2.11", "POST", "/login", f"email={EMAIL}&password=wrong") == 401
-        assert ask(port, "192.0.2.12", "POST", "/api/v1/login", json.dumps(WRONG)) == 401
-        assert ask(port, "2001:db8::13", "POST", "/api/v1/tokens", json.dumps(WRONG)) == 401
-        for status in (401, 401, 401, 429, 429):
-            assert ask(port, "192.0.2.14", "POST", "/api/v1/login", json.dumps(WRONG)) == status
+        assert status(port, "192.0.2.11", "POST", "/login", f"email={EMAIL}&password=wrong") == 401
+        assert status(port, "192.0.2.12", "POST", "/api/v1/login", json.dumps(WRONG)) == 401
+        assert status(port, "2001:db8::13", "POST", "/api/v1/tokens", json.dumps(WRONG)) == 401
+        for expected in (401, 401, 401, 429, 429):
+            assert (
+                status(port, "192.0.2.14", "POST", "/api/v1/login", json.dumps(WRONG)) == expected
+            )
         code = json.dumps({"login_token": "none of ours", "method": "totp", "code": "000000"})
-        assert ask(port, "192.0.2.15", "POST", "/api/v1/login/factor", code) == 401
+        assert status(port, "192.0.2.15", "POST", "/api/v1/login/factor", code) == 401
         # those who do not
-        assert ask(port, "192.0.2.21", "POST", "/api/v1/login", json.dumps(right)) == 200
-        assert ask(port, "192.0.2.22", "GET", "/login") == 200
-        assert ask(port, "192.0.2.23", "GET", "/api/v1/me") == 401
-        assert ask(port, "192.0.2.24", "POST", "/api/v1/me/password", "{}") == 401
+        assert status(port, "192.0.2.21", "POST", "/api/v1/login", json.dumps(right)) == 200
+        assert status(port, "192.0.2.22", "GET", "/login") == 200
+        assert status(port, "192.0.2.23", "GET", "/api/v1/me") == 401
+        assert status(port, "192.0.2.24", "POST", "/api/v1/me/password", "{}") == 401
+        has_factor(port, "192.0.2.25", OTHER)
+        for call in ("login", "tokens"):
+            answer = ask(port, "192.0.2.26", "POST", f"/api/v1/{call}", json.dumps(OTHER))
+            assert (answer[0], answer[1]["code"]) == (401, "second_factor_required")
         for made_up in MADE_UP:
             ask(port, made_up.replace("\n", " "), "POST", "/api/v1/login", json.dumps(WRONG))
     return path

@@ -22,6 +22,7 @@ STAYS = {
     "/?next=https://e.example": "/?next=https://e.example",
     "http://localhost/account": "http://localhost/account",
     "HTTP://LOCALHOST/account": "http://localhost/account",
+    "https://localhost/account": "https://localhost/account",  # TLS that a proxy does not tell of
     f"https://{ALLOWED}/notes?x=1": f"https://{ALLOWED}/notes?x=1",
     f"https://{ALLOWED.upper()}/": f"https://{ALLOWED}/",
     f"http://{ALLOWED}/": f"http://{ALLOWED}/",
@@ -139,6 +140,19 @@ def test_it_may_lead_here_and_to_allowed_hosts(ada: FlaskClient) -> None:
 def test_anything_else_leads_home(ada: FlaskClient) -> None:
     for target in GOES_HOME:
         assert destination(ada, target) == "/", repr(target)
+
+
+def test_https_does_not_lead_to_plain_http(app: Flask) -> None:
+    ada = browser(app)
+    log_in(ada)
+    assert ada.get("/login", query_string={"next": HERE}).headers["Location"] == HERE
+    for target, expected in (
+        ("https://localhost/account", "https://localhost/account"),
+        ("http://localhost/account", "/"),
+        (f"http://{ALLOWED}/", f"http://{ALLOWED}/"),  # the operator allowed the host
+    ):
+        answer = ada.get("/login", query_string={"next": target}, base_url="https://localhost")
+        assert (answer.status_code, answer.headers["Location"]) == (302, expected), target
 
 
 def test_the_table_holds_what_would_lead_away() -> None:

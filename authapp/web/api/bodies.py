@@ -1,6 +1,7 @@
 """Request bodies: their limits, and JSON as typed records with errors by field."""
 
 import json
+from collections.abc import Collection
 from io import RawIOBase
 from typing import IO, Any, TypeVar
 
@@ -48,7 +49,7 @@ def read_body(request: Request, kind: type[T]) -> T:
     for name, value in body.items():
         if name not in known:
             if len(errors) < _MAX_ERRORS:
-                errors[name[:50]] = f"unknown field; known are: {', '.join(known)}"
+                errors[name[:50]] = _unknown(known)
             continue
         try:
             found[name] = msgspec.json.decode(value, type=known[name].type)
@@ -64,6 +65,17 @@ def read_body(request: Request, kind: type[T]) -> T:
     return kind(**found)
 
 
+class NoFields(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a call that takes none."""
+
+
+def has_body(request: Request) -> bool:
+    """Whether a request brings a body that is not empty."""
+    if request.content_length is not None:
+        return request.content_length > 0
+    return "HTTP_TRANSFER_ENCODING" in request.environ and bool(_whole(request, cache=True))
+
+
 def read_form(request: Request, longest: int = MAX_FORM) -> MultiDict[str, str]:
     """The fields of a form, as a page sends it.
 
@@ -77,6 +89,10 @@ def read_form(request: Request, longest: int = MAX_FORM) -> MultiDict[str, str]:
     if request.mimetype == _FORM and _whole(request, cache=True).count(b"&") > MAX_FIELDS:
         raise RequestEntityTooLarge
     return request.form
+
+
+def _unknown(known: Collection[str]) -> str:
+    return f"unknown field; known are: {', '.join(known)}" if known else "this call takes no fields"
 
 
 def _refuse_repeated(data: bytes) -> None:

@@ -3,14 +3,18 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
-from flask import Flask
+from flask import Flask, request
 
 from authapp import errors
 from authapp.web import rate_limits
+from authapp.web.api.bodies import NoFields, has_body, read_body
+from authapp.web.csrf import SAFE_METHODS
 from authapp.web.error_handlers import REFUSED, answer_to
+from authapp.web.guards import require_live
 from authapp.web.request_credentials import CHALLENGE
 
 PREFIX = "/api/v1"
@@ -111,13 +115,29 @@ _OPERATIONS: dict[Callable[..., Any], Operation] = {}
 
 
 def documents(operation: Operation) -> Callable[[View], View]:
-    """Document a view. This decorator comes outermost, so that Flask knows the view it names."""
+    """Document a view. This decorator comes outermost, so that Flask knows the view it names.
+
+    A call that reads no body refuses one with anything in it, so that no field is ignored.
+    """
 
     def note(view: View) -> View:
-        _OPERATIONS[view] = operation
-        return view
+        known = view if operation.body else _without_fields(view, operation)
+        _OPERATIONS[known] = operation
+        return known
 
     return note
+
+
+def _without_fields(view: View, operation: Operation) -> View:
+    @wraps(view)
+    def checked(*args: Any, **named: Any) -> Any:
+        if has_body(request):
+            if operation.needs != "nobody":
+                require_live()  # 401 comes first, as in calls that read a body
+            read_body(request, NoFields)
+        return view(*args, **named)
+
+    return cast("View", checked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +243,7 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "operationId": endpoint.name,
         "tags": [endpoint.path.removeprefix(PREFIX).split("/")[1]],
         "summary": operation.summary,
-        "responses": _responses(operation),
+        "responses": _responses(endpoint),
     }
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": schema}
@@ -244,7 +264,8 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
     return documented
 
 
-def _responses(operation: Operation) -> dict[str, Any]:
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
+    operation = endpoint.operation
     limited = _LIMITS if errors.TooManyAttempts in operation.fails else {}
     answers = dict(operation.answers)
     if operation.changes:
@@ -254,7 +275,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
         for status, answer in answers.items()
     }
     problem = {"application/problem+json": {"schema": _reference(ProblemBody)}}
-    for status, codes in sorted(_failures(operation).items()):
+    for status, codes in sorted(_failures(endpoint).items()):
         found[str(status)] = {
             "description": "code: " + ", ".join(f"`{code}`" for code in sorted(codes)),
             "content": problem,
@@ -293,21 +314,17 @@ def _parameter(value: Parameter) -> dict[str, Any]:
     return {"description": value.text, "schema": dict(value.schema)}
 
 
-def _failures(operation: Operation) -> dict[int, set[str]]:
+def _failures(endpoint: Endpoint) -> dict[int, set[str]]:
     """Status → codes."""
+    operation = endpoint.operation
     kinds = {errors.StoreUnavailable, errors.TwoIdentities, errors.TooManyTokens}
-    kinds |= {*_WHO[operation.needs], *operation.fails}
-    if operation.body:
-        kinds |= {errors.InvalidJson, errors.InvalidField}
-    if operation.changes or operation.body:
+    kinds |= {errors.InvalidJson, errors.InvalidField, *_WHO[operation.needs], *operation.fails}
+    if endpoint.method not in SAFE_METHODS:
         kinds.add(errors.CrossOrigin)
-    found: dict[int, set[str]] = {}
+    found = {413: {"request_entity_too_large"}, 415: {"unsupported_media_type"}}
     for kind in kinds:
         for status, code in answer_to(kind):
             found.setdefault(status, set()).add(code)
-    if operation.body:
-        found[413] = {"request_entity_too_large"}
-        found[415] = {"unsupported_media_type"}
     return found
 
 

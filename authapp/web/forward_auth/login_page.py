@@ -67,11 +67,11 @@ class LoginPage:
         _, asked_origin = _asked(environ)
         own_origin = self._public_origin or asked_origin
         own_host = own_origin.partition("://")[2]
-        target = safe_next(original.url, self._allowed_hosts, own_host)
+        target = safe_next(original.url, self._allowed_hosts, own_origin)
         if target is None:
             self._note(original.url, own_host)
         elif target.startswith(f"{own_origin}/"):
-            target = safe_next(target.removeprefix(own_origin), (), own_host)
+            target = safe_next(target.removeprefix(own_origin), (), own_origin)
         if target is not None and target.startswith("/"):
             is_home = target == link_to(environ, self._home_path())
             return page if is_home else _with_next(page, target)
@@ -86,13 +86,13 @@ class LoginPage:
         asked_host, asked_origin = _asked(environ)
         public_host = self._public_origin.partition("://")[2]
         allowed = {*self._allowed_hosts, *filter(None, (public_host,))}
-        checked = safe_next(named, allowed, asked_host)
+        checked = safe_next(named, allowed, asked_origin)
         if checked is None or checked == "/":
             raise InvalidField({"login": "name a page on this host or an allowed one"})
         page = iri_to_uri(checked)
         if original.startswith("/") and not page.startswith("/"):
             original = f"{asked_origin}{original}"
-        target = safe_next(original, self._allowed_hosts, asked_host)
+        target = safe_next(original, self._allowed_hosts, asked_origin)
         if target is None:
             self._note(original, asked_host)
             return page

@@ -34,8 +34,8 @@ class LogoutPage:
         asked_host = get_host(environ)
         asked_origin = f"{environ['wsgi.url_scheme']}://{asked_host}" if asked_host else ""
         page = self._public_origin + link_to(environ, self._path)
-        own_host = self._public_origin.partition("://")[2] or asked_host
+        own_origin = self._public_origin or asked_origin
         if safe_next(onward, (), "") is not None:  # a path
             onward = f"{asked_origin}{onward}"
-        target = safe_next(onward or f"{asked_origin}/", self._allowed_hosts, own_host)
+        target = safe_next(onward or f"{asked_origin}/", self._allowed_hosts, own_origin)
         return f"{page}?next={quote(target, safe='/')}" if target else page

@@ -12,7 +12,13 @@ from flask import Request
 
 from authapp.web.middleware.fast_path import Answer, FastPath
 from authapp.web.middleware.mount_point import put_back
-from authapp.web.middleware.request_log import begin_request, given_id, new_id, note_request
+from authapp.web.middleware.request_log import (
+    CODE,
+    begin_request,
+    given_id,
+    new_id,
+    note_request,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -69,7 +75,8 @@ class RequestMiddleware:
             headers.append(("X-Request-ID", identifier))
             has_line = self._logs_allowed or not (status == 200 and route in self._for_proxies)
             seconds = time.perf_counter() - started
-            note_request(fields, method, route, status, seconds, has_line=has_line)
+            code = environ.get(CODE)
+            note_request(fields, method, route, status, seconds, code=code, has_line=has_line)
 
         if self._fast_path and (answer := self._fast_path.try_answer(environ)):
             headers = self._headers_of(answer, environ["PATH_INFO"])

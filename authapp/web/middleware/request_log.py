@@ -24,6 +24,7 @@ _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 FIELDS = "authapp.log_fields"  # in the WSGI environment: what each log line of the request says
+CODE = "authapp.code"  # in the WSGI environment: the code of the error that answers the request
 
 MAX_ADDRESS = 45  # characters; no IP address is longer
 
@@ -72,6 +73,7 @@ def note_request(
     status: int,
     seconds: float,
     *,
+    code: str | None = None,
     has_line: bool = True,
 ) -> None:
     """Logs and counts a request that was answered.
@@ -79,24 +81,30 @@ def note_request(
     Args:
         fields: what each log line of the request says.
         route: and not the path, which may hold what people typed.
+        code: of the error that answers it.
         has_line: whether the request gets a line in the log.
     """
     if has_line:
-        _log_line(fields, method, route, status, seconds)
+        answer = {"status": status, "code": code} if code else {"status": status}
+        _log_line(fields, method, route, answer, seconds)
     label = method if route and method in _METHODS else "other"
     counter, stopwatch = _meters(label, route or "none", status)
     count_all(((counter, 1), *stopwatch.amounts(seconds)))
 
 
 def _log_line(
-    fields: Mapping[str, Any], method: str, route: str | None, status: int, seconds: float
+    fields: Mapping[str, Any],
+    method: str,
+    route: str | None,
+    answer: Mapping[str, Any],
+    seconds: float,
 ) -> None:
     line = {
         "event": "request",
         **fields,
         "method": method,
         "route": route,
-        "status": status,
+        **answer,
         "ms": round(seconds * 1000, 1),
     }
     log_request(_log, line)

@@ -1,6 +1,7 @@
 """The description of the API: valid, whole, and what the calls really do."""
 
 import re
+from io import BytesIO
 from typing import Any
 from uuid import UUID
 
@@ -68,6 +69,61 @@ def test_bodies_are_what_is_read(app: Flask, described: dict[str, Any]) -> None:
         assert missing == set(schema["required"]), endpoint
         seen += 1
     assert seen >= 6
+
+
+NO_FIELDS = (
+    ("[]", "application/json", 400, "invalid_json"),
+    ("no JSON", "application/json", 400, "invalid_json"),
+    ('{"no_such_field": 1}', "application/json", 400, "invalid_field"),
+    ("{}", "text/plain", 415, "unsupported_media_type"),
+)
+
+
+def test_calls_without_a_body_refuse_one(app: Flask, described: dict[str, Any]) -> None:
+    sign_up(app)
+    grant_role(app.extensions["authapp"].services, EMAIL, "admin")
+    client = browser(app)
+    log_in(client)
+    seen = 0
+    for endpoint in endpoints_of(app):
+        if endpoint.operation.body is not None:
+            continue
+        path = re.sub(r"\{\w+\}", NOBODY, endpoint.path)
+        told = described["paths"][endpoint.path][endpoint.method.lower()]["responses"]
+        for body, kind, status, code in NO_FIELDS:
+            for chunked in (False, True):
+                stream = {"input_stream": BytesIO(body.encode())} if chunked else {"data": body}
+                headers = {"Transfer-Encoding": "chunked"} if chunked else {}
+                answer = client.open(
+                    path,
+                    method=endpoint.method,
+                    content_type=kind,
+                    headers=headers,
+                    environ_overrides={"wsgi.input_terminated": True} if chunked else {},
+                    **stream,
+                )
+                assert (answer.status_code, answer.get_json()["code"]) == (status, code), endpoint
+                assert f"`{code}`" in told[str(status)]["description"], endpoint
+        seen += 1
+    assert seen >= 20
+    assert client.get("/api/v1/me").status_code == 200, "nothing was done"
+    assert client.get("/api/v1/me", json={}).status_code == 200
+    assert client.post("/api/v1/logout", data="", content_type="text/plain").status_code == 204
+
+
+def test_a_body_is_looked_at_after_who_asks(app: Flask) -> None:
+    for endpoint in endpoints_of(app):
+        path = re.sub(r"\{\w+\}", NOBODY, endpoint.path)
+        answer = browser(app).open(path, method=endpoint.method, json=[])
+        expected = 400 if endpoint.operation.needs == "nobody" else 401
+        assert answer.status_code == expected, endpoint
+
+
+def test_unsafe_calls_may_be_cross_origin(described: dict[str, Any]) -> None:
+    for path, methods in described["paths"].items():
+        for method, told in methods.items():
+            forbidden = told["responses"].get("403", {"description": ""})["description"]
+            assert ("`cross_origin`" in forbidden) is (method != "get"), (method, path)
 
 
 @pytest.mark.parametrize("who", ["nobody", "user", "admin"])
