@@ -1,4 +1,4 @@
-"""Changes that one statement makes to one row: fence, commit, fence again, in few steps."""
+"""Changes that one statement makes to one row: fence, commit, read, then store the copy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ R = TypeVar("R", bound=Versioned)
 
 @dataclass(frozen=True, slots=True)
 class Reread:
-    """Facts of a change that were read once its first fence was set.
+    """Facts that were read after a change was committed.
 
     Attributes:
-        copy: to be stored after the commit, if any.
+        copy: to be stored, if any.
         fences_pending: whether fences are written down (`any_pending`).
     """
 
@@ -49,10 +49,8 @@ class RowChanges:
             key: of the entry.
             write: runs one statement with the condition `is_fenced()`, which locks the row and
                 changes it; returns what the statement says of it, None where there is no such row.
-            reread: reads the facts of the copy, in the same transaction. The row is locked by then;
-                everything else that is in the copy must be read, or compared, here. A statement
-                that waited for a lock (`UPDATE … FROM`, `RETURNING`) returns other rows as they
-                were before the wait.
+            reread: reads what else is in the copy after the commit, as any reader with a lease: a
+                change of the row since then has taken the lease, or its fence is written down.
         Returns:
             whether there is such a row.
         Raises:
@@ -60,26 +58,31 @@ class RowChanges:
             OutcomeUnknown: the connection was lost during the commit.
         """
         fences: dict[str, int] = {}
-        copies: Mapping[str, tuple[Lease, Copy]] = {}
         try:
             with self._database.connection() as db:
                 row = write(db)
                 if row is not None:
                     fences[key] = row.ver
                 leases = self._changes.fence_first(fences, fences)
-                if row is None or leases is None:
+                if leases is None:
                     write_down(db, fences)
-                    unreplayed = bool(db.scalar(select(any_pending())))
-                else:
-                    facts = reread(db, row, leases[key])
-                    unreplayed = facts.fences_pending
-                    if facts.copy is not None and not unreplayed:
-                        copies = {key: (leases[key], facts.copy)}
         except PostgresUnavailable as error:
             if error.committing:
                 raise OutcomeUnknown(error.store) from error
             raise
+        try:
+            with self._database.connection() as db:
+                if row is None or not leases:
+                    facts = Reread(None, bool(db.scalar(select(any_pending()))))
+                else:
+                    facts = reread(db, row, leases[key])
+        except PostgresUnavailable:  # the change is committed
+            self._changes.complete(fences, {}, fenced=leases is not None, unreplayed=False)
+            return Changed(row is not None, everywhere=False)  # fences of others may be pending
+        copies: Mapping[str, tuple[Lease, Copy]] = {}
+        if leases and facts.copy is not None and not facts.fences_pending:
+            copies = {key: (leases[key], facts.copy)}
         everywhere = self._changes.complete(
-            fences, copies, fenced=leases is not None, unreplayed=unreplayed
+            fences, copies, fenced=leases is not None, unreplayed=facts.fences_pending
         )
         return Changed(row is not None, everywhere)

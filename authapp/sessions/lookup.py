@@ -62,7 +62,7 @@ class SessionLookup:
     ) -> None:
         self._database = database
         self._facts = DirectStatement(statements.FACTS)
-        self._after_fence = DirectStatement(statements.AFTER_FENCE)
+        self._versions = DirectStatement(statements.VERSIONS)
         self._changes = changes
         self._cache = cache
         self._rows = rows
@@ -278,12 +278,12 @@ class SessionLookup:
         return unreplayed is None and now is not None and now.id == entry.id
 
     def reread(self, live: ActiveSession, db: Connection, row: Any, lease: Lease) -> Reread:
-        """The facts of a session whose data a change has just written, for its copy.
+        """The facts of a session, for its copy, after a change of its data was committed.
 
         Beside its data a session never changes but with its user. So nothing else is read while
         the user has the version of the record that the request presented. The copy keeps the time
         of the last check then: what changed the user and no version is found as soon as without
-        writes.
+        writes. A change of the session since the commit has taken the lease.
 
         Args:
             live: as the request presented it.
@@ -291,8 +291,8 @@ class SessionLookup:
             lease: of the change's first fence.
         """
         known = live.record
-        now = self._after_fence.first(db, {"user_id": known.user.id})
-        if now is None:  # the account is being deleted
+        now = self._versions.first(db, {"user_id": known.user.id}, alone=True)
+        if now is None:  # the account was deleted
             return Reread(None, fences_pending=False)
         if now.user_ver == known.user_ver:
             found: SessionRecord | None = msgspec.structs.replace(known, ver=row.ver, data=row.data)

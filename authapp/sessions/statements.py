@@ -75,8 +75,8 @@ FACTS: Final = (
     .where(_row.digest == bindparam("digest", type_=LargeBinary))
 )
 
-# The versions that a change of a session's data compares once its first fence is set.
-AFTER_FENCE: Final = select(
+# The versions that a change of a session's data compares once it is committed.
+VERSIONS: Final = select(
     _users.c.ver.label("user_ver"),
     current_generation().label("generation"),
     any_pending().label("fences_pending"),

@@ -1,7 +1,6 @@
 """A session's data is written through: what that costs, and what the next read finds."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +20,8 @@ from authapp.errors import OutcomeUnknown, StoreUnavailable
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession, EndedSession, EndReason
 from authapp.storage import redis as redis_module
+from authapp.storage.bounded_connections import BoundedCursor
+from authapp.storage.postgres import FailureKind, PostgresUnavailable
 from tests.support.clock import Clock
 from tests.support.people import CLIENT, grant_role, sign_up
 from tests.support.services import sql
@@ -55,38 +56,37 @@ def copy_of(services: Services, live: ActiveSession) -> ActiveSession | None:
     return found if isinstance(found, ActiveSession) and not seen.sql else None
 
 
-@dataclass
-class Transactions:
-    ends: list[str] = field(default_factory=list)
-
-
 @pytest.fixture
-def transactions() -> Iterator[Transactions]:
-    """BEGIN and COMMIT, which `traffic` does not see."""
-    seen = Transactions()
+def transactions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is sent to begin and to end transactions, which `traffic` does not see."""
+    sent: list[str] = []
+    execute, run = BoundedCursor.execute, BoundedCursor.run
 
-    def note(what: str) -> Any:
-        return lambda _connection: seen.ends.append(what)
+    def executing(self: BoundedCursor, query: Any, *args: Any, alone: bool = False) -> None:
+        if not alone and self.connection.is_to_begin():
+            sent.append("BEGIN")
+        execute(self, query, *args, alone=alone)
 
-    listeners = {what: note(what) for what in ("begin", "commit", "rollback")}
-    for what, listener in listeners.items():
-        event.listen(Engine, what, listener)
-    yield seen
-    for what, listener in listeners.items():
-        event.remove(Engine, what, listener)
+    def running(self: BoundedCursor, command: str) -> None:
+        sent.append(command)
+        run(self, command)
+
+    monkeypatch.setattr(BoundedCursor, "execute", executing)
+    monkeypatch.setattr(BoundedCursor, "run", running)
+    return sent
 
 
 def test_a_write_costs_four_statements_and_the_read_after_it_none(
-    services: Services, live: ActiveSession, transactions: Transactions
+    services: Services, live: ActiveSession, transactions: list[str]
 ) -> None:
     """BEGIN and COMMIT count; the look-up before a write is the first of three round trips."""
     for number in range(3):
-        transactions.ends.clear()
+        transactions.clear()
         with traffic() as seen:
             now = presented(services, live)
             assert services.sessions.patch(now, {"n": number}, []).value
-        assert transactions.ends == ["begin", "commit"]
-        assert len(seen.sql) + len(transactions.ends) <= 4, seen.sql
+        assert transactions == ["BEGIN", "COMMIT"]
+        assert len(seen.sql) + len(transactions) <= 4, seen.sql
         assert len(seen.redis) <= 3
         with traffic() as seen:
             assert presented(services, live).record.data == {"n": number}
@@ -252,14 +252,53 @@ def test_nothing_is_written_through_when_the_outcome_of_the_commit_is_unknown(
 def test_a_change_that_is_rolled_back_stores_nothing(
     services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    fence_first = services.changes.fence_first
+
+    def fail(*given: Any) -> None:
+        fence_first(*given)
         raise KeyError
 
-    monkeypatch.setattr(services.sessions, "_reread", fail)
+    monkeypatch.setattr(services.changes, "fence_first", fail)
     with pytest.raises(KeyError):
         services.sessions.patch(live, {"n": 1}, [])
     assert copy_of(services, live) is None
     assert presented(services, live).record.data == {}
+
+
+def test_postgres_away_after_the_commit_costs_the_copy_alone(
+    services: Services, live: ActiveSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data is saved. That no other change still waits for its fences, nobody can promise."""
+
+    def fail(*_: Any) -> None:
+        raise PostgresUnavailable(FailureKind.LOST)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.sessions, "_reread", fail)
+        with traffic() as seen:
+            assert services.sessions.patch(live, {"n": 1}, []) == Changed(True, everywhere=False)
+    assert len(seen.redis) == 2, "both fences"
+    assert not services.cache.breaker.is_open
+    assert copy_of(services, live) is None
+    assert presented(services, live).record.data == {"n": 1}
+
+
+def test_a_session_that_changed_after_the_commit_is_read_for_its_copy(
+    services: Services,
+    two_instances: Services,
+    live: ActiveSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reread: Any = services.sessions._reread
+
+    def write_first(*given: Any) -> Any:
+        two_instances.sessions.patch(live, {"m": 2}, [])
+        return reread(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.sessions, "_reread", write_first)
+        services.sessions.patch(live, {"n": 1}, [])
+    assert presented(services, live).record.data == {"n": 1, "m": 2}
 
 
 def test_a_full_redis_takes_the_fence_and_not_the_copy(

@@ -13,7 +13,7 @@ promises to a read:
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from authapp.cache.keys import LIFE_KEY
 from authapp.cache.versioned_cache import Lease
@@ -196,15 +196,17 @@ def writer(
     roll_back: bool = False,
     careless: bool = False,
     everything: bool = False,
-    reads_early: bool = False,
+    reads: Literal["before the fence", "before the commit", "after the commit"] = (
+        "after the commit"
+    ),
     unknown: bool = False,
 ) -> Actor:
-    """Begin, fence, commit, fence until it succeeds, acknowledge.
+    """Begin, fence, commit, read for the copy, fence until it succeeds, acknowledge.
 
     Args:
         careless: acknowledges although the second fence failed.
         everything: fences all keys there are by the life of the copies, and none by itself.
-        reads_early: before the first fence.
+        reads: when it reads what else is in the copy.
         unknown: it can't tell that the commit failed, and stores its copy.
     """
     through = world.through and not everything
@@ -219,7 +221,7 @@ def writer(
             fenced_at = world.fences_lost(everything=everything)
         except StoreUnavailable:
             fenced_at = {}  # what could not be fenced is fenced after the commit
-        if through and leases and not reads_early:
+        if through and leases and reads == "before the commit":
             yield Step("read again")
             copy = replace(row, generation=world.db.committed[-1].generation)
         if unknown:
@@ -238,6 +240,9 @@ def writer(
         for kind, losses in world.fences_lost(everything=everything).items():
             if fenced_at.get(kind) == losses:
                 world.shielded[kind] = age
+        if through and leases and reads == "after the commit":
+            yield Step("read again")
+            copy = replace(row, generation=world.db.committed[-1].generation)
         while True:
             yield Step("fence")
             try:

@@ -63,11 +63,13 @@ def compare_with_returned_user(services: Services, monkeypatch: pytest.MonkeyPat
     reread: Any = services.sessions._reread
 
     def compare(live: ActiveSession, db: Connection, row: Any, lease: Lease) -> Reread:
-        early: Any = DirectStatement(statements.AFTER_FENCE)
+        early: Any = DirectStatement(statements.VERSIONS)
         read = early.first
-        early.first = lambda *given: read(*given)._replace(user_ver=row.user_ver)
+        early.first = lambda *given, alone: read(*given, alone=alone)._replace(
+            user_ver=row.user_ver
+        )
         with monkeypatch.context() as patch:
-            patch.setattr(reread.__self__, "_after_fence", early)
+            patch.setattr(reread.__self__, "_versions", early)
             facts: Reread = reread(live, db, row, lease)
             return facts
 
