@@ -24,7 +24,7 @@ from authapp.web.middleware.mount_point import link_to
 from authapp.web.middleware.request_log import note_user
 from authapp.web.pages.messages import SIGNED_OUT
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
-from authapp.web.redirects import safe_next, start_page
+from authapp.web.redirects import asked_origin, safe_next, start_page
 from authapp.web.session import login_token, mailed_links, password_proof
 from authapp.web.session.auth_session import AuthSession, CarryOver, auth_session
 
@@ -163,7 +163,7 @@ def _carried_over(visitor: AuthSession) -> dict[str, Any]:
 
 def safe_target(target: str | None) -> str | None:
     """`target` if log-in and log-out may lead there from this request, else None."""
-    return safe_next(target, services().redirect_hosts, request.host_url.rstrip("/"))
+    return safe_next(target, services().redirect_hosts, asked_origin())
 
 
 def next_target() -> str | None:

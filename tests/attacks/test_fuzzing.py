@@ -48,6 +48,7 @@ SOUND: dict[str, dict[str, Any]] = {
     "/tokens/refresh": {"refresh_token": "none of ours"},
     "/forgot": {"email": "ada@example.org"},
     "/reset": {"token": "T" * 43, "new_password": OTHER_PASSWORD},
+    "/api/v1/users/<uuid:user_id>/reset": {},
     "/account": {"name": "Ada", "image": "https://example.org/ada.png"},
     "/me": {"name": "Ada", "image": "https://example.org/ada.png"},
     "/password": {"current_password": PASSWORD, "new_password": OTHER_PASSWORD},

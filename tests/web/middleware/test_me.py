@@ -135,7 +135,7 @@ def test_the_fast_path_says_what_flask_says(
     by_fast_path = [whole(one()) for one in asked]
     monkeypatch.setattr(FastPath, "try_answer", lambda *_: None)
     assert by_fast_path == [whole(one()) for one in asked]
-    assert {status for status, *_ in by_fast_path} == {200, 400, 401, 403, 404, 405}
+    assert {status for status, *_ in by_fast_path} == {200, 400, 401, 403, 404, 405, 415}
 
 
 def test_what_is_plain_never_gets_to_flask(
