@@ -11,6 +11,7 @@ from authapp.assembly.mailing import Mailing
 from authapp.assembly.passkeys import build_passkey_check
 from authapp.assembly.stores import Stores
 from authapp.authentication.factors import totp
+from authapp.authentication.factors.browser_sessions import BrowserSessions
 from authapp.authentication.factors.check import FactorCheck, TotpSecrets
 from authapp.authentication.factors.factor_login import FactorLogin
 from authapp.authentication.factors.factors import Factors
@@ -94,16 +95,16 @@ def build_factor_uses(
     factors = Factors(
         stores.database, stores.changes, sessions, parts, rule=rule, clock=parts.clock
     )
+    browser_sessions = BrowserSessions(sessions, known_devices, parts.notices, parse_email)
     return FactorUses(
         factors,
         FactorLogin(
             parts,
             stores.changes,
             sessions,
+            browser_sessions,
             limits=parts.limits,
             refused_attempts=refused_attempts,
-            known_devices=known_devices,
-            parse_email=parse_email,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         Passkeys(stores.database, stores.changes, factors, parts),
@@ -112,10 +113,9 @@ def build_factor_uses(
             stores.database,
             stores.changes,
             sessions,
+            browser_sessions,
             limits=parts.limits,
             refused_attempts=refused_attempts,
-            known_devices=known_devices,
-            parse_email=parse_email,
             timeout=config.LOGIN_TIMEOUT_SECONDS,
         ),
         PasswordlessAccounts(

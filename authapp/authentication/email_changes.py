@@ -161,10 +161,10 @@ class EmailChanges:
             return None
 
         def query(db: Session) -> PendingChange | None:
-            link = self._links.find(db, "change_email", token)
-            user = db.get(User, link.user_id) if link else None
-            if link is None or user is None or not user.active or link.epoch != user.epoch:
+            found = self._links.look_up(db, "change_email", token)
+            if found is None:
                 return None
+            link, user = found
             return PendingChange(
                 user.id,
                 address_of(user),

@@ -265,11 +265,10 @@ class Verification:
     def _of_link(self, token: str) -> _Account:
         with self._changes.begin(acknowledged=False) as change:
             db = change.db
-            link = self._links.find(db, "verify", token)
-            user = db.get(User, link.user_id) if link else None
-            if link is None or user is None or not user.active or link.epoch != user.epoch:
+            found = self._links.look_up(db, "verify", token)
+            if found is None:
                 raise InvalidToken
-            return _Account.of(user)
+            return _Account.of(found[1])
 
     def _of_code(self, email: Email, code: str) -> _Account:
         """The account that waits for this code. A wrong code is noted with the code it missed.

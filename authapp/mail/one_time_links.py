@@ -117,8 +117,15 @@ class OneTimeLinks:
         )
         return IssuedLink(token, code, expires_at)
 
-    def find(self, db: Session, purpose: Purpose, token: str) -> OneTimeLink | None:
-        """The link of a token while it counts. Nothing is used up."""
+    def look_up(self, db: Session, purpose: Purpose, token: str) -> tuple[OneTimeLink, User] | None:
+        """The link of a token and its user, while it counts. Nothing is used up."""
+        link = self._find(db, purpose, token)
+        user = db.get(User, link.user_id) if link else None
+        if link is None or user is None or not user.active or not _is_bound(link, user):
+            return None
+        return link, user
+
+    def _find(self, db: Session, purpose: Purpose, token: str) -> OneTimeLink | None:
         if not is_spelt(token):
             return None
         return db.scalar(
@@ -137,7 +144,7 @@ class OneTimeLinks:
             None when the token is unknown, of another purpose, used, expired or void, or the
             user is inactive or has another password or address since it was made.
         """
-        link = self.find(db, purpose, token)
+        link = self._find(db, purpose, token)
         if link is None:
             return None
         user = _lock_active(db, link.user_id)

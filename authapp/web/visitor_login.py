@@ -10,8 +10,9 @@ from werkzeug.exceptions import HTTPException
 
 from authapp.accounts.assurance import PASSWORD, Amr
 from authapp.accounts.identity import Identity
+from authapp.authentication.factors.browser_sessions import Browser
 from authapp.authentication.factors.check import ShownFactor
-from authapp.authentication.factors.factor_login import Browser, CompletedLogin
+from authapp.authentication.factors.factor_login import CompletedLogin
 from authapp.authentication.factors.passkeys.json_forms import AuthenticationCredential
 from authapp.errors import InvalidField, InvalidJson
 from authapp.sessions.records import ActiveSession, EndedSession, IssuedLogin

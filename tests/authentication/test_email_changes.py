@@ -464,7 +464,7 @@ def test_an_undo_gives_the_address_back_and_shuts_everybody_out(
     assert reset.to == EMAIL
     assert reset.context["link"].startswith(f"{PUBLIC_URL}/reset?token=")
     with services.database.transaction() as db:
-        assert services.one_time_links.find(db, "reset", reset.token()) is not None
+        assert services.one_time_links.look_up(db, "reset", reset.token()) is not None
     with pytest.raises(InvalidToken):
         services.email_changes.undo(token, CLIENT)
 

@@ -334,7 +334,7 @@ def test_a_token_is_for_one_purpose(services: Services, purpose: Purpose) -> Non
     with pytest.raises(InvalidToken):
         reset(services, other)
     with services.database.transaction() as db:
-        assert services.one_time_links.find(db, purpose, other), "the wrong use uses nothing up"
+        assert services.one_time_links.look_up(db, purpose, other), "the wrong use uses nothing up"
     token = mailed_token(services)
     with services.database.transaction() as db:
         assert services.one_time_links.redeem(db, purpose, token) is None
@@ -378,8 +378,8 @@ def test_a_new_password_kills_the_links_of_before(services: Services, clock: Clo
         reset(services, token)
     reset(services, mailed_token(services))
     with services.database.transaction() as db:
-        assert services.one_time_links.find(db, "change_email", pending) is None
-        assert services.one_time_links.find(db, "undo_email", undo), (
+        assert services.one_time_links.look_up(db, "change_email", pending) is None
+        assert services.one_time_links.look_up(db, "undo_email", undo), (
             "a thief could keep the address"
         )
 

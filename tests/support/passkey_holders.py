@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from authapp.authentication.factors.factor_login import Browser
+from authapp.authentication.factors.browser_sessions import Browser
 from authapp.authentication.factors.passkeys.passkeys import AddedPasskey
 from authapp.config import Config
 from authapp.services import Services

@@ -1,17 +1,15 @@
 """The second half of a log-in: the person shows a second factor, or sets one up first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from authapp.accounts.actor import Actor
-from authapp.accounts.assurance import Amr, with_second_factor
-from authapp.accounts.emails import ParseEmail
+from authapp.accounts.assurance import with_second_factor
+from authapp.authentication.factors.browser_sessions import NO_BROWSER, Browser, BrowserSessions
 from authapp.authentication.factors.check import ShownFactor
 from authapp.authentication.factors.parts import FactorParts
 from authapp.authentication.factors.set_up import ProposedSecret
-from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import Attempt, LoginLimits
 from authapp.authentication.refused_attempts import RefusedAttempts
 from authapp.cache.changes import Change, Changes
@@ -31,23 +29,6 @@ from authapp.storage.deadlines import deadline
 from authapp.storage.factors.models import PendingLogin
 from authapp.storage.models import User
 from authapp.telemetry import metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Browser:
-    """The part of a browser in a log-in.
-
-    Attributes:
-        replaces: tokens of the sessions that it had so far, a handful; these end.
-        devices: the device tokens that it sent.
-        data: that the session begins with, as JSON.
-        is_trusted: the person asks that it needs no second factor for a while.
-    """
-
-    replaces: Sequence[SessionToken] = ()
-    devices: Sequence[str] = ()
-    data: Mapping[str, Any] | None = None
-    is_trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +59,10 @@ class FactorLogin:
         parts: FactorParts,
         changes: Changes,
         sessions: SessionStore,
+        browser_sessions: BrowserSessions,
         *,
         limits: LoginLimits,
         refused_attempts: RefusedAttempts,
-        known_devices: KnownDevices,
-        parse_email: ParseEmail,
         timeout: float,
     ) -> None:
         self._pending_logins = parts.pending_logins
@@ -91,10 +71,9 @@ class FactorLogin:
         self._notices = parts.notices
         self._changes = changes
         self._sessions = sessions
+        self._browser_sessions = browser_sessions
         self._limits = limits
         self._refused_attempts = refused_attempts
-        self._known_devices = known_devices
-        self._parse_email = parse_email
         self._timeout = timeout
 
     def begin_set_up(self, login_token: str, actor: Actor) -> ProposedSecret:
@@ -117,7 +96,7 @@ class FactorLogin:
         login_token: str,
         shown: ShownFactor,
         actor: Actor,
-        browser: Browser = Browser(),
+        browser: Browser = NO_BROWSER,
     ) -> CompletedLogin:
         """Begins the session of a log-in that waited, if the factor is right.
 
@@ -215,38 +194,7 @@ class FactorLogin:
                 change, user, actor, refreshable=remember, tell=tell, amr=amr
             )
             return CompletedLogin(tokens, codes)
-        return CompletedLogin(
-            self._begin(change, user, actor, browser, amr, remember=remember, method=method), codes
+        issued = self._browser_sessions.begin(
+            change, user, actor, browser, amr, remember=remember, method=method
         )
-
-    def _begin(
-        self,
-        change: Change,
-        user: User,
-        actor: Actor,
-        browser: Browser,
-        amr: Amr,
-        *,
-        remember: bool,
-        method: str,
-    ) -> IssuedLogin:
-        email = self._parse_email(user.email)
-        is_known = self._known_devices.match_device(email, browser.devices) is not None
-        live = self._sessions.begin_after_factor(
-            change,
-            user,
-            actor,
-            remember=remember,
-            replaces=browser.replaces,
-            data=browser.data,
-            tell=self._notices.of_login(actor, is_known_device=is_known),
-            amr=amr,
-            **({"method": method} if method else {}),
-        )
-        if "pwd" not in amr:
-            return IssuedLogin(live)
-        trust = None
-        if browser.is_trusted:
-            trust = self._known_devices.new_trust(user.factors_version)
-        devices = self._known_devices.issue_device_token(email, user.epoch, browser.devices, trust)
-        return IssuedLogin(live, devices)
+        return CompletedLogin(issued, codes)

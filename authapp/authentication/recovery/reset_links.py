@@ -122,10 +122,10 @@ class ResetLinks:
             return None
 
         def query(db: Session) -> OfferedReset | None:
-            link = self._links.find(db, "reset", token)
-            user = db.get(User, link.user_id) if link else None
-            if link is None or user is None or not user.active or link.epoch != user.epoch:
+            found = self._links.look_up(db, "reset", token)
+            if found is None:
                 return None
+            link, user = found
             return OfferedReset(user.email, user.name, is_mailed=was_mailed(link.details))
 
         return self._database.read(query)

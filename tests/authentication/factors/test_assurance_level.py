@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from authapp.accounts.identity import Identity
+from authapp.authentication.factors.browser_sessions import Browser
 from authapp.authentication.factors.check import ShownFactor
-from authapp.authentication.factors.factor_login import Browser
 from authapp.config import Config
 from authapp.errors import SecondFactorRequired
 from authapp.services import Services

@@ -9,8 +9,9 @@ import pytest
 from authapp.accounts.actor import OPERATOR
 from authapp.accounts.identity import Identity
 from authapp.authentication.factors import pending_logins
+from authapp.authentication.factors.browser_sessions import Browser
 from authapp.authentication.factors.check import ShownFactor
-from authapp.authentication.factors.factor_login import Browser, CompletedLogin
+from authapp.authentication.factors.factor_login import CompletedLogin
 from authapp.config import Config
 from authapp.errors import (
     InvalidFactor,

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from authapp.accounts.actor import OPERATOR
+from authapp.authentication.factors.browser_sessions import Browser
 from authapp.authentication.factors.check import ShownFactor
-from authapp.authentication.factors.factor_login import Browser
 from authapp.config import Config
 from authapp.errors import InvalidFactor, SecondFactorRequired
 from authapp.services import Services

@@ -7,8 +7,8 @@ import pytest
 
 from authapp.accounts.actor import OPERATOR
 from authapp.accounts.assurance import level_of
+from authapp.authentication.factors.browser_sessions import Browser
 from authapp.authentication.factors.check import ShownFactor
-from authapp.authentication.factors.factor_login import Browser
 from authapp.config import Config
 from authapp.crypto.base64url import from_base64url
 from authapp.errors import (

@@ -8,8 +8,8 @@ import bcrypt
 import pytest
 
 from authapp.accounts.actor import OPERATOR
+from authapp.authentication.factors.browser_sessions import Browser
 from authapp.authentication.factors.check import ShownFactor
-from authapp.authentication.factors.factor_login import Browser
 from authapp.config import Config
 from authapp.errors import (
     FactorNeeded,

@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 from authapp.accounts.actor import Actor
-from authapp.accounts.assurance import Amr
-from authapp.accounts.emails import ParseEmail
-from authapp.authentication.factors.factor_login import Browser
+from authapp.authentication.factors.browser_sessions import Browser, BrowserSessions
 from authapp.authentication.factors.parts import FactorParts
 from authapp.authentication.factors.passkeys.check import credential_id_of
 from authapp.authentication.factors.passkeys.json_forms import (
@@ -13,10 +11,9 @@ from authapp.authentication.factors.passkeys.json_forms import (
     RequestOptions,
 )
 from authapp.authentication.factors.passkeys.rows import Owner, descriptors
-from authapp.authentication.known_devices import KnownDevices
 from authapp.authentication.limits import LoginLimits
 from authapp.authentication.refused_attempts import RefusedAttempts
-from authapp.cache.changes import Change, Changes
+from authapp.cache.changes import Changes
 from authapp.errors import (
     AuthappError,
     EmailUnverified,
@@ -28,7 +25,7 @@ from authapp.errors import (
     UnknownAddress,
     UnknownPasskey,
 )
-from authapp.sessions.records import ActiveSession, IssuedLogin
+from authapp.sessions.records import IssuedLogin
 from authapp.sessions.store import SessionStore
 from authapp.storage.deadlines import deadline
 from authapp.storage.models import User
@@ -51,24 +48,21 @@ class PasskeyLogin:
         database: Database,
         changes: Changes,
         sessions: SessionStore,
+        browser_sessions: BrowserSessions,
         *,
         limits: LoginLimits,
         refused_attempts: RefusedAttempts,
-        known_devices: KnownDevices,
-        parse_email: ParseEmail,
         timeout: float,
     ) -> None:
         self._check = parts.passkey_check
         self._rows = parts.passkey_rows
         self._pending_logins = parts.pending_logins
-        self._notices = parts.notices
         self._database = database
         self._changes = changes
         self._sessions = sessions
+        self._browser_sessions = browser_sessions
         self._limits = limits
         self._refused_attempts = refused_attempts
-        self._known_devices = known_devices
-        self._parse_email = parse_email
         self._timeout = timeout
 
     def options(self) -> RequestOptions:
@@ -168,34 +162,12 @@ class PasskeyLogin:
             if amr is None:
                 return None
             if unconfirmed is None:
-                live = self._begin_session(change, user, actor, browser, amr, remember=remember)
+                issued = self._browser_sessions.begin(
+                    change, user, actor, browser, amr, remember=remember, method="passkey"
+                )
         if unconfirmed is not None:  # raised here, as the use of the answer must be committed
             raise unconfirmed
-        return IssuedLogin(live)
-
-    def _begin_session(
-        self,
-        change: Change,
-        user: User,
-        actor: Actor,
-        browser: Browser,
-        amr: Amr,
-        *,
-        remember: bool,
-    ) -> ActiveSession:
-        email = self._parse_email(user.email)
-        is_known = self._known_devices.match_device(email, browser.devices) is not None
-        return self._sessions.begin_after_factor(
-            change,
-            user,
-            actor,
-            remember=remember,
-            replaces=browser.replaces,
-            data=browser.data,
-            tell=self._notices.of_login(actor, is_known_device=is_known),
-            amr=amr,
-            method="passkey",
-        )
+        return issued
 
 
 def _outcome_of(error: AuthappError) -> str:
