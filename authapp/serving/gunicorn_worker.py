@@ -8,17 +8,16 @@ settings up through two calls each. Together that takes a third of the time of a
 here a thread hands a connection back by itself.
 """
 
+import errno
+import resource
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
-from selectors import EVENT_READ
-from threading import Thread
+from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
 from gunicorn import util
@@ -27,47 +26,14 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from authapp.serving import bounds
 from authapp.serving.incoming import MORE, WHOLE, Incoming
+from authapp.serving.outgoing import Outgoing
+from authapp.serving.request_threads import Threads
 
 _LINGER = 2.0  # seconds
+_OWN_FILES = 128  # descriptors of a worker beside those of its clients, and some to spare
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_ROOM_PAUSE = 0.01  # seconds
 _ONCE = select.EPOLLIN | select.EPOLLONESHOT
-
-
-class Threads:
-    """Threads that act on connections, in place of an executor that makes a future for each.
-
-    Args:
-        most: threads; each is started when there is work and no other one is idle.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._threads: list[Thread] = []
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._idle: list[None] = []  # an entry for each thread that waits, or is about to
-
-    def submit(self, work: Callable[[], None]) -> None:
-        """Has a thread do it. Called by one thread alone."""
-        self._work.put(work)
-        try:
-            self._idle.pop()
-        except IndexError:
-            if len(self._threads) < self._most:
-                thread = Thread(target=self._keep_working, name=f"request-{len(self._threads)}")
-                self._threads.append(thread)
-                thread.start()
-
-    def shutdown(self, wait: bool = False) -> None:
-        """Lets the threads end after what they are at; as an executor's."""
-        for _ in self._threads:
-            self._work.put(None)
-        if wait:
-            for thread in self._threads:
-                thread.join()
-
-    def _keep_working(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-            self._idle.append(None)
 
 
 class BufferingWorker(ThreadWorker):  # type: ignore[misc]
@@ -79,6 +45,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         # in the order of their deadlines
         self._silent: dict[TConn, float] = {}  # nothing has come yet
         self._receiving: dict[TConn, float] = {}
+        self._sending: dict[TConn, float] = {}  # the client does not take the answer at once
         self._incoming: dict[TConn, Incoming] = {}
         self._leaving: dict[TConn, float] = {}  # answered; the client has not closed yet
         self._answered: dict[int, TConn] = {}  # by descriptor: answered in full at least once
@@ -87,6 +54,11 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         # else each look at a setting takes two calls, and a request takes 17 looks
         self.cfg.__dict__.update({name: one.get() for name, one in self.cfg.settings.items()})
         self._next_requests = select.epoll()
+        # as many again may have been answered, and not have closed yet
+        wanted, threads = self.cfg.worker_connections, self.cfg.threads
+        room = (_raise_limit(2 * wanted + _OWN_FILES) - _OWN_FILES) // 2
+        self.worker_connections: int = min(wanted, max(room, threads + 1))
+        self.max_keepalived = self.worker_connections - threads
         super().init_process()
 
     def run(self) -> None:
@@ -99,8 +71,18 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
     def get_thread_pool(self) -> Threads:
         return Threads(self.cfg.threads)
 
+    def accept(self, listener: socket.socket) -> None:
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._let_slow_ones_go(1)
+            time.sleep(_NO_ROOM_PAUSE)  # there may be none that can go
+
     def enqueue_req(self, conn: TConn) -> None:
         if conn.parser is None and not self.cfg.is_ssl:
+            conn.sock = Outgoing.taking_over(conn.sock)
             _bound_waits(conn.sock)
             conn.close = partial(self._leave, conn)
         conn.has_arrived = self.cfg.is_ssl  # it can't be seen before a thread has decrypted it
@@ -112,7 +94,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         future: Future[Any] = Future()
         try:
             result = self.handle(conn)
-            if result is True and self._await_next(conn):
+            if result is True and not _unsent(conn) and self._await_next(conn):
                 return
             future.set_result(result)
         except BaseException as error:  # noqa: BLE001 — the loop raises it, as with an executor
@@ -172,6 +154,11 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
     def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
         """In the loop, after `handle`."""
         unfinished = None if fs.cancelled() or fs.exception() else fs.result()
+        if unfinished is not None and _unsent(conn):
+            conn.sock.setblocking(False)
+            self._sending[conn] = time.monotonic() + bounds.RECEIVE
+            self.poller.register(conn.sock, EVENT_WRITE, lambda _socket: self._send_rest(conn, fs))
+            return
         if not isinstance(unfinished, Incoming):
             super().finish_request(conn, fs)
             return
@@ -179,6 +166,22 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         self._incoming[conn] = unfinished
         if self._is_more_needed(conn, unfinished.status):
             self._receive(conn)
+
+    def _send_rest(self, conn: TConn, fs: "Future[Any]") -> None:
+        """Sends what the client takes now of the rest of an answer."""
+        try:
+            conn.sock.send_rest()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(conn)
+            return
+        del self._sending[conn]
+        if conn.sock.unsent:
+            self._sending[conn] = time.monotonic() + bounds.RECEIVE
+        else:
+            self.poller.unregister(conn.sock)
+            self.finish_request(conn, fs)
 
     def _give(self, conn: TConn, incoming: Incoming, *, whole: bool) -> None:
         """Has gunicorn read what has arrived, before it asks the connection for more."""
@@ -235,13 +238,15 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
             self._silent[conn] = now + self.cfg.keepalive
         self.poller.register(conn.sock, EVENT_READ, lambda _socket: self._receive(conn))
 
-    def _forget(self, conn: TConn) -> Incoming:
-        if self._silent.pop(conn, None) or self._receiving.pop(conn, None):
+    def _forget(self, conn: TConn) -> None:
+        if any(slow.pop(conn, None) for slow in (self._silent, self._receiving, self._sending)):
             self.poller.unregister(conn.sock)
-        return self._incoming.pop(conn)
+        self._incoming.pop(conn, None)
 
     def _hand_over(self, conn: TConn, *, whole: bool) -> None:
-        self._give(conn, self._forget(conn), whole=whole)
+        incoming = self._incoming[conn]
+        self._forget(conn)
+        self._give(conn, incoming, whole=whole)
         self.tpool.submit(partial(self._answer, conn))
 
     def _close(self, conn: TConn, status: int | None = None) -> None:
@@ -294,14 +299,20 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         """Called after each round of the loop: lets slow clients go, if need be the slowest."""
         super().murder_pending()
         now = time.monotonic()
-        for waiting, status in ((self._receiving, 408), (self._silent, None)):
-            while waiting:
-                conn, deadline = next(iter(waiting.items()))
-                if deadline > now and self.nr_conns < self.worker_connections:
-                    break
-                self._close(conn, status)
         while self._leaving and next(iter(self._leaving.values())) <= now:
             self._part_with(next(iter(self._leaving)))
+        self._let_slow_ones_go(max(0, self.nr_conns + 1 - self.worker_connections))
+
+    def _let_slow_ones_go(self, surplus: int) -> None:
+        """Closes connections that are late, and so many more, those first that are missed least."""
+        now = time.monotonic()
+        for slow, status in ((self._silent, None), (self._receiving, 408), (self._sending, None)):
+            while slow:
+                conn, deadline = next(iter(slow.items()))
+                if deadline > now and surplus <= 0:
+                    break
+                self._close(conn, status)
+                surplus -= 1
 
 
 _REFUSALS = {
@@ -314,8 +325,22 @@ _REFUSALS = {
 }
 
 
+def _unsent(conn: TConn) -> bool:
+    return isinstance(conn.sock, Outgoing) and bool(conn.sock.unsent)
+
+
+def _raise_limit(wanted: int) -> int:
+    """Has this process open so many files, if it may; how many it may open then."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now == resource.RLIM_INFINITY or now >= wanted:
+        return wanted
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return allowed
+
+
 def _bound_waits(connection: socket.socket) -> None:
-    """For what a thread still waits for: a client that does not take the answer, above all."""
+    """For what a thread still waits for: the rest of a request with an odd end, above all."""
     seconds = struct.pack("ll", bounds.RECEIVE, 0)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)

@@ -9,8 +9,10 @@ LINE = 8_190  # bytes between two chunks
 
 MORE, WHOLE = -1, 0  # what `Incoming.add` returns, beside a status
 
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,10})[ \t]*\r\n")
-_SIZE = re.compile(rb"([0-9a-f]{1,8})[ \t]*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+# gunicorn takes numbers with any number of zeros in front
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*([0-9]+)[ \t]*\r\n")
+_SIZE = re.compile(rb"([0-9a-f]+)[ \t]*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+_DIGITS = len(str(BODY))
 
 
 class Incoming:
@@ -62,7 +64,7 @@ class Incoming:
         if b"\r\ntransfer-encoding:" in head:
             self._chunk = body
         elif found := _LENGTH.search(head):
-            self.is_long = int(found[1]) > BODY
+            self.is_long = len(found[1]) > _DIGITS or int(found[1]) > BODY
             self._end = body + (0 if self.is_long else int(found[1]))
         self.has_body = self._chunk is not None or self._end > body or self.is_long
         is_new = head.partition(b"\r\n")[0].endswith(b" http/1.1")

@@ -9,17 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from threading import Barrier, Event, Lock
+from threading import Barrier, Event, Lock, Thread
 
 import pytest
 
 from authapp.dev import child_processes
-from authapp.serving.gunicorn_worker import Threads
+from authapp.serving.request_threads import Threads
 from tests.support.waiting import wait_until
 
 THREADS = 2
 ECHO = """
 import sys
+import tempfile
 
 def app(environ, start):
     path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
@@ -27,14 +28,30 @@ def app(environ, start):
         sys.exit("an app that ends the process")
     read = environ["wsgi.input"].read() if path == "/read" else b""
     body = f"{method} {path} ".encode() + read
+    if path.startswith("/long/"):
+        body += b"x" * int(path.rpartition("/")[2])
+    if path.startswith("/file/"):
+        file = tempfile.TemporaryFile()
+        file.write(body + b"x" * int(path.rpartition("/")[2]))
+        length = file.tell()
+        file.seek(0)
+        start("200 OK", [("Content-Length", str(length))])
+        return environ["wsgi.file_wrapper"](file)
     start("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 """
 
 
 @contextmanager
-def echoing(folder: Path, keepalive: int) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
-    """An app with one worker; its port and its process."""
+def echoing(
+    folder: Path, keepalive: int, *more: str, files: int = 1024
+) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """An app with one worker; its port and its process.
+
+    Args:
+        more: arguments.
+        files: how many each process may open.
+    """
     (folder / "echo.py").write_text(ECHO)
     words = {
         "--config": "/dev/null",
@@ -45,12 +62,16 @@ def echoing(folder: Path, keepalive: int) -> Iterator[tuple[int, "subprocess.Pop
         "--pythonpath": str(folder),
     }
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        # connections inherit it: not much of an answer is sent before the client takes it
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
         descriptor, port = listener.fileno(), listener.getsockname()[1]
         with child_processes.signals_held() as mask, (folder / "log").open("wb") as log:
             process = child_processes.start_child(
                 [
+                    *("/bin/sh", "-c", f'ulimit -n {files} && exec "$0" "$@"'),
                     *(sys.executable, "-m", "gunicorn", "--bind", f"fd://{descriptor}"),
                     *(word for pair in words.items() for word in pair),
+                    *more,
                     "echo:app",
                 ],
                 mask,
@@ -147,6 +168,92 @@ def test_idle_connections_are_closed_in_time_and_at_a_stop(tmp_path: Path) -> No
             assert process.wait(15) == 0  # and does not use up the time for a graceful stop
 
 
+def request(path: str, *headers: str) -> bytes:
+    return "\r\n".join((f"GET {path} HTTP/1.1", "Host: h", *headers, "", "")).encode()
+
+
+def is_served(port: int) -> bool:
+    with closing(connect(port, 5)) as connection:
+        connection.request("GET", "/other")
+        return connection.getresponse().read() == b"GET /other "
+
+
+def split(answers: bytes) -> list[bytes]:
+    return answers.split(b"HTTP/1.1 200 OK\r\n")[1:]
+
+
+def connect_slowly(port: int) -> socket.socket:
+    """A client that takes little at a time."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    connection.settimeout(30)
+    connection.connect(("127.0.0.1", port))
+    return connection
+
+
+@pytest.mark.parametrize("length", [300_000, 3_000_000])  # it is kept, and waited for
+@pytest.mark.parametrize("kind", ["long", "file"])
+def test_who_takes_an_answer_slowly_gets_all_of_it_and_holds_up_nobody(
+    port: int, kind: str, length: int
+) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(closing(connect_slowly(port))) for _ in range(2 * THREADS)]
+        for connection in slow if length < 1_000_000 else slow[:1]:
+            connection.sendall(request(f"/{kind}/{length}") + request("/next", "Connection: close"))
+        time.sleep(0.2)
+        assert is_served(port)
+        with slow[0].makefile("rb") as taken:
+            first, second = (part.partition(b"\r\n\r\n")[2] for part in split(taken.read()))
+        assert first == f"GET /{kind}/{length} ".encode() + b"x" * length
+        assert second == b"GET /next "
+
+
+def worker_of(process: "subprocess.Popen[bytes]") -> str:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    (found,) = wait_until(lambda: children.read_text().split(), "it has no worker")
+    return found
+
+
+def test_with_no_descriptor_left_it_serves_on(tmp_path: Path) -> None:
+    """More may be open than there are connections: those that were answered, and have not closed
+    yet; files of the app."""
+    with echoing(tmp_path, 60, files=40) as (port, process), ExitStack() as stack:
+        worker = worker_of(process)
+        for sent in (b"", request("/", "Connection: close"), request("/"), request("/")[:9]):
+            for _ in range(60):
+                connection = stack.enter_context(closing(connect(port, 5)))
+                connection.sock.sendall(sent)
+            assert is_served(port)
+        assert worker_of(process) == worker
+
+
+def test_there_is_room_for_as_many_connections_as_files_may_be_open(tmp_path: Path) -> None:
+    """And the system is asked for as many files as connections may need."""
+    for files, allowed in ((200, 200), (4_000, 2 * 1_000 + 128)):
+        (tmp_path / str(files)).mkdir()
+        with echoing(tmp_path / str(files), 60, files=files) as (port, process):
+            assert is_served(port)
+            limits = Path(f"/proc/{worker_of(process)}/limits").read_text()
+            (line,) = (one for one in limits.splitlines() if one.startswith("Max open files"))
+            assert line.split()[3] in {str(allowed), str(files)}
+
+
+def test_of_slow_clients_those_go_first_that_have_sent_nothing(tmp_path: Path) -> None:
+    with (
+        echoing(tmp_path, 60, "--worker-connections", "10") as (port, _),
+        closing(connect(port)) as half,
+        ExitStack() as stack,
+    ):
+        assert is_served(port)
+        half.sock.sendall(request("/half")[:-2])
+        for _ in range(20):
+            stack.enter_context(closing(connect(port)))
+            time.sleep(0.01)
+        assert is_served(port)
+        half.sock.sendall(b"\r\n")
+        assert half.sock.recv(1_000).startswith(b"HTTP/1.1 200 ")
+
+
 def test_threads_are_started_as_they_are_needed() -> None:
     threads, together, lock = Threads(3), Barrier(4), Lock()
     done: list[int] = []
@@ -174,3 +281,25 @@ def test_threads_are_started_as_they_are_needed() -> None:
     release.set()
     threads.shutdown(wait=True)
     assert sorted(done[8:]) == list(range(6))
+
+
+def test_where_the_system_has_no_more_threads_those_that_run_do_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads, release = Threads(3), Event()
+    done: list[int] = []
+
+    def fails(_thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def first() -> None:
+        release.wait(30)
+        done.append(0)
+
+    threads.submit(first)
+    monkeypatch.setattr(Thread, "start", fails)
+    threads.submit(lambda: done.append(1))
+    monkeypatch.undo()
+    release.set()
+    wait_until(lambda: done == [0, 1])
+    threads.shutdown(wait=True)
