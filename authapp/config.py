@@ -218,7 +218,7 @@ class Config:
             value = values.get(setting.name)
             if value is None or value == "":
                 if setting.default is MISSING:
-                    raise SettingError(_missing(setting.name))
+                    raise SettingError(_missing(setting.name, values))
                 continue
             found[setting.name] = cls.read(setting.name, value)
         return cls(**found)
@@ -283,7 +283,7 @@ def _described(value: Any) -> str:
     return ""
 
 
-def _missing(name: str) -> str:
+def _missing(name: str, values: Mapping[str, Any]) -> str:
     remedy = {
         "DATABASE_URL": "set it to postgresql://user:password@host/database",
         "REDIS_URL": "set it to redis://host:6379/0",
@@ -292,7 +292,12 @@ def _missing(name: str) -> str:
         "set it to at least 32 random bytes; make them with "
         "`python3 -c 'import secrets; print(secrets.token_urlsafe(48))'`",
     )
+    if values is not os.environ and os.environ.get(name):  # `values` is app.config
+        return (
+            f"{name} is missing in app.config, but the environment has it: give Config.from_env() "
+            "to Auth or init_app as the second argument"
+        )
     return (
-        f"{name} is missing: {remedy} "
-        "(`make run` sets everything; while it runs, `. var/env` does so for other commands)"
+        f"{name} is missing: {remedy} (`make run` and `authapp dev COMMAND` set everything; while "
+        "one of them runs, `. var/env` sets it in another shell)"
     )

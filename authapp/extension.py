@@ -21,7 +21,12 @@ from authapp.cli.deployment import Deployment
 from authapp.cli.tree import register_commands
 from authapp.config import Config
 from authapp.doctor import examine
-from authapp.embedding.flask_settings import chosen_settings, tell_flask, warn_of_secure
+from authapp.embedding.flask_settings import (
+    chosen_settings,
+    tell_flask,
+    warn_of_secure,
+    with_login_view,
+)
 from authapp.embedding.limiter import build_limiter, counts_each_request
 from authapp.embedding.mounting import put_mounted
 from authapp.errors import AuthappError, SettingError, StoreUnavailable
@@ -236,6 +241,8 @@ def set_up(
     if config is None:
         config = Config.from_mapping(chosen)
         warn_of_secure(chosen, config)
+    else:
+        config = with_login_view(config, chosen)
     if mount.forward_auth and not mount.pages and not config.LOGIN_VIEW:
         raise SettingError(
             "LOGIN_VIEW: forward-auth sends people to log in; set it to the endpoint of your "

@@ -118,7 +118,10 @@ def identity_with(user: User, roles: Iterable[str], permissions: Iterable[str]) 
 
 
 class Anonymous(msgspec.Struct, frozen=True):
-    """Nobody known: the same questions, answered no."""
+    """A visitor whom no session names. The attributes are those of `Identity`, and all say no.
+
+    It is false where a condition asks: `{% if current_user %}` means that somebody is signed in.
+    """
 
     id: None = None
     email: str = ""
@@ -128,6 +131,9 @@ class Anonymous(msgspec.Struct, frozen=True):
     active: bool = False
     email_verified: bool = False
     second_factor: bool = False
+
+    def __bool__(self) -> Literal[False]:
+        return False
 
     @property
     def is_authenticated(self) -> Literal[False]:

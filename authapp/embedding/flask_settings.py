@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flask import Flask
@@ -58,6 +59,15 @@ def warn_of_secure(chosen: Mapping[str, Any], config: Config) -> None:
             why="SESSION_COOKIE_SECURE is False in app.config, which is Flask's default",
             remedy='set it to True; or to "off" where there is no https',
         )
+
+
+def with_login_view(config: Config, chosen: Mapping[str, Any]) -> Config:
+    """The settings, with LOGIN_VIEW of `app.config` unless they name one.
+
+    An app writes this one setting in its code, also where all others come from the environment.
+    """
+    view = chosen.get("LOGIN_VIEW")
+    return replace(config, LOGIN_VIEW=view) if view and not config.LOGIN_VIEW else config
 
 
 def tell_flask(app: Flask, config: Config, chosen: Mapping[str, Any]) -> None:

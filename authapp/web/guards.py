@@ -23,8 +23,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-# The person asking, or an anonymous one (`is_authenticated` is False).
-# Reading it raises StoreUnavailable when nobody could say.
+# The person whose session this request belongs to. Without a session: `ANONYMOUS`, which is false.
+# Reading any attribute raises StoreUnavailable while neither store can say whose session it is.
 current_user: Any = LocalProxy(auth_session, "identity")
 
 

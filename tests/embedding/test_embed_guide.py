@@ -2,7 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from authapp.testing import settings_without_engines
 from tests.embedding.served import Browser, served
 from tests.support.instances import ROOT
 from tests.test_testing import CONFTEST, run_tests
@@ -10,6 +14,7 @@ from tests.test_testing import CONFTEST, run_tests
 ANN = {"email": "ann@example.org", "password": "correct horse battery"}
 PAGE = (ROOT / "docs/embed.md").read_text(encoding="utf-8")
 START = PAGE.partition("## Ten minutes\n")[2].partition("\n## ")[0]
+SETTINGS = PAGE.partition("## Settings\n")[2].partition("\n## ")[0]
 TESTS = PAGE.partition("## Tests of your app\n")[2].partition("\n## ")[0]
 
 
@@ -33,6 +38,20 @@ def test_an_app_of_a_few_lines_is_guarded(tmp_path: Path) -> None:
         assert path == "/notes"
         assert "Notes of ann@example.org" in shown
         assert "Hello, ann@example.org" in browser.ask("/")[1]
+
+
+def test_a_factory_reads_the_environment_or_the_settings_of_a_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = settings_without_engines()
+    (code,) = blocks(SETTINGS, "python")
+    module: dict[str, Any] = {"__name__": "factory"}
+    exec(compile(code, "docs/embed.md", "exec"), module)
+    for_tests = module["create_app"](given)
+    assert for_tests.config["SECRET_KEY"] == given["SECRET_KEY"]
+    for name, value in (given | {"SECRET_KEY": "of-the-environment-and-long-enough"}).items():
+        monkeypatch.setenv(name, str(value))
+    assert module["create_app"]().config["SECRET_KEY"] == "of-the-environment-and-long-enough"
 
 
 def test_the_tests_of_an_app(tmp_path: Path) -> None:

@@ -388,6 +388,17 @@ def test_a_missing_setting_is_named_with_its_remedy(
         Auth(app)
 
 
+def test_a_setting_that_only_the_environment_has_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Flask("notes")
+    app.config.update({**settings, "REDIS_URL": ""})
+    monkeypatch.setenv("REDIS_URL", settings["REDIS_URL"])
+    said = r"^REDIS_URL is missing in app\.config, but the environment has it: give Config"
+    with pytest.raises(SettingError, match=said):
+        Auth(app)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -110,6 +110,18 @@ def test_templates_and_views_ask_as_with_flask_login(app: Flask, client: FlaskCl
     assert client.get("/open").text == f"True False True {user_id}"
 
 
+def test_a_condition_asks_whether_somebody_is_signed_in(app: Flask, client: FlaskClient) -> None:
+    @app.get("/truth")
+    def truth() -> str:
+        shown = render_template_string("{{ 'in' if current_user else 'out' }}")
+        return f"{shown} {bool(current_user)}"
+
+    sign_up(app)
+    assert client.get("/truth").text == "out False"
+    client.post("/log-in")
+    assert client.get("/truth").text == "in True"
+
+
 NEXT = {
     "/notes?a=1": "/notes?a=1",
     "https://app.example.org/x": "https://app.example.org/x",

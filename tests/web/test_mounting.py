@@ -12,7 +12,7 @@ from flask import Blueprint, Flask, Response, request
 from flask.typing import ResponseReturnValue
 from openapi_spec_validator import validate
 
-from authapp import Auth, login_required
+from authapp import Auth, Config, login_required
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from tests.web.conftest import Settings
 from tests.web.support import (
@@ -567,6 +567,19 @@ def test_a_misspelt_login_view_is_named(make_shop: MakeShop) -> None:
     for path in ("/cart", "/forward-auth/nginx"):
         with pytest.raises(Exception, match=r"LOGIN_VIEW: there is no endpoint 'come_inn'"):
             browser(app).get(path)
+
+
+@pytest.mark.parametrize("elsewhere", ["", "come_in"])
+def test_the_code_of_an_app_names_its_page_beside_settings_of_the_environment(
+    settings: Settings, elsewhere: str
+) -> None:
+    app = Flask("shop")
+    app.config["LOGIN_VIEW"] = "other" if elsewhere else "come_in"
+    Auth(app, Config.from_mapping({**settings, "LOGIN_VIEW": elsewhere}), pages=True)
+    app.add_url_rule("/come-in", "come_in", lambda: "")
+    app.add_url_rule("/cart", "cart", login_required(lambda: ""))
+    assert browser(app).get("/cart").location == "/come-in?next=/cart"
+    services_of(app).close()
 
 
 def test_forward_auth_needs_a_page_to_log_in(settings: Settings) -> None:
