@@ -6,6 +6,9 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 
+# Python keeps what it compiled. Without that, each process of a test run compiles all tests again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install run example test check lint format bench bench-quick bench-logins bench-burst bench-mail bench-growth soak block-list calls clean
 

@@ -18,6 +18,7 @@ from authapp.services import Services
 from authapp.storage.models import Base
 from tests.support import instances, smtp
 from tests.support.clock import Clock
+from tests.support.compiled_once import compile_once
 from tests.support.services import open_services
 from tests.support.settings import make_config
 from tests.support.smtp import MailServer
@@ -45,6 +46,8 @@ for name in (
 
 # The same examples every time, and no deadline for slow machines; "default" draws new ones.
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+compile_once()
 
 
 @contextmanager
