@@ -29,7 +29,30 @@ from tests.support.smtp import MailServer, mail_server
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 DOMAIN = "example.test"  # its hosts are this machine, for cookies that several hosts share
+FEATURES_OFF = (
+    # for each window Chromium would start a process more, with pages of its address bar
+    "PreloadTopChromeWebUI",
+    "WebUIOmniboxPopup",
+    "WebUIOmniboxAimPopup",
+    "WebUIOmniboxFullPopup",
+    "SpareRendererForSitePerProcess",  # and another for a page that may come
+    # those that Playwright names in the same option, which is not added up
+    "AimEnabled",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsFirstBalancedModeAutoEnable",
+    "HttpsUpgrades",
+    "LensOverlay",
+    "MediaRouter",
+    "NetworkTimeServiceQuerying",
+    "OptimizationHints",
+    "PaintHolding",
+    "PreconnectToSearch",
+    "ThirdPartyStoragePartitioning",
+)
 CHROMIUM_OPTIONS = (
+    f"--disable-features={','.join(FEATURES_OFF)}",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
