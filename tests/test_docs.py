@@ -176,6 +176,7 @@ def settings_told() -> dict[str, list[str]]:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     text = text.partition("\n## Settings of Flask")[0]
     lines = [cells_of(line) for line in text.splitlines() if line.startswith("| `")]
+    assert len(lines) == len({line[0] for line in lines}), "each setting once"
     return {line[0].strip("`"): line[1:] for line in lines}
 
 

@@ -135,7 +135,7 @@ FINE |= {"PASSWORD_PEPPER": "0Ks8hUeWq5XnMvTyBj7CrLg2PdAz4FiO", "SIGNUP": "invit
         ("proxy trust", {"HOST": "192.0.2.1"}, OK, "192.0.2.1 can be reached directly"),
         ("proxy trust", {"TRUSTED_PROXY_HOPS": "2"}, OK, "as 2 in front set them"),
         ("slow clients", {"TRUSTED_PROXY_HOPS": "1"}, OK, "a proxy is in front"),
-        ("slow clients", {"HOST": "192.0.2.1"}, OK, "gunicorn holds out, granian does not"),
+        ("slow clients", {"HOST": "192.0.2.1"}, OK, "gunicorn withstands slow clients"),
         ("redirects", {}, OK, "to this site"),
         ("guard rules", {}, OK, "none: each proxy demands"),
         ("guard rules", {"GUARD_RULES": "/no/such/file"}, FAIL, "it can't be read (No such file"),

@@ -39,4 +39,5 @@ def current(deployment: Deployment) -> None:
 
     found = schema.current(deployment.database_url, schema=deployment.database_schema)
     click.echo(f"The database is at revision {found.found}; this version needs {found.needed}.")
-    click.echo(f"Versions that need {schema.works_with()} or a newer one can run beside this one.")
+    oldest = schema.works_with()
+    click.echo(f"Versions that need {oldest} or a newer revision work beside this one.")

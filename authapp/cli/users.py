@@ -235,7 +235,7 @@ def _tell(password: str, generated: bool) -> None:
         return
     click.echo(f"Password, shown only now: {password}")
     click.echo(
-        f"It opens nothing but the choice of another, within {one_time_passwords.HOURS} hours."
+        f"It lasts {one_time_passwords.HOURS} hours. At log-in the person must choose another one."
     )
 
 

@@ -203,8 +203,8 @@ def _let_through(title: str, account: _Account, paths: Sequence[Path]) -> None:
             opened.append(str(parent))
     if opened:
         _say(
-            f"{title} runs as {account.name}, which may now pass through "
-            f"(permission x, not read) {', '.join(opened)}"
+            f"{title} runs as {account.name}, not as root; so that it reaches its data, permission "
+            f"x (to enter, not to list) was added to {', '.join(opened)}"
         )
 
 
@@ -236,7 +236,7 @@ def _take_lock(title: str, data_dir: Path, lock: int) -> None:
 def data_in_use(title: str, data_dir: Path, pid: str) -> EmbeddedError:
     return EmbeddedError(
         f"the data in {data_dir} is in use by another running {title} (pid {pid}); "
-        "stop that one or use another data directory"
+        "stop that one, or use another data directory (DATA_DIR)"
     )
 
 

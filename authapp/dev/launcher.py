@@ -117,7 +117,7 @@ def _start(running: ExitStack, environment: dict[str, str], command: Sequence[st
     if environment.get("MAIL_URL") == _mail_url(data_dir):
         sys.stdout.write(f"Mail is written to {data_dir / 'mail'}, one file each.\n")
     if address := _address_with_passkeys(environment):
-        sys.stdout.write(f"Open {address}, for which browsers keep passkeys.\n")
+        sys.stdout.write(f"Open {address} (passkeys work there, but not at an IP address).\n")
     sys.stdout.flush()
     status = _run(SERVERS[server], environment, SERVER_STOPS)
     if status != 0:

@@ -219,8 +219,8 @@ def _unverified(connection: Connection) -> Finding:
     ).one()
     if not unverified:
         return Finding("addresses", State.OK, "all are verified")
-    text = f"{unverified} not verified; {waiting} of these accounts wait for that before a log-in"
-    advice = "`users verify EMAIL` confirms one that you know to be the person's"
+    text = f"{unverified} unverified; {waiting} of these people can't log in before they confirm"
+    advice = "`users verify EMAIL` confirms an address that you know to be the person's"
     return Finding("addresses", State.OK, text, advice)
 
 

@@ -172,16 +172,16 @@ def _proxies(config: Config) -> Finding:
 
 
 def _slow_clients(config: Config) -> Finding:
-    """The server can't be seen from here, so this names all of them."""
+    """`doctor` can't see which server runs, so this names both."""
     check = "slow clients"
     advice = (
-        "a proxy must take in whole requests before granian, or a server other than gunicorn with "
-        "our gunicorn.conf.py, gets them: nginx does, as in deploy/nginx/nginx.conf; Traefik with "
+        "with granian, or gunicorn without our gunicorn.conf.py, have the proxy read each request "
+        "in whole before it passes it on: nginx does, as in deploy/nginx/nginx.conf; Traefik with "
         "the middleware buffering, Caddy with request_buffers, HAProxy with http-buffer-request"
     )
     if config.TRUSTED_PROXY_HOPS or is_loopback(config.HOST):
         return Finding(check, State.OK, "a proxy is in front, or only this machine asks", advice)
-    text = "no proxy is in front: gunicorn holds out, granian does not"
+    text = "no proxy is in front: gunicorn withstands slow clients, granian does not"
     return Finding(check, State.OK, text, advice)
 
 

@@ -106,7 +106,7 @@ def test_a_generated_password_opens_nothing_but_the_choice_of_another(app: Flask
     told = done(app, "users", "create", EMAIL, "--name", "Ada King")
     (password,) = SHOWN_ONCE.findall(told)
     assert f"Created {EMAIL}." in told
-    assert "nothing but the choice of another, within 72 hours." in told
+    assert "It lasts 72 hours. At log-in the person must choose another one." in told
     assert is_one_time(app, password)
     assert not may_log_in(app, password)
     shown = done(app, "users", "show", EMAIL)
@@ -700,7 +700,7 @@ def test_the_revision_is_told_beside_the_one_that_is_needed(app: Flask) -> None:
     told = done(app, "db", "current")
     found = re.fullmatch(
         r"The database is at revision (\d{4}); this version needs (\d{4})\.\n"
-        r"Versions that need (\d{4}) or a newer one can run beside this one\.\n",
+        r"Versions that need (\d{4}) or a newer revision work beside this one\.\n",
         told,
     )
     assert found

@@ -117,7 +117,7 @@ def test_parents_get_search_permission_only_if_needed(
     as_root = os.geteuid() == 0
     assert stat.S_IMODE(data_dir.stat().st_mode) == (0o701 if as_root else 0o700)
     said = capfd.readouterr().err
-    assert (f"may now pass through (permission x, not read) {data_dir}\n" in said) == as_root
+    assert (f"x (to enter, not to list) was added to {data_dir}\n" in said) == as_root
     dev.Valkey.start(data_dir / "deeper" / "valkey", sockets, "secret").stop()
     assert capfd.readouterr().err == ""
 
