@@ -30,6 +30,8 @@ _LONGEST = 60.0  # seconds to wait for a hash where there is no deadline
 _LONGEST_AWAY = 30  # seconds that somebody is asked to stay away at most
 _USABLE = 0.95  # of the time that a log-in may take; the rest is for what follows the hash
 _NEWEST = 0.1  # weight of the newest hash in the measured pace
+_SLOWER = 4.0  # times as long as before a hash counts at most: the process may have been stopped
+_BRIEF = 0.1  # seconds that a hash counts at least with, if it took them
 _HELPERS = 3  # threads that hash on borrowed cores, at most
 _BORROW_AGAIN = 0.01  # seconds, while log-ins wait and no other core is free
 
@@ -94,7 +96,7 @@ class _Place:
 
     Attributes:
         address: whose log-in it is.
-        round: how many places that address had already; places of lower rounds come first.
+        round: places of lower rounds come first; see `HashingQueue`.
         number: of places of one round the first come comes first.
     """
 
@@ -109,15 +111,25 @@ class _Place:
 class HashingQueue:
     """The queue of one process. It refuses at once what can't be hashed in time.
 
-    Addresses take turns: who sends many log-ins waits behind who sends one.
+    Addresses take turns: each gets one place in a round, so that one that sends many log-ins has
+    most of them wait behind those of others. A log-in enters the round that is being served, or the
+    one after the last in which its address has a place. So log-ins of one address keep their order.
 
     Args:
         places: how many log-ins may hash, or wait for their turn, at the same time.
         seconds: what a hash takes, until the first ones were measured.
         patience: seconds that a log-in may take.
+        network_of: the network of an address; all addresses of one count as one.
     """
 
-    def __init__(self, places: int, seconds: float = 0.0, patience: float = _LONGEST) -> None:
+    def __init__(
+        self,
+        places: int,
+        seconds: float = 0.0,
+        patience: float = _LONGEST,
+        network_of: Callable[[str], str] = str,
+    ) -> None:
+        self._network_of = network_of
         self._places = places
         self._pace = seconds
         self._usable = patience * _USABLE
@@ -132,6 +144,7 @@ class HashingQueue:
         self._threads: list[threading.Thread] = []
         self._elsewhere: list[int] = []  # log-ins of the other workers, at the newest arrival
         self._arrivals = 0
+        self._round = 0  # that of the newest hash
         # when nobody who was refused is asked to come, by the monotonic clock
         self._next_free = 0.0
 
@@ -147,7 +160,7 @@ class HashingQueue:
             Busy: its turn would not come in time.
         """
         try:
-            held = self._enter(address)
+            held = self._enter(self._network_of(address))
         except Busy:
             _take_back(counted)
             raise
@@ -171,18 +184,18 @@ class HashingQueue:
 
         Raises:
             Busy: its turn did not come before the deadline (`deadlines.deadline`), or it gave way
-                to somebody from another address.
+                to somebody from another address; or the system has no thread to give.
         """
         place: _Place | None = getattr(self._mine, "place", None)
         with self._changed:
             if place is None:  # nothing limits who hashes outside a place
-                place = self._new_place("", 0)
+                place = self._new_place("", self._round)
             if place.is_displaced:
                 raise Busy(self._away())
+            self._run_threads()
             place.work, place.result = work, Future()
             result: Future[T] = place.result
             self._waiting.append(place)
-            self._run_threads()
             self._changed.notify_all()
         try:
             return result.result(remaining(_LONGEST))
@@ -196,13 +209,14 @@ class HashingQueue:
     def _enter(self, address: str) -> _Place:
         with self._changed:
             self._elsewhere = self._lending.others()
-            mine = sum(place.address == address for place in self._held)
-            ahead = sum(place.round <= mine for place in self._held)
+            mine = (place.round + 1 for place in self._held if place.address == address)
+            round_ = max(self._round, *mine, 0)
+            ahead = sum(place.round <= round_ for place in self._held)
             if not self._has_room(ahead):
                 raise Busy(self._away())
             if not self._has_room(len(self._held)):
-                self._displace(mine)
-            place = self._new_place(address, mine)
+                self._displace(round_)
+            place = self._new_place(address, round_)
             self._held.append(place)
             self._lending.tell(len(self._held))
             return place
@@ -249,11 +263,18 @@ class HashingQueue:
     # -- the threads ---------------------------------------------------------------------------
 
     def _run_threads(self) -> None:
-        if not self._threads:
-            helpers = 0 if self._lending is _ALONE else _HELPERS
-            for work in [self._work, *[self._help] * helpers]:
-                self._threads.append(threading.Thread(target=work, name="hashing", daemon=True))
-                self._threads[-1].start()
+        if self._threads:
+            return
+        helpers = 0 if self._lending is _ALONE else _HELPERS
+        for work in [self._work, *[self._help] * helpers]:
+            thread = threading.Thread(target=work, name="hashing", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has none to give
+                if not self._threads:
+                    raise Busy(self._away()) from None
+                return
+            self._threads.append(thread)
 
     def _work(self) -> None:
         """Hashes on the core of this process."""
@@ -286,6 +307,7 @@ class HashingQueue:
                 return
             place = min(self._waiting, key=_order)
             self._waiting.remove(place)
+            self._round = max(self._round, place.round)
         self._hash(place)
 
     def _hash(self, place: _Place) -> None:
@@ -296,7 +318,8 @@ class HashingQueue:
             _settle(place.result.set_exception, error)
         else:
             _settle(place.result.set_result, found)
-        self._pace += (time.perf_counter() - started - self._pace) * _NEWEST
+        took = min(time.perf_counter() - started, max(self._pace * _SLOWER, _BRIEF))
+        self._pace += (took - self._pace) * _NEWEST
 
 
 def _order(place: _Place) -> tuple[int, int]:

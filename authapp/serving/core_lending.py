@@ -6,13 +6,16 @@ often the first. Without this, its log-ins would wait, or be refused, beside a w
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _WORKER = ".worker"  # how many log-ins it holds; shared lock while it lives
 _CORE = ".core"  # exclusive lock of the worker that hashes on it
 _WIDTH = 4  # bytes of a number
+_LONGEST_LOAN = 1.0  # seconds that the owner waits for its core
+_LOOK_AGAIN = 0.005  # seconds, meanwhile
 
 
 class CoreLending:
@@ -30,6 +33,7 @@ class CoreLending:
         self._mine = folder / f"{slot}{_WORKER}"
         self._worker = _open(self._mine)
         self._core = _open(self._mine.with_suffix(_CORE))
+        self._is_kept = False  # whoever borrowed the core did not give it back in time
         self.tell(0)
         fcntl.flock(self._worker, fcntl.LOCK_SH)  # others hold it to look, for microseconds
 
@@ -43,47 +47,70 @@ class CoreLending:
 
     @contextmanager
     def own(self) -> Iterator[None]:
-        """The core of this worker, for the block; waits until who has borrowed it is done."""
-        fcntl.flock(self._core, fcntl.LOCK_EX)
+        """The core of this worker, for the block; waits until who has borrowed it is done.
+
+        A borrower that was stopped never is. The core is used beside it, then.
+        """
+        until = time.monotonic() + (0 if self._is_kept else _LONGEST_LOAN)
+        while not (is_free := _lock(self._core)) and time.monotonic() < until:
+            time.sleep(_LOOK_AGAIN)
+        self._is_kept = not is_free
         try:
             yield
         finally:
-            fcntl.flock(self._core, fcntl.LOCK_UN)
+            if is_free:
+                fcntl.flock(self._core, fcntl.LOCK_UN)
 
     @contextmanager
     def borrow(self) -> Iterator[bool]:
         """The core of another worker, for the block; whether there was one."""
+        core: int | None = None
         for path in self._others():
-            with _locked(path.with_suffix(_CORE)) as is_ours:
-                if is_ours and _held_by(path) == 0:
-                    yield True
-                    return
-        yield False
+            core = _borrowed(path)
+            if core is not None:
+                break
+        try:
+            yield core is not None
+        finally:
+            if core is not None:
+                os.close(core)
 
     def _others(self) -> list[Path]:
-        return [path for path in self._folder.glob(f"*{_WORKER}") if path != self._mine]
+        try:
+            return [path for path in self._folder.glob(f"*{_WORKER}") if path != self._mine]
+        except OSError:  # no descriptor is left
+            return []
+
+
+def _borrowed(worker: Path) -> int | None:
+    """A descriptor that has the core of a worker without log-ins; None if that can't be had."""
+    with suppress(OSError):  # no descriptor is left, or the folder is gone
+        core = _open(worker.with_suffix(_CORE))
+        if _lock(core) and _held_by(worker) == 0:
+            return core
+        os.close(core)
+    return None
 
 
 def _held_by(worker: Path) -> int | None:
-    """How many log-ins this worker has; None if it is dead."""
-    with _locked(worker) as is_dead:
-        return None if is_dead else int.from_bytes(worker.read_bytes()[:_WIDTH])
+    """How many log-ins this worker has; None if it is dead, or can't be looked at."""
+    with suppress(OSError):  # as above
+        descriptor = _open(worker)
+        try:
+            if not _lock(descriptor):
+                return int.from_bytes(os.pread(descriptor, _WIDTH, 0))
+        finally:
+            os.close(descriptor)
+    return None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Holds an exclusive lock for the block, unless somebody holds one; whether it does."""
-    descriptor = _open(path)
+def _lock(descriptor: int) -> bool:
+    """Holds an exclusive lock of a file, unless somebody else has one; whether it does."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        is_ours = False
-    else:
-        is_ours = True
-    try:
-        yield is_ours
-    finally:
-        os.close(descriptor)
+        return False
+    return True
 
 
 def _open(path: Path) -> int:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -20,22 +20,31 @@ IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 _NAME = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "authapp-metrics."
 _MAKING = 60  # seconds; more than it takes to lock a folder that was made
+# Bytes of each file of a slot, more than it grows to. Where a page of it could not be had later,
+# because what is in memory is full, the system would kill the worker at the next request.
+_ROOM = {
+    "counter": 262_144,
+    "histogram": 262_144,
+    "gauge_livesum": 65_536,
+    "gauge_mostrecent": 65_536,
+}
 
 
 def make() -> None:
     """Makes a folder for this process and its workers, and names it to prometheus-client; unless
     one is named, as it is after a reload. It goes when the process ends."""
     if _NAME in os.environ:
+        _make_again(folder())
         return
-    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=IN_MEMORY)
-    _lock(folder)
-    _remove_left_behind(Path(folder).parent)
-    os.environ[_NAME] = folder
+    made = tempfile.mkdtemp(prefix=_PREFIX, dir=IN_MEMORY)
+    _lock(made)
+    _remove_left_behind(Path(made).parent)
+    os.environ[_NAME] = made
     master = os.getpid()
 
     def clean_up() -> None:
         if os.getpid() == master:  # workers come by here too when they end
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
 
     atexit.register(clean_up)
 
@@ -57,8 +66,16 @@ def claim_slot() -> str:
         for number in count(1):
             slot = f"worker{number}"
             if _lock(str(place / f"{slot}.lock")) is not None:
+                _reserve_room(place, slot)
                 return slot
     raise AssertionError  # never: there is always a next number
+
+
+def _reserve_room(folder: Path, slot: str) -> None:
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        for kind, size in _ROOM.items():
+            with suppress(OSError), (folder / f"{kind}_{slot}.db").open("a") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
 
 
 def mark_dead_workers() -> None:
@@ -81,9 +98,22 @@ def _mark_dead_workers(folder: Path) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Nobody else looks at the locks of slots meanwhile: who does holds them for a moment."""
+    _make_again(folder)
     with (folder / "slots.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _make_again(folder: Path) -> None:
+    """Makes the folder if somebody removed it, as systemd does with what is in memory when the user
+    of the server logs out (`RemoveIPC`). Its locks and counts begin again with the next worker."""
+    try:
+        folder.mkdir(0o700)
+    except FileExistsError:
+        if folder.name.startswith(_PREFIX) and folder.lstat().st_uid != os.geteuid():
+            raise
+    else:
+        _lock(str(folder))
 
 
 def _lock(path: str) -> int | None:

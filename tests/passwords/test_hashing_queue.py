@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Semaphore
 from typing import Any
 
 import bcrypt
@@ -176,6 +176,45 @@ def test_the_pace_is_measured() -> None:
         pass
 
 
+def test_one_hash_that_took_very_long_says_little_of_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process was stopped meanwhile, or the whole machine."""
+    queue, stopped = HashingQueue(100, seconds=0.05, patience=5), [0.0]
+    clock = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + stopped[0])
+
+    def work() -> None:
+        stopped[0] += 60
+
+    queue.run(work)
+    with full(queue, 60), queue.place():
+        pass
+    for _ in range(20):  # but all of them say much
+        queue.run(work)
+    with full(queue, 1), pytest.raises(Busy), queue.place():
+        pass
+
+
+def test_where_the_system_has_no_thread_to_give_log_ins_come_back_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue, start = HashingQueue(3), threading.Thread.start
+
+    def fails(thread: threading.Thread) -> None:
+        if thread.name == "hashing":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    with pytest.raises(Busy), queue.place():
+        queue.run(lambda: None)
+    monkeypatch.undo()
+    with queue.place(), deadline(30):
+        assert queue.run(lambda: 7) == 7
+    assert queue._waiting == []
+
+
 def test_the_more_are_refused_the_later_they_are_asked_to_come_back() -> None:
     queue = HashingQueue(100, seconds=0.5, patience=5)
     waits = []
@@ -211,6 +250,60 @@ def test_addresses_take_turns() -> None:
             pool.submit(log_in_from, queue, address, done)
             await_waiting(queue, number + 1)
     assert done == ["crowd", "one", "two", "crowd", "crowd", "crowd"]
+
+
+def test_log_ins_of_one_address_are_hashed_in_the_order_they_came() -> None:
+    """Also when others of that address come while some of them have been hashed. Somebody from
+    another address waits for the round that is being served, and for no later one."""
+    queue, begun, go_on = HashingQueue(20), Event(), Semaphore(0)
+    done: list[str] = []
+
+    def log_in_as(name: str) -> None:
+        def work() -> None:
+            begun.set()
+            go_on.acquire(timeout=30)
+            done.append(name)
+
+        with queue.place(address=name.partition(" ")[0]):
+            queue.run(work)
+
+    with ThreadPoolExecutor(10) as pool:
+        pool.submit(log_in_as, "school 0")
+        assert begun.wait(30)
+        for number in range(1, 4):
+            pool.submit(log_in_as, f"school {number}")
+            await_waiting(queue, number)
+        go_on.release(2)
+        await_waiting(queue, 1)  # the third is being hashed
+        for number, name in enumerate(("school 4", "home 0", "school 5")):
+            pool.submit(log_in_as, name)
+            await_waiting(queue, 2 + number)
+        go_on.release(10)
+    order = ["school 0", "school 1", "school 2", "home 0", "school 3", "school 4", "school 5"]
+    assert done == order
+
+
+def test_all_addresses_of_a_customer_take_turns_as_one(services: Services) -> None:
+    queue = hasher_of(services).queue
+    for addresses, rounds in (
+        (("2001:db8:1:1::1", "2001:db8:2::1", "2001:db8:1:2::2"), [0, 0, 1]),
+        (("192.0.2.1", "192.0.2.2", "192.0.2.1"), [0, 0, 1]),
+    ):
+        with ExitStack() as taken:
+            for address in addresses:
+                taken.enter_context(queue.place(address=address))
+            assert [place.round for place in queue._held] == rounds
+
+
+def test_a_place_that_hashes_late_sends_no_later_one_ahead() -> None:
+    """It has waited for a store meanwhile."""
+    queue = HashingQueue(20)
+    with queue.place(address="school"):
+        with queue.place(address="school"):
+            queue.run(lambda: None)
+        queue._mine.place = queue._held[0]
+        queue.run(lambda: None)
+    assert queue._round == 1
 
 
 def test_one_address_can_not_fill_the_queue() -> None:

@@ -1,6 +1,9 @@
 """Workers of a server hash on each other's cores, each of which serves one hash at a time."""
 
 import os
+import resource
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +18,7 @@ import pytest
 from authapp.errors import Busy
 from authapp.passwords import hashing_queue
 from authapp.passwords.hashing_queue import HashingQueue
+from authapp.serving import core_lending
 from authapp.serving.core_lending import CoreLending
 from tests.support.instances import ROOT
 from tests.support.waiting import wait_until
@@ -107,6 +111,70 @@ def test_a_killed_worker_neither_lends_nor_counts(
     assert not can_borrow(mine)
     CoreLending(tmp_path, "killed")
     assert mine.others() == [0]
+
+
+BORROWER = """
+import sys
+from pathlib import Path
+from authapp.serving.core_lending import CoreLending
+with CoreLending(Path(sys.argv[1]), "borrower").borrow() as has_one:
+    print(has_one, flush=True)
+    input()
+"""
+
+
+def test_a_borrower_that_is_stopped_keeps_no_core_from_its_owner(
+    mine: CoreLending, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_lending, "_LONGEST_LOAN", 0.2)
+    with subprocess.Popen(
+        [sys.executable, "-c", BORROWER, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        process.send_signal(signal.SIGSTOP)
+        try:
+            with mine.own():
+                pass
+            monkeypatch.setattr(core_lending, "_LONGEST_LOAN", 3600)
+            with mine.own():  # it waits once, and not for each hash
+                pass
+        finally:
+            process.kill()
+    other = CoreLending(tmp_path, "worker2")
+    with mine.own():
+        assert not can_borrow(other), "it was given back"
+    assert can_borrow(other)
+
+
+def test_without_a_folder_each_uses_its_own_core(
+    mine: CoreLending, other: CoreLending, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path)
+    mine.tell(1)
+    assert mine.others() == []
+    assert not can_borrow(other)
+    with mine.own():
+        pass
+
+
+def test_without_a_descriptor_left_each_uses_its_own_core(
+    mine: CoreLending, other: CoreLending
+) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    child = os.fork()  # the limit is the process's, and others run in this one
+    if child == 0:
+        status = 1
+        with suppress(BaseException):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+            with mine.own():
+                status = 0 if mine.others() == [] and not can_borrow(mine) else 2
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # -- the queue of a worker -------------------------------------------------------------------------

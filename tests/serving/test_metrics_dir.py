@@ -1,9 +1,14 @@
 """A worker that takes a dead worker's slot keeps its counters and drops its gauges."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from authapp.serving import metrics_dir
 from tests.support.instances import ROOT
 
 WORKER = """
@@ -50,3 +55,33 @@ def test_slots_are_taken_by_one_each_and_left_when_it_is_killed(tmp_path: Path) 
                 third.kill()
             second.kill()
     assert len(list(tmp_path.glob("counter_worker*.db"))) == 2
+    for file in tmp_path.glob("*_worker*.db"):
+        found = file.stat()
+        assert found.st_blocks * 512 >= found.st_size >= 65_536, f"no room is kept for {file}"
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """And the worker that begins then is as good as any; the one before it goes on."""
+    folder = tmp_path / "authapp-metrics.1"
+    folder.mkdir()
+    with worker(folder) as first:
+        assert said(first) == "worker1 1.0 1.0"
+        shutil.rmtree(folder)
+        with worker(folder) as second, worker(folder) as third:
+            assert {said(second), said(third)} == {"worker1 1.0 1.0", "worker2 2.0 2.0"}
+            for process in (first, second, third):
+                assert process.poll() is None
+                process.kill()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_somebody_else_put_in_its_place_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "authapp-metrics.1"
+    folder.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    metrics_dir.mark_dead_workers()
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(FileExistsError):
+        metrics_dir.mark_dead_workers()
