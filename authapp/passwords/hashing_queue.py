@@ -7,6 +7,7 @@ nothing to hash. A log-in waits for its turn if the turn comes in time, and is a
 back later if not.
 """
 
+import atexit
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 from authapp.errors import Busy
 from authapp.storage.deadlines import remaining
@@ -32,6 +34,7 @@ _USABLE = 0.95  # of the time that a log-in may take; the rest is for what follo
 _NEWEST = 0.1  # weight of the newest hash in the measured pace
 _SLOWER = 4.0  # times as long as before a hash counts at most: the process may have been stopped
 _BRIEF = 0.1  # seconds that a hash counts at least with, if it took them
+_LONGEST_END = 5.0  # seconds that the end of the process waits for a hash
 _HELPERS = 3  # threads that hash on borrowed cores, at most
 _BORROW_AGAIN = 0.01  # seconds, while log-ins wait and no other core is free
 
@@ -86,6 +89,15 @@ def lend_and_borrow(lending: Lending) -> None:
     _lending[os.getpid()] = lending
 
 
+_queues: "WeakSet[HashingQueue]" = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    for queue in tuple(_queues):
+        queue.end()
+
+
 def _nothing() -> None:
     pass
 
@@ -135,6 +147,7 @@ class HashingQueue:
         self._usable = patience * _USABLE
         self._start()
         start_in_forks(self._start)  # a forked process starts with an empty queue
+        _queues.add(self)
 
     def _start(self) -> None:
         self._changed = threading.Condition()
@@ -142,6 +155,8 @@ class HashingQueue:
         self._waiting: list[_Place] = []  # with work that has not begun
         self._mine = threading.local()
         self._threads: list[threading.Thread] = []
+        self._hashing = 0  # threads that hash at this moment
+        self._has_ended = False
         self._elsewhere: list[int] = []  # log-ins of the other workers, at the newest arrival
         self._arrivals = 0
         self._round = 0  # that of the newest hash
@@ -205,6 +220,13 @@ class HashingQueue:
                 if place in self._waiting:
                     self._waiting.remove(place)
             raise Busy from None
+
+    def end(self) -> None:
+        """Begins no hash any more, and waits for those under way. The interpreter can't end a
+        thread within a hash: bcrypt aborts the process, then."""
+        with self._changed:
+            self._has_ended = True
+            self._changed.wait_for(lambda: not self._hashing, _LONGEST_END)
 
     def _enter(self, address: str) -> _Place:
         with self._changed:
@@ -297,18 +319,22 @@ class HashingQueue:
 
     def _await_work(self) -> None:
         with self._changed:
-            while not self._waiting:
+            while not self._waiting or self._has_ended:
                 self._changed.wait()
 
     def _hash_next(self) -> None:
         """Hashes for the place whose turn it is, if one still waits."""
         with self._changed:
-            if not self._waiting:
+            if not self._waiting or self._has_ended:
                 return
             place = min(self._waiting, key=_order)
             self._waiting.remove(place)
             self._round = max(self._round, place.round)
+            self._hashing += 1
         self._hash(place)
+        with self._changed:
+            self._hashing -= 1
+            self._changed.notify_all()
 
     def _hash(self, place: _Place) -> None:
         started = time.perf_counter()

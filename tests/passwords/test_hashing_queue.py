@@ -1,6 +1,8 @@
 """Hashing: one thread that yields to all others, few log-ins at once, the rest are told to wait."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from authapp.storage.deadlines import deadline, remaining
 from authapp.storage.postgres import FailureKind, PostgresUnavailable
 from tests.support.clock import Clock
 from tests.support.hashing import hashing
+from tests.support.instances import ROOT
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
 from tests.support.services import open_services, sql
 from tests.support.settings import make_config
@@ -129,6 +132,32 @@ def test_a_forked_process_hashes_on_a_thread_of_its_own() -> None:
                 status = 0 if queue.run(lambda: 7) == 7 else 2
             os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+ENDING = """
+import bcrypt, threading, time
+from authapp.passwords.hashing_queue import HashingQueue
+queue, began = HashingQueue(3), threading.Event()
+
+def work():
+    began.set()
+    bcrypt.hashpw(b"x", bcrypt.gensalt(11))
+
+def ask():
+    queue.run(work)
+
+for _ in range(3):
+    threading.Thread(target=ask, daemon=True).start()
+assert began.wait(30)
+"""
+
+
+def test_a_process_ends_well_in_the_midst_of_a_hash() -> None:
+    """The interpreter would end the thread within bcrypt, which aborts the process for it."""
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDING], cwd=ROOT, capture_output=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 # -- the places ------------------------------------------------------------------------------------
