@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from authapp import dev
 from tests.journeys.acts import log_in, sees_heading, sees_notice
-from tests.journeys.conftest import Device, NewVisitor, twice
+from tests.journeys.conftest import PHONE, NewVisitor, twice
 from tests.journeys.site import WORKERS, Person, Site, served
 from tests.journeys.test_accessibility import Auditor
 from tests.support.databases import add_migrated_database
@@ -96,11 +96,13 @@ def test_a_link_that_was_used(
     sees_heading(late, "Forgot your password?")
 
 
-@pytest.mark.parametrize("scripts", [True], indirect=True, ids=["scripts"])
+@pytest.mark.parametrize(
+    ("device", "scripts"), [(PHONE, True)], indirect=True, ids=["phone-scripts"]
+)
 def test_the_pages_are_clean(
-    new_visitor: NewVisitor, site: Site, mailbox: MailServer, someone: Person, device: Device
+    new_visitor: NewVisitor, site: Site, mailbox: MailServer, someone: Person
 ) -> None:
-    auditor = Auditor(device)
+    auditor = Auditor()
     page = new_visitor()
     page.goto("/login")
     auditor.audit(page, "log-in with a link", "Log in")

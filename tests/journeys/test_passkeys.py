@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from authapp import dev
 from tests.journeys.acts import fill_log_in, log_in, log_out, sees_heading, sees_notice
 from tests.journeys.authenticators import VirtualAuthenticator
-from tests.journeys.conftest import DESKTOP, PATIENCE, PHONE, Device, Watch, open_window
+from tests.journeys.conftest import DESKTOP, PATIENCE, PHONE, Watch, open_window
 from tests.journeys.site import Person, Site, a_person, served
 from tests.journeys.test_accessibility import Auditor
 from tests.journeys.test_keyboard import tab_to
@@ -369,13 +369,10 @@ def test_a_device_makes_no_second_passkey(page: Page, ada: Person) -> None:
 # -- for everybody ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("window", [PHONE, DESKTOP], ids=lambda device: device.name)
-def test_the_pages_are_clean_for_everybody(
-    browser: Browser, site: Site, ada: Person, database_url: str, window: Device
-) -> None:
+def test_the_pages_are_clean_for_everybody(browser: Browser, site: Site, ada: Person) -> None:
     """As `test_accessibility.py`, with passkeys beside an authenticator app."""
-    auditor = Auditor(window)
-    page = open_window(browser, site, window).new_page()
+    auditor = Auditor()
+    page = open_window(browser, site, PHONE).new_page()
     log_in(page, ada)
     device = VirtualAuthenticator(page)
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 from authapp import dev
 from tests.journeys.acts import fill_log_in, log_in, log_out, sees_heading, sees_notice
 from tests.journeys.authenticators import VirtualAuthenticator
-from tests.journeys.conftest import DESKTOP, Device, Watch, open_window
+from tests.journeys.conftest import DESKTOP, PHONE, Device, Watch, open_window
 from tests.journeys.site import Person, Site, a_person, served
 from tests.journeys.test_accessibility import Auditor
 from tests.journeys.test_keyboard import tab_to
@@ -59,10 +59,11 @@ def page(device: Device, browser: Browser, site: Site, watch: Watch) -> Iterator
 
 
 @pytest.fixture
-def auditor(device: Device) -> Auditor:
-    return Auditor(device)
+def auditor() -> Auditor:
+    return Auditor()
 
 
+phone = pytest.mark.parametrize("device", [PHONE], indirect=True, ids=["phone"])
 desktop = pytest.mark.parametrize("device", [DESKTOP], indirect=True, ids=["desktop"])
 
 
@@ -80,6 +81,7 @@ def link_to(mailbox: MailServer, person: Person, site: Site) -> str:
     return link.removeprefix(site.url)
 
 
+@phone
 def test_sign_up_confirm_and_log_in(
     page: Page, site: Site, mailbox: MailServer, auditor: Auditor
 ) -> None:
@@ -167,6 +169,7 @@ def test_by_keyboard_alone(page: Page) -> None:
     sees_heading(page, "Confirm your email")
 
 
+@phone
 def test_a_password_is_removed_and_set_again(page: Page, site: Site, auditor: Auditor) -> None:
     ada = site.add_admin(a_person())
     log_in(page, ada)
