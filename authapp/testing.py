@@ -24,7 +24,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
+from flask.sessions import SessionInterface as FlaskSessionInterface
 from flask.testing import FlaskClient
+from msgspec.structs import replace
 from sqlalchemy import delete, text
 
 from authapp.accounts.actor import NOBODY, OPERATOR
@@ -34,6 +36,8 @@ from authapp.sessions.records import ActiveSession, SessionRecord
 from authapp.storage.models import AuditEvent, PendingFence, Role, User
 from authapp.web.app_state import AppState, state_of
 from authapp.web.request_credentials import KNOWN_RESULT, KnownResult
+from authapp.web.session.auth_session import AuthSession
+from authapp.web.session.interface import SessionInterface
 
 PASSWORD = "correct horse battery staple"  # noqa: S105 — of people that tests create
 _SECRET = "only-for-tests-and-long-enough-to-be-accepted"  # noqa: S105
@@ -164,10 +168,10 @@ def signed_in_client(
     permissions: Sequence[str] = (),
     data: Mapping[str, Any] | None = None,
 ) -> FlaskClient:
-    """A client whose requests all come from this person. No engine is asked, so none need run.
+    """A client whose requests all come from this person. It needs neither Postgres nor Redis.
 
-    Views ask `current_user`, guards hold, and `flask.session` is read from `data`. To save in
-    `flask.session`, to log in and to log out need engines: use the fixture `auth` for them.
+    Views read `current_user`, guards apply, and `flask.session` begins with `data` and is kept in
+    memory. Log-in, log-out and the Python API need the fixture `auth`.
     """
     now = datetime.now(UTC)
     person = Identity(
@@ -196,9 +200,35 @@ def signed_in_client(
     session = ActiveSession(authenticator.tokens.mint(), record)
     client = app.test_client()
     client.set_cookie(authenticator.cookie_name, session.token.text)
-    environ: dict[str, Any] = client.environ_base
-    environ[KNOWN_RESULT] = KnownResult(session)
+    if not isinstance(app.session_interface, _KeptInMemory):
+        app.session_interface = _KeptInMemory(app.session_interface)
+    app.session_interface.keep(session, client.environ_base)
     return client
+
+
+class _KeptInMemory(SessionInterface):
+    """Keeps the data of signed-in clients in memory, where they have no stores.
+
+    Args:
+        interface: of the app; whatever else it does stays as it is.
+    """
+
+    def __init__(self, interface: FlaskSessionInterface) -> None:
+        self.__dict__.update(interface.__dict__)
+        self._environs: dict[UUID, dict[str, Any]] = {}  # by session: of the requests of its client
+
+    def keep(self, session: ActiveSession, environ: dict[str, Any]) -> None:
+        self._environs[session.record.id] = environ
+        environ[KNOWN_RESULT] = KnownResult(session)
+
+    def _save_in_store(self, session: AuthSession, live: ActiveSession) -> None:
+        environ = self._environs.get(live.record.id)
+        if environ is None:
+            super()._save_in_store(session, live)
+        elif session.modified:
+            changed, removed = session.patch()
+            kept = {k: v for k, v in live.record.data.items() if k not in removed}
+            self.keep(ActiveSession(live.token, replace(live.record, data=kept | changed)), environ)
 
 
 def _person(state: AppState, user: Identity | UUID | str) -> Identity:

@@ -32,6 +32,11 @@ def create_app(settings):
         session["note"] = "milk"
         return ""
 
+    @app.post("/unsavable")
+    def unsavable():
+        session["note"] = object()
+        return ""
+
     @app.get("/staff")
     @roles_required("staff")
     def staff():
@@ -122,6 +127,7 @@ def test_without_engines(tmp_path: Path) -> None:
 import sys
 import pytest
 from app import create_app
+from authapp.errors import UnsavableSession
 from authapp.testing import settings_without_engines, signed_in_client
 
 
@@ -135,7 +141,16 @@ def test_views(app):
     for _ in range(2):
         assert client.get("/notes").text == "notes of ann@example.org: tea"
         assert client.get("/staff").status_code == 200
-    assert signed_in_client(app).get("/staff").status_code == 403
+    client.post("/notes")
+    assert client.get("/notes").text == "notes of ann@example.org: milk"
+    bob = signed_in_client(app, "bob@example.org")
+    assert bob.get("/notes").text == "notes of bob@example.org: none"
+    bob.post("/notes")
+    assert client.get("/notes").text == "notes of ann@example.org: milk"
+    assert bob.get("/staff").status_code == 403
+    with pytest.raises(UnsavableSession, match="note"):
+        client.post("/unsavable")
+    assert client.get("/notes").text == "notes of ann@example.org: milk"
     assert app.test_client().get("/notes").status_code == 401
     assert "authapp.dev.postgres" not in sys.modules
 """,
