@@ -247,7 +247,7 @@ def _misspelt(values: Mapping[str, Any], ours: Collection[str]) -> str:
     for name in sorted(set(values) - set(ours) - _OTHERS_NAMES):
         for setting in ours:
             off = 2 if len(setting) >= 10 else 1
-            if len(setting) < 8 or values.get(setting) or abs(len(setting) - len(name)) > off:
+            if len(setting) < 6 or values.get(setting) or abs(len(setting) - len(name)) > off:
                 continue
             blocks = SequenceMatcher(None, name, setting, autojunk=False).get_matching_blocks()
             if max(len(name), len(setting)) - sum(block.size for block in blocks) <= off:

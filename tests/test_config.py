@@ -367,6 +367,7 @@ def test_a_server_that_mounts_elsewhere_than_the_public_url_says_does_not_start(
         ("BCRYPT_ROUND", "BCRYPT_ROUNDS"),
         ("KEY_PREFX", "KEY_PREFIX"),
         ("PUBLIC_URI", "PUBLIC_URL"),
+        ("SIGN_UP", "SIGNUP"),
     ],
 )
 def test_a_misspelt_name_is_refused_with_the_right_one(name: str, meant: str) -> None:
