@@ -152,7 +152,8 @@ _FAVICON = "/favicon.ico"
 
 def _files(mount: Mount) -> frozenset[str]:
     """The routes whose answers browsers may store."""
-    return frozenset(mount.url_prefix + path for path in (_STATIC, _BRAND, _FAVICON, KEY_SET))
+    files = (_STATIC, _BRAND, _FAVICON, KEY_SET)
+    return frozenset((*(mount.url_prefix + path for path in files), KEY_SET))
 
 
 def _for_proxies(mount: Mount) -> dict[str, frozenset[int]]:

@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 from openapi_spec_validator import validate
 
 from authapp import Auth, Config, login_required
+from authapp.assertions.keys import WELL_KNOWN
 from authapp.errors import InvalidCredentials, StoreUnavailable
 from tests.web.conftest import Settings
 from tests.web.support import (
@@ -114,6 +115,17 @@ def test_each_combination_mounts_its_paths_and_no_others(settings: Settings, pre
             if not parts:
                 assert rules(app) == {"/static/<path:filename>"}
             services_of(app).close()
+
+
+def test_the_keys_are_where_the_issuer_says(make_shop: MakeShop) -> None:
+    """The issuer is PUBLIC_URL, which does not hold the prefix."""
+    shop = make_shop(url_prefix="/auth", forward_auth=True, pages=True)
+    answer = shop.test_client().get(WELL_KNOWN)
+    assert (answer.status_code, answer.mimetype) == (200, "application/json")
+    assert answer.get_json() == shop.test_client().get(f"/auth{WELL_KNOWN}").get_json()
+    assert answer.headers["Cache-Control"] == "public, max-age=60"
+    without = make_shop(url_prefix="/auth", pages=True)
+    assert without.test_client().get(WELL_KNOWN).status_code == 404
 
 
 def test_options_may_be_told_at_either_place(settings: Settings) -> None:

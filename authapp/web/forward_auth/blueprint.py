@@ -75,8 +75,22 @@ def make_forward_auth(forward_auth: ForwardAuth, logout_page: LogoutPage | None)
 
 
 def make_key_set(keys: AssertionKeys) -> OwnBlueprint:
-    """The public keys, by which guarded apps verify assertions (RFC 7517)."""
+    """The public keys, by which guarded apps verify assertions (RFC 7517).
+
+    They are at the root of the app as well: the issuer that an assertion names is PUBLIC_URL, which
+    says nothing of the prefix under which an app mounts us.
+    """
     blueprint = OwnBlueprint("key_set", __name__)
+
+    def add_at_root(state: BlueprintSetupState) -> None:
+        if state.url_prefix:
+            endpoint = f"{state.name_prefix}.{state.name}.key_set"
+            rule = state.app.url_rule_class(
+                KEY_SET, endpoint=endpoint, methods={"GET"}, merge_slashes=False
+            )
+            state.app.url_map.add(rule)
+
+    blueprint.record(add_at_root)
 
     @blueprint.get(KEY_SET)
     def key_set() -> Response:
