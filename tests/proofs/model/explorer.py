@@ -142,12 +142,20 @@ class Tally:
     broken: Counter[str] = field(default_factory=Counter)  # schedules, by promise
     examples: list[str] = field(default_factory=list)
 
-    def count(self, schedules: Iterable[Schedule]) -> "Tally":
+    def count(
+        self, schedules: Iterable[Schedule], enough: Callable[["Tally"], bool] | None = None
+    ) -> "Tally":
+        """
+        Args:
+            enough: ends the count. A control has shown its fault after a few schedules.
+        """
         for schedule in schedules:
             self.schedules += 1
             self.broken.update(schedule.broken)
             if schedule.broken and len(self.examples) < 3:
                 self.examples.append(" → ".join(schedule.trace))
+            if enough is not None and enough(self):
+                break
         return self
 
 
