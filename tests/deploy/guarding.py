@@ -3,7 +3,6 @@
 import http.client
 import shutil
 import socket
-import ssl
 import sys
 from collections.abc import Mapping
 from contextlib import closing
@@ -13,7 +12,7 @@ import pytest
 
 from tests.deploy.files import adapted, of_file
 from tests.deploy.proxies import nginx
-from tests.deploy.servers import Server
+from tests.deploy.servers import ANY_CERTIFICATE, Server
 from tests.support.instances import free_port
 
 AUTH, APP = "auth.example.org", "app.example.org"
@@ -76,12 +75,10 @@ def guarding(
 
 def _passes_on(port: int) -> bool:
     """Whether authapp answers through the proxy, which may listen before that."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection = http.client.HTTPConnection(AUTH)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
-            connection.sock = context.wrap_socket(plain, server_hostname=AUTH)
+            connection.sock = ANY_CERTIFICATE.wrap_socket(plain, server_hostname=AUTH)
             with closing(connection):
                 connection.request("GET", "/healthz")
                 return connection.getresponse().status == 200

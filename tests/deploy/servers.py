@@ -3,6 +3,7 @@
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ from tests.support.waiting import wait_until
 
 START_SECONDS = 30.0
 ADMIN_PASSWORD = "tests-only"
+
+# for connections that any certificate will do for; `create_default_context` would read all
+# certificates of this machine each time, for about 20 ms
+ANY_CERTIFICATE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+ANY_CERTIFICATE.check_hostname, ANY_CERTIFICATE.verify_mode = False, ssl.CERT_NONE
 
 
 def needs_redis() -> None:

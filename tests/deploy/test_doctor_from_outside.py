@@ -3,7 +3,6 @@
 A guarded app that verifies assertions stands behind the broken files, too.
 """
 
-import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ from tests.assertions.test_middleware import guarded as shows_identity
 from tests.deploy.broken_files import BROKEN
 from tests.deploy.guarded import COOKIE, EMAIL, Guarded, Sent, Start, both_stores_away
 from tests.deploy.guarding import APP, AUTH, KEEPS_COOKIES
+from tests.deploy.servers import ANY_CERTIFICATE
 from tests.deploy.test_guarding import IDENTITIES
 from tests.support.people import PASSWORD
 from tests.web.support import program, services_of
@@ -36,13 +36,11 @@ class Doctor:
         return replace(self.visitor, stores_answer=False)
 
     def look(self, host: str, path: str = "", **options: Any) -> list[Finding]:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return examine_from_outside(
             f"https://{host}{path}",
             options.pop("visitor", self.visitor),
             f"https://{AUTH}",
-            context=context,
+            context=ANY_CERTIFICATE,
             connect_to=("127.0.0.1", self.site.port),
             **options,
         )

@@ -4,7 +4,6 @@ import http.client
 import json
 import re
 import socket
-import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -19,7 +18,7 @@ from flask import Flask, request
 from tests.deploy.conftest import HOST
 from tests.deploy.files import DEPLOY
 from tests.deploy.proxies import DOCKER, PLAIN, PROGRAMS, nginx, served
-from tests.deploy.servers import make_secrets, needs_redis
+from tests.deploy.servers import ANY_CERTIFICATE, make_secrets, needs_redis
 from tests.support.instances import free_port
 from tests.support.waiting import wait_until
 from tests.web.test_authorization import strangers_calls
@@ -78,11 +77,9 @@ class Proxy:
     port: int
 
     def connect(self) -> http.client.HTTPConnection:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         connection = http.client.HTTPConnection(HOST, self.port)
-        connection.sock = context.wrap_socket(plain, server_hostname=HOST)
+        connection.sock = ANY_CERTIFICATE.wrap_socket(plain, server_hostname=HOST)
         return connection
 
     def ask(

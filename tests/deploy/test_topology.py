@@ -13,6 +13,7 @@ import pytest
 
 from tests.deploy.conftest import COOKIE, HOST, VISITOR, Deployment, ask
 from tests.deploy.files import copied_by_dockerfile, dockerfile
+from tests.deploy.servers import ANY_CERTIFICATE
 from tests.support.waiting import wait_until
 
 
@@ -155,11 +156,9 @@ def test_plain_http_leads_to_https(deployment: Deployment) -> None:
 def test_another_name_is_nobodys(deployment: Deployment) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", deployment.plain_port)
     assert ask(connection, "GET", "/", Host="evil.example").status == 421
-    careless = ssl.create_default_context()
-    careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
     plain = socket.create_connection(("127.0.0.1", deployment.port), timeout=20)
     with plain, pytest.raises(ssl.SSLError):
-        careless.wrap_socket(plain, server_hostname="evil.example")
+        ANY_CERTIFICATE.wrap_socket(plain, server_hostname="evil.example")
     assert deployment.ask("GET", "/healthz", Host="evil.example").status == 421
 
 
