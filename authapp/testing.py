@@ -39,7 +39,7 @@ from authapp.web.request_credentials import KNOWN_RESULT, KnownResult
 from authapp.web.session.auth_session import AuthSession
 from authapp.web.session.interface import SessionInterface
 
-PASSWORD = "quiet lantern mosaic voyager"  # noqa: S105 — of people that tests create
+PASSWORD = "correct horse battery staple"  # noqa: S105 — of people that tests create
 _SECRET = "only-for-tests-and-long-enough-to-be-accepted"  # noqa: S105
 
 

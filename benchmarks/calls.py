@@ -25,7 +25,7 @@ from authapp import Auth, Config, create_app, current_user, dev
 from authapp.storage import schema
 
 PACKAGE = str(Path(authapp.__file__).parent) + os.sep
-EMAIL, PASSWORD = "ada@example.org", "quiet lantern mosaic voyager"
+EMAIL, PASSWORD = "ada@example.org", "correct horse battery staple"
 _PARTS_OF_FUNCTIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 
 

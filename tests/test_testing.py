@@ -44,7 +44,7 @@ def create_app(settings):
 
     @app.post("/login")
     def login():
-        auth.log_in("ann@example.org", "quiet lantern mosaic voyager")
+        auth.log_in("ann@example.org", "correct horse battery staple")
         return ""
 
     return app

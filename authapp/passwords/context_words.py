@@ -1,12 +1,10 @@
-"""Context words: the person's email and name, the name of the service and famous phrases, found in
-a password."""
+"""Context words: the person's email and name and the name of the service, found in a password."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from authapp.passwords.block_list import folded
-from authapp.passwords.famous_phrases import SPELLINGS
 
 # Words that stand for a service of this kind, whatever its name is.
 SERVICE_WORDS = ("authapp", "password", "session", "login", "admin")
@@ -40,16 +38,14 @@ class ContextWords:
     """
 
     def __init__(self, email: str, name: str, service_name: str) -> None:
-        kinds = dict.fromkeys(SPELLINGS, "a famous phrase")
-        kinds |= {word: f'the word "{word}"' for word in SERVICE_WORDS}
+        kinds = {word: f'the word "{word}"' for word in SERVICE_WORDS}
         kinds |= dict.fromkeys(_parts(service_name), _SERVICE)
         kinds |= dict.fromkeys(_parts(name), _NAME)
         kinds |= dict.fromkeys(_parts(email), _EMAIL)
         self._kinds = dict(sorted(kinds.items(), key=lambda item: -len(item[0])))
 
     def __iter__(self) -> Iterator[str]:
-        """The words of this person and this service, the longest first."""
-        return (word for word in self._kinds if word not in SPELLINGS)
+        return iter(self._kinds)
 
     def find(self, text: str) -> Found | None:
         """The words in a folded password, also where signs stand for letters; None: there are none.

@@ -49,7 +49,6 @@ def test_a_password_that_is_long_before_it_is_normalised_is_refused_by_its_lengt
         "ada.correct.horse.battery",
         "a new long password 12345",
         "long-enough-password-1",
-        "correct horse battery staple in seven kettles",
     ],
 )
 def test_a_good_password_is_taken(password: str) -> None:
@@ -99,9 +98,6 @@ def test_a_good_password_is_taken(password: str) -> None:
         ("n1mbusn0t3s2024", "the name of this service with a few characters added"),
         ("king-nimbus-2024", "the name of this service and your name with"),
         ("qwertyuiopasdfgX", "common words"),
-        ("correcthorsebatterystaple", "it is a famous phrase;"),
-        ("Correct Horse Battery Staple", "it is a famous phrase;"),
-        ("c0rrect-horse-b4ttery-staple 1", "it is a famous phrase with a few characters added"),
         ("x" * 14 + "y", "it repeats the same characters"),
         ("summer2024summer!", "it is made of common words"),
     ],

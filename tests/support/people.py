@@ -10,7 +10,7 @@ from authapp.cache.changes import Changed
 from authapp.services import Services
 from authapp.sessions.records import ActiveSession
 
-PASSWORD = "quiet lantern mosaic voyager"
+PASSWORD = "correct horse battery staple"
 OTHER_PASSWORD = "quite another long passphrase"
 EMAIL = "ada@example.org"
 CLIENT = Actor(
