@@ -1,37 +1,40 @@
-"""authapp keeps people signed in: either store can die and nobody is logged out, and nobody who was
-logged out gets back in.
+"""Sessions and log-in for Flask, and for any web app behind a proxy.
 
-The house, from the top; imports only point down:
+The promise: either store can die and nobody is logged out; and nobody who was logged out gets back
+in. `__all__` names the public API.
+
+The parts of the package, top down. A part imports only parts below it:
 
     __main__, wsgi     the console script `authapp`; the WSGI application
     testing            pytest fixtures for apps that embed authapp
     app, extension     `create_app`: the whole product; `Auth`: the Flask extension
-    embedding          for each app: the settings it chose, its limiter, what is mounted in it
-    signals            what happened to people and sessions, for receivers of an app
-    python_api         `auth.users`, `auth.sessions` and `auth.roles` for the code of an app
-    serving, dev       how gunicorn and granian serve it; embedded engines and `make run`
-    web, cli           the edges: pages, API, forward-auth, `flask.session`; the command line
-    services           the stores and use cases that the edges call, built from the settings
-    doctor             examines settings and stores
-    assembly           builds parts from the settings: stores, mailing, passwords, maintenance
-    authentication     log-in, sign-up, change of password, limits of attempts
-    guarding           guards other apps: what is demanded of a request, what is asserted to the app
-    mail               mails that wait, one-time links, and how they leave
-    sessions           begin, find, change, end
+    embedding          the embedding app's settings, rate limiter and mounted blueprints
+    signals            blinker signals about people and sessions
+    python_api         `auth.users`, `auth.sessions` and `auth.roles`
+    serving, dev       configuration of gunicorn and granian; `make run` with its own stores
+    web, cli           HTTP (pages, API, forward-auth, `flask.session`); the command line
+    services           the stores and use cases that `web` and `cli` call
+    doctor             checks of settings and stores
+    assembly           builds parts from the settings: stores, mail, passwords, maintenance
+    authentication     log-in, sign-up, change of password, rate limits of attempts
+    guarding           forward-auth: demands on a request, assertions to the guarded app
+    mail               the queue of mails, one-time links, SMTP
+    sessions           begin, find, change and end sessions
     accounts           users, roles, emails, the audit log, import
-    cache              copies in Redis, and the changes that keep them true
-    passwords          which ones are accepted; hashing, and its queue
-    storage            Postgres and Redis: connections, bounds, circuit breakers, tables
+    cache              the versioned cache in Redis, and changes that invalidate it
+    passwords          the policy for new passwords; hashing, and its queue
+    storage            Postgres and Redis: connections, time-outs, circuit breakers, tables
     crypto, telemetry  keys and tokens; metrics and logs
-    config             settings from the environment; `setting_types`: the kinds of their values
-    assertions         for guarded apps: verifies what is asserted to them; needs no other part
-    brand              name and look on pages and in mails
-    processors         processors this process may use
-    errors             what callers may catch
+    config             the settings; `setting_types`: parsers of their values
+    assertions         for guarded apps: verifies assertions; imports no other part
+    brand              the deployment's name and colours
+    processors         the number of processors that this process may use
+    errors             the exceptions that callers may catch
 
-A request flows `web/middleware` → guard → `SessionStore.find` → `Identity` → view. A session check
-alone (forward-auth, `GET /api/v1/me`) is answered in front of Flask. A log-in flows page or API →
-`Authentication.log_in` → stores → cookie. `docs/architecture.md` says why.
+A request: `web/middleware` → guard → `SessionStore.find` → `Identity` → view. Requests that only
+check a session (forward-auth, `GET /api/v1/me`) are answered by the middleware, in front of Flask.
+A log-in: page or API → `Authentication.log_in` → stores → cookie. `docs/architecture.md` gives the
+reasons.
 """
 
 from importlib import import_module

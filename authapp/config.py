@@ -1,4 +1,4 @@
-"""Every setting, its default and its check, at one glance."""
+"""The settings: name, default and check of each."""
 
 import os
 import re
@@ -19,7 +19,7 @@ _OTHERS_NAMES = {"DATADIR"}  # names of other programs that look like typing err
 
 
 def _setting(parse: Callable[[str], Any], default: Any = MISSING, *, secret: bool = False) -> Any:
-    """A setting: how its text is read, and its default. Without a default it must be given."""
+    """A field of `Config`: the parser of its text, and its default. Without one it is required."""
     metadata = {"parse": parse, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)
 
@@ -28,13 +28,13 @@ def _setting(parse: Callable[[str], Any], default: Any = MISSING, *, secret: boo
 class Config:
     """The settings of one application, checked. Times are whole seconds."""
 
-    # where the facts and the copies live
+    # Postgres and Redis
     DATABASE_URL: str = _setting(kinds.postgres_url, secret=True)
     DATABASE_SCHEMA: str = _setting(kinds.schema_name, DEFAULT_SCHEMA)
     REDIS_URL: str = _setting(kinds.redis_url, secret=True)
     KEY_PREFIX: str = _setting(kinds.key_prefix, "")
 
-    # the first signs and hashes, all verify: prepend a new one to rotate
+    # several secrets: the first signs and hashes, all verify; prepend a new one to rotate
     SECRET_KEY: tuple[str, ...] = _setting(kinds.secrets, secret=True)
     PASSWORD_PEPPER: tuple[str, ...] = _setting(kinds.secrets, secret=True)
 
@@ -52,7 +52,7 @@ class Config:
     REMEMBER_ME_SECONDS: int = _setting(kinds.whole(60, 365 * _DAY), 2_592_000)
     SESSION_MAX_PER_USER: int = _setting(kinds.whole(1, 1_000), 20)
 
-    # how old a copy may get before Postgres is asked again
+    # how old a copy in Redis may get before it is read from Postgres again
     REVALIDATE_SECONDS: int = _setting(kinds.whole(1, 3_600), 60)
     CREDENTIAL_CACHE_SECONDS: int = _setting(kinds.whole(1, _DAY), 300)
     USER_CACHE_SECONDS: int = _setting(kinds.whole(1, _DAY), 300)
@@ -81,7 +81,7 @@ class Config:
     MAIL_LIMIT_TOTAL: str = _setting(kinds.rate, "1000 per minute")
     EMAIL_VERIFICATION: str = _setting(kinds.one_of("required", "off"), "")
 
-    # where it is reached
+    # addresses, proxies and processes
     PUBLIC_URL: str = _setting(kinds.public_url, "")
     TRUSTED_ORIGINS: tuple[str, ...] = _setting(kinds.origins, ())
     CORS_ORIGINS: tuple[str, ...] = _setting(kinds.origins, ())
@@ -98,7 +98,7 @@ class Config:
     GUARD_RULES: str = _setting(kinds.text, "")
     LOG_ALLOWED_CHECKS: bool = _setting(kinds.switch, default=True)
 
-    # what pages show of whoever runs this
+    # the deployment's name, colour and links on pages
     BRAND_NAME: str = _setting(kinds.text, "authapp")
     BRAND_LOGO_URL: str = _setting(kinds.link, "")
     BRAND_COLOR: str = _setting(kinds.color, "")
@@ -106,11 +106,11 @@ class Config:
     PRIVACY_URL: str = _setting(kinds.link, "")
     SUPPORT_URL: str = _setting(kinds.link_or_mailto, "")
 
-    # in an app that embeds us: the endpoint of its own log-in page
+    # the endpoint of the log-in page of an app that embeds authapp
     LOGIN_VIEW: str = _setting(kinds.text, "")
 
     def __post_init__(self) -> None:
-        """Checks what two settings say together.
+        """Checks settings that depend on each other.
 
         Raises:
             SettingError: the browser would refuse the cookie (RFC 6265bis, 4.1.3: name prefixes),
@@ -149,7 +149,7 @@ class Config:
             )
 
     def _check_people(self) -> None:
-        """Checks what the settings of sign-up and of mail say together."""
+        """Checks settings of sign-up and mail that depend on each other."""
         if self.SIGNUP == "domains" and not self.SIGNUP_DOMAINS:
             raise SettingError("SIGNUP_DOMAINS: set it to the domains that may sign up")
         if self.SIGNUP_DOMAINS and self.SIGNUP != "domains":
@@ -192,7 +192,8 @@ class Config:
         """Settings from the environment.
 
         Raises:
-            SettingError: one is missing, weak or unknown; one line that names the remedy.
+            SettingError: a setting is missing or malformed, or a name is misspelt. The message is
+                one line, which names the remedy.
         """
         config = cls.from_mapping(os.environ)
         told = os.environ.get("SCRIPT_NAME", "").strip("/")  # gunicorn and our granian read it
@@ -204,9 +205,9 @@ class Config:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "Config":
-        """Settings from text or ready values, by name.
+        """Settings from a mapping of names to text or ready values, such as `app.config`.
 
-        Other names are left alone, unless one looks like a typing error of ours.
+        Names that are no settings are ignored, unless one looks like a misspelt setting.
 
         Raises:
             SettingError: as `from_env`.
@@ -225,10 +226,10 @@ class Config:
 
     @classmethod
     def read(cls, name: str, value: Any) -> Any:
-        """One setting, from text or a ready value.
+        """The value of one setting, from text or a ready value.
 
         Raises:
-            SettingError: it is weak or unknown.
+            SettingError: the value is malformed.
         """
         metadata = cls.__dataclass_fields__[name].metadata
         try:
@@ -239,10 +240,10 @@ class Config:
 
 
 def _misspelt(values: Mapping[str, Any], ours: Collection[str]) -> str:
-    """The line about a name that is one or two letters off one of ours; empty: there is no such.
+    """The message about a name that differs from a setting by one or two letters, or "".
 
-    Short names are left alone, because many other programs have names like them. So is a name
-    beside the setting it resembles: then it belongs to another program.
+    Short names are ignored, because many other programs have similar ones. A name is also ignored
+    if the setting that it resembles is set, because it then belongs to another program.
     """
     for name in sorted(set(values) - set(ours) - _OTHERS_NAMES):
         for setting in ours:
@@ -267,13 +268,13 @@ def _as_text(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Shows the value, with its quotes and line ends, and without the password of a URL."""
+    """The end of a message that shows the value, without the password of a URL."""
     text = re.sub(r"//[^/\s]*@", "//***@", str(value))
     return f" (it is {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'!r})"
 
 
 def _described(value: Any) -> str:
-    """Says how a secret was spelt that was refused, and shows nothing of it."""
+    """The end of a message about a refused secret: a likely cause, and nothing of the secret."""
     if not isinstance(value, str):
         return ""
     if "\r" in value:

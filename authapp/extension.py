@@ -1,6 +1,6 @@
-"""The Flask extension: sessions, guards, errors, pages and API of authapp in any Flask app.
+"""The Flask extension `Auth`: sessions, guards, errors, pages and API of authapp in a Flask app.
 
-`Auth` is for other apps; `create_app` calls `set_up` itself.
+`create_app`, which builds authapp as a product of its own, calls `set_up` directly.
 """
 
 import os
@@ -59,7 +59,7 @@ from authapp.web.visitor_login import (
 
 
 class MountOptions(TypedDict, total=False):
-    """The arguments of `Auth` and `init_app`: see `Mount`."""
+    """The arguments by which `Auth` and `init_app` mount parts of authapp: see `Mount`."""
 
     url_prefix: str
     pages: bool
@@ -75,14 +75,17 @@ _log = get_logger(__name__)
 
 
 class Auth:
-    """Flask extension: `flask.session` becomes the server-side session, `current_user` the person.
+    """Flask extension for sessions and log-in.
 
-    Settings come from `app.config`, under the names in `authapp/config.py`, or from `config`. The
-    extension itself keeps no state, so one may serve any number of apps: each has its own
-    `AppState`.
+    `flask.session` becomes the server-side session, and `current_user` the person it belongs to.
+    `Auth(app)` adds no routes. `Auth(app, url_prefix="/auth", pages=True)` adds the pages under
+    `/auth`; `Mount` lists all other parts.
 
-    By itself it mounts nothing. `Auth(app, url_prefix="/auth", pages=True)` adds the pages under
-    `/auth`; see `Mount` for all there is.
+    Settings come from `app.config`, under the names in `authapp/config.py`. With the argument
+    `config`, such as `Config.from_env()`, `app.config` is not read, except for LOGIN_VIEW.
+
+    The extension keeps no state, so one object may serve several apps. State is in
+    `app.extensions["authapp"]`, an `AppState`.
 
     Attributes:
         users, sessions, roles: the Python API, see `authapp.python_api`.
@@ -100,11 +103,13 @@ class Auth:
         permissions: Mapping[str, str] = _NONE,
         **mount: Unpack[MountOptions],
     ) -> None:
-        """
+        """Without `app`, call `init_app` later.
+
         Args:
-            permissions: permissions of the app's own that roles may give, each with a description:
+            config: the settings; None: those in `app.config`.
+            permissions: the app's own permissions, which roles may include, with descriptions:
                 `{"reports:read": "See the reports"}`.
-            mount: what is mounted and where, for each app; see `Mount`.
+            mount: the parts to mount, and where; see `Mount`.
         """
         self._permissions = permissions
         self._mount = mount
@@ -122,12 +127,13 @@ class Auth:
         """Sets authapp up for an app.
 
         Args:
-            permissions, mount: as for `Auth`, which they add to.
+            config: as for `Auth`.
+            permissions, mount: as for `Auth`, in addition to what `Auth` was given.
 
         Raises:
-            SettingError: a setting is missing, weak or unknown, or a permission can't be one.
-            RuntimeError: `app.extensions` has an "authapp" already.
-            ValueError: the prefix can't be one, or nothing is mounted there.
+            SettingError: a setting is missing or malformed, or the name of a permission is.
+            RuntimeError: the app has an `Auth` already.
+            ValueError: `url_prefix` is malformed, or nothing is mounted below it.
         """
         told: Any = {**self._mount, **mount}
         set_up(app, config, Mount(**told), known_permissions(self._permissions, permissions))
@@ -142,11 +148,11 @@ class Auth:
 
     @staticmethod
     def exempt(view: View) -> View:
-        """Accepts unsafe requests to this view from any origin, such as a SAML response or the
-        return of a payment: `@auth.exempt`, below `@app.route`.
+        """Decorator: accepts unsafe requests to this view from any origin.
 
-        The view must prove by other means, such as a signature, that the request is genuine: a
-        browser may send it in the name of a person who knows nothing of it.
+        For a SAML response or a call-back of a payment. Write `@auth.exempt` below `@app.route`.
+        The view must verify the request by other means, such as a signature, because a page of
+        another site can make a person's browser send it.
         """
         return from_any_origin(view)
 
@@ -166,24 +172,25 @@ class Auth:
         remember: bool = False,
         amr: tuple[str, ...] = (),
     ) -> ActiveSession:
-        """Logs the visitor in; the cookie goes out with the answer.
+        """Logs the visitor in, and sets the session's cookie on the response.
 
-        With a user of `auth.users` in place of email and password, the visitor is logged in as that
-        user, and nothing is verified: the app has done it, by OAuth for example. No limit counts
-        such a log-in. It needs Postgres, and its event in the audit log has the method
-        `application`.
+        `log_in(email, password)` verifies the password. `log_in(user)`, with a user of
+        `auth.users`, verifies nothing: the app has verified the person, for example by OAuth. No
+        rate limit counts such a log-in. It needs Postgres, and its event in the audit log has the
+        method `application`.
 
         Args:
+            remember: keep the session after the browser is closed, for REMEMBER_ME_SECONDS.
             amr: with a user, how the app verified them, in words of RFC 8176. With `mfa`, `otp`,
-                `hwk` or `swk` among them a person who holds a second factor is not asked for it.
+                `hwk` or `swk` a person who holds a second factor is not asked for it.
         Raises:
             InvalidField, InvalidCredentials, TooManyAttempts, StoreUnavailable: unless the view
                 catches them they become HTTP errors. A user who is deactivated or deleted is
                 refused with `InvalidCredentials`.
-            PasswordChangeRequired: the password is a one-time one. Unless the view catches it,
-                people are led to our page that asks for another, if pages are mounted.
-            SecondFactorRequired: the person must show a second factor. Unless the view catches it,
-                people are led to our page that asks for it, if pages are mounted.
+            PasswordChangeRequired: the password is a one-time password. Unless the view catches
+                it, and if pages are mounted, the person is sent to our page to choose another.
+            SecondFactorRequired: the person must show a second factor. Unless the view catches
+                it, and if pages are mounted, the person is sent to our page that asks for it.
         """
         if isinstance(email, Identity):
             return log_in_visitor_as(email.id, remember=remember, amr=amr)
@@ -192,29 +199,28 @@ class Auth:
         return log_in_visitor(email, password, remember=remember)
 
     def next_url(self, default: str) -> str:
-        """Where the app's own log-in page leads to afterwards: `next` of the request, or `default`.
+        """The URL to redirect to after a log-in at the app's own page.
 
-        `next` counts if it leads to this host or to one of ALLOWED_REDIRECT_HOSTS (OWASP ASVS 5.0,
-        3.7.2), in whatever spelling browsers understand. It is read from the form, else from the
-        address.
+        It is `next` of the form, else `next` of the query, if that leads to this host or to one of
+        ALLOWED_REDIRECT_HOSTS (OWASP ASVS 5.0, 3.7.2). Otherwise it is `default`.
         """
         return next_target() or default
 
     def sign_out_reason(self) -> str | None:
         """Why the visitor's last session ended, as a sentence for the app's own log-in page.
 
-        None: they had none, or logged out themselves.
+        None if there was no session, or if the visitor logged out.
 
         Raises:
-            StoreUnavailable: nobody could say.
+            StoreUnavailable: neither store could say.
         """
         return sign_out_reason()
 
     def log_out(self) -> None:
-        """Ends the visitor's session, if there is one, and clears the cookie.
+        """Ends the visitor's session, if there is one, and deletes the cookie.
 
         Raises:
-            StoreUnavailable: nothing was changed.
+            StoreUnavailable: the session could not be ended; nothing was changed.
         """
         log_out_visitor()
 
@@ -302,7 +308,7 @@ def set_up(
 
 
 def remind_of_closed_sign_up(services: Services) -> None:
-    """Tells an operator who may rely on the open sign-up of before that it is closed by default."""
+    """Logs that sign-up is closed by default. In a former version it was open."""
     with suppress(StoreUnavailable):
         if services.users.any_admin():
             _log.warning(

@@ -1,14 +1,14 @@
 """The Python API: `auth.users`, `auth.sessions` and `auth.roles`, for the code of an app.
 
-It works within an app context: in views, commands and jobs. Rules and audit events are those of the
-pages and of the JSON API. The actor decides what is allowed:
+Calls need an app context: a view, a command, or a job with `app.app_context()`. The rules and audit
+events are those of the pages and the JSON API. The rights of a call are those of its actor:
 
-- In a request of somebody who is signed in, that person acts, with their permissions.
-- Elsewhere the app itself acts, which may do everything, as the command line may.
-- `actor=OPERATOR` has the app act in the request of a person, too. `actor=Actor(id=…)` has a job
-  act for the person who ordered it.
+- In a request of a person who is signed in, the actor is that person, with their permissions.
+- Elsewhere the actor is the app itself, which may do everything, like the command line.
+- `actor=OPERATOR` makes the app the actor in a person's request, too. `actor=Actor(id=…)` makes a
+  person the actor of a job that they ordered.
 
-Every call raises `StoreUnavailable` if a store could not be asked; then nothing was changed.
+Every call raises `StoreUnavailable` if a store does not answer; then nothing was changed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -88,14 +88,14 @@ class Users:
         """Adds a user.
 
         Args:
-            password: None for a user who can't log in with a password until they are given one.
-            roles: names; none stands for `user`, the role that sign-up gives.
+            password: None: the user can't log in with a password until one is set.
+            roles: names of roles; empty: the role `user`, as at sign-up.
             verified: the app knows that the email is the user's.
         Raises:
             InvalidField: `email`, `password` or `name`, with the reason.
             EmailTaken, UnknownRole
-            ExceedsOwnPermissions: a role allows more than the person may who acts.
-            Busy: more passwords are being hashed than can be waited for.
+            ExceedsOwnPermissions: a role allows more than the actor may do.
+            Busy: the queue of passwords to hash is full.
         """
         given = tuple(roles) or (USER,)
         return services().registration.sign_up(
@@ -110,12 +110,12 @@ class Users:
         image: str | None = None,
         actor: Actor | None = None,
     ) -> Identity:
-        """Changes name and picture; what is left out stays. A person may change their own.
+        """Changes name and picture; None leaves a field as it is. A person may change their own.
 
         Raises:
             InvalidField: what is wrong, by field.
             UnknownUser
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         found, acting = _id(user_id), _acting(actor)
         if acting.id == found:
@@ -127,26 +127,26 @@ class Users:
     def set_roles(
         self, user_id: UserId, roles: Iterable[str], *, actor: Actor | None = None
     ) -> Identity:
-        """Gives a user exactly these roles; their sessions follow at once.
+        """Gives a user exactly these roles, which apply to their sessions at once.
 
         Raises:
             UnknownUser, UnknownRole
             LastAdmin: no active administrator would be left.
-            OwnAccount: a person would change their own.
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            OwnAccount: a person would change their own roles.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         return _settled(services().administration.set_roles(_id(user_id), roles, _acting(actor)))
 
     def set_password(self, user_id: UserId, password: str, *, actor: Actor | None = None) -> None:
         """Sets a password without asking for the current one; all sessions of the user end.
 
-        It is always the app that does this: no person may, whatever their permissions. The event
-        in the audit log names the person in whose request it is done.
+        The app acts here, also in a person's request: no permission lets a person do this. The
+        event in the audit log names the person whose request it was.
 
         Raises:
             InvalidField: `password`, with the reason.
             UnknownUser
-            Busy: more passwords are being hashed than can be waited for.
+            Busy: the queue of passwords to hash is full.
         """
         user = services().users.get(_id(user_id))
         if user is None:
@@ -159,7 +159,7 @@ class Users:
 
         Raises:
             UnknownUser
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         return _settled(
             services().administration.set_active(_id(user_id), active=True, actor=_acting(actor))
@@ -172,7 +172,7 @@ class Users:
             UnknownUser
             LastAdmin: no active administrator would be left.
             OwnAccount: a person would deactivate themselves.
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         return _settled(
             services().administration.set_active(_id(user_id), active=False, actor=_acting(actor))
@@ -186,16 +186,16 @@ class Users:
         verified: bool = False,
         actor: Actor | None = None,
     ) -> Identity:
-        """Gives a user another email; all their sessions end, and the old email is told by mail.
+        """Gives a user another email. All their sessions end, and a mail tells the old email.
 
         Args:
-            verified: the email is known to be the user's.
+            verified: the app knows that the new email is the user's.
         Raises:
             InvalidField: `email` is not an email address.
             EmailTaken
             UnknownUser
-            TooManyAttempts: a person acts, and a cap refuses the mail that tells the old email.
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            TooManyAttempts: a person acts, and a limit of mails refuses the one to the old email.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         return _settled(
             services().email_changes.set_email(
@@ -209,10 +209,9 @@ class Users:
         Raises:
             UnknownUser
             LastAdmin: no active administrator would be left.
-            UserInUse: a table of the app refers to the user, and its foreign key does not say
-                what becomes of its rows.
+            UserInUse: a foreign key of an app's table refers to the user, without ON DELETE.
             OwnAccount: a person would delete themselves.
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         _settled(services().administration.delete_user(_id(user_id), _acting(actor)))
 
@@ -230,7 +229,7 @@ class Sessions:
         Returns:
             False when there is no such active session.
         Raises:
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         try:
             found = _id(session_id)
@@ -245,7 +244,7 @@ class Sessions:
 
         Raises:
             UnknownUser
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         found, acting = _id(user_id), _acting(actor)
         if acting.id == found:
@@ -253,11 +252,11 @@ class Sessions:
         return _settled(services().administration.end_sessions_of(found, acting))
 
     def end_all_of_everybody(self, *, actor: Actor | None = None) -> None:
-        """Ends all sessions there are, the current one among them: for after an incident.
+        """Ends the sessions of all people, the current one included, for example after an incident.
 
         Raises:
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts is no
-                administrator.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor is a person without the
+                role `admin`.
         """
         _settled(services().administration.end_sessions_of_everybody(_acting(actor)))
 
@@ -266,7 +265,7 @@ class Roles:
     """`auth.roles`: roles, and the permissions that they give."""
 
     def list(self) -> Sequence[Role]:
-        """The roles there are, by name."""
+        """All roles, sorted by name."""
         return [_role(row) for row in services().roles.list()]
 
     def create(
@@ -276,18 +275,18 @@ class Roles:
 
         Raises:
             InvalidField: `name` or `permissions`, with the reason.
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         return _role(services().roles.create(name, permissions, _acting(actor)))
 
     def delete(self, name: str, *, actor: Actor | None = None) -> int:
-        """Deletes a role, and takes it from all who hold it; returns how many did.
+        """Deletes a role, and takes it from all people who hold it; returns how many held it.
 
         Raises:
             NoSuchRole, BuiltInRole
-            RoleInUse: too many people hold it for a person's request.
+            RoleInUse: more than 1,000 people hold it, and a person acts, not the app.
             OwnAccount: the person who acts holds it.
-            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the person who acts may not.
+            NotAuthenticated, Forbidden, ExceedsOwnPermissions: the actor lacks the permission.
         """
         return _settled(services().roles.delete(name, _acting(actor)))
 
@@ -299,7 +298,7 @@ def _role(row: models.Role) -> Role:
 def _id(text: UserId) -> UUID:
     """
     Raises:
-        UnknownUser: no id looks so.
+        UnknownUser: this is not a UUID.
     """
     if isinstance(text, UUID):
         return text
@@ -310,7 +309,7 @@ def _id(text: UserId) -> UUID:
 
 
 def _settled(changed: Changed[T]) -> T:
-    """The result of a change; in a request the answer says if other instances may see it late."""
+    """The result of a change. In a request, marks the answer if other instances may see it late."""
     return auth_session().settle(changed) if has_request_context() else changed.value
 
 
@@ -318,7 +317,7 @@ def _acting(given: Actor | None) -> Actor:
     """The actor: the given one, else the person who is signed in, else the app.
 
     Raises:
-        StoreUnavailable: nobody could say who is signed in.
+        StoreUnavailable: neither store could say who is signed in.
     """
     if given is not None:
         return given

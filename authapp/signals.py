@@ -1,10 +1,11 @@
-"""Signals: what happened to people and sessions, told to receivers of the app (blinker).
+"""Blinker signals about people and sessions, such as `user_logged_in`.
 
-A signal is sent for each act, however it came about: page, JSON API, command, Python API,
-maintenance. The sender is the Flask app. `docs/python-api.md` lists the arguments.
+Pages, JSON API, commands, Python API and maintenance all send them. The sender is the Flask app.
+`docs/python-api.md` lists the arguments.
 
-It is sent after the act is committed: in a request at its end, so that `current_user` is the person
-who is signed in then, and elsewhere at once. A receiver that raises is logged, and changes nothing.
+A signal is sent after the change is committed. In a request it is sent at the end, when
+`current_user` is the person who is signed in by then; elsewhere it is sent at once. If a receiver
+raises, the error is logged, and the change stands.
 """
 
 from collections.abc import Iterator

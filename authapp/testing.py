@@ -1,4 +1,4 @@
-"""Pytest fixtures for apps that embed authapp: real engines, people, and logged-in clients.
+"""Pytest fixtures for apps that embed authapp: real stores, people, and logged-in clients.
 
 In `conftest.py`, with the extra `authapp[dev]`:
 
@@ -6,13 +6,13 @@ In `conftest.py`, with the extra `authapp[dev]`:
 
     @pytest.fixture
     def app(authapp_settings):
-        return create_app(authapp_settings)  # your own; it puts them into app.config
+        return create_app(authapp_settings)  # your factory; it puts them into app.config
 
     def test_notes(auth):
         ann = auth.create_user("ann@example.org", roles=["editor"])
         assert auth.login_as(ann).get("/notes").status_code == 200
 
-`signed_in_client` tests views without any engine.
+`signed_in_client` tests views without PostgreSQL and Valkey.
 """
 
 import tempfile
@@ -47,14 +47,14 @@ class AuthClient(FlaskClient):
     """Flask's test client, which can log people in without a password and a form."""
 
     def login_as(self, user: Identity | UUID | str) -> "AuthClient":
-        """Begins a session of this person, and keeps its cookie.
+        """Begins a session of this person, and sets its cookie in this client.
 
         Args:
             user: the person, their id, or their email.
         Returns:
             this client.
         Raises:
-            LookupError: nobody has this id or email, or their account is not active.
+            LookupError: no account has this id or email, or the account is not active.
         """
         app = self.application
         services = state_of(app).services
@@ -87,7 +87,12 @@ class AuthTester:
         name: str = "",
         roles: Sequence[str] = (USER,),
     ) -> Identity:
-        """Creates an account that can log in with `password`. Roles that do not exist are made."""
+        """Creates an account that can log in with `password`. Missing roles are created.
+
+        Raises:
+            InvalidField: `email`, `password` or `name`, with the reason.
+            EmailTaken: create accounts of a test with different emails.
+        """
         services = state_of(self.app).services
         known = {role.name for role in services.roles.list()}
         for role in set(roles) - known:
@@ -95,17 +100,17 @@ class AuthTester:
         return services.registration.sign_up(email, password, name, tuple(roles))
 
     def client(self) -> AuthClient:
-        """A client that nobody is logged in with."""
+        """A new client, without a session."""
         return AuthClient(self.app, self.app.response_class)
 
     def login_as(self, user: Identity | UUID | str) -> AuthClient:
-        """A client of its own that this person is logged in with; see `AuthClient.login_as`."""
+        """A new client with a session of this person; see `AuthClient.login_as`."""
         return self.client().login_as(user)
 
 
 @pytest.fixture(scope="session")
 def authapp_settings() -> Iterator[dict[str, Any]]:
-    """Settings for `app.config`: engines of this test run, secrets, and hashing that is quick."""
+    """Settings for `app.config`: stores of this test run, secrets, and quick hashing."""
     from authapp import dev  # noqa: PLC0415 — only tests with engines need the extra
     from authapp.storage import schema  # noqa: PLC0415
 
@@ -129,9 +134,9 @@ def authapp_settings() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def auth(app: Flask, authapp_settings: dict[str, Any]) -> Iterator[AuthTester]:
-    """The accounts of the fixture `app`, which is yours. There are none when a test begins.
+    """The accounts of your fixture `app`. A test begins without any.
 
-    `app.test_client()` gives an `AuthClient` from then on.
+    With this fixture, `app.test_client()` returns an `AuthClient`.
     """
     for name in ("DATABASE_URL", "REDIS_URL"):
         if app.config.get(name) != authapp_settings[name]:
@@ -146,7 +151,7 @@ def auth(app: Flask, authapp_settings: dict[str, Any]) -> Iterator[AuthTester]:
 
 
 def settings_without_engines() -> dict[str, Any]:
-    """Settings for `app.config` where tests use `signed_in_client`: no engine is asked."""
+    """Settings for `app.config` in tests with `signed_in_client`, which use no stores."""
     return {
         "TESTING": True,
         "DATABASE_URL": "postgresql://nobody@localhost/none",
@@ -242,7 +247,7 @@ def _person(state: AppState, user: Identity | UUID | str) -> Identity:
 
 
 def _empty(state: AppState) -> None:
-    """Removes everybody, and every role that an app made."""
+    """Removes all users, and all roles that are not built in."""
     with state.services.database.transaction() as db:
         db.execute(text("SET LOCAL authapp.fenced = 'on'"))  # their copies go below
         for table in (AuditEvent, User, PendingFence):

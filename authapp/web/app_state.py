@@ -23,16 +23,16 @@ class Mount:
     """The parts of authapp that an app serves, and where.
 
     Attributes:
-        url_prefix: comes before each of our paths; empty for the root of the app.
-        pages: the pages for everybody: sign-up, log-in, log-out, account.
-        api: the JSON API. Its calls about other people belong to `admin`, too.
+        url_prefix: precedes all paths of authapp, such as `/auth`; empty: the root of the app.
+        pages: the pages to sign up, log in and out, and manage the own account.
+        api: the JSON API. Its calls about other people need `admin`, too.
         admin: the pages of administrators.
-        health: the probes, and the metrics.
-        forward_auth: the calls of proxies.
-        is_whole_app: nobody else serves anything: paths that no route matches are ours, too.
+        health: `/healthz`, `/readyz` and `/metrics`.
+        forward_auth: the endpoints that proxies ask.
+        is_whole_app: authapp is the whole app, so it also answers paths that no route matches.
 
     Raises:
-        ValueError: the prefix can't be one, or nothing is mounted there.
+        ValueError: `url_prefix` is malformed, or nothing is mounted below it.
     """
 
     url_prefix: str = ""

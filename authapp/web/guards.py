@@ -144,9 +144,10 @@ def require_step_up() -> ActiveSession:
 
 
 def login_required(view: Callable[P, R]) -> Callable[P, R]:
-    """Lets only signed-in people reach a view; others go to log-in, programs get 401.
+    """Decorator: only people who are signed in reach the view.
 
-    The view may be `async def`, as Flask's own (extra `flask[async]`). So for the other guards.
+    Other people are sent to log in; programs get 401. The view may be `async def`, as with Flask
+    (extra `flask[async]`); the same is true of the other guards.
     """
 
     @wraps(view)
@@ -158,11 +159,12 @@ def login_required(view: Callable[P, R]) -> Callable[P, R]:
 
 
 def step_up_required(view: Callable[P, R]) -> Callable[P, R]:
-    """Lets only people reach a view who proved not long ago who they are (`STEP_UP_SECONDS`).
+    """Decorator: only people with a fresh proof, not older than STEP_UP_SECONDS, reach the view.
 
-    Others are asked for their password, and come back by GET; programs get 403
-    `step_up_required`. Below another guard it asks only those who may do the act. A form needs it
-    on the view that shows the form, too, so that nobody is asked when all is typed.
+    Other people are asked for their password, or for their second factor, and come back by GET;
+    programs get 403 `step_up_required`. Write it below other guards, so that only people who may
+    do the act are asked. Guard the view that shows a form as well as the one that takes it, so that
+    people are asked before they type.
     """
 
     @wraps(view)
@@ -174,7 +176,7 @@ def step_up_required(view: Callable[P, R]) -> Callable[P, R]:
 
 
 def roles_required(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Lets only people with any of these roles reach a view; others get 403."""
+    """Decorator: only people with any of these roles reach the view; others get 403."""
     if not names:
         raise ValueError("roles_required needs at least one role")
 
@@ -190,7 +192,7 @@ def roles_required(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def permission_required(permission: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Lets only people reach a view one of whose roles allows this; others get 403."""
+    """Decorator: only people whose roles have this permission reach the view; others get 403."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
