@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from authapp.crypto.tokens import DeviceTokens
+from authapp.crypto.tokens import DeviceTokens, _Signer
+from tests.support.settings import UNLIMITED
+from tests.web.conftest import MakeApp
 from tests.web.support import (
     COOKIE,
     EMAIL,
@@ -202,6 +205,78 @@ def test_what_is_repeated_costs_the_stores_no_more(
     *few, many = costs
     assert many[0] <= max(sql for sql, _ in few), costs
     assert many[1] <= max(redis for _, redis in few), costs
+
+
+MANY = OFTEN
+MACS = 64  # that a request may have checked, whatever it sends
+
+
+def everything(kind: str, ended: str, forged: list[str], often: int) -> dict[str, str]:
+    """The headers that authapp reads, each of them repeated, with one kind of identity."""
+    passed_on = {
+        "X-Forwarded-For": "192.0.2.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "example.org",
+        "X-Forwarded-Prefix": "/a",
+        "Forwarded": "for=192.0.2.1",
+        "X-Request-ID": "a",
+        "Accept": "text/html;q=0.5",
+        "Accept-Language": "en",
+        "Origin": "http://localhost",
+        "Sec-Fetch-Site": "same-origin",
+    }
+    headers = {name: ",".join([value] * often) for name, value in passed_on.items()}
+    names = (COOKIE, f"__Host-{COOKIE}", f"__Secure-{COOKIE}", f"\t{COOKIE} ")
+    distinct = [f"{forged[number % OFTEN]}{number}" for number in range(often)]
+    others = [f"{name}={value}" for name in (DEVICE, "VISITOR-DATA") for value in distinct]
+    cookies = {
+        "copies": [f"{name}={ended}" for name in names for _ in range(often)] + others,
+        "forged": [f"{COOKIE}={value}" for value in distinct],
+    }
+    if kind in cookies:
+        return headers | {"Cookie": "; ".join(cookies[kind])}
+    token = ",".join(f"Bearer {value}" for value in forged[:1] * often)
+    return headers | {"Authorization": token, "X-Access-Token": token}
+
+
+@pytest.mark.parametrize("kind", ["copies", "forged", "access tokens"])
+def test_no_call_does_more_for_headers_that_repeat(
+    make_app: MakeApp, stores: Stores, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Every route and method; the session has ended, so that no call changes anything."""
+    app = make_app(LOGIN_LIMIT_PER_ADDRESS=UNLIMITED, TRUSTED_PROXY_HOPS="1", SIGNUP="open")
+    sign_up(app)
+    ended = token_of(signed_in_as(app))
+    program(app).post("/api/v1/logout", headers=bearing(ended))
+    program(app).get("/api/v1/me", headers=bearing(ended))
+    forged = [base64.urlsafe_b64encode(os.urandom(48)).decode() for _ in range(OFTEN)]
+    macs = [0]
+    open_token = _Signer.open
+
+    def counting(signer: _Signer, text: str, about: bytes = b"") -> Any:
+        macs[0] += 1
+        return open_token(signer, text, about)
+
+    monkeypatch.setattr(_Signer, "open", counting)
+
+    def cost(method: str, path: str, often: int) -> tuple[int, int, int]:
+        macs[0] = 0
+        with stores.counted() as counted:
+            headers = everything(kind, ended, forged, often)
+            answer = program(app).open(path, method=method, headers=headers)
+        assert answer.status_code < 500 or answer.status_code == 501, (method, path)
+        return len(counted.sql), counted.redis, macs[0]
+
+    seen = 0
+    for rule in app.url_map.iter_rules():
+        path = re.sub("<[^>]+>", "00000000-0000-4000-8000-000000000000", rule.rule)
+        for method in sorted(rule.methods or {"GET", "POST"}):
+            few, many = cost(method, path, 2), cost(method, path, MANY)
+            assert many[0] <= few[0], (method, path, few, many)
+            assert many[1] <= few[1], (method, path, few, many)
+            assert max(few[2], many[2]) <= MACS, (method, path, few, many)
+            seen += 1
+    assert seen > 150
 
 
 def cost_of_logging_out(visitor: Visitor, stores: Stores, count: int) -> tuple[int, int, int]:

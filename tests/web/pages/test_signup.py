@@ -409,6 +409,20 @@ def test_an_unverified_address_is_passed_on_to_nobody(
     assert client.get("/forward-auth/nginx").headers["Remote-Email"] == EMAIL
 
 
+def test_the_day_mail_is_set_up_locks_nobody_out(make_app: MakeApp) -> None:
+    """An operator vouches for an address; a person may have typed anybody's."""
+    before = make_app(SIGNUP="open")
+    answer = program(before).post("/api/v1/signup", json={"email": EMAIL, "password": PASSWORD})
+    assert answer.status_code == 201
+    create = ["auth", "users", "create", "bob@example.org", "--password-stdin"]
+    assert before.test_cli_runner().invoke(args=create, input=f"{PASSWORD}\n").exit_code == 0
+    app = make_app(SIGNUP="open", **MAIL_SETTINGS)
+    for email, passed_on in ((EMAIL, ""), ("bob@example.org", "bob@example.org")):
+        client = browser(app)
+        assert log_in(client, email).status_code == 303
+        assert client.get("/forward-auth/nginx").headers["Remote-Email"] == passed_on
+
+
 def test_a_one_time_password_confirms_nothing_and_opens_nothing(mailing: Flask) -> None:
     services_of(mailing).registration.sign_up(EMAIL, PASSWORD, is_one_time=True, verified=False)
     client = browser(mailing)
