@@ -73,12 +73,9 @@ class _Watch:
     def begin(self, descriptor: int, seconds: float) -> _Wait:
         wait = _Wait(descriptor, os.fstat(descriptor), time.monotonic() + seconds)
         with self._lock:
-            self._waits.add(wait)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="postgres-watch", daemon=True
-                )
-                self._thread.start()
+                self._thread = self._start()
+            self._waits.add(wait)
         if not self._needed.is_set():
             self._needed.set()
         return wait
@@ -87,6 +84,14 @@ class _Watch:
         # under the lock: once it has returned, something else may get the same descriptor
         with self._lock:
             self._waits.discard(wait)
+
+    def _start(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="postgres-watch", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has none to give, and no wait would end
+            raise NoAnswer("there is no thread that would bound the wait") from error
+        return thread
 
     def _run(self) -> None:
         idle = 0

@@ -203,6 +203,24 @@ def test_one_thread_watches_however_many_wait(connect: Connect) -> None:
     assert bounded._watch._thread is thread
 
 
+def test_where_the_system_has_no_thread_to_give_nobody_waits_until_it_has(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = connect()
+
+    def fails(_thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(bounded, "_watch", bounded._Watch())
+    with monkeypatch.context() as patch:
+        patch.setattr(Thread, "start", fails)
+        with pytest.raises(NoAnswer):
+            ask(connection)
+    assert ask(connection) == (1,)
+    with frozen(backend(connection)), deadline(0.3):
+        assert isinstance(ends(lambda: ask(connection)), NoAnswer)
+
+
 def test_without_a_descriptor_left_it_is_cut_as_well(connect: Connect) -> None:
     """When a server hangs those who wait pile up; that is when a process runs out of them."""
     stuck, later = connect(), connect()
