@@ -254,9 +254,22 @@ def test_there_is_room_for_what_all_cores_can_hash_in_time_and_at_least_for_its_
     lending_queue: HashingQueue, other: CoreLending, held_by_other: int, room: int
 ) -> None:
     other.tell(held_by_other)
+    assert room_in(lending_queue) == room
+
+
+def room_in(queue: HashingQueue) -> int:
     taken = 0
     with ExitStack() as places, suppress(Busy):
         while True:
-            places.enter_context(lending_queue.place())
+            places.enter_context(queue.place())
             taken += 1
-    assert taken == room
+    return taken
+
+
+def test_there_is_no_room_for_what_no_thread_would_hash(
+    lending_queue: HashingQueue, tmp_path: Path
+) -> None:
+    others = [CoreLending(tmp_path, f"other{number}") for number in range(6)]
+    assert room_in(lending_queue) == 38  # on four cores
+    assert lending_queue.run(lambda: len(others)) == 6
+    assert len(lending_queue._threads) == 4

@@ -41,6 +41,14 @@ def test_it_is_whole_at_its_last_byte(request_: bytes, step: int) -> None:
     assert incoming.data == request_
 
 
+def test_it_is_known_whether_there_is_a_body() -> None:
+    bodiless = ("no body", "an empty body", "a length of zeros")
+    for name in (*bodiless, "a length", "chunks", "a long body", "a long chunk"):
+        incoming = Incoming()
+        incoming.add(REQUESTS[name])
+        assert incoming.has_body is (name not in bodiless), name
+
+
 def test_what_never_ends_is_refused() -> None:
     for begin, endless, status in (
         (b"GET / HTTP/1.1\r\nX: ", b"a" * 1_000, 431),
