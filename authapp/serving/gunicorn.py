@@ -33,7 +33,7 @@ worker_connections = bounds.CONNECTIONS
 # how long; seconds
 keepalive = bounds.KEEPALIVE
 timeout = 30  # a worker that shows no life for so long is replaced
-graceful_timeout = bounds.GRACEFUL  # a browser's idle connection uses it up
+graceful_timeout = bounds.GRACEFUL
 
 # a fresh worker now and then, not all at once, bounds what a leak can grow to; it costs a second
 # of a core, so not every few seconds of full load

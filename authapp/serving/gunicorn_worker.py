@@ -130,6 +130,8 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         # of a copy: a thread may be adding its connection
         for conn in tuple(self.keepalived_conns):
             conn.timeout = min(conn.timeout, deadline)
+        for conn, timeout in self._silent.items():
+            self._silent[conn] = min(timeout, deadline)
 
     def handle(self, conn: TConn) -> Any:
         """In a thread. Most requests arrive at once; others go back to the loop."""
@@ -235,7 +237,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]
         if begun:
             self._receiving[conn] = now + bounds.RECEIVE
         else:
-            self._silent[conn] = now + self.cfg.keepalive
+            self._silent[conn] = now + (self.cfg.keepalive if self.alive else _LINGER)
         self.poller.register(conn.sock, EVENT_READ, lambda _socket: self._receive(conn))
 
     def _forget(self, conn: TConn) -> None:
