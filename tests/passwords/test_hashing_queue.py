@@ -357,7 +357,10 @@ def test_one_address_can_not_fill_the_queue() -> None:
 
     def log_in_of_crowd() -> None:
         with queue.place(Counted(), address="crowd"):
-            queue.run(lambda: done.append("crowd"))
+            try:
+                queue.run(lambda: done.append("crowd"))
+            except Busy:
+                queue.run(lambda: done.append("the same"))
 
     with ThreadPoolExecutor(10) as pool:
         with stuck(queue.run):
