@@ -7,6 +7,7 @@ that pip is configured for must answer. If it does not, the tests are skipped, w
 a failure.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -103,8 +104,20 @@ def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy, because a build leaves folders beside its sources."""
-    home = tmp_path_factory.mktemp("wheel")
+    """The wheel, built by whichever process of the test run needs it first."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with (shared / "wheel.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not list(shared.glob("wheel/*.whl")):
+            build_wheel(shared / "wheel", tmp_path_factory.mktemp("wheel"))
+        (found,) = shared.glob("wheel/*.whl")
+    return found
+
+
+def build_wheel(folder: Path, home: Path) -> None:
+    """Build it from a copy in `home`, because a build leaves folders beside its sources."""
     probe = pip("download", "--retries=1", "--no-deps", f"--dest={home / 'probe'}", "Flask")
     if probe.returncode:
         pytest.skip(f"NO REGISTRY, so nothing installs the wheel: {probe.stderr[-500:]}")
@@ -115,10 +128,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             copy.parent.mkdir(exist_ok=True)
             shutil.copy(source, copy)
-    built = pip("wheel", "--no-deps", f"--wheel-dir={home}", str(home / "sources"))
+    built = pip("wheel", "--no-deps", f"--wheel-dir={folder}", str(home / "sources"))
     assert built.returncode == 0, built.stderr
-    (found,) = home.glob("*.whl")
-    return found
 
 
 def oldest_sqlalchemy() -> str:
