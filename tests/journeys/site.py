@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from playwright.sync_api import StorageStateCookie
 
@@ -85,7 +86,7 @@ class Site:
         return {
             "name": name,
             "value": value,
-            "domain": "127.0.0.1",
+            "domain": str(urlsplit(self.url).hostname),
             "path": "/",
             "expires": -1,
             "httpOnly": True,

@@ -3,6 +3,7 @@
 from playwright.sync_api import Locator, Page, expect
 
 from tests.journeys.acts import sees_heading
+from tests.journeys.conftest import twice
 from tests.journeys.site import Person
 
 
@@ -17,6 +18,7 @@ def tab_to(page: Page, target: Locator) -> None:
     assert style == ["solid", "3px"]
 
 
+@twice
 def test_log_in(page: Page, someone: Person, scripts: bool) -> None:
     page.goto("/login")
     main = page.get_by_role("main")
@@ -43,6 +45,7 @@ def test_log_in(page: Page, someone: Person, scripts: bool) -> None:
     sees_heading(page, f"Hello, {someone.name}")
 
 
+@twice
 def test_skip_link(page: Page) -> None:
     page.goto("/")
     skip = page.get_by_role("link", name="Skip to content")

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from authapp import dev
-from tests.journeys.acts import fill_log_in, log_in, log_out, sees_heading, sees_notice
+from tests.journeys.acts import fill_log_in, log_out, sees_heading, sees_notice
 from tests.journeys.authenticators import VirtualAuthenticator
 from tests.journeys.conftest import DESKTOP, PATIENCE, PHONE, Watch, open_window
 from tests.journeys.site import Person, Site, a_person, served
@@ -79,13 +79,16 @@ def new_page(browser: Browser, site: Site, watch: Watch) -> Iterator[NewPage]:
 
 
 @pytest.fixture
-def page(new_page: NewPage) -> Page:
-    return new_page()
+def ada(site: Site) -> Person:
+    return site.add(a_person())
 
 
 @pytest.fixture
-def ada(site: Site) -> Person:
-    return site.add(a_person())
+def page(new_page: NewPage, site: Site, ada: Person) -> Page:
+    """Ada's, who is signed in."""
+    page = new_page()
+    page.context.add_cookies([site.cookie_of(ada)])  # type: ignore[list-item]
+    return page
 
 
 def add_passkey(page: Page, name: str = "") -> None:
@@ -107,7 +110,6 @@ def log_in_by_autofill(page: Page, person: Person) -> None:
 
 
 def test_a_passkey_is_made_used_and_removed(page: Page, ada: Person) -> None:
-    log_in(page, ada)
     device = VirtualAuthenticator(page)
     add_passkey(page, "My laptop")
     sees_recovery_codes(page)
@@ -147,7 +149,6 @@ def wait_for(page: Page, condition: Callable[[], bool]) -> None:
 
 def test_a_button_logs_in_where_the_field_offers_nothing(page: Page, ada: Person) -> None:
     """The request of the field is ended first: browsers refuse two at once."""
-    log_in(page, ada)
     device = VirtualAuthenticator(page)
     add_passkey(page)
     sees_recovery_codes(page)
@@ -166,7 +167,6 @@ def test_a_button_logs_in_where_the_field_offers_nothing(page: Page, ada: Person
 
 
 def test_the_password_asks_for_the_passkey_as_a_second_factor(page: Page, ada: Person) -> None:
-    log_in(page, ada)
     device = VirtualAuthenticator(page)
     add_passkey(page)
     sees_recovery_codes(page)
@@ -181,7 +181,6 @@ def test_the_password_asks_for_the_passkey_as_a_second_factor(page: Page, ada: P
 
 
 def test_a_passkey_is_a_fresh_proof(page: Page, ada: Person, database_url: str) -> None:
-    log_in(page, ada)
     device = VirtualAuthenticator(page)
     add_passkey(page)
     sees_recovery_codes(page)
@@ -224,7 +223,6 @@ def status_of(page: Page, site: Site, credential: dict[str, Any]) -> int:
 @pytest.fixture
 def device(page: Page, ada: Person) -> VirtualAuthenticator:
     """Ada's device, which has made a passkey."""
-    log_in(page, ada)
     device = VirtualAuthenticator(page)
     add_passkey(page)
     sees_recovery_codes(page)
@@ -298,7 +296,6 @@ def test_a_counter_that_falls_is_refused_and_recorded(
 
 
 def test_a_synced_passkey_is_fine(page: Page, ada: Person, new_page: NewPage) -> None:
-    log_in(page, ada)
     phone = VirtualAuthenticator(page, is_synced=True)
     add_passkey(page)
     sees_recovery_codes(page)
@@ -358,7 +355,6 @@ def test_at_an_address_that_browsers_keep_no_passkeys_for(
 
 
 def test_a_device_makes_no_second_passkey(page: Page, ada: Person) -> None:
-    log_in(page, ada)
     VirtualAuthenticator(page)
     add_passkey(page)
     sees_recovery_codes(page)
@@ -372,8 +368,7 @@ def test_a_device_makes_no_second_passkey(page: Page, ada: Person) -> None:
 def test_the_pages_are_clean_for_everybody(browser: Browser, site: Site, ada: Person) -> None:
     """As `test_accessibility.py`, with passkeys beside an authenticator app."""
     auditor = Auditor()
-    page = open_window(browser, site, PHONE).new_page()
-    log_in(page, ada)
+    page = open_window(browser, site, PHONE, cookies=[site.cookie_of(ada)]).new_page()
     device = VirtualAuthenticator(page)
 
     def look(path: str, heading: str) -> None:
@@ -430,7 +425,6 @@ def set_up_app(page: Page, auditor: Auditor) -> Authenticator:
 
 
 def test_passkeys_need_no_mouse(page: Page, ada: Person) -> None:
-    log_in(page, ada)
     device = VirtualAuthenticator(page)
     page.goto("/account/passkeys/add")
     page.get_by_label("Name (optional)").focus()

@@ -5,12 +5,13 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.journeys.acts import sees_heading
-from tests.journeys.conftest import NewVisitor
+from tests.journeys.conftest import NewVisitor, twice
 from tests.journeys.site import Person, a_person
 
 LEAST = 15
 
 
+@twice
 def test_a_password_is_shown_and_masked_again(page: Page, someone: Person, scripts: bool) -> None:
     page.goto("/login")
     password = page.get_by_label("Password")
@@ -31,6 +32,7 @@ def test_a_password_is_shown_and_masked_again(page: Page, someone: Person, scrip
     expect(password).to_have_attribute("type", "password")
 
 
+@twice
 def test_what_is_shown_is_masked_when_it_is_sent(
     page: Page, someone: Person, scripts: bool
 ) -> None:
@@ -50,6 +52,7 @@ def test_what_is_shown_is_masked_when_it_is_sent(
         assert page.evaluate("sessionStorage.getItem('sent as')") == "password"
 
 
+@twice
 def test_each_password_has_a_button_of_its_own(
     new_visitor: NewVisitor, someone: Person, scripts: bool
 ) -> None:
@@ -64,6 +67,7 @@ def test_each_password_has_a_button_of_its_own(
         expect(current).to_have_attribute("type", "password")
 
 
+@twice
 def test_the_missing_length_is_told_as_it_is_typed(page: Page, scripts: bool) -> None:
     page.goto("/signup")
     password = page.get_by_label("Password")
@@ -83,6 +87,7 @@ def test_the_missing_length_is_told_as_it_is_typed(page: Page, scripts: bool) ->
     expect(hint).to_have_count(0)
 
 
+@twice
 def test_a_weak_password_is_told_with_the_reason(page: Page, scripts: bool) -> None:
     person = a_person()
     page.goto("/signup")

@@ -14,13 +14,14 @@ from tests.journeys.acts import (
     sees_heading,
     sees_notice,
 )
-from tests.journeys.conftest import Device, NewVisitor, once, open_window
+from tests.journeys.conftest import Device, NewVisitor, once, open_window, twice
 from tests.journeys.site import Person, Site
 
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
 TOLD = "You were signed out because you ended this session elsewhere."
 
 
+@twice
 def test_one_device_ends_another(new_visitor: NewVisitor, someone: Person) -> None:
     here, there = new_visitor(someone), new_visitor(user_agent=FIREFOX)
     here.goto("/account/sessions")
@@ -82,6 +83,7 @@ def test_change_of_the_password_signs_the_other_devices_out(
     sees_notice(there, "You were signed out because your password was changed.")
 
 
+@twice
 @pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/St_Johns"])
 def test_times_are_those_of_where_the_person_is(
     browser: Browser, site: Site, someone: Person, zone: str, scripts: bool, device: Device

@@ -17,12 +17,13 @@ from tests.journeys.acts import (
     sees_notice,
     sign_up,
 )
-from tests.journeys.conftest import NewVisitor, once
+from tests.journeys.conftest import NewVisitor, once, twice
 from tests.journeys.site import Person, Site, a_person
 
 NEW_PASSWORD = "seven quiet rivers bend"
 
 
+@twice
 def test_from_sign_up_to_log_out(new_visitor: NewVisitor, site: Site) -> None:
     ada = a_person()
     page = new_visitor()
