@@ -167,7 +167,7 @@ def _go_on(signed_up: SignedUp) -> ResponseReturnValue:
     """Logs the person in, or leads to the page that waits for the confirmation."""
     if signed_up.user is None:
         if not is_origin_hidden(request):  # else another site may have typed the password
-            password_proof.keep(signed_up.proof, signed_up.email.stored)
+            password_proof.keep(signed_up.proof, signed_up.email.stored, next_target())
         return redirect(url_for("authapp.signup.verify", next=next_target()), 303)
     note_user(request.environ, signed_up.user.id)
     is_logged_in = not is_origin_hidden(request)
@@ -219,7 +219,11 @@ def _codes_page(codes: tuple[str, ...], onward: str, message: str) -> str:
 def verify() -> ResponseReturnValue:
     """A page with a button; a link alone uses nothing up, because mail scanners follow links."""
     if "token" in request.args:
-        return mailed_links.set_aside("verify", request.args["token"], f"{request.endpoint}")
+        kept = password_proof.kept()
+        onward = kept.onward if kept else None
+        return mailed_links.set_aside(
+            "verify", request.args["token"], f"{request.endpoint}", onward or None
+        )
     if pending := pending_change():
         return confirm_change_page(pending)
     return _verify_page(_confirm_form())
@@ -283,7 +287,7 @@ def resend() -> ResponseReturnValue:
 
 def unconfirmed_page(error: EmailUnverified, email: str) -> str:
     """The page that a log-in leads to while the address waits for its confirmation."""
-    password_proof.keep(PasswordProof(error.user_id, error.epoch), email)
+    password_proof.keep(PasswordProof(error.user_id, error.epoch), email, next_target())
     return _verify_page(_confirm_form(), problem=CONFIRM_FIRST)
 
 

@@ -5,6 +5,7 @@ import binascii
 from typing import Final
 
 from flask import Response, after_this_request, current_app, redirect, session, url_for
+from markupsafe import escape
 from werkzeug.wrappers import Response as AnyResponse
 
 from authapp.crypto.sealing import Sealer
@@ -18,8 +19,13 @@ KEYS: Final[dict[Purpose, str]] = {
 }
 
 
-def set_aside(purpose: Purpose, token: str, endpoint: str) -> AnyResponse:
+def set_aside(
+    purpose: Purpose, token: str, endpoint: str, onward: str | None = None
+) -> AnyResponse:
     """Takes the token out of the address bar: leads to the page that finds it by `waiting`.
+
+    Args:
+        onward: where that page shall lead, as `next` in its address.
 
     Nothing is used up. The token is sealed, because the session of somebody who is signed in is
     kept in the stores, where no token that can be used ever is.
@@ -30,12 +36,13 @@ def set_aside(purpose: Purpose, token: str, endpoint: str) -> AnyResponse:
     else:
         drop(purpose)  # or the page would show a form for the link before this one
     refer_nobody()
-    onward = url_for(endpoint)
+    page = url_for(endpoint, next=onward)
     if current_app.config["SESSION_COOKIE_SAMESITE"] == "Strict":
         # A browser that comes from a mail sends such a cookie only to where a page of ours leads.
-        page = f'<!doctype html><html lang="en"><title>…</title><a href="{onward}">Go on</a></html>'
-        return Response(page, headers={"Refresh": f"0; url={onward}"}, mimetype="text/html")
-    return redirect(onward, 303)
+        link = f'<a href="{escape(page)}">Go on</a>'
+        html = f'<!doctype html><html lang="en"><title>…</title>{link}</html>'
+        return Response(html, headers={"Refresh": f"0; url={page}"}, mimetype="text/html")
+    return redirect(page, 303)
 
 
 def waiting(purpose: Purpose) -> str:

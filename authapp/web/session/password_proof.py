@@ -18,18 +18,24 @@ class KeptProof:
 
     Attributes:
         email: as it was typed here.
+        onward: where the person wanted to go, as `next` says; "" if nowhere. The mailed link has no
+            `next`.
     """
 
     proof: PasswordProof
     email: str = field(repr=False)
+    onward: str = ""
 
 
-def keep(proof: PasswordProof, email: str) -> None:
+def keep(proof: PasswordProof, email: str, onward: str | None = None) -> None:
     """Keeps a proof, if there is room. Without it the person types the password again.
 
     It is as long for every account, so the cookie tells nothing.
     """
-    session[KEY] = [proof.user_id.hex, f"{proof.epoch:010}", email]
+    kept = [proof.user_id.hex, f"{proof.epoch:010}", email]
+    session[KEY] = [*kept, onward] if onward else kept
+    if onward and not auth_session().fits():
+        session[KEY] = kept
     if not auth_session().fits():
         drop()
 
@@ -37,8 +43,8 @@ def keep(proof: PasswordProof, email: str) -> None:
 def kept() -> KeptProof | None:
     """The proof that this browser keeps."""
     try:
-        user_id, epoch, email = session[KEY]
-        return KeptProof(PasswordProof(UUID(user_id), int(epoch)), str(email))
+        user_id, epoch, email, *onward = session[KEY]
+        return KeptProof(PasswordProof(UUID(user_id), int(epoch)), str(email), *onward)
     except (KeyError, TypeError, ValueError):
         return None
 

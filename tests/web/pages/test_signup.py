@@ -193,6 +193,30 @@ def test_the_browser_that_signed_up_confirms_by_a_button(mailing: Flask, stores:
     assert log_in(browser(mailing)).status_code == 303
 
 
+WANTED = {
+    "/account/sessions?a=1": "/account/sessions?a=1",
+    "https://app.example.org/x": "https://app.example.org/x",
+    "https://evil.example/": "/",
+    "/" + "x" * 2_900: "/",  # it does not fit into the cookie beside the proof
+}
+
+
+@pytest.mark.parametrize("begin", ["/signup", "/login"])
+@pytest.mark.parametrize("wanted", WANTED)
+def test_the_mailed_link_leads_on_to_the_page_that_the_person_wanted(
+    make_app: MakeApp, begin: str, wanted: str
+) -> None:
+    app = make_app(**MAIL_SETTINGS, ALLOWED_REDIRECT_HOSTS="app.example.org")
+    client = signed_up(app) if begin == "/login" else browser(app)
+    client.post(begin, query_string={"next": wanted}, data=NEW)
+    link, _ = link_and_code(app)
+    away = client.get(link)
+    assert away.location.partition("?")[0] == "/verify"
+    done = client.post(away.location)
+    assert (done.status_code, done.location) == (303, WANTED[wanted])
+    assert is_logged_in(client)
+
+
 def test_get_and_head_use_nothing_up(mailing: Flask) -> None:
     client = signed_up(mailing)
     link, _ = link_and_code(mailing)
