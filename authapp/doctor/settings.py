@@ -107,13 +107,13 @@ def _cookie_flags(config: Config) -> Finding:
 def _cookie_name(config: Config) -> Finding:
     name = config.SESSION_COOKIE_NAME
     if name.startswith("__Host-"):
-        text = f"{name}: browsers take it from this host alone"
+        text = f"{name}: browsers accept it from this host alone"
         return Finding("cookie name", State.OK, text)
     advice = ""
     if config.SESSION_COOKIE_SECURE and not config.SESSION_COOKIE_DOMAIN:
         advice = (
             f"with SESSION_COOKIE_NAME=__Host-{name.removeprefix('__Secure-')} no other host "
-            "of the domain could plant one (it logs everybody out once)"
+            "of the domain could set this cookie (the change logs everybody out once)"
         )
     return Finding("cookie name", State.OK, name, advice)
 
@@ -161,13 +161,17 @@ def _span(seconds: int) -> str:
 def _proxies(config: Config) -> Finding:
     check, hops = "proxy trust", config.TRUSTED_PROXY_HOPS
     if hops:
-        text = f"X-Forwarded-* and X-Request-ID are believed, as {hops} in front set them"
-        advice = "let nobody reach this port past them; with fewer in front nobody can log in"
+        proxies = "1 proxy" if hops == 1 else f"{hops} proxies"
+        text = f"X-Forwarded-* and X-Request-ID are read as {proxies} in front set them"
+        advice = (
+            "let clients reach this port only through the proxy; if there are fewer proxies than "
+            "TRUSTED_PROXY_HOPS says, nobody can log in"
+        )
         return Finding(check, State.OK, text, advice)
-    if is_loopback(config.HOST):
-        return Finding(check, State.OK, "no proxy is believed")
-    text = f"no proxy is believed, and {config.HOST or 'every address'} can be reached directly"
     advice = "behind a proxy set TRUSTED_PROXY_HOPS, or all people share one log-in limit"
+    text = "X-Forwarded-* of no proxy is read"
+    if not is_loopback(config.HOST):
+        text += f", and {config.HOST or 'every address'} can be reached directly"
     return Finding(check, State.OK, text, advice)
 
 
