@@ -1,5 +1,6 @@
 """`sessions`: sessions, by person."""
 
+import sys
 from uuid import UUID
 
 import click
@@ -34,7 +35,7 @@ def list_(services: Services, email: str) -> None:
 @click.argument("email", required=False)
 @click.argument("session_id", type=click.UUID, required=False)
 @click.option("--all", "of_everybody", is_flag=True, help="End the sessions of everybody.")
-@click.option("--yes", is_flag=True, help="With --all: do not ask.")
+@click.option("--yes", is_flag=True, help="With --all, at a terminal: do not ask.")
 @pass_services
 def revoke(
     services: Services,
@@ -59,7 +60,7 @@ def revoke(
 
 
 def _revoke_all(services: Services, *, yes: bool) -> None:
-    if not yes:
+    if not yes and sys.stdin.isatty():  # a script can't answer, and --all says enough
         click.confirm("Sign everybody out, on every device?", abort=True)
     ended = services.administration.end_sessions_of_everybody(OPERATOR)
     click.echo("Everybody is signed out.")

@@ -1,6 +1,8 @@
 """`flask --app wsgi auth …`: what operators do, and the one line they get when it can't be done."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -463,28 +465,38 @@ def test_all_sessions_are_revoked(app: Flask) -> None:
     assert done(app, "sessions", "revoke", EMAIL) == "Ended 0 sessions.\n"
 
 
-@pytest.mark.parametrize(("options", "answer"), [(["--yes"], ""), ([], "y\n")])
-def test_the_sessions_of_everybody_are_revoked(app: Flask, options: list[str], answer: str) -> None:
+@pytest.mark.parametrize("options", [["--yes"], []])
+def test_the_sessions_of_everybody_are_revoked(app: Flask, options: list[str]) -> None:
     clients = []
     for email in (EMAIL, "bob@example.org"):
         done(app, "users", "create", email, "--password-stdin", stdin=PASSWORD)
         clients.append(browser(app))
         log_in(clients[-1], email, PASSWORD)
-    told = done(app, "sessions", "revoke", "--all", *options, stdin=answer)
-    assert told.endswith("Everybody is signed out.\n")
+    told = done(app, "sessions", "revoke", "--all", *options)
+    assert told == "Everybody is signed out.\n"
     for client in clients:
         page = client.get("/account", follow_redirects=True).get_data(as_text=True)
         assert "because everybody was" in page
     assert listed(app) == []
 
 
-@pytest.mark.parametrize("answer", ["n\n", ""])
-def test_nobody_is_signed_out_without_a_yes(app: Flask, answer: str) -> None:
+@pytest.mark.parametrize(("answer", "is_done"), [(b"n\n", False), (b"\x04", False), (b"y\n", True)])
+def test_at_a_terminal_nobody_is_signed_out_without_a_yes(
+    app: Flask, config: Config, answer: bytes, is_done: bool
+) -> None:
     done(app, "users", "create", EMAIL, "--password-stdin", stdin=PASSWORD)
     client = browser(app)
     log_in(client, EMAIL, PASSWORD)
-    assert run(app, "sessions", "revoke", "--all", stdin=answer).exit_code == 1
-    assert client.get("/account").status_code == 200
+    terminal, theirs = pty.openpty()
+    try:
+        os.write(terminal, answer)
+        ended = flask_with(theirs, config, "sessions", "revoke", "--all")
+    finally:
+        os.close(theirs)
+        os.close(terminal)
+    assert "Sign everybody out" in ended.stdout
+    assert ended.returncode == (0 if is_done else 1)
+    assert client.get("/account").status_code == (302 if is_done else 200)
 
 
 @pytest.mark.parametrize("arguments", [[], [EMAIL, "--all"]])
@@ -711,11 +723,18 @@ def test_the_revision_is_told_beside_the_one_that_is_needed(app: Flask) -> None:
 
 
 def flask(config: Config, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
+    return flask_with(None, config, *arguments, **changed)
+
+
+def flask_with(
+    stdin: int | None, config: Config, *arguments: str, **changed: str
+) -> subprocess.CompletedProcess[str]:
     environment = environment_for(config.DATABASE_URL, config.REDIS_URL)
     return subprocess.run(
         [sys.executable, "-m", "flask", "--app", "wsgi", "auth", *arguments],
         cwd=ROOT,
         env=environment | changed,
+        stdin=stdin,
         capture_output=True,
         text=True,
         timeout=60,
