@@ -58,8 +58,7 @@ class CoreLending:
         try:
             yield
         finally:
-            if is_free:
-                fcntl.flock(self._core, fcntl.LOCK_UN)
+            fcntl.flock(self._core, fcntl.LOCK_UN)
 
     @contextmanager
     def borrow(self) -> Iterator[bool]:
@@ -114,4 +113,4 @@ def _lock(descriptor: int) -> bool:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)

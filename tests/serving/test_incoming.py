@@ -1,6 +1,12 @@
 """When a request that arrives in pieces is whole: at its last byte, however it is cut."""
 
+import random
+
 import pytest
+from gunicorn.config import Config
+from gunicorn.http.errors import ParseException
+from gunicorn.http.message import Request
+from gunicorn.http.unreader import Unreader
 
 from authapp.serving.incoming import BODY, FRAMED, HEAD, LINE, MORE, WHOLE, Incoming
 
@@ -80,3 +86,107 @@ def test_a_client_that_waits_is_seen(head: bytes, expects: bool) -> None:
     incoming = Incoming()
     incoming.add(head)
     assert incoming.expects is expects
+
+
+# -- beside gunicorn's own parser ------------------------------------------------------------------
+
+LINES = (
+    b"POST /a HTTP/1.1",
+    b"GET /a HTTP/1.1",
+    b"POST /a HTTP/1.0",
+    b"GET /a",
+    b"\r\nGET / HTTP/1.1",
+)
+HEADERS = (
+    b"Content-Length: 5",
+    b"Content-Length: 0",
+    b"content-length:\t5 ",
+    b"Content-Length: 00000000005",
+    b"Content-Length: +5",
+    b"Content-Length: 70000",
+    b"Content-Length : 5",
+    b"Content-Length: 5\x0b",
+    b"Content-Length:\r\n 5",
+    b"X: a\nContent-Length: 5",
+    b"Content-Length: 5\r",
+    b"Transfer-Encoding: chunked",
+    b"transfer-encoding:\tgzip, chunked",
+    b"Transfer-Encoding: gzip",
+    b"Transfer-Encoding : chunked",
+    b"X: y",
+    b"X:",
+    b" folded",
+    b"A: \x00",
+    b"Expect: 100-continue",
+)
+CONTENTS = (
+    b"",
+    b"12345",
+    b"5\r\n12345\r\n0\r\n\r\n",
+    b"000000005\r\n12345\r\n0\r\n\r\n",
+    b"5;a=b\r\n12345\r\n0\r\nX: y\r\n\r\n",
+    b"5 \r\n12345\r\n0\r\n\r\n",
+    b"5\n12345\n0\n\n",
+    b"0\r\n\r\n",
+    b'0;x="\r\n"\r\n\r\n',
+    b"5\r\n123456\r\n",
+    b"0\r\n\n\n",
+    b"GET /b HTTP/1.1\r\n\r\n",
+)
+NOISE = (
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"\n\n",
+    b"0",
+    b" ",
+    b"\x00",
+    b":",
+    b"\r\n\r\n",
+)
+
+
+class NeedsMore(BaseException):
+    """gunicorn asks the connection for more."""
+
+
+class Arrived(Unreader):  # type: ignore[misc]
+    def chunk(self, *_: object) -> bytes:
+        raise NeedsMore
+
+
+def drawn(draw: random.Random) -> bytes:
+    """A request, well or badly framed, often with noise in it, often cut."""
+    head = (draw.choice(LINES), b"Host: h", *draw.choices(HEADERS, k=draw.randrange(3)), b"", b"")
+    made = b"\r\n".join(head) + draw.choice(CONTENTS)
+    if draw.random() < 0.4:
+        at = draw.randrange(len(made) + 1)
+        made = made[:at] + draw.choice(NOISE) + made[at + draw.randrange(2) :]
+    return made[: draw.randrange(len(made) + 1)] if draw.random() < 0.5 else made
+
+
+def reading(config: Config, incoming: Incoming) -> str:
+    """What becomes of the request when gunicorn reads what has arrived."""
+    arrived = Arrived()
+    arrived.unread(bytes(incoming.data))
+    try:
+        request = Request(config, arrived, ("127.0.0.1", 1))
+        while not incoming.is_long and request.body.read(BODY):
+            pass
+    except NeedsMore:
+        return "needs more"
+    except (ParseException, OSError, StopIteration):
+        return "refused"
+    return "read"
+
+
+def test_gunicorn_waits_for_nothing_in_what_is_whole_and_reads_all_that_it_could() -> None:
+    config, draw = Config(), random.Random(15)
+    seen = set()
+    for _ in range(4_000):
+        request, incoming = drawn(draw), Incoming()
+        status = incoming.add(request)
+        found = reading(config, incoming)
+        seen.add((status, found))
+        assert (status, found) not in {(WHOLE, "needs more"), (MORE, "read")}, request
+    assert seen >= {(WHOLE, "read"), (WHOLE, "refused"), (MORE, "needs more")}
