@@ -69,6 +69,7 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
         shutil.rmtree(folder)
         with worker(folder) as second, worker(folder) as third:
             assert {said(second), said(third)} == {"worker1 1.0 1.0", "worker2 2.0 2.0"}
+            assert metrics_dir._lock(str(folder)) is None, "another start would tidy it up"
             for process in (first, second, third):
                 assert process.poll() is None
                 process.kill()
