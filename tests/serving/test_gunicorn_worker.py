@@ -22,8 +22,16 @@ ECHO = """
 import sys
 import tempfile
 
+opened = []
+
 def app(environ, start):
     path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+    if path == "/open":
+        try:
+            while True:
+                opened.append(open("/dev/null"))
+        except OSError:
+            pass
     if path == "/exit":
         sys.exit("an app that ends the process")
     read = environ["wsgi.input"].read() if path == "/read" else b""
@@ -215,6 +223,18 @@ def test_who_takes_an_answer_slowly_gets_all_of_it_and_holds_up_nobody(
         assert second == b"GET /next "
 
 
+def test_the_rest_of_an_answer_waits_for_no_other_request(port: int) -> None:
+    length = 300_000
+    with closing(connect_slowly(port)) as slow:
+        slow.settimeout(10)
+        for _ in range(2):
+            slow.sendall(request(f"/long/{length}"))
+            time.sleep(0.1)
+            taken = b""
+            while len(taken.partition(b"\r\n\r\n")[2]) < len(f"GET /long/{length} ") + length:
+                taken += slow.recv(65_536)
+
+
 def worker_of(process: "subprocess.Popen[bytes]") -> str:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     (found,) = wait_until(lambda: children.read_text().split(), "it has no worker")
@@ -222,24 +242,38 @@ def worker_of(process: "subprocess.Popen[bytes]") -> str:
 
 
 def test_with_no_descriptor_left_it_serves_on(tmp_path: Path) -> None:
-    """More may be open than there are connections: those that were answered, and have not closed
-    yet; files of the app."""
-    with echoing(tmp_path, 60, files=40) as (port, process), ExitStack() as stack:
+    with echoing(tmp_path, 60, files=200) as (port, process), ExitStack() as stack:
         worker = worker_of(process)
         for sent in (b"", request("/", "Connection: close"), request("/"), request("/")[:9]):
             for _ in range(60):
                 connection = stack.enter_context(closing(connect(port, 5)))
                 connection.sock.sendall(sent)
             assert is_served(port)
+        stack.close()
+        for _ in range(3):
+            stack.enter_context(closing(connect(port, 5)))
+        for path in ("/open", "/", "/"):  # one that has sent nothing is let go for each of these
+            connection = stack.enter_context(closing(connect(port, 5)))
+            assert ask(connection, path) == f"GET {path} "
         assert worker_of(process) == worker
 
 
+def assert_forgets_who_is_gone(port: int, files: Path) -> None:
+    with closing(connect_slowly(port)) as slow:
+        slow.sendall(request("/long/300000"))
+        assert slow.recv(1)
+        held = len([*files.iterdir()])
+    wait_until(lambda: len([*files.iterdir()]) < held, "it is kept", seconds=5)
+
+
 def test_there_is_room_for_as_many_connections_as_files_may_be_open(tmp_path: Path) -> None:
-    """And the system is asked for as many files as connections may need."""
+    """And the system is asked for as many files as connections may need. One whose client is gone
+    is closed."""
     for files, allowed in ((200, 200), (4_000, 2 * 1_000 + 128)):
         (tmp_path / str(files)).mkdir()
         with echoing(tmp_path / str(files), 60, files=files) as (port, process):
             assert is_served(port)
+            assert_forgets_who_is_gone(port, Path(f"/proc/{worker_of(process)}/fd"))
             limits = Path(f"/proc/{worker_of(process)}/limits").read_text()
             (line,) = (one for one in limits.splitlines() if one.startswith("Max open files"))
             assert line.split()[3] in {str(allowed), str(files)}
