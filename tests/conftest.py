@@ -19,6 +19,7 @@ from authapp.storage.models import Base
 from tests.support import instances, smtp
 from tests.support.clock import Clock
 from tests.support.compiled_once import compile_once
+from tests.support.hashing import hash_at_once
 from tests.support.services import open_services
 from tests.support.settings import make_config
 from tests.support.smtp import MailServer
@@ -48,6 +49,7 @@ for name in (
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 compile_once()
+hash_at_once()
 
 
 @contextmanager

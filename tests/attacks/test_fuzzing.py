@@ -177,10 +177,17 @@ class Somebody:
             headers["Cookie"] = f"{token}; {headers.get('Cookie', '')}"
         answer = self._client.open(path, headers=headers, **sent)
         changed = sent.get("method") != "GET" and answer.status_code < 400
-        if changed or answer.status_code == 401:
+        if (changed or answer.status_code == 401) and not self._is_as_before():
             self._live = None
         judge(path, answer)
         return answer
+
+    def _is_as_before(self) -> bool:
+        """Whether they are still signed in, and nothing of their account changed."""
+        if self._live is None:
+            return False
+        found = services_of(self._app).sessions.find(self._live.token)
+        return isinstance(found, ActiveSession) and found.record.user == self._live.record.user
 
 
 def path_of(rule: Rule, live: ActiveSession | None, draw: Any) -> str:

@@ -18,12 +18,13 @@ import pytest
 from authapp.assembly.capacity import REQUEST_THREADS, logins_at_once
 from authapp.config import Config
 from authapp.errors import AuthappError, Busy, InvalidCredentials
+from authapp.passwords import hashing_queue
 from authapp.passwords.hashing_queue import HashingQueue
 from authapp.services import Services
 from authapp.storage.deadlines import deadline, remaining
 from authapp.storage.postgres import FailureKind, PostgresUnavailable
 from tests.support.clock import Clock
-from tests.support.hashing import hashing
+from tests.support.hashing import LOWER_PRIORITY, hashing
 from tests.support.instances import ROOT
 from tests.support.people import CLIENT, EMAIL, OTHER_PASSWORD, PASSWORD, log_in, sign_up
 from tests.support.services import open_services, sql
@@ -87,7 +88,8 @@ def niceness(thread: int) -> int:
     return int(stat.rpartition(")")[2].split()[16])  # field 19 of proc(5); two are cut off
 
 
-def test_one_thread_hashes_and_only_it_yields_to_others() -> None:
+def test_one_thread_hashes_and_only_it_yields_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing_queue, "_lower_priority", LOWER_PRIORITY)
     queue = HashingQueue(3)
     mine = threading.get_native_id()
     before = niceness(mine)
@@ -141,6 +143,7 @@ def test_a_forked_process_hashes_on_a_thread_of_its_own() -> None:
 
 ENDING = """
 import bcrypt, threading, time
+from authapp.passwords import hashing_queue
 from authapp.passwords.hashing_queue import HashingQueue
 queue, began = HashingQueue(3), threading.Event()
 

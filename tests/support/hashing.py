@@ -1,10 +1,24 @@
-"""A counter of password hashes."""
+"""A counter of password hashes, and the priority of the threads that hash."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import bcrypt
 import pytest
+
+from authapp.passwords import hashing_queue
+
+LOWER_PRIORITY = hashing_queue._lower_priority
+
+
+def hash_at_once() -> None:
+    """Threads that hash keep the priority of the test that waits for them.
+
+    At the lowest priority each hash of a millisecond waits until other tests leave a core free.
+    """
+    queue: Any = hashing_queue
+    queue._lower_priority = lambda: None
 
 
 @contextmanager
