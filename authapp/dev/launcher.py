@@ -216,7 +216,7 @@ def _start_engines(
 
 
 def _kept_secrets(data_dir: Path) -> dict[str, str]:
-    """The secrets that belong to the data beside them, made once."""
+    """The secrets that belong to the data beside them, made once. git ignores the folder."""
     path = data_dir / "secrets.json"
     names = ("SECRET_KEY", "PASSWORD_PEPPER", "POSTGRES_PASSWORD")
     try:
@@ -233,6 +233,8 @@ def _kept_secrets(data_dir: Path) -> dict[str, str]:
             f"{path} is missing and the data beside it is useless without: "
             f"restore it from a backup, or remove {data_dir} to start afresh"
         )
+    if not (data_dir / ".gitignore").exists():
+        _write_private(data_dir / ".gitignore", "*\n")
     made = {name: secrets.token_urlsafe(48) for name in names}
     _write_private(path, json.dumps(made, indent=2) + "\n")
     return made

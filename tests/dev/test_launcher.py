@@ -168,7 +168,9 @@ def test_a_signal_stops_all(launched: Launched, number: signal.Signals) -> None:
     assert launched.ended() == (0, "authapp: stopped\n")
     assert alive(started) == []
     assert not sockets.exists()
-    assert sorted(os.listdir(launched.data_dir)) == ["postgres", "secrets.json", "valkey"]
+    kept = [".gitignore", "postgres", "secrets.json", "valkey"]
+    assert sorted(os.listdir(launched.data_dir)) == kept
+    assert (launched.data_dir / ".gitignore").read_text() == "*\n", "no secret gets into git"
 
 
 def test_killed_it_leaves_nothing_running_and_starts_again(launched: Launched) -> None:
