@@ -42,6 +42,8 @@ HOST = "auth.example.org"
 COOKIE = "__Host-SESSION-TOKEN"
 VISITOR = "127.0.0.7"  # not the proxy's address, so that they can be told apart
 
+ONE_WORKER = {"WEB_CONCURRENCY": "1"}  # of each instance, where another only takes time to start
+
 _numbers = count(1)
 
 
@@ -166,8 +168,12 @@ def deployment(served_by: str, shared_dir: Path) -> Iterator[Deployment]:
 
 
 @contextmanager
-def deployed(folder: Path) -> Iterator[Deployment]:
-    """In the order of compose.yaml: the stores, the migration, the instances, the proxy."""
+def deployed(folder: Path, **changes: str) -> Iterator[Deployment]:
+    """In the order of compose.yaml: the stores, the migration, the instances, the proxy.
+
+    Args:
+        changes: settings of the instances that differ from compose.yaml.
+    """
     mounted = [volume.split(":")[:2] for volume in compose()["services"]["proxy"]["volumes"]]
     (upstream,) = (str(Path(s)) for s, t in mounted if t.startswith("/etc/nginx/authapp/"))
     folder.mkdir()
@@ -179,7 +185,7 @@ def deployed(folder: Path) -> Iterator[Deployment]:
         redis = Redis.prepare(folder / "redis", secrets)
         stack.callback(redis.server.stop)
         redis.server.start()
-        settings = settings_of_an_instance(secrets, postgres, redis)
+        settings = settings_of_an_instance(secrets, postgres, redis) | changes
         migrate(settings, image)
         instances = tuple(
             stack.enter_context(serving("wsgi:app", settings, folder / f"{name}.log", cwd=image))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.conftest import Answer, Deployment, ask, deployed
+from tests.deploy.conftest import ONE_WORKER, Answer, Deployment, ask, deployed
 from tests.deploy.servers import needs_redis
 from tests.support.instances import serving
 from tests.support.waiting import wait_until
@@ -54,7 +54,7 @@ def test_without_redis_sessions_go_on_and_nobody_who_left_comes_back(
 @pytest.mark.usefixtures("served_by")
 def test_a_503_of_an_instance_reaches_the_client_as_it_is(engine_dir: Path) -> None:
     needs_redis()
-    with deployed(engine_dir / "no-stores") as deployment:
+    with deployed(engine_dir / "no-stores", **ONE_WORKER) as deployment:
         token = deployment.log_in(deployment.somebody())
         deployment.redis.server.stop()
         deployment.postgres.stop()
@@ -70,7 +70,7 @@ def test_a_503_of_an_instance_reaches_the_client_as_it_is(engine_dir: Path) -> N
 @pytest.mark.usefixtures("served_by")
 def test_with_one_instance_gone_the_other_answers_everybody(engine_dir: Path) -> None:
     needs_redis()
-    with deployed(engine_dir / "one-instance") as deployment:
+    with deployed(engine_dir / "one-instance", **ONE_WORKER) as deployment:
         token = deployment.log_in(deployment.somebody())
         gone = deployment.instances[0].process
         gone.send_signal(signal.SIGTERM)
@@ -114,7 +114,7 @@ def test_with_a_wrong_redis_url_postgres_answers_and_readyz_says_so(
     url, replaced = re.subn(wrong, right, deployment.settings["REDIS_URL"])
     assert replaced == 1
     token = deployment.log_in(deployment.somebody())
-    settings = {**deployment.settings, "REDIS_URL": url}
+    settings = {**deployment.settings, **ONE_WORKER, "REDIS_URL": url}
     with serving("wsgi:app", settings, deployment.folder / "wrong.log") as instance:
         answers = [
             ask(http.client.HTTPConnection("127.0.0.1", instance.port), "GET", path, token)

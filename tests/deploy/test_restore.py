@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.deploy.conftest import Deployment, deployed, migrate
+from tests.deploy.conftest import ONE_WORKER, Deployment, deployed, migrate
 from tests.deploy.files import ROOT, read_env
 from tests.deploy.servers import ADMIN_PASSWORD, needs_redis, port_of, postgres_program
 from tests.support.instances import serving
@@ -74,7 +74,7 @@ def test_who_was_logged_out_after_the_backup_stays_out_after_the_restore(
 ) -> None:
     needs_redis()
     (backup,), restore = guide("Backup and restore")
-    with deployed(engine_dir / "restore") as deployment:
+    with deployed(engine_dir / "restore", **ONE_WORKER) as deployment:
         who = deployment.somebody()
         stays, leaves = deployment.log_in(who), deployment.log_in(who)
         run(deployment, backup)
