@@ -238,6 +238,7 @@ def spoilt(rule: Rule, *, together: bool) -> Iterator[dict[str, Any]]:
             yield fields_of(rule) | {name: text}
 
 
+@pytest.mark.first
 def test_odd_text_in_any_field(app: Flask) -> None:
     services_of(app).registration.sign_up("ada@example.org", PASSWORD)
     somebody = Somebody(app, "admin")

@@ -73,6 +73,7 @@ def test_figures_are_kept_as_far_as_they_mean_something() -> None:
     assert found == {"a": [1235, 0.0123, 12], "b": None}
 
 
+@pytest.mark.first
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not here: apt-get install wrk")
 def test_all_of_it_runs(tmp_path: Path) -> None:
     written = tmp_path / "growth.json"

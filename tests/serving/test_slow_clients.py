@@ -91,6 +91,7 @@ def takes_nothing(port: int, stack: ExitStack) -> socket.socket:
     return connection
 
 
+@pytest.mark.first
 def test_a_client_that_stops_sending_is_let_go_as_one_that_takes_nothing(
     instance: Instance,
 ) -> None:

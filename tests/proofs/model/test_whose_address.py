@@ -222,6 +222,7 @@ def orders() -> list[tuple[Act, ...]]:
     return [*itertools.permutations(ACTS, 2), *drawn]
 
 
+@pytest.mark.first
 def test_a_stranger_gains_nothing_in_any_order(instances: tuple[Services, Services]) -> None:
     assert explore(instances) == []
 
