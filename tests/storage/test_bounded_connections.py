@@ -252,6 +252,7 @@ def test_a_transaction_begins_with_its_first_statement(connect: Connect) -> None
     with connection.cursor() as cursor, other.cursor() as looking:
         for end in (connection.rollback, connection.commit):
             end()  # there is nothing to end yet
+            assert not connection.notices, "the server is asked for nothing"
             cursor.execute("CREATE TABLE public.begun (n int)")
             assert cursor.query == b"BEGIN;CREATE TABLE public.begun (n int)"
             cursor.execute("INSERT INTO public.begun VALUES (%s) RETURNING n", (1,))

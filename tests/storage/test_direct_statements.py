@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import ARRAY, LargeBinary, Text, Uuid, bindparam, func, literal, select
+from sqlalchemy import ARRAY, LargeBinary, Text, Uuid, bindparam, event, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from authapp import dev
@@ -61,6 +61,17 @@ def test_without_a_row_it_is_none(db: Database) -> None:
     with db.connection() as connection:
         one = literal(1).label("one")
         assert DirectStatement(select(one).where(one == 2)).first(connection, {}) is None
+
+
+def test_those_who_listen_for_statements_see_it_and_may_change_it(db: Database) -> None:
+    one = DirectStatement(select(literal(1).label("one")))
+
+    def change(*told: Any) -> tuple[str, Any]:
+        return told[2].replace("AS one", "+ 1 AS one"), told[3]
+
+    event.listen(db._engine, "before_cursor_execute", change, retval=True)
+    with db.connection() as connection:
+        assert one.first(connection, {}).one == 2
 
 
 def test_alone_it_begins_no_transaction(db: Database) -> None:
