@@ -349,7 +349,9 @@ BODIES: dict[str, dict[str, Any]] = {
 REFUSALS = {401, 403, 404}
 
 
-def body_of(path: str) -> dict[str, Any] | None:
+def body_of(path: str, method: str = "POST") -> dict[str, Any] | None:
+    if path.startswith("/api/") and method in {"GET", "DELETE"}:
+        return None  # none of these calls takes one
     fitting = [end for end in BODIES if path.endswith(end)]
     return BODIES[max(fitting, key=len)] if fitting else None
 
@@ -453,7 +455,7 @@ class Visit:
         url = path.replace("<missing>", str(uuid4()))
         url = url.replace("<own>", found).replace("<other>", found).replace("<role>", "spare")
         url = url.replace("<open>", self._id("invitations", "true"))
-        body = None if empty else body_of(path)
+        body = None if empty else body_of(path, method)
         sent = {"json" if path.startswith("/api/") else "data": body}
         return self.client.open(url, method=method, **sent)  # type: ignore[arg-type]
 

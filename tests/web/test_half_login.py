@@ -106,7 +106,9 @@ def test_it_opens_nothing(make_app: MakeApp, stores: Stores, kind: str, enrols: 
     for (method, path), anonymous in EVERYTHING.items():
         if path.startswith(ONWARD) or (method, path) in OF_ANYBODY:
             continue
-        sent: dict[str, Any] = {"json" if path.startswith("/api/") else "data": body_of(path)}
+        sent: dict[str, Any] = {
+            "json" if path.startswith("/api/") else "data": body_of(path, method)
+        }
         answer = client.open(url_of(path, person), method=method, **sent)
         if anonymous >= 300:
             assert answer.status_code >= 300, (method, path)
