@@ -51,10 +51,10 @@ def test(services: Services, address: str) -> None:
     sender = _sender(services)
     to = services.parse_email(address)
     try:
-        sender.send_now("test", to)
+        where = sender.send_now("test", to)
     except (DeliveryFailed, Unconfirmed, Unreachable) as error:
         raise click.ClickException(f"the mail was not sent: {error.reason}") from None
-    click.echo(f"A mail to {to.stored} was taken by the mail server.")
+    click.echo(f"A mail to {to.stored} is {where}.")
 
 
 def _sender(services: Services) -> MailSender:

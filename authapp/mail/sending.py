@@ -85,9 +85,11 @@ class MailSender:
         """Has the thread look at once."""
         self._due.set()
 
-    def send_now(self, kind: MailKind, to: Email) -> None:
+    def send_now(self, kind: MailKind, to: Email) -> str:
         """Sends a mail past the queue, in the caller's thread; for operators.
 
+        Returns:
+            where it is now.
         Raises:
             DeliveryFailed, Unreachable, Unconfirmed
         """
@@ -98,6 +100,7 @@ class MailSender:
             connection.send(mail)
         finally:
             connection.close()
+        return self._transport.destination
 
     def stop(self) -> None:
         """Begins no mail any more, and waits a moment for the one at hand."""

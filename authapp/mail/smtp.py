@@ -43,6 +43,8 @@ class SmtpTransport:
         demands_tls: nothing is sent without TLS, or with a certificate that is not valid.
     """
 
+    destination = "at the mail server"
+
     def __init__(
         self,
         url: MailUrl,

@@ -76,7 +76,14 @@ class Connection(Protocol):
 
 
 class Transport(Protocol):
-    """Opens connections. It keeps none, so threads and forked processes can share it."""
+    """Opens connections. It keeps none, so threads and forked processes can share it.
+
+    Attributes:
+        destination: where a mail is once it was sent, for operators.
+    """
+
+    @property
+    def destination(self) -> str: ...
 
     def connect(self) -> Connection:
         """
@@ -90,6 +97,7 @@ class FileTransport:
 
     def __init__(self, directory: str) -> None:
         self._directory = Path(directory)
+        self.destination = f"in {directory}"
 
     def connect(self) -> "FileTransport":
         try:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -61,11 +62,21 @@ def test_status_and_retry(app: Flask, mail_server: MailServer) -> None:
 
 
 def test_a_mail_for_trial_says_how_it_went(app: Flask, mail_server: MailServer) -> None:
-    assert done(app, "mail", "test", ANN) == f"A mail to {ANN} was taken by the mail server.\n"
+    assert done(app, "mail", "test", ANN) == f"A mail to {ANN} is at the mail server.\n"
     assert mail_server.wait_for(ANN).subject == "A test from authapp"
     mail_server.replies["RCPT"] = "550 5.7.1 no relaying"
     assert refused(app, "mail", "test", ANN) == "Error: the mail was not sent: RCPT: 550 5.7.1"
     assert "enter an email address" in refused(app, "mail", "test", "ann")
+
+
+def test_a_mail_that_is_written_to_a_file_is_said_to_be_there(
+    config: Config, tmp_path: Path
+) -> None:
+    more = {"MAIL_URL": f"file:{tmp_path}/mail", "PUBLIC_URL": "https://auth.example.org"}
+    app = create_app(make_config(config.DATABASE_URL, config.REDIS_URL, **more))
+    assert done(app, "mail", "test", ANN) == f"A mail to {ANN} is in {tmp_path}/mail.\n"
+    assert len(list(Path(tmp_path, "mail").glob("*.eml"))) == 1
+    services_of(app).close()
 
 
 def test_without_mail_the_commands_say_so(config: Config) -> None:
