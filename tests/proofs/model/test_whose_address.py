@@ -37,6 +37,9 @@ DRAWN, LENGTH = 15, 5  # long orders, for each start
 STRANGERS, OWNERS = "whatever the stranger likes", "seven quiet rivers meet"
 WITHOUT_CAPS = {"MAIL_LIMIT_PER_RECIPIENT": UNLIMITED, "MAIL_LIMIT_TOTAL": UNLIMITED}
 
+if LONG:
+    pytestmark = pytest.mark.timeout(0)
+
 _numbers = itertools.count()
 
 
