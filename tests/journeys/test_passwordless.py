@@ -98,7 +98,8 @@ def test_sign_up_confirm_and_log_in(
     auditor.audit(page, "recovery codes", "Your recovery codes")
     expect(page.locator(".codes code")).to_have_count(10)
     page.get_by_role("link", name="I have kept them").click()
-    sees_heading(page, f"Hello, {ada.name}")  # the field of the email has offered the passkey
+    # the field of the email has offered the passkey, and what was wanted before is not forgotten
+    sees_heading(page, "Your account")
     page.goto("/account/security")
     expect(page.get_by_text("You log in with a passkey.")).to_be_visible()
     auditor.audit(page, "security without a password", "Security")
