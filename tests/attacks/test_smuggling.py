@@ -149,7 +149,7 @@ UNREAD = {
     "no such page": (b"POST /nothing HTTP/1.1", 404),
     "no such method": (b"DELETE /login HTTP/1.1", 405),
     "no session": (b"POST /account/password HTTP/1.1", 302),
-    "log-out, which reads nothing": (b"POST /api/v1/logout HTTP/1.1", 204),
+    "log-out, which takes no body": (b"POST /api/v1/logout HTTP/1.1", 400),
     "health": (b"GET /healthz HTTP/1.1", 200),
 }
 
