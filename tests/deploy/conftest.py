@@ -30,6 +30,7 @@ from tests.deploy.servers import (
     Server,
     make_secrets,
     needs_redis,
+    over_tls,
     port_of,
     postgres_as_the_image_has_it,
     postgres_program,
@@ -110,7 +111,7 @@ class Deployment:
             ("127.0.0.1", self.port), timeout=40, source_address=(VISITOR, 0)
         )
         connection = http.client.HTTPConnection(host, self.port)
-        connection.sock = context.wrap_socket(plain, server_hostname=host)
+        connection.sock = over_tls(plain, host, context)
         return connection
 
     def ask(

@@ -18,7 +18,7 @@ from authapp.config import Config
 from authapp.errors import StoreUnavailable
 from tests.deploy.guarding import APP, AUTH, guarding
 from tests.deploy.proxies import served
-from tests.deploy.servers import ANY_CERTIFICATE, make_secrets, needs_redis
+from tests.deploy.servers import make_secrets, needs_redis, over_tls
 from tests.deploy.telling_app import telling_app
 from tests.support.databases import add_migrated_database
 from tests.support.people import PASSWORD
@@ -74,7 +74,7 @@ class Guarded:
 
     def connect(self, host: str = APP) -> ssl.SSLSocket:
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=100)
-        return ANY_CERTIFICATE.wrap_socket(plain, server_hostname=host)
+        return over_tls(plain, host)
 
     def ask(
         self,

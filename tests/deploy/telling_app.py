@@ -16,6 +16,7 @@ _HANDSHAKE = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 class _Telling(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each body waits for a delayed ACK
 
     def answer(self) -> None:
         if self.headers.get("Upgrade", "").lower() == "websocket":

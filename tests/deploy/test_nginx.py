@@ -18,7 +18,7 @@ from flask import Flask, request
 from tests.deploy.conftest import HOST
 from tests.deploy.files import DEPLOY
 from tests.deploy.proxies import DOCKER, PLAIN, PROGRAMS, nginx, served
-from tests.deploy.servers import ANY_CERTIFICATE, make_secrets, needs_redis
+from tests.deploy.servers import make_secrets, needs_redis, over_tls
 from tests.support.instances import free_port
 from tests.support.waiting import wait_until
 from tests.web.test_authorization import strangers_calls
@@ -79,7 +79,7 @@ class Proxy:
     def connect(self) -> http.client.HTTPConnection:
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         connection = http.client.HTTPConnection(HOST, self.port)
-        connection.sock = ANY_CERTIFICATE.wrap_socket(plain, server_hostname=HOST)
+        connection.sock = over_tls(plain, HOST)
         return connection
 
     def ask(

@@ -117,6 +117,8 @@ class Site:
         parts = urlsplit(self.url)
         place = (parts.hostname or "", parts.port or (443 if self.is_https else 80))
         plain = socket.create_connection(self.connect_to or place, timeout=self._seconds())
+        # else the request waits for the peer's delayed ACK of the handshake: 40 ms
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self.is_https:
             return plain
         try:
