@@ -64,13 +64,18 @@ def stop_with_parent(death_signal: signal.Signals) -> None:
 
 
 def end_child(process: subprocess.Popen[bytes], stop_with: Stops) -> None:
-    """Send the signals in turn until the process has ended; SIGKILL goes to its whole group."""
+    """Send the signals in turn until the process has ended; SIGKILL goes to its whole group.
+
+    Then what a shell started, and did not take along, is told to end.
+    """
     for number, seconds in stop_with:
         if process.poll() is not None:
-            return
+            break
         if number == signal.SIGKILL:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)

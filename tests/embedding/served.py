@@ -51,6 +51,7 @@ def served(command: Sequence[str], folder: Path) -> Iterator[str]:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait(60)
+            wait_until(lambda: not _answers(port))  # nothing is left behind
 
 
 def _answers(port: int) -> bool:
