@@ -159,7 +159,7 @@ class HashingQueue:
         self._has_ended = False
         self._elsewhere: list[int] = []  # log-ins of the other workers, at the newest arrival
         self._arrivals = 0
-        self._round = 0  # that of the newest hash
+        self._round = 0  # the round of the newest hash
         # when nobody who was refused is asked to come, by the monotonic clock
         self._next_free = 0.0
 

@@ -91,17 +91,22 @@ def test_the_owner_waits_for_the_hash_on_its_core_and_comes_first_then(
         taking.result(30)
 
 
-@pytest.mark.parametrize("held", [0, 7])
-def test_a_killed_worker_neither_lends_nor_counts(
-    mine: CoreLending, tmp_path: Path, held: int
-) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(tmp_path), str(held)],
+def running(script: str, *arguments: str | Path) -> "subprocess.Popen[str]":
+    """A process of its own that runs a script, whose input and output are pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    ) as process:
+    )
+
+
+@pytest.mark.parametrize("held", [0, 7])
+def test_a_killed_worker_neither_lends_nor_counts(
+    mine: CoreLending, tmp_path: Path, held: int
+) -> None:
+    with running(WORKER, tmp_path, str(held)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         assert mine.others() == [held]
@@ -127,13 +132,7 @@ def test_a_borrower_that_is_stopped_keeps_no_core_from_its_owner(
     mine: CoreLending, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(core_lending, "_LONGEST_LOAN", 0.2)
-    with subprocess.Popen(
-        [sys.executable, "-c", BORROWER, str(tmp_path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with running(BORROWER, tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "True\n"
         process.send_signal(signal.SIGSTOP)

@@ -166,7 +166,7 @@ def drawn(draw: random.Random) -> bytes:
 
 
 def reading(config: Config, incoming: Incoming) -> str:
-    """What becomes of the request when gunicorn reads what has arrived."""
+    """The outcome when gunicorn reads the bytes that have arrived."""
     arrived = Arrived()
     arrived.unread(bytes(incoming.data))
     try:

@@ -1,4 +1,4 @@
-"""What a client does not take at once is kept, in order, and sent by whoever comes by later."""
+"""The rest of an answer that a client does not take at once is kept in order, and sent later."""
 
 import socket
 import tempfile

@@ -58,7 +58,7 @@ def copy_of(services: Services, live: ActiveSession) -> ActiveSession | None:
 
 @pytest.fixture
 def transactions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is sent to begin and to end transactions, which `traffic` does not see."""
+    """The commands that begin and end transactions, which `traffic` does not see."""
     sent: list[str] = []
     execute, run = BoundedCursor.execute, BoundedCursor.run
 

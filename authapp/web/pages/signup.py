@@ -220,9 +220,9 @@ def verify() -> ResponseReturnValue:
     """A page with a button; a link alone uses nothing up, because mail scanners follow links."""
     if "token" in request.args:
         kept = password_proof.kept()
-        onward = kept.onward if kept else None
+        onward = kept.onward if kept else ""
         return mailed_links.set_aside(
-            "verify", request.args["token"], f"{request.endpoint}", onward or None
+            "verify", request.args["token"], f"{request.endpoint}", onward
         )
     if pending := pending_change():
         return confirm_change_page(pending)

@@ -19,16 +19,14 @@ KEYS: Final[dict[Purpose, str]] = {
 }
 
 
-def set_aside(
-    purpose: Purpose, token: str, endpoint: str, onward: str | None = None
-) -> AnyResponse:
+def set_aside(purpose: Purpose, token: str, endpoint: str, onward: str = "") -> AnyResponse:
     """Takes the token out of the address bar: leads to the page that finds it by `waiting`.
-
-    Args:
-        onward: where that page shall lead, as `next` in its address.
 
     Nothing is used up. The token is sealed, because the session of somebody who is signed in is
     kept in the stores, where no token that can be used ever is.
+
+    Args:
+        onward: where that page shall lead, as `next` in its address; "" if nowhere.
     """
     if is_spelt(token):
         sealed = _sealer().seal(KEYS[purpose], token.encode())
@@ -36,7 +34,7 @@ def set_aside(
     else:
         drop(purpose)  # or the page would show a form for the link before this one
     refer_nobody()
-    page = url_for(endpoint, next=onward)
+    page = url_for(endpoint, next=onward or None)
     if current_app.config["SESSION_COOKIE_SAMESITE"] == "Strict":
         # A browser that comes from a mail sends such a cookie only to where a page of ours leads.
         link = f'<a href="{escape(page)}">Go on</a>'

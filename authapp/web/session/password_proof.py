@@ -14,7 +14,7 @@ KEY: Final = "_password_proof"
 
 @dataclass(frozen=True, slots=True)
 class KeptProof:
-    """What this browser knows of an account that waits for its confirmation.
+    """The proof that a browser keeps for an account whose address waits for its confirmation.
 
     Attributes:
         email: as it was typed here.

@@ -129,7 +129,7 @@ class World:
     # -- what has to hold ----------------------------------------------------------------------
 
     def problem(self) -> str:
-        """What the stranger has gained; empty: nothing."""
+        """Names the thing that the stranger has gained; empty: nothing."""
         facts = self._facts()
         if facts is None:
             return ""

@@ -50,11 +50,17 @@ def test_every_call_is_described(app: Flask, described: dict[str, Any]) -> None:
     assert routes == {(path, m) for path, methods in described["paths"].items() for m in methods}
 
 
-def test_bodies_are_what_is_read(app: Flask, described: dict[str, Any]) -> None:
+def administrator(app: Flask) -> FlaskClient:
+    """A browser in which an administrator is signed in."""
     sign_up(app)
     grant_role(app.extensions["authapp"].services, EMAIL, "admin")
     client = browser(app)
     log_in(client)
+    return client
+
+
+def test_bodies_are_what_is_read(app: Flask, described: dict[str, Any]) -> None:
+    client = administrator(app)
     seen = 0
     for endpoint in endpoints_of(app):
         if endpoint.operation.body is None:
@@ -80,10 +86,7 @@ NO_FIELDS = (
 
 
 def test_calls_without_a_body_refuse_one(app: Flask, described: dict[str, Any]) -> None:
-    sign_up(app)
-    grant_role(app.extensions["authapp"].services, EMAIL, "admin")
-    client = browser(app)
-    log_in(client)
+    client = administrator(app)
     seen = 0
     for endpoint in endpoints_of(app):
         if endpoint.operation.body is not None:
