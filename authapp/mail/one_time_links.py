@@ -92,7 +92,7 @@ class OneTimeLinks:
 
         Args:
             user: whose row the caller has locked.
-            email_canonical: the address that it is mailed to; empty: that of the user.
+            email_canonical: the address that it is mailed to; empty: the address of the user.
             details: JSON that `redeem` gives back; no secret.
         """
         now = self._clock()
