@@ -64,7 +64,15 @@ def tell_threads(number: int) -> None:
 
 
 def register_worker() -> None:
-    """Registers a worker at its start: it counts in a slot of its own, and shares its core."""
-    slot = metrics_dir.claim_slot()
-    metrics.count_in(slot)
-    hashing_queue.lend_and_borrow(CoreLending(metrics_dir.folder(), slot))
+    """Registers a worker at its start: it counts in a slot of its own, and shares its core.
+
+    Ends the process if somebody removes the folder meanwhile: the server starts another, as it
+    would not after an error.
+    """
+    try:
+        slot = metrics_dir.claim_slot()
+        metrics.count_in(slot)
+        hashing_queue.lend_and_borrow(CoreLending(metrics_dir.folder(), slot))
+    except FileNotFoundError as error:
+        sys.stderr.write(f"authapp: {error.filename} was removed; another worker starts\n")
+        sys.exit(0)

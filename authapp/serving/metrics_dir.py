@@ -28,6 +28,7 @@ _ROOM = {
     "gauge_livesum": 65_536,
     "gauge_mostrecent": 65_536,
 }
+_NOTHING = bytes(8)  # a file of prometheus-client with no value in it
 
 
 def make() -> None:
@@ -59,6 +60,9 @@ def claim_slot() -> str:
 
     The new owner goes on counting where the worker before it ended, so that there are never more
     files than there were workers at once.
+
+    Raises:
+        FileNotFoundError: somebody is removing the folder.
     """
     place = folder()
     with _alone(place):
@@ -72,16 +76,22 @@ def claim_slot() -> str:
 
 
 def _reserve_room(folder: Path, slot: str) -> None:
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        for kind, size in _ROOM.items():
-            with suppress(OSError), (folder / f"{kind}_{slot}.db").open("a") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+    for kind, size in _ROOM.items():
+        path = folder / f"{kind}_{slot}.db"
+        with suppress(OSError):  # what is in memory is full
+            if not path.exists():
+                # a scrape at this moment could not read an empty file
+                path.with_suffix(".new").write_bytes(_NOTHING)
+                path.with_suffix(".new").rename(path)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, size)
 
 
 def mark_dead_workers() -> None:
     """Drops the gauges of dead workers, and keeps their counters."""
     place = folder()
-    with _alone(place):
+    with suppress(FileNotFoundError), _alone(place):  # somebody is removing it
         _mark_dead_workers(place)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import multiprocess
 
 from authapp.serving import metrics_dir
 from tests.support.instances import ROOT
@@ -14,7 +15,6 @@ from tests.support.instances import ROOT
 WORKER = """
 from authapp.serving import metrics_dir
 metrics_dir.make()
-from authapp.telemetry import metrics
 from authapp.telemetry import metrics
 slot = metrics_dir.claim_slot()
 metrics.count_in(slot)
@@ -24,6 +24,28 @@ shown = sorted(metrics.exposition().decode().splitlines())
 kept = ("authapp_hashing_occupied", "authapp_stale_copies_total")
 print(slot, *(line.split()[-1] for line in shown if line.startswith(kept)), flush=True)
 input()
+"""
+
+# `create_app` and the first request make what has labels
+STARTING = """
+import shutil
+from authapp.serving import common, metrics_dir
+from authapp.telemetry import metrics
+claim_slot = metrics_dir.claim_slot
+def claim():
+    slot = claim_slot()
+    # before it has a slot
+    return slot
+metrics_dir.claim_slot = claim
+common.register_worker()
+# before it counts
+metrics.HASHING.inc()
+metrics.STALE_COPIES.inc()
+metrics.PENDING_FENCES.set(1)
+metrics.BREAKER_OPEN.labels("redis").set(0)
+metrics.LOGINS.labels("succeeded").inc()
+metrics.REQUEST_SECONDS.labels("/login").observe(1)
+print("counted")
 """
 
 
@@ -74,6 +96,49 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
                 assert process.poll() is None
                 process.kill()
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("when", ["before it counts", "before it has a slot"])
+def test_a_folder_that_is_removed_while_a_worker_starts_ends_no_server(
+    tmp_path: Path, when: str
+) -> None:
+    """The worker goes on, or ends as servers take it for no error of the app."""
+    folder = tmp_path / "authapp-metrics.1"
+    folder.mkdir()
+    starting = STARTING.replace(f"# {when}", f"shutil.rmtree({str(folder)!r})")
+    assert "rmtree" in starting
+    started = subprocess.run(
+        [sys.executable, "-c", starting],
+        cwd=ROOT,
+        env={"PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert started.returncode == 0, started.stderr
+    if when == "before it counts":
+        assert started.stdout == "counted\n"
+    else:
+        assert started.stdout == ""
+        assert started.stderr.startswith(f"authapp: {folder}")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="macOS keeps no room")
+def test_metrics_can_be_read_while_a_worker_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    seen = []
+
+    def looks(_descriptor: int, _offset: int, _size: int) -> None:
+        files = [str(path) for path in tmp_path.glob("*.db")]
+        merged = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        seen.append([*merged])
+
+    monkeypatch.setattr(os, "posix_fallocate", looks)
+    metrics_dir.claim_slot()
+    assert seen == [[]] * 4, "nothing is counted yet"
 
 
 def test_a_folder_that_somebody_else_put_in_its_place_is_not_used(
