@@ -269,7 +269,8 @@ def answer_domain_error(error: errors.AuthappError) -> ResponseReturnValue:
             return redirect(target, 303)
     leads_on = state_of().mount.pages and not wants_json()
     if leads_on and isinstance(error, errors.PasswordChangeRequired):
-        return set_aside("reset", error.reset_token, f"{BLUEPRINT}.recovery.reset")
+        page = f"{BLUEPRINT}.recovery.reset"
+        return set_aside("reset", error.reset_token, page, next_target() or "")
     if leads_on and isinstance(error, errors.SecondFactorRequired):
         login_token.keep(error)
         return redirect(url_for(f"{BLUEPRINT}.factor.factor", next=next_target()), 303)

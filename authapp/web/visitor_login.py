@@ -29,7 +29,12 @@ from authapp.web.redirects import asked_origin, safe_next, start_page
 from authapp.web.session import login_token, mailed_links, password_proof
 from authapp.web.session.auth_session import AuthSession, CarryOver, auth_session
 
-_STAYS_BEHIND = (*mailed_links.KEYS.values(), password_proof.KEY, login_token.KEY)
+_STAYS_BEHIND = (
+    *mailed_links.KEYS.values(),
+    mailed_links.ONWARD,
+    password_proof.KEY,
+    login_token.KEY,
+)
 
 
 def log_in_visitor(email: str, password: str, *, remember: bool) -> ActiveSession:

@@ -231,6 +231,9 @@ def _change_password() -> ResponseReturnValue:
     issued = auth_session().settle(changed)
     tell_rate_limit(issued.rate_limit)
     auth_session().rotate(issued)
+    if onward := next_target():
+        say("password")
+        return redirect(onward, 303)
     return redirect_with("password", ".account")
 
 

@@ -173,6 +173,7 @@ class ForgotForm(PageForm):
         filters=[_strip],
         validators=[DataRequired("Enter your email, like name@example.org.")],
     )
+    next = HiddenField()
 
 
 class ResetForm(PageForm):

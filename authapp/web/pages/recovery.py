@@ -19,6 +19,7 @@ from authapp.web.pages.signup import come_back_page
 from authapp.web.rate_limits import rate_limit_of_errors, tell_rate_limit
 from authapp.web.session import mailed_links
 from authapp.web.session.auth_session import auth_session
+from authapp.web.visitor_login import next_target, safe_target, start_url
 
 recovery_pages = OwnBlueprint("recovery", __name__)
 
@@ -28,7 +29,7 @@ def forgot() -> ResponseReturnValue:
     services().reset_links.require_mail()
     if "asked" in request.args:
         return render_page("authapp/forgot_asked.html", minutes=RESET_MINUTES)
-    return render_page("authapp/forgot.html", form=ForgotForm())
+    return render_page("authapp/forgot.html", form=ForgotForm(data={"next": next_target() or ""}))
 
 
 @recovery_pages.post("/forgot")
@@ -46,6 +47,8 @@ def forgot_submit() -> ResponseReturnValue:
     except TooManyAttempts as error:
         return come_back_page("authapp/forgot.html", form, error)
     tell_rate_limit(window)
+    onward = next_target()
+    mailed_links.keep_onward(onward if onward != start_url() else None)
     return redirect(url_for(".forgot", asked=1), 303)
 
 
@@ -53,7 +56,8 @@ def forgot_submit() -> ResponseReturnValue:
 def reset() -> ResponseReturnValue:
     """Uses nothing up, because programs that look for viruses open the links in mails, too."""
     if "token" in request.args:
-        return mailed_links.set_aside("reset", request.args["token"], ".reset")
+        onward = safe_target(mailed_links.kept_onward()) or ""
+        return mailed_links.set_aside("reset", request.args["token"], ".reset", onward)
     token = mailed_links.waiting("reset")
     return _reset_page(ResetForm(data={"token": token}), is_found=bool(token))
 
@@ -79,7 +83,9 @@ def reset_submit() -> ResponseReturnValue:
     tell_rate_limit(window)
     note_user(request.environ, auth_session().settle(changed))
     mailed_links.drop("reset")
-    return redirect_with("reset", state_of().login_view or f"{BLUEPRINT}.pages.login")
+    mailed_links.keep_onward(None)
+    login = state_of().login_view or f"{BLUEPRINT}.pages.login"
+    return redirect_with("reset", login, next=next_target())
 
 
 def _reset_page(form: ResetForm, *, is_found: bool = True) -> ResponseReturnValue:
@@ -91,5 +97,5 @@ def _reset_page(form: ResetForm, *, is_found: bool = True) -> ResponseReturnValu
     mailed_links.refer_nobody()
     token = text(form.token)
     offered = services().reset_links.look_up(token) if is_spelt(token) else None
-    page = render_page("authapp/reset.html", form=form, offered=offered)
+    page = render_page("authapp/reset.html", form=form, offered=offered, next=next_target())
     return page, 400 if form.errors or (is_found and offered is None) else 200

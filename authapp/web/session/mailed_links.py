@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from authapp.crypto.sealing import Sealer
 from authapp.mail.one_time_links import Purpose, is_spelt
+from authapp.web.session.auth_session import auth_session
 
 KEYS: Final[dict[Purpose, str]] = {
     "verify": "_verify_link",
@@ -17,6 +18,8 @@ KEYS: Final[dict[Purpose, str]] = {
     "change_email": "_change_email_link",
     "undo_email": "_undo_email_link",
 }
+
+ONWARD: Final = "_reset_onward"
 
 
 def set_aside(purpose: Purpose, token: str, endpoint: str, onward: str = "") -> AnyResponse:
@@ -56,6 +59,25 @@ def waiting(purpose: Purpose) -> str:
 def drop(purpose: Purpose) -> None:
     """Forgets the token that was set aside, once its link is used up."""
     session.pop(KEYS[purpose], None)
+
+
+def keep_onward(onward: str | None) -> None:
+    """Keeps where a person wanted to go who asked for a link, if there is room: the mail can't say.
+
+    Args:
+        onward: a target that was found to be safe; None if nowhere.
+    """
+    session.pop(ONWARD, None)
+    if onward:
+        session[ONWARD] = onward
+        if not auth_session().fits():
+            del session[ONWARD]
+
+
+def kept_onward() -> str | None:
+    """Where the person wanted to go who asked for a link in this browser; not checked."""
+    onward = session.get(ONWARD)
+    return onward if isinstance(onward, str) else None
 
 
 def refer_nobody() -> None:

@@ -62,7 +62,7 @@ def hidden_token(page: TestResponse) -> str:
 
 
 def test_the_whole_way(client: FlaskClient, link: str) -> None:
-    assert 'href="/forgot"' in client.get("/login").text
+    assert 'href="/forgot?next=/"' in client.get("/login").text
     answer = client.get(link)
     assert (answer.status_code, answer.location) == (303, "/reset")
     page = client.get("/reset")
@@ -214,6 +214,48 @@ def test_somebody_else_stays_signed_in(app: Flask, link: str) -> None:
     client.get(link)
     assert choose(client, hidden_token(client.get("/reset"))).location == "/login"
     assert client.get("/account").status_code == 200
+
+
+def test_who_asked_on_the_way_to_a_page_gets_there(
+    app: Flask, client: FlaskClient, person: str
+) -> None:
+    there = "/account/sessions"
+    (forgot,) = [
+        a["href"]
+        for _, a in Page(client.get(f"/login?next={there}")).elements
+        if a.get("href", "").startswith("/forgot")
+    ]
+    page = Page(client.get(forgot))
+    (kept,) = [a["value"] for _, a in page.elements if a.get("name") == "next"]
+    client.post("/forgot", data={"email": EMAIL, "next": kept})
+    link = mails(services_of(app))[0].link.removeprefix(MAIL_SETTINGS["PUBLIC_URL"])
+
+    opened = client.get(link)
+    assert opened.location == "/reset?next=/account/sessions"
+    form = client.get(opened.location)
+    (action,) = [a["action"] for _, a in Page(form).elements if "/reset" in a.get("action", "")]
+    data = {"token": hidden_token(form), "new_password": OTHER_PASSWORD}
+    answer = client.post(action, data=data)
+    assert answer.location == f"/login?next={there}"
+    data = {"email": EMAIL, "password": OTHER_PASSWORD, "next": there}
+    assert client.post("/login", data=data).location == there
+    with client.session_transaction() as session:
+        assert not [key for key in session if "onward" in key]
+
+
+@pytest.mark.parametrize("onward", ["https://evil.example/", "/\t/evil.example", "/"])
+def test_the_link_leads_nowhere_else(
+    client: FlaskClient, app: Flask, person: str, onward: str
+) -> None:
+    client.post("/forgot", data={"email": EMAIL, "next": onward})
+    link = mails(services_of(app))[0].link.removeprefix(MAIL_SETTINGS["PUBLIC_URL"])
+    assert client.get(link).location == "/reset"
+
+
+def test_a_one_time_password_leads_to_the_choice_and_on(app: Flask, client: FlaskClient) -> None:
+    services_of(app).registration.sign_up(EMAIL, PASSWORD, is_one_time=True)
+    data = {"email": EMAIL, "password": PASSWORD, "next": "/account"}
+    assert client.post("/login", data=data).location == "/reset?next=/account"
 
 
 def test_a_one_time_password_leads_to_the_choice(app: Flask, client: FlaskClient) -> None:
