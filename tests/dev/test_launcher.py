@@ -22,8 +22,10 @@ ROOT = Path(__file__).parents[2]
 
 # The launcher with two stand-ins, so that a start takes no time. They note what they were given.
 STAND_INS = """if True:
-    import sys
+    import os, signal, sys
     from authapp.dev import launcher
+    # not as the tests were started
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if "NOHUP" in os.environ else signal.SIG_DFL)
     launcher.AUTHAPP = (sys.executable, "-S", "-c", '''if True:
         import os, signal, sys, time
         def note(*words):
@@ -171,6 +173,14 @@ def test_a_signal_stops_all(launched: Launched, number: signal.Signals) -> None:
     kept = [".gitignore", "postgres", "secrets.json", "valkey"]
     assert sorted(os.listdir(launched.data_dir)) == kept
     assert (launched.data_dir / ".gitignore").read_text() == "*\n", "no secret gets into git"
+
+
+def test_under_nohup_it_outlives_the_terminal(launched: Launched) -> None:
+    elsewhere = {"DATABASE_URL": "postgresql://elsewhere", "REDIS_URL": "redis://elsewhere"}
+    command = "kill -HUP $PPID; sleep 0.2; echo ended"
+    process = launched.start("sh", "-c", command, NOHUP="1", **elsewhere)
+    assert process.communicate(timeout=60) == ("ended\n", "")
+    assert process.returncode == 0
 
 
 def test_killed_it_leaves_nothing_running_and_starts_again(launched: Launched) -> None:
