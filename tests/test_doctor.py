@@ -2,13 +2,11 @@
 
 import itertools
 import json
-import os
-import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from authapp.storage.redis import redis_client
 from tests.proofs.cluster.servers import Node, await_servers, linked
 from tests.support import smtp
 from tests.support.databases import add_migrated_database, migrate, run_sql
+from tests.support.frozen import frozen
 from tests.support.mails import MAIL_SETTINGS
 from tests.support.settings import PEPPER, make_config
 from tests.support.smtp import MailServer
@@ -740,15 +739,6 @@ def test_two_stores_that_are_little_off_each_may_be_far_apart() -> None:
 
 
 # -- frozen stores ---------------------------------------------------------------------------------
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_frozen_postgres(config: Config, tcp_postgres: dev.PostgreSQL) -> None:

@@ -1,12 +1,10 @@
 """All below the web: several instances, a store away, nothing that can be replayed."""
 
 import base64
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,7 @@ from authapp.sessions.records import ActiveSession, EndReason
 from authapp.storage.models import User
 from tests.support.clock import Clock
 from tests.support.databases import migrate
+from tests.support.frozen import frozen
 from tests.support.hashing import hashing
 from tests.support.people import (
     CLIENT,
@@ -312,15 +311,6 @@ class Engines:
         self.postgres.stop()
         self.valkey.stop()
 
-    @contextmanager
-    def frozen(self, server: dev.Server) -> Iterator[None]:
-        """The server accepts connections (its kernel does) and never answers."""
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
-
 
 @pytest.fixture(scope="module")
 def own_engines(engine_dir: Path) -> Iterator[Engines]:
@@ -403,7 +393,7 @@ def test_redis_away_limits_are_kept_in_process(here: Services, engines: Engines)
 def test_redis_frozen(here: Services, engines: Engines) -> None:
     live = log_in(here)
     find(here, live)
-    with engines.frozen(engines.valkey):
+    with frozen(engines.valkey.pid):
         assert at_once(lambda: is_live(here, live)) == [True], "it waits for as long as it takes"
     assert is_live(here, live)
 

@@ -12,8 +12,7 @@ from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.parse import urlencode
 
-from authapp.dev.engine import free_port
-from tests.support.instances import ROOT
+from tests.support.instances import ROOT, free_port
 from tests.support.waiting import wait_until
 
 

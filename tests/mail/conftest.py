@@ -72,5 +72,9 @@ def impatient_sender(services: Services, server: str, clock: Callable[[], Any]) 
         str,
         str,
     )
-    transport = SmtpTransport(read_mail_url(server), "auth.example.org", time_outs=SHORT)
+    transport = transport_to(server, SHORT)
     return MailSender(services.mail_queue, Letters(secrets).open, messages, transport, clock)
+
+
+def transport_to(server: str, time_outs: TimeOuts | None = None) -> SmtpTransport:
+    return SmtpTransport(read_mail_url(server), "auth.example.org", time_outs=time_outs)

@@ -18,7 +18,14 @@ from authapp.mail.transport import Unreachable
 from authapp.services import Services
 from authapp.storage.models import User
 from authapp.telemetry import metrics
-from tests.mail.conftest import ANN, OpenMailing, impatient_sender, put, sender_of
+from tests.mail.conftest import (
+    ANN,
+    OpenMailing,
+    impatient_sender,
+    put,
+    sender_of,
+    transport_to,
+)
 from tests.support.clock import Clock
 from tests.support.people import sign_up
 from tests.support.services import sql
@@ -282,25 +289,24 @@ def test_a_server_that_hangs_delays_no_request_and_every_mail_arrives(
     monkeypatch: pytest.MonkeyPatch,
     hangs: str,
 ) -> None:
-    """A short while stands for the minute, and half a second for each time-out."""
+    """A short while stands for the minute, and half a second for each time-out while it hangs."""
     mailing = open_mailing()
     monkeypatch.setattr(sending, "PAUSES", (0.01, 0.05))
     monkeypatch.setattr(sending, "POLL", 0.05)
     sender = impatient_sender(mailing, mail_server.url, clock)
     put(mailing, "first@example.org")
-    if hangs == "after DATA":
-        mail_server.freezes_after_data = True
+    mail_server.freezes_after_data = hangs == "after DATA"
+    mail_server.freezes_at_mail = hangs == "at MAIL"
     if hangs == "at once":
         mail_server.freeze()
     sender.keep_running()
-    if hangs == "at MAIL":
-        mail_server.wait_for("first@example.org")
-        mail_server.freeze()
     started = time.monotonic()
     for number in range(10):
         assert put(mailing, f"p{number}@example.org")
     assert time.monotonic() - started < 10  # writing waits for no server
-    time.sleep(1.2)  # some time-outs
+    time.sleep(1)  # some time-outs
+    sender._transport = transport_to(mail_server.url)  # or a late answer would be a time-out
+    time.sleep(0.7)  # the last of the others
     mail_server.thaw()
 
     def all_arrived() -> bool:
@@ -398,7 +404,13 @@ def test_the_end_of_a_process_waits_for_the_mail_at_hand_and_gives_the_others_ba
     sender = sender_of(mailing)
     sender.keep_running()
     mail_server.wait_for("p0@example.org")
-    threading.Timer(0.3, mail_server.thaw).start()
+
+    def thaw_in_the_end() -> None:
+        assert sender._stopped.wait(30)
+        time.sleep(0.3)
+        mail_server.thaw()
+
+    threading.Thread(target=thaw_in_the_end).start()
     sender.stop()
     assert rows(mailing)[0] == SENT
     assert rows(mailing)[1:] == [(False, False, 1, True, "the process ended")] * 2

@@ -186,13 +186,15 @@ def lending_queue(mine: CoreLending, monkeypatch: pytest.MonkeyPatch) -> Hashing
 
 
 @contextmanager
-def log_ins_that_wait_for_each_other(queue: HashingQueue, many: int) -> Iterator[Barrier]:
-    """None of them is hashed until all of them are, at the same time, within two seconds."""
+def log_ins_that_wait_for_each_other(
+    queue: HashingQueue, many: int, seconds: float = 30
+) -> Iterator[Barrier]:
+    """None of them is hashed until all of them are, at the same time, within so many seconds."""
     together = Barrier(many)
 
     def log_in() -> None:
         with queue.place():
-            queue.run(lambda: together.wait(2))
+            queue.run(lambda: together.wait(seconds))
 
     with ThreadPoolExecutor(many) as pool:
         waiting = [pool.submit(log_in) for _ in range(many)]
@@ -215,7 +217,7 @@ def test_a_queue_is_not_hashed_on_the_cores_of_workers_with_log_ins(
     other.tell(1)
     with (
         pytest.raises(BrokenBarrierError),
-        log_ins_that_wait_for_each_other(lending_queue, 2),
+        log_ins_that_wait_for_each_other(lending_queue, 2, seconds=1),
     ):
         pass
 

@@ -76,10 +76,6 @@ def gone(pids: set[int]) -> bool:
     return all(map(is_gone, pids))
 
 
-def until_gone(pids: set[int], seconds: float) -> None:
-    wait_until(lambda: gone(pids), seconds=seconds)
-
-
 # -- requests --------------------------------------------------------------------------------------
 
 
@@ -191,12 +187,20 @@ def test_what_is_as_large_as_allowed_is_served(port: int) -> None:
 
 # -- workers ---------------------------------------------------------------------------------------
 
+NOTING = """
+answer = app
+def app(environ, start_response):
+    with open(__file__ + ".begun", "a") as begun:
+        begun.write(environ["QUERY_STRING"] + "\\n")
+    return answer(environ, start_response)
+"""
+
 
 def test_what_is_in_flight_is_answered_at_a_stop_and_nothing_waits_for_ever(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    (tmp_path / "echo.py").write_text(ECHO)
-    environment["PYTHONPATH"] = str(tmp_path)
+    (tmp_path / "echo.py").write_text(ECHO + NOTING)
+    begun = tmp_path / "echo.py.begun"
     noted = note_folders(environment, tmp_path)
     with listening(environment, tmp_path, "--graceful-timeout", "2", "echo:app") as process:
         port = int(environment["PORT"])
@@ -209,7 +213,7 @@ def test_what_is_in_flight_is_answered_at_a_stop_and_nothing_waits_for_ever(
             hanging.request("GET", "/?60")
             idle.request("GET", "/")
             idle.getresponse().read()
-            time.sleep(0.5)
+            wait_until(lambda: {"1", "60"} <= set(begun.read_text().split()))
             process.terminate()
             began = time.monotonic()
             assert process.wait(20) == 0
@@ -239,7 +243,7 @@ def test_killed_workers_are_replaced_and_end_with_a_master_that_is_killed(
         workers = serving.workers()
         process.kill()
         process.wait()
-        until_gone(workers, 10)
+        wait_until(lambda: gone(workers))
 
 
 def test_an_application_that_can_not_be_loaded_ends_all(environment: dict[str, str]) -> None:

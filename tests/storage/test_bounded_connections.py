@@ -3,7 +3,6 @@
 import io
 import os
 import resource
-import signal
 import socket
 import sys
 import time
@@ -26,6 +25,7 @@ from authapp.errors import SettingError
 from authapp.storage import bounded_connections as bounded
 from authapp.storage.bounded_connections import BoundedConnection, Connecting, NoAnswer
 from authapp.storage.deadlines import deadline
+from tests.support.frozen import frozen
 from tests.support.threads import at_once
 from tests.support.waiting import wait_until
 
@@ -43,18 +43,6 @@ def connect(postgres: dev.PostgreSQL) -> Iterator[Connect]:
     yield connecting
     for connection in made:
         connection.close()
-
-
-@contextmanager
-def frozen(*pids: int) -> Iterator[None]:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 def backend(connection: extensions.connection) -> int:
@@ -96,9 +84,9 @@ def test_a_frozen_backend_frees_who_waits(
     monkeypatch: pytest.MonkeyPatch,
     wait: Callable[[BoundedConnection], Any],
 ) -> None:
-    monkeypatch.setattr(bounded, "PATIENCE", 1.0)
     connection = connect()
     ask(connection)  # now in a transaction
+    monkeypatch.setattr(bounded, "PATIENCE", 1.0)
     with frozen(backend(connection)):
         begun = time.monotonic()
         assert isinstance(ends(lambda: wait(connection)), NoAnswer)

@@ -36,7 +36,7 @@ def test_the_primary_is_found_whichever_place_it_has(pair: Pair, database: Datab
     before = port_of(database)
     pair.fail_over()
 
-    wait_until(lambda: port_of(database) != before, ignoring=PostgresUnavailable, seconds=10)
+    wait_until(lambda: port_of(database) != before, ignoring=PostgresUnavailable)
     pair.add_standby()  # in the place that is named first, or was
     other = Database(connect(pair.url, 2))
     try:

@@ -21,12 +21,14 @@ from sqlalchemy.orm import Session
 from authapp import dev
 from authapp.errors import OutcomeUnknown, StoreUnavailable
 from authapp.services import Services
+from authapp.storage import bounded_connections
 from authapp.storage import postgres as database
 from authapp.storage.bounded_connections import BoundedConnection
 from authapp.storage.circuit_breaker import Breaker
 from authapp.storage.deadlines import deadline
 from authapp.storage.postgres import Database, FailureKind, PostgresUnavailable, connect
 from tests.support.databases import add_database
+from tests.support.frozen import frozen
 from tests.support.people import CLIENT, log_in, sign_up
 from tests.support.threads import at_once
 from tests.support.waiting import wait_until
@@ -100,18 +102,6 @@ def failure(database: Database, statement: str = "SELECT 1", patience: float = 3
     return outcome.kind
 
 
-@contextmanager
-def frozen(*pids: int) -> Iterator[None]:
-    for one_pid in pids:
-        os.kill(one_pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for one_pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(one_pid, signal.SIGCONT)
-
-
 def fill_pool(database: Database, many: int = SIZE) -> list[int]:
     """Backends of as many connections, all idle in the pool."""
     together = Barrier(many, timeout=30)
@@ -144,8 +134,12 @@ def test_refused_for_the_state_of_the_server(db: Database, code: str) -> None:
     assert asked(db, "SELECT 1") == 1
 
 
-def test_refused_for_a_statement_that_takes_too_long(db: Database) -> None:
+def test_refused_for_a_statement_that_takes_too_long(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that lives says so itself, before we cut: the connection is kept."""
+    assert database.STATEMENT_TIMEOUT < bounded_connections.PATIENCE
+    monkeypatch.setattr(bounded_connections, "PATIENCE", 20)  # the machine may be late
     before = asked(db, "SELECT pg_backend_pid()")
     assert failure(db, "SELECT pg_sleep(20)", patience=10) is FailureKind.REFUSED
     assert asked(db, "SELECT pg_backend_pid()") == before
@@ -630,10 +624,14 @@ def test_refusals_are_no_failures_and_an_answer_counts_anew(
             lose()
         assert asked(db, "SELECT 1") == 1
     assert not is_open(breaker)
-    breaker.recover = lambda: time.sleep(0.5)
-    for _ in range(5):
-        lose()
-    assert is_open(breaker)
+    seen = Event()
+    breaker.recover = lambda: seen.wait(30)
+    try:
+        for _ in range(5):
+            lose()
+        assert is_open(breaker)
+    finally:
+        seen.set()
 
 
 def test_who_comes_too_late_to_ask_says_nothing_of_the_server(

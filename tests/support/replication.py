@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from authapp import dev
-from authapp.dev.engine import free_port
 from authapp.dev.postgres import postgres_programs
 from tests.support.databases import ask, run_sql
+from tests.support.instances import free_port
 from tests.support.waiting import wait_until
 
 PASSWORD = "tests-only"

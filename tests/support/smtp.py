@@ -77,6 +77,7 @@ class MailServer:
     Attributes:
         mails: those that it answered 250 to, and those that it took without an answer.
         replies: by command (`RCPT`, `DATA`), or `recipient@address`: answers instead of its own.
+        freezes_at_mail: it is told of a mail, and freezes before it answers.
         freezes_after_data: it takes a mail, and freezes before it answers.
         dies_after_data: so many times it takes a mail and closes the connection without an answer.
         connections: how many there were.
@@ -85,6 +86,7 @@ class MailServer:
     port: int = 0
     mails: list[Received] = field(default_factory=list)
     replies: dict[str, str] = field(default_factory=dict)
+    freezes_at_mail: bool = False
     freezes_after_data: bool = False
     dies_after_data: int = 0
     connections: int = 0
@@ -139,6 +141,10 @@ class _Handler:
     ) -> str:
         if reply := self._server.replies.get("MAIL"):
             return reply
+        if self._server.freezes_at_mail:
+            self._server.freezes_at_mail = False
+            self._server.freeze()
+            await asyncio.sleep(0)
         envelope.mail_from = address
         envelope.mail_options.extend(mail_options)
         return "250 OK"

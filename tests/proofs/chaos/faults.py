@@ -14,6 +14,7 @@ import psycopg2
 import redis
 
 from authapp import dev
+from tests.support.frozen import frozen
 from tests.support.instances import Instance
 
 KEYS = ("sess:*", "user:*", "cred:*", "lock:life")
@@ -53,7 +54,7 @@ class Redis:
         self.server.stop()
 
     def frozen(self) -> AbstractContextManager[None]:
-        return stopped(self.server.pid)
+        return frozen(self.server.pid)
 
 
 class Postgres:
@@ -95,9 +96,9 @@ class Postgres:
         """It accepts connections (its kernel does), and nothing answers."""
         with ExitStack() as stack:
             postmaster = self.server.pid
-            stack.enter_context(stopped(postmaster))  # first, so that it starts no other
+            stack.enter_context(frozen(postmaster))  # first, so that it starts no other
             for pid in children_of(postmaster):
-                stack.enter_context(stopped(pid))
+                stack.enter_context(frozen(pid))
             yield
 
     def end_connections(self, most: int = 1000) -> int:
@@ -185,13 +186,13 @@ class Faults:
 
     def _stop_worker(self) -> None:
         if pid := self._a_worker():
-            with suppress(ProcessLookupError), stopped(pid):
+            with suppress(ProcessLookupError), frozen(pid):
                 self._last(0.3, 1.0)
 
     # -- Redis
 
     def _freeze_redis(self) -> None:
-        with stopped(self._redis.server.pid):
+        with frozen(self._redis.server.pid):
             self._last(0.1, 1.5, redis_is_away=True)
 
     def _restore_redis(self) -> None:
@@ -234,14 +235,3 @@ class Faults:
 def children_of(pid: int) -> list[int]:
     """Process ids, as of now."""
     return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    with suppress(ProcessLookupError):  # ended meanwhile
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):  # killed meanwhile
-            os.kill(pid, signal.SIGCONT)

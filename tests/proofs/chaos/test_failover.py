@@ -68,7 +68,7 @@ class Stage:
                         seen.add(fresh.ask("POST", "/api/v1/login", body=body).status)
             return seen == {401}
 
-        wait_until(takes_changes, "an instance does not find the new primary", seconds=20)
+        wait_until(takes_changes, "an instance does not find the new primary")
 
 
 @pytest.fixture(scope="module")
