@@ -70,11 +70,11 @@ def test_a_row_holds_neither_address_nor_content_in_clear_and_nothing_once_sent(
     mailing: Services, mail_server: MailServer
 ) -> None:
     token = "t" * 43
-    put(mailing, context={"link": f"https://auth.example.org/reset?token={token}", "name": "Ann"})
+    put(mailing, context={"link": f"https://auth.example.org/reset?token={token}", "name": "Annabel"})
     whole = str(sql(mailing, "SELECT * FROM outgoing_mails")) + str(
         sql(mailing, "SELECT encode(sealed, 'escape') FROM outgoing_mails")
     )
-    for secret in ("ann", "Ann", token, "example"):
+    for secret in (ANN.partition("example")[0], "Annabel", token, "example"):
         assert secret not in whole
     sender_of(mailing).send_batch()
     assert sql(mailing, "SELECT sealed FROM outgoing_mails") == [(None,)]

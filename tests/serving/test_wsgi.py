@@ -139,7 +139,7 @@ def ada(database_url: str, valkey: dev.Valkey, config: object) -> None:
 def test_a_session_works_in_every_worker_and_ends_in_every_worker(
     running: Instance, ada: None
 ) -> None:
-    assert len(running.workers()) == 2
+    wait_until(lambda: len(running.workers()) == 2)
     token = running.log_in()
     assert {running.me(token) for _ in range(30)} == {200}
     assert running.ask("POST", "/api/v1/logout", token).status == 204
