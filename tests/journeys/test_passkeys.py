@@ -154,7 +154,8 @@ def test_a_button_logs_in_where_the_field_offers_nothing(page: Page, ada: Person
     sees_recovery_codes(page)
     log_out(page)
     device.answer(at_once=False)  # else the field would have logged in
-    page.goto("/login?next=/account")
+    with page.expect_response("**/login/passkey/options"):
+        page.goto("/login?next=/account")
     button = page.get_by_role("button", name="Use a passkey")
     expect(button).to_be_visible()
     page.get_by_label("Keep me signed in on this device").check()
