@@ -70,7 +70,8 @@ def test_a_row_holds_neither_address_nor_content_in_clear_and_nothing_once_sent(
     mailing: Services, mail_server: MailServer
 ) -> None:
     token = "t" * 43
-    put(mailing, context={"link": f"https://auth.example.org/reset?token={token}", "name": "Annabel"})
+    link = f"https://auth.example.org/reset?token={token}"
+    put(mailing, context={"link": link, "name": "Annabel"})
     whole = str(sql(mailing, "SELECT * FROM outgoing_mails")) + str(
         sql(mailing, "SELECT encode(sealed, 'escape') FROM outgoing_mails")
     )
