@@ -625,7 +625,11 @@ def test_refusals_are_no_failures_and_an_answer_counts_anew(
         assert asked(db, "SELECT 1") == 1
     assert not is_open(breaker)
     seen = Event()
-    breaker.recover = lambda: seen.wait(30)
+
+    def recover() -> None:
+        assert seen.wait(30)
+
+    breaker.recover = recover
     try:
         for _ in range(5):
             lose()
