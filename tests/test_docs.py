@@ -19,12 +19,17 @@ from authapp.web.api.account import PasswordBody, ProfileBody
 from authapp.web.api.representations import AccountView, MeView, RoleView, SessionView
 from authapp.web.api.signup import SignupBody
 from authapp.web.api.users import RolesBody, UserBody
+from tests.web.test_authorization import MATRIX
 from tests.web.test_limits import CALLS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 OUTAGES = (ROOT / "docs" / "outages.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"tests/[\w/]+\.py::\w+", PAGE + OUTAGES)))
+WAY_IN = re.compile(
+    r"(/api/v1)?/(login|passkeys/login|tokens|signup(-passkey)?|(account|me)/confirm)"
+    r"(/(factor|passkey|refresh))*"
+)
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -110,11 +115,11 @@ def test_the_guide_counts_connections_as_they_are() -> None:
 
 
 def test_every_way_in_is_named() -> None:
-    """Every call that takes a password is in the table of `tests/web/test_limits.py`."""
-    named = set(re.findall(r"`(/[\w/]+)`", part("Every way in")))
-    by_token = {"/api/v1/tokens/refresh", "/reset", "/api/v1/password/reset"}
-    by_token |= {"/verify", "/api/v1/email/verify"}
-    assert named == {*CALLS, *by_token}
+    """Calls that take a password, and all others that log in, sign up or renew a session."""
+    named = set(re.findall(r"`(/[\w/-]+)`", part("Every way in")))
+    paths = re.findall(r"^POST +(\S+)", MATRIX, re.MULTILINE)
+    by_link = {"/verify", "/api/v1/email/verify", "/reset", "/api/v1/password/reset"}
+    assert named == {*CALLS, *filter(WAY_IN.fullmatch, paths), *by_link}
 
 
 def test_every_field_has_a_rule() -> None:
