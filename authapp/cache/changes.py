@@ -34,8 +34,8 @@ _FENCED = text("SELECT set_config('authapp.fenced', 'on', true)")
 
 
 def is_fenced() -> ColumnElement[bool]:
-    """A condition that is always true, for the first statement of a change that is `told`: the
-    triggers learn from it, before they look at a row, that this change has its own fences."""
+    """A condition that is always true. With it in a statement, the triggers learn that this change
+    sets its own fences, before they look at a row."""
     return func.set_config("authapp.fenced", "on", True) == "on"
 
 
@@ -60,12 +60,12 @@ _ANNOUNCED = "announced"  # the facts of a transaction, in `Session.info`
 
 
 def announce(db: Session, fact: object) -> None:
-    """Has the observer of changes told of a fact, once this transaction is committed."""
+    """Tells the observer of changes about a fact, once this transaction is committed."""
     db.info.setdefault(_ANNOUNCED, []).append(fact)
 
 
 class Change:
-    """One transaction, and the cache entries that it makes stale.
+    """One transaction, and the cache entries that it makes outdated.
 
     Attributes:
         db: run statements here.
@@ -92,7 +92,7 @@ class Change:
         self.touch_users([user])
 
     def touch_users(self, users: Collection[User]) -> None:
-        """As `touch_user`, in one statement for however many users."""
+        """As `touch_user`, in one statement for all of these users."""
         self.db.flush()
         for user in users:
             self.touch_user_alone(user)
@@ -132,14 +132,14 @@ class Change:
         self.fences[LIFE_KEY] = generation
 
     def end_session(self, digest: bytes, version: int, copy: Copy | None) -> None:
-        """As `touch_session`, for one that has ended. The copy that says so, if any, is stored
-        after the commit. No other change alters such a session, so nothing is read again."""
+        """As `touch_session`, for a session that has ended. Its copy, if any, is stored after the
+        commit. No later change alters such a session, so nothing is read again."""
         self.touch_session(digest, version)
         if copy is not None:
             self.copies[session_key(digest)] = copy
 
     def returning(self, value: T) -> Changed[T]:
-        """The result of this change, for its caller; to be made once the change has ended."""
+        """The result of this change for its caller. Call it once the change has ended."""
         return Changed(value, self.everywhere)
 
 
@@ -153,8 +153,8 @@ class Changes:
     trusts an entry.
 
     Args:
-        observe: told of each fact that a change announced, when the change has ended. It raises
-            nothing.
+        observe: called with each fact that a change announced, when the change has ended. It
+            raises nothing.
     """
 
     def __init__(
@@ -172,21 +172,19 @@ class Changes:
         cache.breaker.recover = self._recover
 
     @contextmanager
-    def begin(self, *, acknowledged: bool = True, told: bool = False) -> Iterator[Change]:
+    def begin(self, *, acknowledged: bool = True) -> Iterator[Change]:
         """Opens a change: fence, commit, fence again, and catch up where a fence is missing.
 
         Args:
-            acknowledged: the caller learns whether every instance sees the change. A change that
-                promises nothing about other instances saves the effort: a log-in, housekeeping.
-            told: every statement of the change has the condition `is_fenced()`, which spares one.
+            acknowledged: the caller learns whether every instance sees the change. Log-in and
+                housekeeping promise nothing about other instances, and save the effort.
         Raises:
             StoreUnavailable: Postgres could not be asked; nothing was changed.
             OutcomeUnknown: the connection was lost during the commit.
         """
         try:
             with self._database.transaction() as db:
-                if not told:
-                    db.execute(_FENCED)
+                db.execute(_FENCED)
                 change = Change(db, self._credential_keys)
                 yield change
                 db.flush()
@@ -235,11 +233,10 @@ class Changes:
         unreplayed: bool,
         acknowledged: bool = True,
     ) -> bool:
-        """Fences after the commit, whose outcome is known: else nothing may be stored. Catches up
-        where a fence is missing.
+        """Fences after a commit whose outcome is known. Catches up where a fence is missing.
 
         Args:
-            copies: are stored in place of a fence where nothing has happened since the lease.
+            copies: stored in place of a fence, if the entry has not changed since the lease.
             fenced: Redis took the fences before the commit.
             unreplayed: fences of earlier changes are written down.
             acknowledged: as for `begin`.
@@ -259,10 +256,10 @@ class Changes:
         return False
 
     def replay(self) -> int:
-        """Sets the fences that were written down; returns how many.
+        """Sets the pending fences; returns how many.
 
         Raises:
-            StoreUnavailable: some remain.
+            StoreUnavailable: some are still pending.
         """
         done = 0
         while batch := self._replay_batch():
@@ -270,7 +267,7 @@ class Changes:
         return done
 
     def catch_up(self) -> bool:
-        """Replays the fences that were written down; returns whether all of them are set.
+        """Sets the pending fences; returns whether all of them are set.
 
         While Redis is unreachable it does nothing: the recovery replays them.
         """
@@ -285,7 +282,7 @@ class Changes:
         return True
 
     def pending(self) -> int:
-        """How many fences are written down."""
+        """How many fences are pending."""
         with self._database.transaction() as db:
             return db.scalar(select(func.count()).select_from(PendingFence)) or 0
 
@@ -294,7 +291,7 @@ class Changes:
     ) -> bool:
         """Fences after the commit; writes the fences down if Redis does not take them.
 
-        The first fence holds unless Redis lost it since. If so, nobody may trust the entries.
+        The first fence may be lost by now. If the second one fails, nobody may trust the entries.
         """
         try:
             self._cache.fence(fences, copies=copies)
@@ -353,7 +350,7 @@ class Changes:
 
 
 def write_down(db: Session | Connection, fences: Mapping[str, int]) -> None:
-    """Leaves fences to be set later, in the transaction of their change."""
+    """Writes pending fences, in the transaction of their change."""
     if fences:
         db.execute(
             insert(PendingFence).values(key=bindparam("key"), ver=bindparam("ver")),
@@ -362,5 +359,5 @@ def write_down(db: Session | Connection, fences: Mapping[str, int]) -> None:
 
 
 def any_pending() -> ColumnElement[bool]:
-    """A column that tells whether fences are written down, to be read along with other facts."""
+    """A column that tells whether fences are pending, to be read along with other facts."""
     return select(table_of(PendingFence).c.id).exists()

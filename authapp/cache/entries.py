@@ -1,4 +1,4 @@
-"""Entries of the cache: the bytes in which a record is kept, before they are sealed."""
+"""The encoding of cache entries: a record as bytes, before they are sealed."""
 
 import hashlib
 from functools import cache
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Versioned(Protocol):
-    """A record that says which version of the facts it was read at."""
+    """A record with the version of the facts that it shows."""
 
     @property
     def ver(self) -> int: ...

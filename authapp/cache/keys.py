@@ -1,4 +1,4 @@
-"""Where copies are kept in Redis. No key holds a usable token or an email."""
+"""The keys of cache entries in Redis. No key contains a usable token or an email."""
 
 import hmac
 from collections.abc import Sequence
@@ -6,12 +6,13 @@ from uuid import UUID
 
 from authapp.crypto.sealing import derive_key
 
-# Where Redis keeps the life of all copies. Accounts of the ACL may use keys that begin so already.
+# The key of the life of all copies. Accounts of the ACL may already use keys that begin so.
 LIFE_KEY = "lock:life"
 
 
 def session_key(digest: bytes) -> str:
-    """
+    """The key of a session.
+
     Args:
         digest: a keyed hash of the token, from which the token can't be made.
     """
@@ -36,7 +37,7 @@ class CredentialKeys:
         return _credential_key(self._keys[0], canonical_email)
 
     def all(self, canonical_email: str) -> list[str]:
-        """Where instances that are ahead or behind in a rotation may keep a copy."""
+        """The keys under all secrets: instances may be ahead or behind in a rotation."""
         return [_credential_key(key, canonical_email) for key in self._keys]
 
 

@@ -21,7 +21,7 @@ class Reread:
 
     Attributes:
         copy: to be stored, if any.
-        fences_pending: whether fences are written down (`any_pending`).
+        fences_pending: see `any_pending`.
     """
 
     copy: Copy | None
@@ -29,7 +29,7 @@ class Reread:
 
 
 class RowChanges:
-    """The entrance to changes of one row that has one cache entry; `Changes` is for all others."""
+    """Runs changes of one row that has one cache entry. All others go through `Changes`."""
 
     def __init__(self, database: Database, changes: Changes) -> None:
         self._database = database
@@ -41,16 +41,16 @@ class RowChanges:
         write: Callable[[Connection], R | None],
         reread: Callable[[Connection, R, Lease], Reread],
     ) -> Changed[bool]:
-        """Writes the row, and stores its copy once that is committed, so that the next read is hot.
+        """Writes the row and, after the commit, stores its copy, so that the next read finds one.
 
-        No copy is stored where anything happened to the key since its first fence.
+        No copy is stored if the entry has changed since its first fence.
 
         Args:
             key: of the entry.
             write: runs one statement with the condition `is_fenced()`, which locks the row and
-                changes it; returns what the statement says of it, None where there is no such row.
-            reread: reads what else is in the copy after the commit, as any reader with a lease: a
-                change of the row since then has taken the lease, or its fence is written down.
+                changes it. Returns the result of the statement, or None if there is no such row.
+            reread: reads the other facts in the copy after the commit, as any reader with a lease.
+                A change of the row since then has taken the lease, or its fence is pending.
         Returns:
             whether there is such a row.
         Raises:

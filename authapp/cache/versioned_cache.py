@@ -1,4 +1,4 @@
-"""Copies in Redis that are never stale after a change was acknowledged: acquire, fill, fence."""
+"""The versioned cache: once a change is acknowledged, no copy is outdated. Acquire, fill, fence."""
 
 import hashlib
 import random
@@ -48,15 +48,15 @@ FillOutcome = Literal["filled", "boot", "lease", "fence"]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to fill one key once, if nothing happens to it. The readers that saw a miss share
-    it, and so does the writer that fenced the key before."""
+    """The right to fill one key once, unless its entry changes first. The readers that saw a miss
+    share it with the writer that fenced the key before."""
 
     token: bytes
     boot: bytes
 
     @property
     def generation(self) -> int:
-        """The newest generation of sessions that copies of this life know of."""
+        """The newest generation of sessions that this life knows."""
         found = self.boot.rstrip(b"!").partition(b".")[2]
         return int(found) if found else 0
 
@@ -87,16 +87,16 @@ class Acquired(msgspec.Struct, frozen=True):
 
 
 class VersionedCache:
-    """One hash a key, three operations, each one round trip.
+    """Entries in Redis, one hash for each key. Each operation is one round trip.
 
     Args:
         client: redis-py client that returns bytes. It may retry: every operation can be repeated.
-        sealer: encrypts values; one that does not open is a miss.
+        sealer: encrypts values; a value that can't be decrypted is a miss.
         breaker: decides whether Redis is asked at all.
         key_prefix: goes before each key, here and nowhere else. A copy is bound to its whole key.
         clustered: the keys are spread over servers, so no operation can look at two of them.
     Raises:
-        StoreUnavailable: from every operation, when Redis did not answer or refused.
+        StoreUnavailable: from every operation, if Redis did not answer or refused.
     """
 
     def __init__(
@@ -168,17 +168,17 @@ class VersionedCache:
         run_fill: Callable[[Callable[[], None]], None] = lambda fill: fill(),
         filler: "VersionedCache | None" = None,
     ) -> tuple[V | None, bool]:
-        """The copy under `key`, else what `load` reads, which becomes the copy.
+        """The copy under `key`, otherwise the record from `load`, which becomes the copy.
 
         Args:
             kind: a record that `encode_entry` takes.
             ttl: seconds to keep the copy.
-            run_fill: runs the filling, now or later.
-            filler: fills, if another than this one shall: with other time-outs.
+            run_fill: runs the fill, now or later.
+            filler: a cache with other time-outs that fills in place of this one.
         Returns:
-            the record, None where `load` finds none; and whether it is a copy.
+            the record, or None if `load` finds none; and whether it is a copy.
         Raises:
-            StoreUnavailable: from `load`; that Redis could not be asked only means a miss.
+            StoreUnavailable: from `load`. A Redis that can't be asked only means a miss.
         """
         try:
             acquired = self.acquire(key)
@@ -195,7 +195,7 @@ class VersionedCache:
         return found, False
 
     def fill_quietly(self, key: str, lease: Lease, copy: Copy) -> None:
-        """As `fill`, for a record; the answer does not depend on it, so no error leaves."""
+        """As `fill`, for a record. No answer depends on it, so it raises nothing."""
         try:
             outcome = self.fill(key, lease, copy.record.ver, encode_entry(copy.record), copy.ttl)
         except StoreUnavailable:
@@ -204,7 +204,7 @@ class VersionedCache:
             _log.debug("fill_refused", outcome=outcome)
 
     def fill(self, key: str, lease: Lease, version: int, value: bytes, ttl: float) -> FillOutcome:
-        """Stores `value`, read from Postgres at `version`, unless anything happened meanwhile.
+        """Stores `value`, read from Postgres at `version`, unless the entry changed in between.
 
         Args:
             ttl: seconds to keep it.
@@ -230,15 +230,15 @@ class VersionedCache:
     ) -> dict[str, Lease]:
         """Drops the copies of these keys and refuses fills below the versions given.
 
-        A fence of LIFE_KEY drops the copies of all keys there are. One round trip however many
-        keys. Safe to repeat. One that Redis does not take opens the breaker: this process does not
-        trust the copies again before what was missed is fenced.
+        A fence of LIFE_KEY drops all copies. All keys take one round trip, which is safe to repeat.
+        If Redis does not take a fence, the breaker opens: this process trusts copies again only
+        after the missing fences are set.
 
         Args:
-            committed: the change is committed, so what is read from now on may be filled. A fence
+            committed: the change is committed, so facts read from now on may be filled. A fence
                 of LIFE_KEY before that refuses all fills, until the one after it or FENCE_MS.
             leased: keys whose copies the caller may store by `copies` after the commit.
-            copies: are stored in place of a fence where nothing has happened since the lease.
+            copies: stored in place of a fence, if the entry has not changed since the lease.
         Returns:
             the leases.
         """

@@ -31,7 +31,7 @@ Tell = Callable[[Session, User], None]
 
 
 class SessionBeginning:
-    """Begins sessions. None begins without a second factor that is due.
+    """Begins sessions. No session begins while a second factor is due.
 
     Args:
         second_factors: who needs one.
@@ -76,7 +76,7 @@ class SessionBeginning:
             tell: is called within the change, before there is a row.
             amr: how the person proved who they are.
             trusted: the version of factors for which the browser is trusted without a second one.
-            how: what the event in the audit log says of the log-in.
+            how: details of the log-in for the event in the audit log.
         Raises:
             InvalidCredentials: the user was changed or deactivated since they were verified.
             SecondFactorDue
@@ -99,8 +99,8 @@ class SessionBeginning:
     def hold_verified(
         self, change: Change, user_id: UUID, epoch: int, replaces: Sequence[SessionToken] = ()
     ) -> User:
-        """Locks the user of verified credentials, so that changes of the user wait or have been
-        seen; and what the sessions to be replaced belong to.
+        """Locks the user of verified credentials, and the sessions to be replaced. So a change of
+        the user waits for this one, or is seen by it.
 
         Raises:
             InvalidCredentials: the user was changed or deactivated since they were verified.
@@ -130,7 +130,7 @@ class SessionBeginning:
         **how: str,
     ) -> ActiveSession:
         """As `begin`, within a change of the caller, who has locked the user by `hold_verified` and
-        seen to the factors."""
+        checked the factors."""
         digests = tuple(token.digest for token in replaces)
         self._rows.enforce_cap(change, user.id, "browser", digests)
         if tell is not None:
@@ -156,10 +156,10 @@ class SessionBeginning:
         tell: Tell | None = None,
         amr: Amr = PASSWORD,
     ) -> IssuedTokens:
-        """Starts a program's session, as `begin` does a browser's.
+        """As `begin`, for a program.
 
         Args:
-            refreshable: it outlives its first access token.
+            refreshable: the session outlives its first access token.
             tell, amr: as for `begin`.
         Raises:
             InvalidCredentials, SecondFactorDue: as `begin`.
@@ -198,12 +198,12 @@ class SessionBeginning:
         tell: Tell | None = None,
         trusted: int | None = None,
     ) -> ActiveSession:
-        """As `begin` after a password, for a browser; while Postgres is away the session begins in
-        Redis, and nobody is told.
+        """As `begin` after a password, for a browser. While Postgres is down the session begins in
+        Redis, and no notice is mailed.
 
         Raises:
             InvalidCredentials, SecondFactorDue: as `begin`.
-            SecondFactorUnavailable: Postgres is away, and the person needs a second factor.
+            SecondFactorUnavailable: Postgres is down, and the person needs a second factor.
             StoreUnavailable: neither store took it.
         """
         begin = partial(

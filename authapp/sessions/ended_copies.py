@@ -1,4 +1,4 @@
-"""Copies of sessions that have ended: all that is left to know of an end that Postgres loses."""
+"""Copies of ended sessions: if Postgres loses the end of a session, only its copy knows of it."""
 
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ COLUMNS = (
     _sessions.expires_at,
 )
 
-# A session past its limits is past them whatever is lost, and the life knows of everybody's end.
+# Limits hold whatever Postgres loses, and the life knows of the end of everybody's sessions.
 _KNOWN_OTHERWISE = frozenset({EndReason.IDLE, EndReason.ABSOLUTE, EndReason.ENDED_FOR_EVERYBODY})
 
 
@@ -32,7 +32,7 @@ def ended_copy(row: Any, why: EndReason, now: datetime) -> Copy | None:
     Args:
         row: `COLUMNS` of the session, after the end.
     Returns:
-        None where the end is known without a copy.
+        None if the end is known without a copy.
     """
     if why in _KNOWN_OTHERWISE:
         return None

@@ -1,7 +1,7 @@
 """The generation of sessions: one number in Postgres that ends the sessions of everybody.
 
-A session keeps the generation in which it began. It is over once the number is above that. So one
-statement ends all sessions, however many there are, and no row of them is touched.
+A session keeps the generation in which it began, and ends when the number rises above that. So one
+statement ends all sessions and touches none of their rows.
 """
 
 from sqlalchemy import ColumnElement, update
@@ -14,7 +14,7 @@ _sessions = table_of(SessionRow).c
 
 
 def is_live() -> ColumnElement[bool]:
-    """The condition that a session has not been ended, alone or with those of everybody."""
+    """The condition that a session has not ended, alone or with those of everybody."""
     return _sessions.ended_at.is_(None) & ~is_outlived()
 
 
@@ -24,9 +24,12 @@ def is_outlived() -> ColumnElement[bool]:
 
 
 def put_back_generation(change: Change, generation: int) -> bool:
-    """Raises the generation to one that copies know and Postgres has lost; whether it was below.
+    """Raises the generation to one that copies know and Postgres has lost.
 
     Nothing is fenced: all copies of this life are compared with that generation.
+
+    Returns:
+        whether Postgres had an older one.
     """
     raised = change.db.scalar(
         update(Deployment)

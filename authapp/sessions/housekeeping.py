@@ -55,8 +55,8 @@ class SessionHousekeeping:
         return [range(first, first + step) for first in range(0, pages, step)]
 
     def end_expired(self, limit: int, pages: range) -> int:
-        """Ends up to `limit` sessions that are past their limits, or ended with those of everybody;
-        returns how many.
+        """Ends up to `limit` sessions that are past their limits, and marks those that ended with
+        everybody's; returns how many.
 
         Args:
             pages: the page range to search. A row that moves to another page at the same time may

@@ -1,4 +1,4 @@
-"""Whose token is this? From the entry in Redis while it is fresh, else from the row in Postgres."""
+"""Finds the session of a token: in its entry in Redis while that is fresh, otherwise in its row."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -45,7 +45,7 @@ class SessionLookup:
     """Finds the session of a token, in the cache or in Postgres.
 
     Raises:
-        StoreUnavailable: from `find`, when neither store could say.
+        StoreUnavailable: from `find`, if neither store could say.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class SessionLookup:
     def find(self, token: SessionToken) -> LookupResult:
         """The session of a token: one Redis round trip, no SQL, no write while its entry is fresh.
 
-        When Redis can't be asked, Postgres answers. When Postgres can't be asked, an old entry
-        answers, up to its hard limit.
+        If Redis can't be asked, Postgres answers. If Postgres can't be asked, an old entry answers,
+        until the limits of the session.
         """
         key = session_key(token.digest)
         try:
@@ -101,10 +101,10 @@ class SessionLookup:
         return self._judge(token, record)
 
     def _lease(self, key: str, entry: SessionRecord | None) -> Lease | None:
-        """A lease to fill an entry that is there and not fresh, or can't be read.
+        """A lease to fill an entry that is not fresh, or can't be read.
 
         Returns:
-            None where nothing will be filled: Postgres is known to be away, and no visit is due.
+            None if nothing will be filled: Postgres is known to be down, and no visit is due.
         """
         if entry is not None and self._database.breaker.is_open and not self._is_visit_due(entry):
             return None
@@ -132,7 +132,7 @@ class SessionLookup:
         return entry.ended_why is not None or self._rows.expired(entry) is not None
 
     def _is_visit_due(self, entry: SessionRecord) -> bool:
-        """Whether it must be noted, in the row or the entry, that the person is here."""
+        """Whether the visit must be noted, in the row or in the entry."""
         return self._clock() - entry.last_seen_at >= self._policy.revalidate / 2
 
     def _revalidate(
@@ -173,11 +173,11 @@ class SessionLookup:
     def _read(
         self, digest: bytes, seen: datetime | None = None, *, catch_up: bool = True
     ) -> SessionRecord | None:
-        """Reads the facts, and notes that the person was here if that is due.
+        """Reads the facts, and notes the visit if that is due.
 
         Args:
-            seen: when the entry saw the person last; later than the row knows after an outage.
-            catch_up: set fences that are written down, if any are.
+            seen: the last visit in the entry, which is newer than the row's after an outage.
+            catch_up: set the pending fences, if there are any.
         """
 
         def read(*, note: bool) -> tuple[SessionRecord | None, bool]:
@@ -198,7 +198,7 @@ class SessionLookup:
     def _query(
         self, db: Connection, digest: bytes, seen: datetime | None, *, note: bool
     ) -> tuple[SessionRecord | None, bool]:
-        """The facts, and whether fences are written down."""
+        """The facts, and whether fences are pending."""
         now = self._clock()
         row = self._facts.first(db, {"digest": digest}, alone=True)
         if row is None:  # removed by hand, perhaps
@@ -219,7 +219,7 @@ class SessionLookup:
         return record, row.fences_pending
 
     def _make_durable(self, digest: bytes, entry: SessionRecord, begun: Provisional) -> None:
-        """Gives a session that began while Postgres was away its row, once."""
+        """Gives a session that began while Postgres was down its row, once."""
         with self._changes.begin(acknowledged=False) as change:
             db = change.db
             self._rows.hold(change, {digest, *begun.replaces}, entry.user.id)
@@ -269,7 +269,7 @@ class SessionLookup:
                 self._rows.end(change, why, SessionRow.id == row.id)
 
     def _still_begun(self, change: Change, digest: bytes, entry: SessionRecord) -> bool:
-        """Whether the entry stands. A log-out without a row drops it under the same lock."""
+        """Whether the entry still stands. A log-out without a row drops it under the same lock."""
         key = session_key(digest)
         unreplayed = change.db.scalar(
             select(PendingFence.id).where(PendingFence.key == key).limit(1)
@@ -280,14 +280,14 @@ class SessionLookup:
     def reread(self, live: ActiveSession, db: Connection, row: Any, lease: Lease) -> Reread:
         """The facts of a session, for its copy, after a change of its data was committed.
 
-        Beside its data a session never changes but with its user. So nothing else is read while
-        the user has the version of the record that the request presented. The copy keeps the time
-        of the last check then: what changed the user and no version is found as soon as without
-        writes. A change of the session since the commit has taken the lease.
+        Only the data of a session changes without a change of its user. So if the user still has
+        the version that the request's record noted, nothing else is read. The copy then keeps the
+        time of its last check, so writes postpone no revalidation. Another change of the session
+        since the commit has taken the lease.
 
         Args:
-            live: as the request presented it.
-            row: its `ver` and `data`, as written.
+            live: the session as the request found it.
+            row: `ver` and `data` of the row, as written.
             lease: of the change's first fence.
         """
         known = live.record

@@ -1,8 +1,8 @@
-"""Postgres lost its last commits, as an asynchronous standby does that is promoted: what copies in
-Redis still know is put back.
+"""Puts back facts that Postgres has lost and copies in Redis still hold. An asynchronous standby
+that is promoted lacks the last commits.
 
-A copy is filled from committed rows alone. So a copy that knows a higher version than its row
-proves that the row went back. A fence proves nothing: changes in flight and rollbacks leave fences.
+A copy is filled from committed rows alone. So a copy with a higher version than its row proves that
+the row went back. A fence proves nothing: changes in flight and rollbacks leave fences.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,8 @@ class LostCommits:
         self._clock = clock
 
     def problem(self) -> str | None:
-        """When an incident was last noted, in words; None if not for long, or nobody can say."""
+        """The time of the last incident, in words; None if there was none lately, or Postgres can't
+        be asked."""
         since = self._clock() - SHOWN
         noted = select(func.max(AuditEvent.at)).where(
             AuditEvent.event == EVENT, AuditEvent.at > since
@@ -74,8 +75,8 @@ class LostCommits:
         return f"it lost its last changes before {at:%Y-%m-%dT%H:%M:%SZ}" if at else None
 
     def note(self, change: Change, what: What) -> None:
-        """Notes, within a change, that Postgres lost a commit: an event and a log line for each
-        incident, and a count for each fact."""
+        """Notes, within a change, that Postgres lost a commit. Each incident gets an event and a
+        log line, and each fact is counted."""
         metrics.LOST_COMMITS.labels(what).inc()
         if _is_noted(change.db, self._clock()):
             return
@@ -91,9 +92,9 @@ class LostCommits:
         """The truth about a session: its row, unless Redis knows better.
 
         Args:
-            record: as the row says.
-            entry: the copy that was there before the row was read.
-            lease: of the read; it tells the generation that copies know.
+            record: the session by its row.
+            entry: the copy from before the row was read.
+            lease: of the read; it names the generation that copies know.
         """
         if record.ended_why is not None:
             return record
@@ -150,8 +151,8 @@ class LostCommits:
             )
 
     def _stands(self, db: Session, digest: bytes, entry: SessionRecord) -> bool:
-        """Whether the copy stands, and no fence is on its way. A row that somebody removed has one:
-        it is written down in the same transaction, and set before that note is deleted."""
+        """Whether the copy still stands and no fence is pending. The removal of a row writes a
+        pending fence in its transaction, which is deleted only after the fence is set."""
         keys = [session_key(digest), user_key(entry.user.id)]
         pending = db.scalar(
             select(PendingFence.id)
@@ -164,8 +165,8 @@ class LostCommits:
         return now is not None and (now.id, now.ver) == (entry.id, entry.ver)
 
     def _end_again(self, digest: bytes, entry: SessionRecord, why: EndReason) -> SessionRecord:
-        """Ends a session as its copy says. Nothing is fenced: the copy is to be replaced, and until
-        the commit it is all that is known of the end."""
+        """Ends a session as its copy says. Nothing is fenced, because until the commit the copy is
+        the only evidence of the end; the caller replaces it."""
         now, version = self._clock(), entry.ver + 1
         with self._changes.begin(acknowledged=False) as change:
             user_id = change.db.scalar(
@@ -195,8 +196,8 @@ class LostCommits:
     def _put_back_data(
         self, digest: bytes, record: SessionRecord, entry: SessionRecord
     ) -> SessionRecord:
-        """Gives a session its newest data, and a version above all that copies know: of two rows
-        with one version, one would hide the other."""
+        """Gives a session its newest data, and a version above every copy's. If two different rows
+        had one version, one would hide the other."""
         with self._changes.begin(acknowledged=False) as change:
             version = change.db.scalar(
                 update(SessionRow)
@@ -242,8 +243,8 @@ def _row_like(entry: SessionRecord, digest: bytes) -> SessionRow:
 
 
 def _unchanged_user(entry: SessionRecord) -> Select[User]:
-    """The user of a session, if nothing happened to them since it began: a change that ends all
-    sessions of a user can't see one that has no row."""
+    """The user of a session, if unchanged since it began: a change that ends all sessions of a user
+    can't see a session without a row."""
     return select(User).where(
         User.id == entry.user.id,
         User.active,

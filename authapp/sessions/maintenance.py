@@ -1,4 +1,4 @@
-"""Stale data: ends sessions past their limits, removes those that ended long ago, sets fences."""
+"""Maintenance: ends sessions past their limits, removes old data, sets pending fences."""
 
 import random
 import threading
@@ -28,8 +28,8 @@ class Progress:
     """The result of one batch.
 
     Attributes:
-        step: what it was about, for people.
-        rows: how many.
+        step: the kind of work, for people.
+        rows: how many rows it concerned.
     """
 
     step: str
@@ -37,12 +37,13 @@ class Progress:
 
 
 class Maintenance:
-    """Safe to interrupt and to run many times at once: each batch is one short transaction.
+    """Runs maintenance in batches, each one short transaction. It is safe to interrupt, and to run
+    several times at once.
 
     Args:
-        others: more steps that need Postgres alone: what each is about, and one batch of it.
+        others: more steps that need Postgres alone: the kind of work, and one batch of it.
     Raises:
-        StoreUnavailable: what was done until then stays done.
+        StoreUnavailable: the batches until then stay done.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Maintenance:
         self._stopped = threading.Event()
 
     def run(self) -> Iterator[Progress]:
-        """Does all there is to do, batch by batch."""
+        """Runs all steps, batch by batch."""
         sessions = self._housekeeping
         steps: tuple[tuple[str, Callable[[range], int]], ...] = (
             ("expired sessions ended", lambda pages: sessions.end_expired(BATCH, pages)),
@@ -77,7 +78,8 @@ class Maintenance:
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether nobody else is at it. Without Redis nobody can say, so it counts as alone."""
+        """A block that runs alone if the value is true. While Redis is down nobody can say, and the
+        value is true."""
         try:
             lock = self._locks.take("maintenance", _LOCK_SECONDS)
         except StoreUnavailable:
@@ -90,7 +92,7 @@ class Maintenance:
                 self._release(lock)
 
     def run_scheduled(self) -> bool:
-        """Runs if no instance did within the interval; whether it ran."""
+        """Runs, unless an instance did within the interval; returns whether it ran."""
         # never released: it runs out when the next run is due
         if self._locks.take("maintenance-schedule", INTERVAL * 0.9) is None:
             return False
@@ -105,7 +107,7 @@ class Maintenance:
         threading.Thread(target=self._loop, name="maintenance", daemon=True).start()
 
     def stop(self) -> None:
-        """Begins no run any more."""
+        """Begins no further run."""
         self._stopped.set()
 
     def _loop(self) -> None:

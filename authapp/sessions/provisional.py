@@ -1,4 +1,4 @@
-"""Sessions that begin while Postgres is away: they live in Redis alone until they get a row."""
+"""Provisional sessions begin while Postgres is down, and live in Redis until they get a row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -26,14 +26,14 @@ LONGEST = timedelta(hours=1)  # without a row; with one, the usual limits hold
 
 
 class ProvisionalSessions:
-    """Begins such sessions, and says whether one still counts.
+    """Begins provisional sessions, and finds the user of one.
 
-    Postgres does not know them, so a change of their user can't fence them one by one. It fences
-    the entry of the user (`user:`), though. So a provisional session counts only while that entry
-    stands, which is filled when the session begins and kept as long as it may last.
+    Postgres does not know these sessions, so a change of a user can't fence them one by one. But it
+    fences the entry of the user (`user:`). So a provisional session counts only while that entry
+    stands. It is filled when the session begins, and kept as long as the session may last.
 
     Raises:
-        StoreUnavailable: from every method, when Redis could not be asked, or does not know.
+        StoreUnavailable: from every method, if Redis could not be asked, or does not know.
     """
 
     def __init__(

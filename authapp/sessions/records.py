@@ -1,4 +1,4 @@
-"""Records and values of sessions. No store is used here."""
+"""Records and values of sessions. They use no store."""
 
 import re
 from dataclasses import dataclass, field
@@ -41,12 +41,12 @@ class EndReason(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "EndReason":  # noqa: ARG003 — as Enum calls it
-        """A reason of their own, which somebody wrote by hand in SQL."""
+        """An unknown reason: an operator wrote it by hand in SQL."""
         return cls.CHANGED_IN_SQL
 
     @property
     def by_its_owner(self) -> bool:
-        """Whether the person whose session it was ended it."""
+        """Whether the owner of the session ended it."""
         return self in {EndReason.LOGOUT, EndReason.REVOKED_BY_USER, EndReason.REPLACED}
 
 
@@ -68,11 +68,11 @@ class SessionPolicy:
     longest: timedelta = timedelta.max
 
     def lifetime(self, now: datetime, *, remember: bool, kind: Kind = "browser") -> "Lifetime":
-        """Of a session that begins now.
+        """The lifetime of a session that begins now.
 
         Args:
-            remember: for programs: it can be refreshed. Else it ends with its only token, and not
-                before: they are told how long that lasts.
+            remember: a long session; of a program, one that can be refreshed. Without it a
+                program's session ends with its only token, and not before.
         """
         idle, absolute = self.idle, self.absolute
         if remember:
@@ -84,19 +84,19 @@ class SessionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """When a session ends: after so long without a visit, and at the latest."""
+    """The limits of a session: the time without a visit, and the latest end."""
 
     idle: timedelta
     expires_at: datetime
 
 
 class Provisional(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """The part of a session without a row that its row will need. It began without Postgres.
+    """The facts that the row of a provisional session will need.
 
     Attributes:
         epoch, generation: of the credentials that were verified.
-        expires_at: when it ends at the latest once it has a row.
-        replaces: digests of the sessions the browser had so far.
+        expires_at: the latest end once the session has a row.
+        replaces: digests of the sessions that the browser had so far.
     """
 
     epoch: int
@@ -182,8 +182,7 @@ class IssuedTokens:
 
     Attributes:
         expires_in: whole seconds that the access token lasts.
-        refresh: the token that the next access token can be had for, once; None where the session
-            can't be refreshed.
+        refresh: brings the next access token, once; None if the session can't be refreshed.
         rate_limit: the window that counted the attempt, if it may be told.
     """
 
@@ -204,8 +203,12 @@ LookupResult = ActiveSession | EndedSession | None
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """A session as its user sees it in a list: `user_agent` as it was sent, and how and when the
-    person last proved who they are."""
+    """A session as its user sees it in a list.
+
+    Attributes:
+        user_agent: as it was sent.
+        amr, auth_time: how and when the person last proved who they are.
+    """
 
     id: UUID
     kind: str
@@ -219,7 +222,7 @@ class SessionSummary:
 
 
 def is_storable(value: object) -> bool:
-    """Whether Postgres can keep it as JSONB: no NUL, no half of a surrogate pair."""
+    """Whether Postgres can keep a value as JSONB: no NUL, no half of a surrogate pair."""
     try:
         return _NUL.search(msgspec.json.encode(value)) is None
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""New tokens for sessions that go on."""
+"""Rotation: new tokens for sessions that go on."""
 
 import hmac
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class SessionRotation:
         Within a change, completed by the caller, that holds the user's row.
 
         Args:
-            amr: how they proved it, which adds to how they did so before.
+            amr: the methods of this proof, which add to the earlier ones.
         Returns:
             None when the session is no longer live.
         """
@@ -53,7 +53,7 @@ class SessionRotation:
         return self._rows.add_like(change, user, actor, row, amr)
 
     def regenerate(self, live: ActiveSession, actor: Actor) -> Changed[ActiveSession | None]:
-        """A new token for a browser's session, with its limits. The proof stays as old as it was.
+        """A new token for a browser's session. Its limits and the time of its proof stay.
 
         Returns:
             None when the session is no longer live, or is a program's.
@@ -137,10 +137,10 @@ def hold_row(change: Change, live: ActiveSession) -> SessionRow | None:
 
 
 def must_have_had_row(live: ActiveSession) -> None:
-    """That no live row is found says that the session ended, if it had one.
+    """Returns if a session without an active row has ended.
 
     Raises:
-        StoreUnavailable: it had none; Postgres came back between the reading of it and now.
+        StoreUnavailable: it never had a row, because Postgres came back only after it was read.
     """
     if live.record.provisional is not None:
         raise StoreUnavailable("postgres")

@@ -1,4 +1,4 @@
-"""Rows of sessions in Postgres: what they say, and how they end, for whoever looks or changes."""
+"""Rows of sessions in Postgres: read, inserted and ended."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
@@ -42,7 +42,7 @@ FIRST_VERSION = 1  # of a row; the copy of a session without one is older than a
 
 
 class SessionRows:
-    """Works within changes that their callers complete."""
+    """Reads, inserts and ends rows, within changes that the callers complete."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class SessionRows:
         is_outlived: bool | None = False,
         user_ver: int = 0,
     ) -> SessionRecord:
-        """The session as its row and the row of its user say now.
+        """The session by its row and the row of its user.
 
         Args:
             epoch, user_ver: of the user.
@@ -102,7 +102,7 @@ class SessionRows:
         )
 
     def expired(self, record: SessionRecord) -> EndReason | None:
-        """Which limit it is past, if any."""
+        """The limit that the session is past, if any."""
         now = self._clock()
         if now >= record.expires_at:
             return EndReason.ABSOLUTE
@@ -127,7 +127,7 @@ class SessionRows:
 
         Args:
             amr: how the person proved who they are.
-            how: what the event says of the log-in.
+            how: details of the log-in for the event.
         """
         row, token = self.new(user, actor, remember=remember)
         row.data, row.amr = dict(data or {}), list(amr)
@@ -290,10 +290,10 @@ class SessionRows:
             self.end_unknown(change, digest)
 
     def hold(self, change: Change, digests: Collection[bytes], user_id: UUID | None = None) -> None:
-        """Locks what several sessions belong to, before they end together.
+        """Locks the users and digests of several sessions before they end together.
 
-        All who end several sessions lock in this order, so that no two wait for each other: users
-        by id, then digests, then rows of sessions by id.
+        Every change that ends several sessions locks in this order, which prevents deadlocks:
+        users by id, then digests, then rows of sessions by id.
 
         Args:
             user_id: a user whose sessions end or begin in the same change.
@@ -320,7 +320,7 @@ class SessionRows:
                 self.end_unknown(change, digest)
 
     def end_unknown(self, change: Change, digest: bytes) -> None:
-        """Drops the copy of a session that has no live row: it may have begun without one."""
+        """Drops the copy of a session without an active row, which may be provisional."""
         _lock_digest(change.db, digest)
         if not self._end_one(change, EndReason.LOGOUT, digest):
             change.touch_session(digest, FIRST_VERSION)
@@ -332,7 +332,7 @@ class SessionRows:
         which: ColumnElement[bool],
         actor: Actor = NOBODY,
     ) -> int:
-        """Ends those that have not ended; returns how many there were."""
+        """Ends those of these sessions that have not ended; returns how many."""
         silently = why is EndReason.ENDED_FOR_EVERYBODY  # one event told of them all
         statement = statements.end_silently(which) if silently else statements.end(which)
         return self._end(change, why, statement, actor)
@@ -365,7 +365,7 @@ class SessionRows:
 def _insert(
     change: Change, row: SessionRow, user: User, event: dict[str, Any] | None = None
 ) -> Identity:
-    """Inserts a new session, and the event that tells of it, if any; returns its user."""
+    """Inserts a new session, and its event, if any; returns its user."""
     statement = statements.INSERT if event is None else statements.INSERT_AND_RECORD
     parameters = statements.parameters_of(row) | (event or {})
     # not by the Session, which would first write the user, whom the caller goes on to change
@@ -374,8 +374,8 @@ def _insert(
 
 
 def _insert_after(change: Change, row: SessionRow, user: User, replaced: SessionRow) -> Identity:
-    """Inserts a session that has the data of the one that it replaces, and its generation: else it
-    would outlive the end of everybody's sessions at the same moment."""
+    """Inserts a session with the data and the generation of the one that it replaces. With a newer
+    generation it could survive an end of everybody's sessions at the same moment."""
     row.data, row.generation = dict(replaced.data), replaced.generation
     return _insert(change, row, user)
 
@@ -394,5 +394,5 @@ def _begun(change: Change, row: SessionRow, actor: Actor, how: Mapping[str, str]
 
 
 def _lock_digest(db: Session, digest: bytes) -> None:
-    """Lets one at a time decide on a session that has no row to lock."""
+    """Locks a session that has no row to lock."""
     db.execute(statements.LOCK, {"number": int.from_bytes(digest[:8], signed=True)})

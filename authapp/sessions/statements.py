@@ -1,5 +1,4 @@
-"""The statements of log-in, log-out, a look-up, a write of data and a list: built once, with bind
-parameters."""
+"""The SQL of log-in, log-out, look-up, data writes and lists, built once with bind parameters."""
 
 from typing import Any, Final
 

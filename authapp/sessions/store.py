@@ -1,5 +1,5 @@
-"""Sessions: patch, end, list. `beginning.py` begins them, `lookup.py` finds them again,
-`rotation.py` renews tokens.
+"""The store of sessions: patch, end, list. `beginning.py` begins sessions, `lookup.py` finds them,
+`rotation.py` renews their tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,10 +38,10 @@ Clock = Callable[[], datetime]
 
 
 class SessionStore:
-    """Sessions.
+    """All operations on sessions.
 
     Raises:
-        StoreUnavailable: from every method, when nobody could say. It is not "no session".
+        StoreUnavailable: from every method, if no store could say. It does not mean "no session".
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class SessionStore:
         """Saves keys of the session's data, leaving the others as they are.
 
         Returns:
-            False when the session is no longer live: then nothing was saved, nor revived.
+            False if the session is no longer active: then nothing was saved, nor revived.
         Raises:
             ValueError: a value holds text that Postgres can't store.
         """
@@ -105,7 +105,7 @@ class SessionStore:
     # -- end -----------------------------------------------------------------------------------
 
     def end(self, token: SessionToken, why: EndReason, actor: Actor) -> Changed[None]:
-        """Ends the session of this token; nothing happens when it has ended."""
+        """Ends the session of this token, unless it has ended."""
         return self.end_each([token], why, actor)
 
     def end_each(
@@ -182,7 +182,7 @@ class SessionStore:
         return ended, mine is not None
 
     def end_all(self, change: Change, user: User, why: EndReason) -> int:
-        """Ends all sessions of a user, and trust in whatever was verified of the user so far.
+        """Ends all sessions of a user, and trust in everything that was verified of them so far.
 
         Within a change, completed by the caller, that holds the user's row. The caller may change
         the row further.
@@ -195,7 +195,7 @@ class SessionStore:
         return ended
 
     def _bump_epoch(self, change: Change, user: User) -> None:
-        """Ends the sessions of a user that have no row yet; the caller sees to those with a row."""
+        """Ends the sessions of a user that have no row yet. The caller ends those with a row."""
         user.epoch += 1
         user.ver += 1
         user.updated_at = self._clock()
@@ -220,7 +220,7 @@ class SessionStore:
         Args:
             amr: as for `rotate`.
         Returns:
-            None when this session is no longer live: then none is ended nor begun.
+            None if this session is no longer active: then none ended and none began.
         """
         row = hold_row(change, live)
         if row is None:

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from authapp.accounts.visible_text import shown
 
-MAX_USER_AGENT = 400  # characters that are kept and read of one; 16 KB take a second to read
+MAX_USER_AGENT = 400  # characters that are stored and parsed; 16 KB take a second to parse
 
 
 @lru_cache(maxsize=1024)
