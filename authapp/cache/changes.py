@@ -65,7 +65,7 @@ def announce(db: Session, fact: object) -> None:
 
 
 class Change:
-    """One transaction, and the cache entries that it makes outdated.
+    """One transaction, and the cache entries that it makes stale.
 
     Attributes:
         db: run statements here.

@@ -1,4 +1,4 @@
-"""The versioned cache: once a change is acknowledged, no copy is outdated. Acquire, fill, fence."""
+"""The versioned cache: once a change is acknowledged, no copy is stale. Acquire, fill, fence."""
 
 import hashlib
 import random
