@@ -1,6 +1,7 @@
 """Shared by every server of `wsgi:app`: the settings, the numbers, the steps of a start."""
 
 import os
+import signal
 import socket
 import sys
 
@@ -69,10 +70,26 @@ def register_worker() -> None:
     Ends the process if somebody removes the folder meanwhile: the server starts another, as it
     would not after an error.
     """
+    # the handlers of the parent would lose a stop; the server would kill the worker later, with
+    # the requests that it has then
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     try:
-        slot = metrics_dir.claim_slot()
+        slot = _claim_slot()
         metrics.count_in(slot)
         hashing_queue.lend_and_borrow(CoreLending(metrics_dir.folder(), slot))
     except FileNotFoundError as error:
         sys.stderr.write(f"authapp: {error.filename} was removed; another worker starts\n")
         sys.exit(0)
+
+
+def _claim_slot() -> str:
+    """A slot of the folder of all workers; or of one of its own, if that folder takes no files."""
+    try:
+        return metrics_dir.claim_slot()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        sys.stderr.write(f"authapp: {error}; this worker counts by itself\n")
+        metrics_dir.make_own()
+        return metrics_dir.claim_slot()

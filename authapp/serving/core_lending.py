@@ -15,6 +15,7 @@ _WORKER = ".worker"  # how many log-ins it holds; shared lock while it lives
 _CORE = ".core"  # exclusive lock of the worker that hashes on it
 _WIDTH = 4  # bytes of a number
 _LONGEST_LOAN = 1.0  # seconds that the owner waits for its core
+_LONGEST_LOOK = 1.0  # seconds that others look at whether a worker lives
 _LOOK_AGAIN = 0.005  # seconds, meanwhile
 
 
@@ -34,12 +35,18 @@ class CoreLending:
         self._worker = _open(self._mine)
         self._core = _open(self._mine.with_suffix(_CORE))
         self._is_kept = False  # whoever borrowed the core did not give it back in time
-        self.tell(0)
-        fcntl.flock(self._worker, fcntl.LOCK_SH)  # others hold it to look, for microseconds
+        self._is_seen = False
+        until = time.monotonic() + _LONGEST_LOOK
+        while not self._is_seen and time.monotonic() < until:
+            self.tell(0)
+            time.sleep(0 if self._is_seen else _LOOK_AGAIN)
 
     def tell(self, held: int) -> None:
         """Tells the others how many log-ins this worker has. With none it lends its core."""
         os.pwrite(self._worker, held.to_bytes(_WIDTH), 0)
+        if not self._is_seen:
+            # others hold it to look: for microseconds, unless one was stopped meanwhile
+            self._is_seen = _lock(self._worker, fcntl.LOCK_SH)
 
     def others(self) -> list[int]:
         """How many log-ins each other live worker has."""
@@ -103,10 +110,10 @@ def _held_by(worker: Path) -> int | None:
     return None
 
 
-def _lock(descriptor: int) -> bool:
-    """Holds an exclusive lock of a file, unless somebody else has one; whether it does."""
+def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Holds a lock of a file, unless somebody else's forbids it; whether it does."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

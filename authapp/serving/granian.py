@@ -10,12 +10,15 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
-from granian.server.mp import MPServer
+from granian.server.mp import MPServer, WorkerProcess
 
 from authapp.config import Config
 
@@ -45,6 +48,13 @@ WORKER_LIFETIME = 86_400  # seconds
 _UNFOUNDED = ("Configuration allows spawning", "Workers respawn is configured, but")
 
 
+_PAUSE = 1.0  # seconds before another worker starts where one could not
+_RETRY = 5.0  # seconds before the system is asked again for a process
+_STARTED = 10.0  # seconds after which a worker that lives has surely started
+
+_log = logging.getLogger("authapp.granian")
+
+
 class Server(MPServer):
     """Workers share one socket, as those of gunicorn do. granian would have each open its own on
     the same port: what waits there is lost when its worker dies, and a second start is not refused.
@@ -54,6 +64,7 @@ class Server(MPServer):
         host, port = listener.getsockname()[:2]
         super().__init__(target, host, port, **options)
         self._listener = listener
+        self._has_served = False
 
     def _init_shared_socket(self) -> None:
         told = [self._listener.fileno(), False]
@@ -62,13 +73,36 @@ class Server(MPServer):
         self._sso = self._listener
         self._shd = SocketHolder(*told)  # type: ignore[assignment]
 
+    def _spawn_worker(self, *arguments: Any, **options: Any) -> WorkerProcess:
+        worker = super()._spawn_worker(*arguments, **options)
+        for does, name in ((worker.inner, "start"), (worker, "_watch")):
+            setattr(does, name, partial(self._when_possible, getattr(does, name)))
+        return worker
+
+    def _when_possible(self, start: Callable[[], None]) -> None:
+        """Starts a process or thread, and tries again where the system has none to give."""
+        while True:
+            try:
+                start()
+            except (OSError, RuntimeError) as error:
+                _log.warning("a worker can't be started now: %s", error)
+                time.sleep(_RETRY)
+            else:
+                return
+
     def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:
         """Replaces workers: those that ended, or old ones.
 
-        granian ends all when a worker ends soon after it was replaced. That is right only where it
-        can't even start: who is killed twice is replaced twice.
+        granian ends all when a worker ends soon after it was replaced. That is right only where
+        none could ever start: who is killed twice is replaced twice, and what keeps a worker from
+        starting may pass.
         """
+        now = time.monotonic()
+        self._has_served |= any(now - worker.birth > _STARTED for worker in self.wrks)
         failed = {index for index in workers if (self.wrks[index].inner.exitcode or 0) > 0}
+        if failed and self._has_served:
+            time.sleep(_PAUSE)  # the next one may fail for the same reason
+            failed = set()
         super()._respawn_workers(workers, *arguments, **options)
         for index in set(workers) - failed:
             del self.respawned_wrks[index]
@@ -106,7 +140,7 @@ def main(arguments: list[str]) -> None:
         workers_kill_timeout=given.graceful_timeout,
     )
     if config.TRUSTED_PROXY_HOPS:
-        logging.getLogger("authapp.granian").warning(
+        _log.warning(
             "granian takes X_Forwarded_For for X-Forwarded-For: the proxy must drop headers with "
             "underscores, as nginx does; behind one that does not, serve with gunicorn"
         )

@@ -5,6 +5,9 @@ Refuses to start, in one line, on a wrong setting or a database that is not migr
 
 import os
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gunicorn import glogging
@@ -16,6 +19,8 @@ from authapp.serving import bounds, common, metrics_dir
 
 # isort: split
 from authapp.telemetry.logging import logging_config
+
+_PAUSE = 1.0  # seconds that a worker that can't start takes at least
 
 _config = common.read_settings()
 
@@ -76,6 +81,7 @@ def on_starting(server: Any) -> None:
     }:
         common.listener(_host, _port).close()
     common.require_current_schema(_config)
+    server.spawn_worker = partial(_spawn_unless_impossible, server, server.spawn_worker)
 
 
 def _require_threads(config: Any) -> None:
@@ -87,11 +93,37 @@ def _require_threads(config: Any) -> None:
         )
 
 
-def post_fork(_server: object, _worker: object) -> None:
-    """Registers a worker at its start: it counts in a slot of its own."""
+def _spawn_unless_impossible(server: Any, spawn: Callable[[], Any]) -> Any:
+    """Starts a worker. Where the system has no process or file to give, gunicorn tries again a
+    second later; the error would end it."""
+    try:
+        return spawn()
+    except OSError as error:
+        server.log.warning("a worker can't be started now: %s", error)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Registers a worker at its start: it counts in a slot of its own.
+
+    gunicorn ends when a worker can't start. That is right only for the first ones: what keeps
+    another from starting may pass, and meanwhile the rest goes on.
+    """
+    if worker.age > server.cfg.workers:
+        server.WORKER_BOOT_ERROR = server.APP_LOAD_ERROR = 1  # in this process; any other status
     common.register_worker()
+
+
+def worker_exit(_server: object, worker: Any) -> None:
+    """In a worker that ends."""
+    if not worker.booted and worker.pid == os.getpid():
+        time.sleep(_PAUSE)  # the next one may fail for the same reason
 
 
 def child_exit(_server: object, _worker: object) -> None:
     """A worker is gone."""
     metrics_dir.mark_dead_workers()
+
+
+def pre_exec(server: Any) -> None:
+    """Another server is about to take over (SIGUSR2). It outlives the folder of this one."""
+    metrics_dir.forget_made(server.cfg.env_orig)

@@ -11,14 +11,16 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 — no disk can stall it
+_MEMORY = "/dev/shm"  # noqa: S108 — no disk can stall it
 _NAME = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "authapp-metrics."
+_PATIENCE = 5.0  # seconds that a worker waits for another to find its slot
+_LOOK_AGAIN = 0.01  # seconds, meanwhile
 _MAKING = 60  # seconds; more than it takes to lock a folder that was made
 # Bytes of each file of a slot, more than it grows to. Where a page of it could not be had later,
 # because what is in memory is full, the system would kill the worker at the next request.
@@ -28,7 +30,19 @@ _ROOM = {
     "gauge_livesum": 65_536,
     "gauge_mostrecent": 65_536,
 }
+_ENOUGH = 16_777_216  # bytes that must be free in memory: the files of some 25 workers
 _NOTHING = bytes(8)  # a file of prometheus-client with no value in it
+
+
+def _in_memory() -> str | None:
+    """None where there is no room in memory, or no right to it: the usual temporary folder."""
+    if not os.access(_MEMORY, os.W_OK):
+        return None
+    found = os.statvfs(_MEMORY)
+    return _MEMORY if found.f_bavail * found.f_frsize >= _ENOUGH else None
+
+
+IN_MEMORY = _in_memory()
 
 
 def make() -> None:
@@ -36,18 +50,33 @@ def make() -> None:
     one is named, as it is after a reload. It goes when the process ends."""
     if _NAME in os.environ:
         _make_again(folder())
-        return
-    made = tempfile.mkdtemp(prefix=_PREFIX, dir=IN_MEMORY)
+    else:
+        _make(IN_MEMORY)
+
+
+def make_own() -> None:
+    """Makes another folder for this process alone, not in memory: that one takes no files."""
+    _make(None)
+
+
+def _make(place: str | None) -> None:
+    made = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
     _lock(made)
     _remove_left_behind(Path(made).parent)
     os.environ[_NAME] = made
-    master = os.getpid()
+    owner = os.getpid()
 
     def clean_up() -> None:
-        if os.getpid() == master:  # workers come by here too when they end
+        if os.getpid() == owner:  # workers come by here too when they end
             shutil.rmtree(made, ignore_errors=True)
 
     atexit.register(clean_up)
+
+
+def forget_made(environment: MutableMapping[str, str]) -> None:
+    """Has a server that is started with this environment make a folder of its own."""
+    if Path(environment.get(_NAME, "")).name.startswith(_PREFIX):
+        del environment[_NAME]
 
 
 def folder() -> Path:
@@ -63,6 +92,7 @@ def claim_slot() -> str:
 
     Raises:
         FileNotFoundError: somebody is removing the folder.
+        OSError: the folder takes no files: it is full, or can only be read.
     """
     place = folder()
     with _alone(place):
@@ -78,20 +108,19 @@ def claim_slot() -> str:
 def _reserve_room(folder: Path, slot: str) -> None:
     for kind, size in _ROOM.items():
         path = folder / f"{kind}_{slot}.db"
-        with suppress(OSError):  # what is in memory is full
-            if not path.exists():
-                # a scrape at this moment could not read an empty file
-                path.with_suffix(".new").write_bytes(_NOTHING)
-                path.with_suffix(".new").rename(path)
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                with path.open("r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, size)
+        if not path.exists():
+            # a scrape at this moment could not read an empty file
+            path.with_suffix(".new").write_bytes(_NOTHING)
+            path.with_suffix(".new").rename(path)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
 
 
 def mark_dead_workers() -> None:
     """Drops the gauges of dead workers, and keeps their counters."""
     place = folder()
-    with suppress(FileNotFoundError), _alone(place):  # somebody is removing it
+    with suppress(OSError), _alone(place):  # removed, or only read: no reason to end a server
         _mark_dead_workers(place)
 
 
@@ -107,10 +136,18 @@ def _mark_dead_workers(folder: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else looks at the locks of slots meanwhile: who does holds them for a moment."""
+    """Nobody else looks at the locks of slots meanwhile: who does holds them for a moment.
+
+    Raises:
+        TimeoutError: somebody was stopped within that moment.
+    """
     _make_again(folder)
     with (folder / "slots.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        until = time.monotonic() + _PATIENCE
+        while not _locked(file.fileno()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"{file.name} is locked by a process that was stopped")
+            time.sleep(_LOOK_AGAIN)
         yield
 
 
@@ -131,12 +168,18 @@ def _lock(path: str) -> int | None:
     else does."""
     kind = os.O_RDONLY | (os.O_DIRECTORY if os.path.isdir(path) else os.O_CREAT)
     descriptor = os.open(path, kind | os.O_NOFOLLOW, 0o600)
+    if _locked(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        return False
+    return True
 
 
 def _remove_left_behind(parent: Path) -> None:

@@ -1,5 +1,6 @@
 """Workers of a server hash on each other's cores, each of which serves one hash at a time."""
 
+import fcntl
 import os
 import resource
 import shutil
@@ -148,6 +149,17 @@ def test_a_borrower_that_is_stopped_keeps_no_core_from_its_owner(
     with mine.own():
         assert not can_borrow(other), "it was given back"
     assert can_borrow(other)
+
+
+def test_who_was_stopped_while_it_looked_keeps_no_worker_from_starting(
+    mine: CoreLending, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_lending, "_LONGEST_LOOK", 0.1)
+    with (tmp_path / "worker2.worker").open("a") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        other = CoreLending(tmp_path, "worker2")
+    other.tell(3)
+    assert mine.others() == [3]
 
 
 def test_without_a_folder_each_uses_its_own_core(

@@ -1,7 +1,9 @@
 """A worker that takes a dead worker's slot keeps its counters and drops its gauges."""
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -150,4 +152,68 @@ def test_a_folder_that_somebody_else_put_in_its_place_is_not_used(
     metrics_dir.mark_dead_workers()
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
     with pytest.raises(FileExistsError):
-        metrics_dir.mark_dead_workers()
+        metrics_dir.claim_slot()
+    assert_ends_no_server()
+
+
+def assert_ends_no_server() -> None:
+    """The server itself looks there when a worker has ended."""
+    metrics_dir.mark_dead_workers()
+
+
+def test_a_worker_counts_by_itself_where_the_folder_takes_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, folder = tmp_path / "temporary", tmp_path / "authapp-metrics.1"
+    temporary.mkdir()
+    (folder / "slots.lock").mkdir(parents=True)
+    started = subprocess.run(
+        [sys.executable, "-c", STARTING],
+        cwd=ROOT,
+        env={"PROMETHEUS_MULTIPROC_DIR": str(folder), "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (started.returncode, started.stdout) == (0, "counted\n"), started.stderr
+    assert started.stderr.endswith("this worker counts by itself\n")
+    assert not [*temporary.iterdir()], "its own folder goes with it"
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    assert_ends_no_server()
+
+
+def test_who_was_stopped_while_it_took_a_slot_holds_up_nobody_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(metrics_dir, "_PATIENCE", 0.1)
+    with (tmp_path / "slots.lock").open("a") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        with pytest.raises(TimeoutError):
+            metrics_dir.claim_slot()
+        assert_ends_no_server()
+
+
+def test_without_room_in_memory_the_folder_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_dir, "_ENOUGH", 1 << 62)
+    assert metrics_dir._in_memory() is None
+
+
+def test_a_stop_that_comes_while_a_worker_starts_is_not_lost(tmp_path: Path) -> None:
+    """Until then the worker has the signal handlers of the server that forked it."""
+    stopped = (
+        "import os, signal\n"
+        "from authapp.serving import common\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "common.register_worker()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", stopped],
+        cwd=ROOT,
+        env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGTERM
