@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from msgspec.structs import fields as fields_of
+from prometheus_client import Counter
+from prometheus_client.metrics import MetricWrapperBase
 
 from authapp.assembly.capacity import POOL_SIZE
 from authapp.config import Config
 from authapp.passwords.block_list import BlockList
 from authapp.passwords.context_words import SERVICE_WORDS
 from authapp.passwords.policy import PasswordPolicy
+from authapp.telemetry import metrics
 from authapp.web.api.account import PasswordBody, ProfileBody
 from authapp.web.api.representations import AccountView, MeView, RoleView, SessionView
 from authapp.web.api.signup import SignupBody
@@ -128,6 +131,27 @@ def test_every_field_has_a_rule() -> None:
     read = (SignupBody, ProfileBody, PasswordBody, UserBody, RolesBody)
     there_are = {field.name for record in (*told, *read) for field in fields_of(record)}
     assert there_are <= named, sorted(there_are - named)
+
+
+def operations_told(title: str) -> set[str]:
+    """The names in the first column of the table under a heading of docs/operations.md."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    lines = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0].splitlines()
+    rows = [cells_of(line)[0] for line in lines if line.startswith("| `")]
+    return set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
+def test_every_metric_is_told() -> None:
+    ours = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]
+    names = {f"{metric._name}{'_total' * isinstance(metric, Counter)}" for metric in ours}
+    assert operations_told("Metrics") == names
+
+
+def test_every_warning_and_error_of_the_log_is_told() -> None:
+    """Those that are events. The others are sentences."""
+    logged = re.compile(r"_log\.(?:warning|error|exception)\(\s*\"([a-z_]+)\"")
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "authapp").rglob("*.py"))
+    assert operations_told("Logs") == {event for text in sources for event in logged.findall(text)}
 
 
 def without_code(text: str) -> str:
