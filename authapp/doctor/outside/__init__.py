@@ -1,7 +1,7 @@
 """`doctor --url`: how a site looks from outside, through its proxy.
 
 The site is authapp's own (`own_site.py`) or a page of a guarded app (`guarded_app.py`). Nothing is
-changed there; one log-in of nobody fails. `asking.py` sends the requests.
+changed there; two log-ins of nobody fail. `asking.py` sends the requests.
 """
 
 import ssl

@@ -159,7 +159,7 @@ def _scheme(site: Site) -> Finding:
 
 
 def _addresses(site: Site) -> Finding:
-    """One log-in that fails, from no address: the limits count by address."""
+    """Two log-ins that fail, from no address: the limits count by address."""
     check, remedy = "X-Forwarded-For", "have the proxy overwrite it, and count TRUSTED_PROXY_HOPS"
     body = json.dumps({"email": f"{_marker()[:-8]}@example.org", "password": "doctor"}).encode()
     for name in ("X-Forwarded-For", "X_Forwarded_For"):
