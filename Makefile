@@ -39,7 +39,7 @@ CHECKED := tests/accounts tests/authentication tests/cache tests/crypto tests/pa
 	--ignore=tests/authentication/test_imported_users.py tests/test_architecture.py tests/test_config.py \
 	tests/web/api/test_account.py tests/web/pages/test_account.py tests/web/test_cookies.py tests/web/test_csrf.py
 
-check: $(INSTALLED) ## the fast part of the suite, in 80 seconds: before each commit; ARGS as for test
+check: $(INSTALLED) ## the fast part of the suite, in 75 seconds: before each commit; ARGS as for test
 	@$(PYTHON) -m pytest -n 4 --dist worksteal $(CHECKED) $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict and import-linter
