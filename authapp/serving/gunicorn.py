@@ -113,10 +113,16 @@ def post_fork(server: Any, worker: Any) -> None:
     common.register_worker()
 
 
-def worker_exit(_server: object, worker: Any) -> None:
-    """In a worker that ends."""
-    if not worker.booted and worker.pid == os.getpid():
+def worker_exit(server: Any, worker: Any) -> None:
+    """In a worker that ends; before it has started only if something was wrong."""
+    if worker.booted or worker.pid != os.getpid():
+        return
+    if worker.age > server.cfg.workers:
         time.sleep(_PAUSE)  # the next one may fail for the same reason
+    error = sys.exc_info()[1]
+    if isinstance(error, SystemExit) and isinstance(error.code, str):  # a setting that is wrong
+        sys.stderr.write(f"{error.code}\n")
+        sys.exit(server.WORKER_BOOT_ERROR)  # gunicorn would try for ever at its first start
 
 
 def child_exit(_server: object, _worker: object) -> None:

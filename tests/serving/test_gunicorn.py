@@ -15,7 +15,7 @@ import pytest
 from authapp import dev
 from authapp.serving.core_lending import CoreLending
 from tests.support.databases import add_database
-from tests.support.instances import ROOT, free_port
+from tests.support.instances import ROOT, SERVERS, free_port
 from tests.support.production import (
     ECHO,
     Serving,
@@ -54,6 +54,22 @@ def test_a_database_out_of_reach_is_one_line(environment: dict[str, str], tmp_pa
     environment["DATABASE_URL"] = f"postgresql://nobody@/authapp?host={tmp_path}"
     (line,) = refusal("gunicorn", environment)
     assert line.startswith("authapp: DATABASE_URL: ")
+
+
+def test_a_setting_that_is_read_by_the_workers_is_refused_too(environment: dict[str, str]) -> None:
+    environment |= {"PORT": str(free_port()), "GUARD_RULES": "/nowhere/rules"}
+    ended = subprocess.run(
+        [*SERVERS["gunicorn"], "wsgi:app"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 3
+    assert "\nauthapp: GUARD_RULES: /nowhere/rules: " in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_what_a_client_says_about_a_proxy_is_not_believed(
