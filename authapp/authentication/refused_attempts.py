@@ -193,9 +193,7 @@ class RefusedAttempts:
                 return
             try:
                 self._write(rows, flood)
-            except (StoreUnavailable, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and threading.main_thread().is_alive():
-                    raise  # a process that ends can start no thread to connect; else it is a defect
+            except StoreUnavailable:
                 _log.warning("attempts_not_recorded_yet", waiting=self._put_back(rows, flood))
 
     def finish(self) -> None:

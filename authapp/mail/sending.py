@@ -77,8 +77,9 @@ class MailSender:
             self._connection, self._outcomes = None, []
             self._begin()
         if self._thread is None and not self._stopped.is_set():
-            self._thread = threading.Thread(target=self._loop, name="mail", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._loop, name="mail", daemon=True)
+            thread.start()  # fails where the system has none to give; the next request tries again
+            self._thread = thread
             before_end(self.stop)
 
     def wake(self) -> None:

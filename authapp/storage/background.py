@@ -37,7 +37,11 @@ class Background:
             finally:
                 self._room.release()
 
-        future = self._executor.submit(run)
+        try:
+            future = self._executor.submit(run)
+        except RuntimeError as error:  # the system has no thread to give, or the process ends
+            _log.warning("background_task_dropped", reason=str(error))
+            return
         future.add_done_callback(lambda done: done.result())  # an error is a defect: show it
 
     def drain(self) -> None:

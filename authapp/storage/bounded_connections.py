@@ -258,7 +258,10 @@ class Connecting:
             raise NoAnswer("there is no time left to connect")
         if (kept := self._take_late()) is not None:
             return kept
-        made = self._threads.submit(connect)
+        try:
+            made = self._threads.submit(connect)
+        except RuntimeError as error:  # the system has none to give, or the process ends
+            raise NoAnswer(str(error)) from None
         try:
             return made.result(seconds)
         except TookTooLong:

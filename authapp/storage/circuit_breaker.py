@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from authapp.errors import StoreUnavailable
@@ -136,8 +137,10 @@ class Breaker:
             if thread is not None and thread.is_alive():
                 return
             name = f"{self.store}-recovery"
-            self._recovering = threading.Thread(target=self._recover, name=name, daemon=True)
-            self._recovering.start()
+            thread = threading.Thread(target=self._recover, name=name, daemon=True)
+            with suppress(RuntimeError):  # the system has none to give: the next call tries again
+                thread.start()
+                self._recovering = thread
 
     def _recover(self) -> None:
         while True:

@@ -30,6 +30,7 @@ from tests.support.clock import Clock
 from tests.support.people import sign_up
 from tests.support.services import sql
 from tests.support.smtp import MailServer, silent_server
+from tests.support.threads import no_thread_left
 from tests.support.waiting import wait_until
 
 HOUR = 3600.0
@@ -60,6 +61,8 @@ def test_a_mail_leaves_soon_after_the_commit_and_not_before(
     monkeypatch.setattr(sending, "POLL", 600.0)  # so that only the commit can wake the thread
     queued, sent = counted("queued"), counted("sent")
     sender = sender_of(mailing)
+    with no_thread_left(), pytest.raises(RuntimeError):
+        sender.keep_running()
     sender.keep_running()
     sender.keep_running()  # of no effect
     assert [thread.name for thread in threading.enumerate()].count("mail") == 1

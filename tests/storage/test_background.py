@@ -10,6 +10,7 @@ from threading import Event, current_thread, main_thread
 import pytest
 
 from authapp.storage.background import Background
+from tests.support.threads import no_thread_left
 
 
 @contextmanager
@@ -54,6 +55,16 @@ def test_who_submits_does_not_wait() -> None:
         background.submit(partial(ran.append, "later"))
         assert ran == []
     assert ran == ["later"]
+
+
+def test_where_the_system_has_no_thread_to_give_nobody_fails() -> None:
+    background = Background(size=2)
+    ran: list[str] = []
+    with no_thread_left():
+        background.submit(partial(ran.append, "put off or dropped"))
+    background.submit(partial(ran.append, "later"))
+    background.drain()
+    assert ran[-1] == "later"
 
 
 def test_what_does_not_fit_is_dropped() -> None:

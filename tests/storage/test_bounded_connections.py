@@ -26,7 +26,7 @@ from authapp.storage import bounded_connections as bounded
 from authapp.storage.bounded_connections import BoundedConnection, Connecting, NoAnswer
 from authapp.storage.deadlines import deadline
 from tests.support.frozen import frozen
-from tests.support.threads import at_once
+from tests.support.threads import at_once, no_thread_left
 from tests.support.waiting import wait_until
 
 Connect = Callable[[], BoundedConnection]
@@ -195,15 +195,11 @@ def test_where_the_system_has_no_thread_to_give_nobody_waits_until_it_has(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = connect()
-
-    def fails(_thread: Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     monkeypatch.setattr(bounded, "_watch", bounded._Watch())
-    with monkeypatch.context() as patch:
-        patch.setattr(Thread, "start", fails)
-        with pytest.raises(NoAnswer):
-            ask(connection)
+    with no_thread_left(), pytest.raises(NoAnswer):
+        ask(connection)
+    with no_thread_left(), pytest.raises(NoAnswer):
+        Connecting(1).within(1, connect)
     assert ask(connection) == (1,)
     with frozen(backend(connection)), deadline(0.3):
         assert isinstance(ends(lambda: ask(connection)), NoAnswer)

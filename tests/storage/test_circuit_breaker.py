@@ -9,7 +9,7 @@ import pytest
 
 from authapp.errors import StoreUnavailable
 from authapp.storage.circuit_breaker import Breaker
-from tests.support.threads import at_once
+from tests.support.threads import at_once, no_thread_left
 
 RESET = 1.0
 
@@ -101,6 +101,17 @@ def test_it_opens_after_failures_in_a_row(breaker: Breaker, store: Store) -> Non
     assert fails(breaker, store)
     assert breaker.is_open
     assert store.asked == 7, "it was asked each time until then"
+
+
+def test_where_the_system_has_no_thread_to_give_it_recovers_later(
+    breaker: Breaker, store: Store, pauses: Pauses
+) -> None:
+    with no_thread_left():
+        opened(breaker, store)
+    store.away = False
+    assert fails(breaker, store)
+    pauses.end()
+    assert closed(breaker)
 
 
 def closed(breaker: Breaker) -> bool:

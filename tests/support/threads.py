@@ -1,11 +1,26 @@
-"""Calls that run at the same time."""
+"""Calls that run at the same time; and a system that has no thread to give."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Barrier, Thread
 from typing import TypeVar
 
+import pytest
+
 T = TypeVar("T")
+
+
+@contextmanager
+def no_thread_left() -> Iterator[None]:
+    """No thread of this process can be started in the block."""
+
+    def fails(_thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Thread, "start", fails)
+        yield
 
 
 def at_once(*works: Callable[[], T]) -> list[T | Exception]:
