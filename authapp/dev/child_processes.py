@@ -77,5 +77,18 @@ def end_child(process: subprocess.Popen[bytes], stop_with: Stops) -> None:
             process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
+    if process.poll() is None or not _exists(process.pid):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is such a process. After the end of ours it is somebody else's, and so is its
+    group: the system gives no pid away while a process is left in the group of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

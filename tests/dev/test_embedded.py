@@ -216,6 +216,22 @@ def test_what_does_not_listen_is_ended_by_force_with_its_children() -> None:
     await_end(child)
 
 
+def test_who_has_the_pid_of_one_that_ended_is_left_alone() -> None:
+    """A server may be stopped again, long after it ended."""
+    with (
+        subprocess.Popen(["true"]) as ended,
+        subprocess.Popen(["sleep", "60"], start_new_session=True) as somebody,
+    ):
+        ended.wait()
+        ended.pid = somebody.pid
+        try:
+            child_processes.end_child(ended, ((signal.SIGTERM, 1.0),))
+            os.kill(somebody.pid, signal.SIGUSR1)  # what was sent before comes first
+            assert somebody.wait(30) == -signal.SIGUSR1
+        finally:
+            somebody.kill()
+
+
 def test_nothing_outlives_a_parent_that_is_killed(data_dir: Path) -> None:
     program = """if True:
         import sys, time
