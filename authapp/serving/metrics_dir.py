@@ -61,7 +61,7 @@ def make_own() -> None:
 
 def _make(place: str | None) -> None:
     made = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
-    _lock(made)
+    _lock(made, os.O_DIRECTORY)
     _remove_left_behind(Path(made).parent)
     os.environ[_NAME] = made
     owner = os.getpid()
@@ -160,14 +160,17 @@ def _make_again(folder: Path) -> None:
         if folder.name.startswith(_PREFIX) and folder.lstat().st_uid != os.geteuid():
             raise
     else:
-        _lock(str(folder))
+        _lock(str(folder), os.O_DIRECTORY)
 
 
-def _lock(path: str) -> int | None:
+def _lock(path: str, kind: int = os.O_CREAT) -> int | None:
     """Holds it until the process and those it forks have ended, however they end. None if somebody
-    else does."""
-    kind = os.O_RDONLY | (os.O_DIRECTORY if os.path.isdir(path) else os.O_CREAT)
-    descriptor = os.open(path, kind | os.O_NOFOLLOW, 0o600)
+    else does.
+
+    Args:
+        kind: O_DIRECTORY for a folder; it may be gone, and a file must not take its place.
+    """
+    descriptor = os.open(path, os.O_RDONLY | kind | os.O_NOFOLLOW, 0o600)
     if _locked(descriptor):
         return descriptor
     os.close(descriptor)
@@ -188,7 +191,7 @@ def _remove_left_behind(parent: Path) -> None:
         try:
             if time.time() - folder.lstat().st_mtime < _MAKING:
                 continue
-            lock = _lock(str(folder))
+            lock = _lock(str(folder), os.O_DIRECTORY)
         except OSError:  # somebody else's, or somebody was faster
             continue
         if lock is not None:

@@ -93,11 +93,32 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
         shutil.rmtree(folder)
         with worker(folder) as second, worker(folder) as third:
             assert {said(second), said(third)} == {"worker1 1.0 1.0", "worker2 2.0 2.0"}
-            assert metrics_dir._lock(str(folder)) is None, "another start would tidy it up"
+            assert metrics_dir._lock(str(folder), os.O_DIRECTORY) is None, (
+                "another start would tidy it up"
+            )
             for process in (first, second, third):
                 assert process.poll() is None
                 process.kill()
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_file_takes_the_place_of_a_folder_that_is_removed_as_soon_as_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could make the folder, then."""
+    folder = tmp_path / "authapp-metrics.1"
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    make = Path.mkdir
+
+    def make_and_remove(path: Path, mode: int) -> None:
+        make(path, mode)
+        path.rmdir()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", make_and_remove)
+        with pytest.raises(FileNotFoundError):
+            metrics_dir.claim_slot()
+    assert metrics_dir.claim_slot() == "worker1"
 
 
 @pytest.mark.parametrize("when", ["before it counts", "before it has a slot"])
