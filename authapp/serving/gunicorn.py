@@ -82,6 +82,7 @@ def on_starting(server: Any) -> None:
         common.listener(_host, _port).close()
     common.require_current_schema(_config)
     server.spawn_worker = partial(_spawn_unless_impossible, server, server.spawn_worker)
+    server.app.reload = partial(_reload_unless_impossible, server.app, server.app.reload)
 
 
 def _require_threads(config: Any) -> None:
@@ -100,6 +101,16 @@ def _spawn_unless_impossible(server: Any, spawn: Callable[[], Any]) -> Any:
         return spawn()
     except OSError as error:
         server.log.warning("a worker can't be started now: %s", error)
+
+
+def _reload_unless_impossible(app: Any, reload: Callable[[], None]) -> None:
+    """Reads the configuration at SIGHUP. gunicorn would end if it could not be read; so new workers
+    start with what is known, and gunicorn has said what is wrong."""
+    config = app.cfg
+    try:
+        reload()
+    except SystemExit:
+        app.cfg = config
 
 
 def post_fork(server: Any, worker: Any) -> None:

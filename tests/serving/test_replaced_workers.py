@@ -55,6 +55,8 @@ def serving(
 ) -> Iterator[Serving]:
     monkeypatch.setitem(SERVERS, "granian", (sys.executable, "-c", GRANIAN))
     (tmp_path / "simple.py").write_text(APP.format(folder=tmp_path))
+    configuration = tmp_path / "gunicorn.conf.py"
+    configuration.write_text("from authapp.serving.gunicorn import *")
     (tmp_path / "sitecustomize.py").write_text(LIMITED.format(folder=tmp_path))
     port = free_port()
     environment = environment_for(
@@ -63,6 +65,7 @@ def serving(
         WEB_CONCURRENCY="2",
         PORT=str(port),
         PYTHONPATH=str(tmp_path),
+        GUNICORN_CMD_ARGS=f"--config {configuration}",
     )
     with started(request.param, environment, tmp_path / "log", "simple:app") as process:
         wait_until(lambda: have_started(tmp_path, 2))
@@ -87,3 +90,9 @@ def test_a_worker_that_can_not_start_is_tried_again_and_the_others_go_on(
             assert connection.getresponse().status == 200
         (tmp_path / lack).unlink()
         wait_until(lambda: have_started(tmp_path, workers), log.read_text)  # noqa: B023
+
+    # a reload, of which gunicorn can't read the configuration
+    (tmp_path / "gunicorn.conf.py").unlink()
+    os.kill(serving.process.pid, signal.SIGHUP)
+    wait_until(lambda: have_started(tmp_path, 6), log.read_text)
+    serving.get("/")
