@@ -20,6 +20,7 @@ from sqlalchemy import (
 from authapp.accounts.authority.person_rows import PERSON, person_in
 from authapp.accounts.emails import Email
 from authapp.accounts.identity import Identity
+from authapp.cache.entries import prepare
 from authapp.cache.keys import CredentialKeys
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import StoreUnavailable
@@ -79,6 +80,9 @@ class Credentials(msgspec.Struct, frozen=True, array_like=True):
     email_confirmation_due: bool = False
     password_expires_at: datetime | None = None
     generation: int = 0
+
+
+prepare(Credentials)
 
 
 class CredentialStore:

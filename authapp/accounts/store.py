@@ -22,6 +22,7 @@ from authapp.accounts.profiles import validate_profile
 from authapp.accounts.reserved_emails import reserved
 from authapp.accounts.user_pages import UserPage, read_page
 from authapp.cache.changes import Change, Changed, Changes
+from authapp.cache.entries import prepare
 from authapp.cache.keys import user_key
 from authapp.cache.versioned_cache import VersionedCache
 from authapp.errors import EmailTaken, UnknownUser, UserInUse
@@ -41,6 +42,9 @@ class UserEntry(msgspec.Struct, frozen=True, array_like=True):
     user: Identity
     epoch: int
     ver: int
+
+
+prepare(UserEntry)
 
 
 class UserStore:

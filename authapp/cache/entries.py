@@ -33,6 +33,16 @@ def _decoders(kind: type[Any]) -> tuple[msgspec.msgpack.Decoder[Any], msgspec.js
     return msgspec.msgpack.Decoder(kind), msgspec.json.Decoder(kind)
 
 
+def prepare(kind: type[V]) -> None:
+    """Makes what decodes these records. A module that reads them calls it while it is imported.
+
+    msgspec keeps what it knows of a type at the type, and fills it in bit by bit. Threads that
+    decode the first records together would find it half made, which ends the process.
+    """
+    _shape(kind)
+    _decoders(kind)
+
+
 def encode_entry(record: Versioned) -> bytes:
     """The bytes that `decode_entry` reads; `record` is a msgspec record with `array_like`."""
     shape = _shape(type(record))

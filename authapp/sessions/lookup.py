@@ -12,7 +12,7 @@ from authapp.accounts.actor import Actor
 from authapp.accounts.authority.person_rows import person_in
 from authapp.accounts.identity import identity_of
 from authapp.cache.changes import Change, Changes, any_pending
-from authapp.cache.entries import decode_entry
+from authapp.cache.entries import decode_entry, prepare
 from authapp.cache.keys import session_key
 from authapp.cache.row_changes import Reread
 from authapp.cache.versioned_cache import Copy, Lease, VersionedCache
@@ -39,6 +39,9 @@ from authapp.storage.postgres import Database, FailureKind, PostgresUnavailable,
 from authapp.telemetry import metrics
 
 REVALIDATION_PATIENCE = 0.8  # seconds that Postgres has while there is an entry to serve
+
+
+prepare(SessionRecord)
 
 
 class SessionLookup:

@@ -114,3 +114,8 @@ class RequestOptions(_Form, frozen=True):
     timeout: int
     user_verification: str
     allow_credentials: list[Descriptor]
+
+
+# while this is imported, not by the threads that decode the first ones: see `cache.entries.prepare`
+for _credential in (RegistrationCredential, AuthenticationCredential):
+    msgspec.json.Decoder(_credential)
