@@ -27,10 +27,10 @@ example: $(INSTALLED) ## the small app of examples/notes on 127.0.0.1:5000, with
 behind-%: $(INSTALLED) ## a site and an app guarded by authapp on 127.0.0.1:8080; % is nginx, caddy, traefik or envoy
 	@exec $(PYTHON) -m authapp dev --stop-with-parent $(PYTHON) examples/guarded/start.py $*
 
-# Three workers on two cores, as tests wait more than they compute; a worker that is done takes over
-# from others. With four, tests of what happens in time fail now and then.
+# Four workers on two cores, as tests wait more than they compute; a worker that is done takes over
+# from others.
 test: $(INSTALLED) ## the whole test suite, on servers of its own; ARGS='-k login' goes to pytest; SERVER=granian
-	@$(PYTHON) -m pytest -n 3 --dist worksteal $(ARGS)
+	@$(PYTHON) -m pytest -n 4 --dist worksteal $(ARGS)
 
 # The rooms' own tests and a few of the web. None starts a browser, or a server of the product. Left out are the
 # stores, and tests that mostly wait.

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -81,10 +82,12 @@ CHANGED = {
     "no session": {"sid": None},
     "without end": {"exp": None},
     "without beginning": {"iat": None},
-    "for an hour": {"exp": int(time.time()) + 3600},
-    "textual times": {"iat": str(int(time.time())), "exp": str(int(time.time()) + 60)},
-    "of the future": {"iat": int(time.time()) + 600, "exp": int(time.time()) + 660},
-    "expired": {"iat": int(time.time()) - 120, "exp": int(time.time()) - 60},
+}
+TIMES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "for an hour": lambda now: {"exp": now + 3600},
+    "textual times": lambda now: {"iat": str(now), "exp": str(now + 60)},
+    "of the future": lambda now: {"iat": now + 600, "exp": now + 660},
+    "expired": lambda now: {"iat": now - 120, "exp": now - 60},
 }
 
 
@@ -92,6 +95,11 @@ CHANGED = {
 def test_one_claim_that_is_wrong_refuses_it(changed: dict[str, Any]) -> None:
     assert VERIFIER.verify(signed(), "GET").id == str(UUID(int=9))
     assert refusal(signed(**changed))
+
+
+@pytest.mark.parametrize("changed", TIMES.values(), ids=TIMES)
+def test_times_that_are_wrong_refuse_it(changed: Callable[[int], dict[str, Any]]) -> None:
+    assert refusal(signed(**changed(int(time.time()))))
 
 
 @pytest.mark.parametrize("lasts", [0, -2])
