@@ -89,6 +89,7 @@ def warm_json_log_in(config: Config) -> tuple[Trace, str]:
         credentials = {"email": EMAIL, "password": PASSWORD}
         for _ in range(3):
             found, headers = ask(product, "/api/v1/login", method="POST", json=credentials)
+            services.background.drain()  # which has the connection that is open, else
     finally:
         services.close()
     session, *_ = (c for c in headers.getlist("Set-Cookie") if c.startswith("SESSION-TOKEN="))

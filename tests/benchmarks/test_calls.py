@@ -14,7 +14,8 @@ def test_the_calls_of_a_request_are_few(config: Config, monkeypatch: pytest.Monk
     check = warm_session_check(config, cookie)
     assert len(check.calls) <= 45, check.calls
     assert len(check.files) <= 18, check.files
-    assert len(log_in.calls) <= 330, log_in.calls  # the aim is 200 through 25 files
+    # some 323, and a few more where a thread waits for another; the aim is 200 through 25 files
+    assert len(log_in.calls) <= 340, log_in.calls
     assert len(log_in.files) <= 65, log_in.files
 
 
