@@ -162,7 +162,7 @@ def served_by() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def old_copies_answer_in_outages_only() -> Iterator[None]:
     """Postgres has a long time to answer. A busy machine takes more than 0.8 s now and then, and an
-    old copy would answer in its place. What a slow Postgres leads to is tested with processes."""
+    old copy would answer in its place. Tests with processes show the effects of a slow Postgres."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("authapp.sessions.lookup.REVALIDATION_PATIENCE", 30.0)
         yield

@@ -248,7 +248,7 @@ class UserStore:
     def update_profile(
         self, user_id: UUID, name: str | None, image: str | None, actor: Actor
     ) -> Changed[Identity]:
-        """Sets what people may change of themselves; a field that is None stays as it is.
+        """Sets what people may change of themselves; None leaves a field unchanged.
 
         Args:
             image: an https URL, or empty.

@@ -17,8 +17,16 @@ import pytest
 from authapp import dev
 from authapp.serving.core_lending import CoreLending
 from tests.support.databases import add_database
-from tests.support.instances import ROOT, SERVERS, free_port
-from tests.support.production import ECHO, Serving, connect, note_folders, refusal, started
+from tests.support.instances import free_port
+from tests.support.production import (
+    ECHO,
+    Serving,
+    connect,
+    note_folders,
+    refusal,
+    run_to_end,
+    started,
+)
 from tests.support.settings import environment_for
 from tests.support.waiting import wait_until
 
@@ -247,16 +255,9 @@ def test_killed_workers_are_replaced_and_end_with_a_master_that_is_killed(
 
 
 def test_an_application_that_can_not_be_loaded_ends_all(environment: dict[str, str]) -> None:
-    ended = subprocess.run(
-        [*SERVERS["granian"], "nowhere:app"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    ended = run_to_end("granian", environment, "nowhere:app")
     assert ended.returncode == 1
-    assert b"No module named 'nowhere'" in ended.stderr
+    assert "No module named 'nowhere'" in ended.stderr
 
 
 @pytest.fixture

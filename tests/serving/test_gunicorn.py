@@ -15,7 +15,7 @@ import pytest
 from authapp import dev
 from authapp.serving.core_lending import CoreLending
 from tests.support.databases import add_database
-from tests.support.instances import ROOT, SERVERS, free_port
+from tests.support.instances import ROOT, free_port
 from tests.support.production import (
     ECHO,
     Serving,
@@ -23,6 +23,7 @@ from tests.support.production import (
     note_folders,
     noted_folders,
     refusal,
+    run_to_end,
     started,
 )
 from tests.support.settings import environment_for
@@ -58,15 +59,7 @@ def test_a_database_out_of_reach_is_one_line(environment: dict[str, str], tmp_pa
 
 def test_a_setting_that_is_read_by_the_workers_is_refused_too(environment: dict[str, str]) -> None:
     environment |= {"PORT": str(free_port()), "GUARD_RULES": "/nowhere/rules"}
-    ended = subprocess.run(
-        [*SERVERS["gunicorn"], "wsgi:app"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run_to_end("gunicorn", environment)
     assert ended.returncode == 3
     assert "\nauthapp: GUARD_RULES: /nowhere/rules: " in ended.stderr
     assert "Traceback" not in ended.stderr

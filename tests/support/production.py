@@ -49,10 +49,12 @@ def started(
         process.wait(20)
 
 
-def refusal(server: str, environment: Mapping[str, str]) -> list[str]:
-    """Start a server that must refuse to start; return what it said, its announcement aside."""
-    ended = subprocess.run(
-        [*SERVERS[server], "wsgi:app"],
+def run_to_end(
+    server: str, environment: Mapping[str, str], application: str = "wsgi:app"
+) -> "subprocess.CompletedProcess[str]":
+    """Start a server that must end by itself."""
+    return subprocess.run(
+        [*SERVERS[server], application],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -60,6 +62,11 @@ def refusal(server: str, environment: Mapping[str, str]) -> list[str]:
         timeout=60,
         check=False,
     )
+
+
+def refusal(server: str, environment: Mapping[str, str]) -> list[str]:
+    """Start a server that must refuse to start; return what it said, its announcement aside."""
+    ended = run_to_end(server, environment)
     assert ended.returncode == 1
     assert ended.stdout == ""
     return [line for line in ended.stderr.splitlines() if "Starting gunicorn" not in line]
